@@ -1,0 +1,107 @@
+"""What the tests share: real checkpoints, tiny ones made from configs, and a clean state of torch before each test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+# Before anything imports transformers or huggingface_hub, which read them once.
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+
+import pytest
+from hypothesis import settings
+
+# The same examples on every run, and no limit on the time of one: machines differ.
+settings.register_profile("hf_init", deadline=None, derandomize=True)
+settings.load_profile("hf_init")
+
+FETCH = Path(__file__).parent.parent / "scripts" / "fetch_checkpoints.py"
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """all-MiniLM-L6-v2: BERT without a head, float32. Its files are read-only."""
+    return _fetch("minilm")
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct: Llama, bfloat16, tied embeddings. Its files are read-only."""
+    return _fetch("smollm2")
+
+
+def _fetch(name: str) -> Path:
+    # In a process of its own: the conversion must not touch this one's state, nor be judged by its warning filters.
+    done = subprocess.run([sys.executable, FETCH, name], stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of a tiny checkpoint by name: "bert", "llama", "gpt2" or "mixtral" (see ``_tiny_model``).
+
+    Made from a config, once a session; the files are read-only.
+    """
+
+    @cache
+    def folder(name: str) -> Path:
+        path = tmp_path_factory.mktemp(f"tiny-{name}")
+        _tiny_model(name).save_pretrained(path)
+        for file in path.iterdir():
+            file.chmod(0o444)
+        return path
+
+    return folder
+
+
+def _tiny_model(name: str):
+    """BERT without a head; Llama (tied) and GPT-2 (tied, Conv1D) and Mixtral (4 experts, untied) with a language head.
+
+    Vocabulary 96, hidden size 32, 2 layers, 4 heads, float32.
+    """
+    import torch
+    import transformers
+
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    size["max_position_embeddings"] = 64
+    end = {"bos_token_id": 1, "eos_token_id": 2}
+    recipes = {
+        "bert": (transformers.BertModel, transformers.BertConfig, {**size, "num_attention_heads": 4}),
+        "llama": (
+            transformers.LlamaForCausalLM,
+            transformers.LlamaConfig,
+            {**size, **heads, **end, "tie_word_embeddings": True},
+        ),
+        "gpt2": (
+            transformers.GPT2LMHeadModel,
+            transformers.GPT2Config,
+            {"vocab_size": 96, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **end},
+        ),
+        "mixtral": (
+            transformers.MixtralForCausalLM,
+            transformers.MixtralConfig,
+            {**size, **heads, **end, "num_local_experts": 4, "tie_word_embeddings": False},
+        ),
+    }
+    model_class, config_class, arguments = recipes[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return model_class(config_class(**arguments))
+
+
+@pytest.fixture(autouse=True)
+def _torch_state() -> Iterator[None]:
+    """Put torch's global random state and default dtype back after a test. Imports no torch where a test needs none."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    dtype, random = torch.get_default_dtype(), torch.get_rng_state()
+    yield
+    torch.set_default_dtype(dtype)
+    torch.set_rng_state(random)

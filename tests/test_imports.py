@@ -1,0 +1,195 @@
+"""Imports point strictly down the layers. ``python tests/test_imports.py`` prints the graph."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "hf_init"
+
+# From the top down. A part is a module of hf_init or a package of that name, with everything in it.
+LAYERS = (
+    ("__init__", "__main__"),
+    ("cli",),
+    ("_api",),
+    ("hf",),
+    ("_fill", "_write", "_verify", "finetune", "_report"),
+    ("_make",),
+    ("_plan",),
+    ("_manifest",),
+    ("_advice", "recipes"),
+    ("_diff", "_recipe"),
+    ("schemes", "_checkpoint", "_layout"),
+    ("_spec",),
+    ("_errors", "_text", "_version"),
+)
+HEIGHT = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
+ONLY_IN = {"transformers": "hf"}
+
+Sources = Mapping[str, str]
+"""Module name (``hf_init.hf.loading``; a package by its own name) to source text."""
+
+
+def read_sources(folder: Path = PACKAGE) -> dict[str, str]:
+    return {_module_name(file, folder): file.read_text(encoding="utf-8") for file in sorted(folder.rglob("*.py"))}
+
+
+def _module_name(file: Path, folder: Path) -> str:
+    parts = file.relative_to(folder.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str:
+    """``hf_init.hf.loading`` is a piece of ``hf``; ``hf_init`` itself is ``__init__``."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imports_of(module: str, sources: Sources, packages: frozenset[str]) -> set[str]:
+    """Every module that this one imports when it runs, at its top or in a function; not for type checkers alone."""
+    found: set[str] = set()
+    base = module if module in packages else module.rpartition(".")[0]
+    for node in _executed(ast.parse(sources[module])):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, base)
+            names = {f"{origin}.{alias.name}" for alias in node.names}
+            found |= {name if name in sources else origin for name in names}
+        elif isinstance(node, ast.Call) and (name := _imported_by_call(node)):
+            found.add(name)
+    return found
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    yield tree
+    children = ast.iter_child_nodes(tree)
+    if isinstance(tree, ast.If) and ast.unparse(tree.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        children = iter(tree.orelse)
+    for child in children:
+        yield from _executed(child)
+
+
+def _origin(node: ast.ImportFrom, base: str) -> str:
+    """The absolute name of what ``from ... import`` imports from, written in a module of the package ``base``."""
+    if node.level == 0:
+        return node.module or ""
+    parents = base.split(".")[: len(base.split(".")) - node.level + 1]
+    return ".".join([*parents, *([node.module] if node.module else [])])
+
+
+def _imported_by_call(node: ast.Call) -> str | None:
+    """The name in ``import_module("name")`` and ``__import__("name")``, where it is written out."""
+    called = ast.unparse(node.func).rpartition(".")[2]
+    if called in ("import_module", "__import__") and node.args and isinstance(node.args[0], ast.Constant):
+        return str(node.args[0].value)
+    return None
+
+
+def graph_of(sources: Sources) -> dict[str, set[str]]:
+    packages = frozenset(name.rpartition(".")[0] for name in sources) | {"hf_init"}
+    return {module: imports_of(module, sources, packages) for module in sources}
+
+
+def violations(sources: Sources) -> list[str]:
+    """One line for every import that doesn't point down, and for every module without a layer."""
+    graph = graph_of(sources)
+    unknown = [f"{module} is in no layer: give it one in LAYERS" for module in graph if part_of(module) not in HEIGHT]
+    known = {module: names for module, names in graph.items() if part_of(module) in HEIGHT}
+    wrong = [line for module, names in known.items() for name in sorted(names) if (line := _wrong(module, name))]
+    return unknown + wrong + _cycles(graph)
+
+
+def _wrong(module: str, imported: str) -> str | None:
+    here, root = part_of(module), imported.partition(".")[0]
+    if root != "hf_init":
+        owner = ONLY_IN.get(root, here)
+        return None if owner == here else f"{module} imports {imported}, which only {owner} may"
+    there = part_of(imported)
+    if here == there or there not in HEIGHT or HEIGHT[there] < HEIGHT[here]:
+        return None
+    return f"{module} imports {imported}, which is not below it"
+
+
+def _cycles(graph: Mapping[str, set[str]]) -> list[str]:
+    inside = {module: {name for name in names if name in graph} for module, names in graph.items()}
+    try:
+        TopologicalSorter(inside).prepare()
+    except CycleError as error:
+        return ["imports form a circle: " + " -> ".join(reversed(error.args[1]))]
+    return []
+
+
+def described(graph: Mapping[str, set[str]]) -> Iterator[str]:
+    """One line a part, from the top down: what it imports of hf_init; then from outside the standard library."""
+    for part in HEIGHT:
+        modules = [module for module in graph if part_of(module) == part]
+        names = {name for module in modules for name in graph[module]}
+        inside = {part_of(name) for name in names if name.partition(".")[0] == "hf_init"} - {part}
+        outside = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"hf_init"}
+        if modules:
+            yield f"{part}: {_listed(inside)}; {_listed(outside)}"
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names, key=lambda name: (-HEIGHT.get(name, 0), name))) or "-"
+
+
+def test_imports_point_down():
+    assert violations(read_sources()) == []
+
+
+def test_the_graph_sees_the_package():
+    graph = graph_of(read_sources())
+    assert {"hf_init", "hf_init.__main__", "hf_init._spec", "hf_init._errors"} <= set(graph)
+    assert "hf_init.cli" in graph["hf_init.__main__"]
+    assert "torch" in graph["hf_init._spec"], "an import inside a function counts"
+
+
+ALLOWED = {
+    "hf_init._plan": "from hf_init._recipe import Recipe\nimport hf_init._spec",
+    "hf_init._diff": "from __future__ import annotations\nfrom hf_init import _spec\nfrom ._errors import HfInitError",
+    "hf_init._fill": "if TYPE_CHECKING:\n    import transformers\n    from hf_init import cli",
+    "hf_init.hf": "from hf_init.hf import mixin\nfrom . import names",
+    "hf_init.hf.mixin": "import transformers\nfrom .names import rename\nfrom .._fill import fill",
+    "hf_init.hf.names": "def f():\n    import transformers.models",
+    "hf_init._spec": "import torch",
+}
+
+
+def test_what_points_down_is_allowed():
+    assert violations(ALLOWED) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "complaint"),
+    [
+        ("hf_init._spec", "import hf_init.cli", "hf_init._spec imports hf_init.cli, which is not below it"),
+        ("hf_init._spec", "def f():\n    from hf_init._plan import Plan", "imports hf_init._plan, which is not below"),
+        ("hf_init._spec", "if x:\n    pass\nelse:\n    from ._plan import Plan", "imports hf_init._plan, which is not"),
+        (
+            "hf_init._spec",
+            "if TYPE_CHECKING:\n    pass\nelse:\n    import hf_init.hf",
+            "imports hf_init.hf, which is not",
+        ),
+        ("hf_init._fill", "from hf_init._write import write", "imports hf_init._write, which is not below it"),
+        ("hf_init._plan", "from hf_init import __version__", "hf_init._plan imports hf_init, which is not below it"),
+        ("hf_init.hf.names", "from ..cli import main", "hf_init.hf.names imports hf_init.cli, which is not below it"),
+        ("hf_init._layout", "from transformers import AutoModel", "imports transformers, which only hf may"),
+        ("hf_init._layout", "import importlib\nimportlib.import_module('transformers')", "which only hf may"),
+        ("hf_init._other", "", "hf_init._other is in no layer"),
+        ("hf_init.hf.names", "from .mixin import Mixin", "imports form a circle"),
+        ("hf_init.hf.names", "from hf_init.hf import from_pretrained", "imports form a circle"),
+    ],
+)
+def test_what_does_not_is_refused(module, source, complaint):
+    sources = {**ALLOWED, "hf_init.cli": "", "hf_init._write": "", "hf_init": "", module: source}
+    assert complaint in "\n".join(violations(sources))
+
+
+if __name__ == "__main__":
+    print("\n".join(described(graph_of(read_sources()))))
