@@ -1,0 +1,63 @@
+"""Plain text for a terminal: tables and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A headline and rows in aligned columns, without trailing spaces.
+
+    Example:
+        >>> print(table("new (1)", ("tensor", "shape"), [("w", "2x3")]))
+        new (1)
+          tensor  shape
+          w       2x3
+    """
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)]
+    return "\n".join((head, *(f"  {line}".rstrip() for line in lines)))
+
+
+def number(value: int) -> str:
+    """A whole number with its thousands set apart.
+
+    Example:
+        >>> number(22713216)
+        '22,713,216'
+    """
+    return f"{value:,}"
+
+
+def size(count: int) -> str:
+    """A number of bytes in the unit that suits it.
+
+    Example:
+        >>> size(90852864)
+        '86.6 MiB'
+    """
+    value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
+
+
+def several(names: Sequence[str], most: int = 5) -> str:
+    """The first few names, and how many more there are.
+
+    Example:
+        >>> several(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error with its line breaks and indents as single spaces; its class's name where it has none.
+
+    Example:
+        >>> one_line(ValueError("a bad\\n    value"))
+        'a bad value'
+    """
+    return " ".join(str(error).split()) or type(error).__name__
