@@ -1,0 +1,185 @@
+"""A checkpoint folder: headers are read and checked, values are mapped, and every file is treated as untrusted."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from hf_init._checkpoint._header import DTYPES, Entry, Header, bits, read_header
+from hf_init._checkpoint._strict import AGAIN, read_object, refuse, short
+from hf_init._errors import CheckpointError
+
+__all__ = ["DTYPES", "INDEX", "SINGLE", "Checkpoint", "Entry", "bits"]
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a folder in the HuggingFace layout, known from the headers of its files.
+
+    Values are mapped read-only when first asked for; ``close`` (or a ``with`` block) lets go of the maps.
+
+    Attributes:
+        root: the folder.
+        headers: one a file; the files in the order of their names, which is that of transformers.
+        entries: name -> where and what the tensor is, in the order of the files.
+        strays: files that the library would not read, because another one goes before them.
+        unmapped: tensors that lie in a file of the index without being assigned to it there, as ``(file, name)``.
+            They are no part of the checkpoint; beware that transformers does load them.
+    """
+
+    root: Path
+    headers: tuple[Header, ...] = field(repr=False)
+    entries: Mapping[str, Entry] = field(repr=False)
+    strays: tuple[str, ...] = ()
+    unmapped: tuple[tuple[str, str], ...] = ()
+    _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read the headers of a folder with ``model.safetensors``, or an index and its shards.
+
+        Raises:
+            CheckpointError: no such folder, no safetensors in it, or a file that isn't what it says.
+
+        Example:
+            >>> import tempfile, numpy, safetensors.numpy
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> safetensors.numpy.save_file({"w": numpy.ones((2, 3), "float32")}, f"{folder.name}/model.safetensors")
+            >>> checkpoint = Checkpoint.open(folder.name)
+            >>> checkpoint.entries["w"].dtype, checkpoint.entries["w"].shape, checkpoint.nbytes
+            ('float32', (2, 3), 24)
+            >>> folder.cleanup()
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise CheckpointError(f"{root} is not a folder. Give the folder that holds {SINGLE} or {INDEX}.")
+        if os.path.isfile(root / SINGLE):  # goes before an index, as in transformers
+            strays = (INDEX,) if os.path.lexists(root / INDEX) else ()
+            header = read_header(root / SINGLE)
+            return cls(root, (header,), MappingProxyType({entry.name: entry for entry in header.entries}), strays)
+        if os.path.isfile(root / INDEX):
+            return _sharded(root)
+        raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {_advice(root)}")
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the files that hold the tensors."""
+        return tuple(header.shard for header in self.headers)
+
+    @property
+    def metadata(self) -> dict[str, dict[str, str]]:
+        """The ``__metadata__`` of each file; an empty dict where there is none."""
+        return {header.shard: dict(header.metadata) for header in self.headers}
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors together, headers not counted."""
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over the name, size and header of each file: cheap, and blind to the values."""
+        lines = (f"{header.shard}\0{header.size}\0{header.sha256}\n" for header in self.headers)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def raw(self, name: str) -> np.ndarray:
+        """The bytes of a tensor: one-dimensional, uint8, mapped read-only, not copied.
+
+        Raises:
+            CheckpointError: no such tensor, or its file has another size than when it was opened.
+        """
+        if name not in self.entries:
+            raise CheckpointError(f"{self.root} has no tensor {short(name)}; it has {short(list(self.entries))}.")
+        entry = self.entries[name]
+        if entry.shard not in self._maps:
+            self._maps[entry.shard] = self._mapped(entry.shard)
+        return self._maps[entry.shard][entry.start : entry.stop]
+
+    def array(self, name: str) -> np.ndarray:
+        """A tensor in its shape, its elements as unsigned integers of their width: comparing them compares bytes.
+
+        Elements smaller than a byte share bytes: such a tensor comes as ``raw`` gives it.
+        """
+        entry, raw = self.entries.get(name), self.raw(name)
+        if entry is None or bits(entry.dtype) < 8:
+            return raw
+        return raw.view(f"<u{bits(entry.dtype) // 8}").reshape(entry.shape)
+
+    def close(self) -> None:
+        """Let go of the mapped files; each is unmapped once no array of it is left. Reading again maps again."""
+        self._maps.clear()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _mapped(self, shard: str) -> np.ndarray:
+        path = self.root / shard
+        try:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: a file that has become empty
+            raise CheckpointError(f"{path} can't be mapped: {error}. {AGAIN}") from None
+        expected = next(header.size for header in self.headers if header.shard == shard)
+        if len(mapped) != expected:
+            raise CheckpointError(f"{path} has changed since it was opened: {len(mapped)} bytes, expected {expected}.")
+        return np.frombuffer(mapped, np.uint8)
+
+
+def _sharded(root: Path) -> Checkpoint:
+    places = _weight_map(root / INDEX)
+    files = sorted(set(places.values()))
+    missing = (f"the shard {file} is not there" for file in files if not os.path.isfile(root / file))
+    refuse(str(root), missing, "Copy or download the missing files.")
+    headers = tuple(read_header(root / file) for file in files)
+    found = [entry for header in headers for entry in header.entries]
+    entries = {entry.name: entry for entry in found if places.get(entry.name) == entry.shard}
+    absent = (
+        f"{short(name)} is not in {file}, where the index has it"
+        for name, file in places.items()
+        if name not in entries
+    )
+    refuse(str(root / INDEX), absent, "Copy or download index and shards again, all of one version.")
+    unmapped = tuple((entry.shard, entry.name) for entry in found if places.get(entry.name) != entry.shard)
+    return Checkpoint(root, headers, MappingProxyType(entries), (), unmapped)
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    places = read_object(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{path}: weight_map is {short(places)}, expected an object of tensor -> file. {AGAIN}")
+    refuse(str(path), _bad_files(places))
+    return places
+
+
+def _bad_files(places: dict[str, Any]) -> Iterator[str]:
+    """An index must not lead out of its folder."""
+    for name, file in places.items():
+        if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\0]|^[A-Za-z]:", file):
+            yield f"{short(name)} is in {short(file)}, expected the plain name of a file in the same folder"
+
+
+def _advice(root: Path) -> str:
+    pickles = sorted(path.name for path in root.glob("*.bin"))
+    others = sorted(path.name for path in root.glob("*.safetensors"))
+    if others:
+        return f"There is {short(others)}: rename it, or give the folder of the whole model."
+    if pickles:
+        return (
+            f"There is {short(pickles)}, in the older format; convert it once: load it with transformers' "
+            "from_pretrained, then save_pretrained(folder), and give that folder."
+        )
+    return "Give the folder of a model saved with save_pretrained."

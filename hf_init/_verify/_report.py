@@ -1,0 +1,101 @@
+"""What ``verify`` found, as a value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hf_init._errors import ProofError
+from hf_init._text import number, size
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The outcome of a proof.
+
+    Attributes:
+        counts: tensors of the plan by status, ``unused`` ones of the source, and ``tensors`` in the result's plan.
+        bytes_compared: bytes of the result compared with the base.
+        bytes_digested: bytes of the result, those of new regions, whose digests were compared with the manifest.
+        differences: one dict each, with ``name`` and ``reason`` at least; differing bytes also have ``index``, ``row``,
+            ``seen``, ``expected``, their bits in hex, ``region``, ``changed_rows`` and ``changed_elements``.
+        notes: what is worth knowing and proves nothing.
+        base: the folder compared with.
+    """
+
+    counts: dict[str, int]
+    bytes_compared: int
+    bytes_digested: int
+    differences: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...]
+    base: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that should be equal is."""
+        return not self.differences
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.ok,
+            "counts": self.counts,
+            "bytes_compared": self.bytes_compared,
+            "bytes_digested": self.bytes_digested,
+            "differences": jsonable(list(self.differences)),
+            "notes": list(self.notes),
+            "base": self.base,
+        }
+
+    def raise_if_failed(self) -> None:
+        """Raise ProofError, naming the first differences with rows and both values, unless all is equal."""
+        if not self.ok:
+            raise ProofError(
+                f"{len(self.differences)} differences from what the plan and {self.base} ask for:\n"
+                f"{listed(self.differences)}\n"
+                "Don't use this result: make it again, or restore the file that has changed."
+            )
+
+    def __str__(self) -> str:
+        found = f"{len(self.differences)} differences" if self.differences else "proved"
+        counts = ", ".join(f"{number(many)} {word}" for word, many in self.counts.items())
+        amounts = (
+            f"{size(self.bytes_compared)} compared with {self.base}, {size(self.bytes_digested)} with their digests"
+        )
+        notes = "".join(f"\nnote: {note}" for note in self.notes)
+        return f"{found}: {counts}\n{amounts}{notes}" + (f"\n{listed(self.differences)}" if self.differences else "")
+
+
+def listed(differences: Iterable[dict[str, Any]]) -> str:
+    """The first differences, one a line."""
+    lines = [f"  {described(difference)}" for difference in differences]
+    more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n".join(lines[:_SHOWN] + more)
+
+
+def described(difference: dict[str, Any]) -> str:
+    """One difference in a line: the tensor, the reason, the row and both values."""
+    text = f"{difference['name']}: {difference['reason']}"
+    if "index" in difference:
+        rows, word = difference["changed_rows"], "row" if difference["changed_rows"] == 1 else "rows"
+        text += f" at row {difference['row']}, index {difference['index']} ({rows} {word} changed)"
+    if "seen" in difference:
+        text += f": seen {_with_bits(difference, 'seen')}, expected {_with_bits(difference, 'expected')}"
+    return text
+
+
+def _with_bits(difference: dict[str, Any], which: str) -> str:
+    value, bits = difference[which], difference.get(f"{which}_bits")
+    return f"{value}" if bits is None or bits == value else f"{value} ({bits})"
+
+
+def jsonable(value: Any) -> Any:
+    """The value with what JSON can't hold, numbers that are not finite, spelled as strings."""
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

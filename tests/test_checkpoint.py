@@ -1,0 +1,498 @@
+"""Reading checkpoints: what the library writes is read back, and every file that isn't what it says is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load, save_file
+
+from hf_init._checkpoint import DTYPES, INDEX, SINGLE, Checkpoint, bits
+from hf_init._errors import CheckpointError
+
+NUMPY = {
+    "bool": np.bool_,
+    "uint8": np.uint8,
+    "int8": np.int8,
+    "int16": np.int16,
+    "uint16": np.uint16,
+    "float16": np.float16,
+    "int32": np.int32,
+    "uint32": np.uint32,
+    "float32": np.float32,
+    "complex64": np.complex64,
+    "float64": np.float64,
+    "int64": np.int64,
+    "uint64": np.uint64,
+}
+
+
+def info(dtype: Any = "F32", shape: Any = (2,), offsets: Any = (0, 8)) -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+def framed(header: bytes, data: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + data
+
+
+def write(folder: Path, header: Any, data: bytes = b"", name: str = SINGLE) -> Path:
+    """A file of this header (bytes as they are, anything else as JSON) and data."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    (folder / name).write_bytes(framed(text, data))
+    return folder
+
+
+def refused(folder: Path, *words: str) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.open(folder)
+    message = str(caught.value)
+    assert all(word in message for word in (*words, str(folder))), message
+    return message
+
+
+def sharded(folder: Path, places: dict[str, Any] | None = None) -> Path:
+    """Two files, ``a`` with w and x, ``b`` with y, and an index."""
+    save_file({"w": np.ones(2, "float32"), "x": np.zeros(3, "float32")}, folder / "a.safetensors")
+    save_file({"y": np.full((2, 2), 7, "int64")}, folder / "b.safetensors")
+    places = {"w": "a.safetensors", "x": "a.safetensors", "y": "b.safetensors"} if places is None else places
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder
+
+
+# What is written is read.
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (5, 3), (2, 3, 4)])
+@pytest.mark.parametrize("dtype", NUMPY)
+def test_every_dtype_and_shape_round_trips(tmp_path, dtype, shape):
+    values = np.arange(np.prod(shape, dtype=int)).reshape(shape).astype(NUMPY[dtype])
+    save_file({"before": np.ones(1, "int8"), "it": values}, tmp_path / SINGLE, {"format": "pt"})
+    with Checkpoint.open(tmp_path) as checkpoint:
+        entry = checkpoint.entries["it"]
+        assert (entry.dtype, entry.shape, entry.shard, entry.nbytes) == (dtype, shape, SINGLE, values.nbytes)
+        assert checkpoint.raw("it").tobytes() == values.tobytes()
+        array = checkpoint.array("it")
+        assert array.dtype.kind == "u" and array.shape == shape and array.tobytes() == values.tobytes()
+        assert checkpoint.nbytes == values.nbytes + 1
+        assert checkpoint.metadata == {SINGLE: {"format": "pt"}}
+
+
+@pytest.mark.parametrize("code", DTYPES)
+def test_every_code_of_the_format_has_a_name_and_a_width(tmp_path, code):
+    name, width = DTYPES[code]
+    write(tmp_path, {"w": info(code, [4, 2], [0, width])}, bytes(width))
+    with safe_open(tmp_path / SINGLE, "np") as library:
+        assert list(library.keys()) == ["w"], "the library takes this code and this width"
+    entry = Checkpoint.open(tmp_path).entries["w"]
+    assert (entry.dtype, entry.nbytes, bits(name)) == (name, width, width)
+
+
+def test_the_table_of_dtypes_is_as_long_as_the_formats():
+    assert len(DTYPES) == 22
+    assert len(dict(DTYPES.values())) == 22
+
+
+def test_an_unknown_dtype_has_no_width():
+    with pytest.raises(CheckpointError, match=r"'float7' is unknown; known are bfloat16, bool"):
+        bits("float7")
+
+
+def test_elements_that_share_bytes_come_as_bytes(tmp_path):
+    write(tmp_path, {"w": info("F4", [2, 3], [0, 3])}, b"abc")
+    assert Checkpoint.open(tmp_path).array("w").tobytes() == b"abc"
+
+
+def test_elements_that_fill_no_whole_byte_are_refused(tmp_path):
+    refused(write(tmp_path, {"w": info("F4", [3], [0, 1])}, b"a"), "'w'", "1 bytes", "need 1.5")
+
+
+def test_bfloat16_bits_are_read_as_they_are(tmp_path):
+    write(tmp_path, {"w": info("BF16", [2], [0, 4])}, b"\x80\x3f\x00\x80")
+    assert Checkpoint.open(tmp_path).array("w").tolist() == [0x3F80, 0x8000]
+
+
+def test_tensors_that_start_off_their_width_are_read(tmp_path):
+    write(tmp_path, {"a": info("U8", [1], [0, 1]), "w": info("I64", [2], [1, 17])}, b"\0" + np.arange(2).tobytes())
+    assert Checkpoint.open(tmp_path).array("w").tolist() == [0, 1]
+
+
+def test_values_are_mapped_once_and_read_only(tmp_path):
+    save_file({"w": np.ones(4), "x": np.ones(4)}, tmp_path / SINGLE)
+    checkpoint = Checkpoint.open(tmp_path)
+    first = checkpoint.raw("w")
+    assert np.shares_memory(first, checkpoint.raw("w")), "no copy"
+    assert not first.flags.writeable and not checkpoint.array("x").flags.writeable
+    checkpoint.close()
+    assert first.view(np.float64).tolist() == [1] * 4, "an array outlives close"
+    assert checkpoint.array("x").view(np.float64).tolist() == [1] * 4, "reading again maps again"
+
+
+def test_entries_come_in_the_order_of_the_file(tmp_path):
+    write(tmp_path, {"a": info("U8", [1], [2, 3]), "b": info("U8", [0], [2, 2]), "c": info("U8", [2], [0, 2])}, b"123")
+    assert list(Checkpoint.open(tmp_path).entries) == ["c", "b", "a"]
+
+
+def test_a_file_without_tensors_is_an_empty_checkpoint(tmp_path):
+    checkpoint = Checkpoint.open(write(tmp_path, {}))
+    assert (dict(checkpoint.entries), checkpoint.nbytes, checkpoint.shards) == ({}, 0, (SINGLE,))
+
+
+def test_shards_are_one_checkpoint(tmp_path):
+    checkpoint = Checkpoint.open(sharded(tmp_path))
+    assert checkpoint.shards == ("a.safetensors", "b.safetensors")
+    assert {name: entry.shard for name, entry in checkpoint.entries.items()} == {
+        "w": "a.safetensors",
+        "x": "a.safetensors",
+        "y": "b.safetensors",
+    }
+    assert checkpoint.array("y").tolist() == [[7, 7], [7, 7]]
+    assert (checkpoint.nbytes, checkpoint.strays, checkpoint.unmapped) == (20 + 32, (), ())
+
+
+def test_a_single_file_goes_before_an_index(tmp_path):
+    save_file({"only": np.ones(1)}, sharded(tmp_path) / SINGLE)
+    checkpoint = Checkpoint.open(tmp_path)
+    assert (list(checkpoint.entries), checkpoint.strays) == (["only"], (INDEX,))
+
+
+def test_what_the_index_does_not_map_is_left_out_and_told(tmp_path):
+    checkpoint = Checkpoint.open(sharded(tmp_path, {"w": "a.safetensors", "y": "b.safetensors"}))
+    assert (list(checkpoint.entries), checkpoint.unmapped) == (["w", "y"], (("a.safetensors", "x"),))
+
+
+def test_of_two_tensors_of_one_name_the_index_chooses(tmp_path):
+    sharded(tmp_path)
+    save_file({"y": np.zeros((2, 2), "int64"), "w": np.full(2, 5, "float32")}, tmp_path / "b.safetensors")
+    checkpoint = Checkpoint.open(tmp_path)
+    assert checkpoint.array("w").view(np.float32).tolist() == [1, 1]
+    assert checkpoint.unmapped == (("b.safetensors", "w"),)
+
+
+def test_links_are_followed_as_in_the_hub_cache(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    save_file({"w": np.ones(2)}, tmp_path / "blobs" / "0f3c")
+    (tmp_path / "snapshot" / SINGLE).symlink_to("../blobs/0f3c")
+    assert Checkpoint.open(tmp_path / "snapshot").array("w").view(np.float64).tolist() == [1, 1]
+
+
+def test_the_fingerprint_tells_headers_names_and_sizes_apart(tmp_path):
+    def fingerprint(name: str, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> str:
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / SINGLE, metadata)
+        return Checkpoint.open(tmp_path / name).fingerprint()
+
+    first = fingerprint("a", {"w": np.ones(2)})
+    assert first == fingerprint("b", {"w": np.ones(2)}) and len(first) == 64
+    others = [{"w": np.ones(3)}, {"v": np.ones(2)}, {"w": np.ones(2, "int64")}]
+    assert len({first, *(fingerprint(f"other{i}", other) for i, other in enumerate(others))}) == 4
+    assert fingerprint("c", {"w": np.ones(2)}, {"format": "pt"}) != first
+
+
+def test_real_checkpoints_are_read_as_the_library_reads_them(minilm, smollm2):
+    for folder in (minilm, smollm2):
+        checkpoint = Checkpoint.open(folder)
+        with safe_open(folder / SINGLE, "np") as library:
+            assert set(library.keys()) == set(checkpoint.entries)
+            assert all(library.get_slice(n).get_shape() == list(e.shape) for n, e in checkpoint.entries.items())
+    assert {entry.dtype for entry in Checkpoint.open(smollm2).entries.values()} == {"bfloat16"}
+
+
+# What is no checkpoint is refused.
+
+
+def test_no_folder(tmp_path):
+    refused(tmp_path / "nowhere", "is not a folder")
+
+
+def test_a_file_in_place_of_a_folder(tmp_path):
+    save_file({"w": np.ones(1)}, tmp_path / SINGLE)
+    refused(tmp_path / SINGLE, "is not a folder")
+
+
+def test_a_folder_without_weights(tmp_path):
+    refused(tmp_path, f"neither {SINGLE} nor {INDEX}", "save_pretrained")
+
+
+def test_a_folder_in_the_older_format_says_how_to_convert(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"PK")
+    refused(tmp_path, "pytorch_model.bin", "from_pretrained, then save_pretrained")
+
+
+def test_a_folder_with_other_names_says_which(tmp_path):
+    (tmp_path / "model.fp16.safetensors").write_bytes(b"")
+    refused(tmp_path, "model.fp16.safetensors", "rename it")
+
+
+def test_a_tensor_that_is_not_there(tmp_path):
+    checkpoint = Checkpoint.open(write(tmp_path, {"w": info()}, bytes(8)))
+    with pytest.raises(CheckpointError, match=r"no tensor 'v'; it has \['w'\]"):
+        checkpoint.raw("v")
+
+
+def test_a_folder_in_place_of_a_file(tmp_path):
+    (tmp_path / SINGLE).mkdir()
+    (tmp_path / INDEX).write_text("{}")
+    refused(tmp_path, "weight_map")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["is empty"]),
+        (b"1234567", ["truncated", "7 bytes, expected at least 8"]),
+        (framed(b"{}")[:-1], ["truncated", "9 bytes", "needs 10"]),
+        ((10**8 + 1).to_bytes(8, "little") + b"{}", ["100000001 bytes", "more than the 100000000"]),
+        (b"\xff" * 64, ["more than the 100000000"]),
+        (b"<!DOCTYPE html><html>", ["not a safetensors file"]),
+        (framed(b""), ["not valid JSON"]),
+        (framed(b"{"), ["not valid JSON"]),
+        (framed(b"\xff\xfe{}"), ["not valid JSON"]),
+        (framed('{"a":1}'.encode("utf-16")), ["not valid JSON"]),
+        (framed(b"{}\0"), ["not valid JSON"]),
+        (framed(b"[" * 100_000), ["not valid JSON", "recursion"]),
+        (framed(b'{"w": NaN}'), ["not valid JSON", "NaN"]),
+        (framed(b'{"w": -0}'), ["not valid JSON", "-0"]),
+        (framed(b'{"\\ud800": 1}'), ["not valid JSON", "surrogates"]),
+        (framed(b'{"w": ' + b"9" * 5000 + b"}"), ["'w'" if sys.version_info < (3, 10, 7) else "not valid JSON"]),
+        (framed(b"[]"), ["not a JSON object"]),
+        (framed(b"7"), ["not a JSON object", "7"]),
+    ],
+)
+def test_a_file_that_is_no_safetensors_file(tmp_path, content, words):
+    (tmp_path / SINGLE).write_bytes(content)
+    refused(tmp_path, *words, "again")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}}',
+        b'{"w":{"dtype":"F32","dtype":"I32","shape":[2],"data_offsets":[0,8]}}',
+    ],
+)
+def test_a_name_given_twice(tmp_path, header):
+    refused(write(tmp_path, header, bytes(8)), "occurs twice")
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (7, ["is 7", "an object"]),
+        ({}, ["dtype is None"]),
+        ({"dtype": "F32", "shape": [2]}, ["data_offsets is None"]),
+        ({"dtype": "F32", "data_offsets": [0, 8]}, ["shape is None"]),
+        (info("F33"), ["'F33'", "BF16"]),
+        (info("f32"), ["'f32'"]),
+        (info(["F32"]), ["['F32']"]),
+        (info(shape=2), ["shape is 2"]),
+        (info(shape=[-2]), ["shape is [-2]"]),
+        (info(shape=[True, 2]), ["shape is [True, 2]"]),
+        (info(shape=[2.0]), ["shape is [2.0]"]),
+        (info(shape=["2"]), ["shape is ['2']"]),
+        (info(shape=[2**63]), ["shape is [9223372036854775808]"]),
+        (info(shape=[2**40, 2**40]), ["too large"]),
+        (info(shape=[0, 2**62, 2**62], offsets=[0, 0]), ["too large"]),
+        (info(shape=[1] * 33, offsets=[0, 4]), ["at most 32"]),
+        (info(offsets=[8, 0]), ["[8, 0]", "the first not above the second"]),
+        (info(offsets=[0, 8, 8]), ["[0, 8, 8]"]),
+        (info(offsets=[-8, 0]), ["[-8, 0]"]),
+        (info(offsets=[False, 8]), ["[False, 8]"]),
+        (info(offsets=[0.0, 8.0]), ["[0.0, 8.0]"]),
+        (info(offsets=[0, 7]), ["7 bytes", "need 8"]),
+        (info("F16"), ["8 bytes", "need 4"]),
+    ],
+)
+def test_a_tensor_that_can_not_be(tmp_path, entry, words):
+    refused(write(tmp_path, {"good": info(), "bad": entry}, bytes(8)), "'bad'", *words)
+
+
+def test_all_that_is_wrong_is_told_at_once(tmp_path):
+    message = refused(write(tmp_path, {f"t{i}": 7 for i in range(11)}), "'t0'", "'t7'", "and 3 more")
+    assert "'t8'" not in message
+
+
+@pytest.mark.parametrize("metadata", [7, ["pt"], {"format": 7}, {"format": None}])
+def test_metadata_that_is_no_text(tmp_path, metadata):
+    refused(write(tmp_path, {"__metadata__": metadata}), "__metadata__", "an object of strings")
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "words"),
+    [
+        ({"w": info()}, 5, ["truncated", "header describes"]),
+        ({"w": info(offsets=[8, 16])}, 8, ["truncated"]),
+        ({"w": info()}, 9, ["the rest is a hole"]),
+        ({"w": info(offsets=[4, 12])}, 12, ["a hole of 4 bytes before 'w'"]),
+        ({"v": info(), "w": info(offsets=[12, 20])}, 20, ["a hole of 4 bytes before 'w'"]),
+        ({"v": info(), "w": info(offsets=[4, 12])}, 12, ["'w' overlaps 'v'"]),
+        ({"v": info(), "w": info()}, 8, ["'w' overlaps 'v'"]),
+        ({"v": info(), "w": info(shape=[0], offsets=[4, 4])}, 8, ["'w' overlaps 'v'"]),
+    ],
+)
+def test_tensors_that_do_not_cover_the_file(tmp_path, header, size, words):
+    write(tmp_path, header, bytes(size))
+    with pytest.raises(SafetensorError):
+        safe_open(tmp_path / SINGLE, "np").__enter__()
+    message = refused(tmp_path, *words)
+    if "truncated" in words:
+        assert str((tmp_path / SINGLE).stat().st_size) in message
+
+
+def test_a_file_that_changes_while_it_is_open(tmp_path):
+    checkpoint = Checkpoint.open(write(tmp_path, {"w": info()}, bytes(8)))
+    (tmp_path / SINGLE).write_bytes(b"short")
+    with pytest.raises(CheckpointError, match="has changed since it was opened: 5 bytes, expected"):
+        checkpoint.raw("w")
+    (tmp_path / SINGLE).write_bytes(b"")
+    with pytest.raises(CheckpointError, match="can't be mapped"):
+        checkpoint.raw("w")
+    (tmp_path / SINGLE).unlink()
+    with pytest.raises(CheckpointError, match=r"can't be mapped: .*No such file"):
+        checkpoint.raw("w")
+
+
+# Indexes.
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["not valid JSON"]),
+        (b"[]", ["not a JSON object"]),
+        (b"{}", ["weight_map is None"]),
+        (b'{"weight_map": []}', ["weight_map is []"]),
+        (b'{"weight_map": {}}', ["weight_map is {}"]),
+        (
+            b'{"weight_map": {"w": "a.safetensors", "w": "b.safetensors"}}',
+            ["'w'", "'a.safetensors'", "'b.safetensors'"],
+        ),
+    ],
+)
+def test_an_index_that_is_none(tmp_path, content, words):
+    sharded(tmp_path)
+    (tmp_path / INDEX).write_bytes(content)
+    refused(tmp_path, *words)
+
+
+OUTSIDE = [
+    "../a.safetensors",
+    "..",
+    ".",
+    "",
+    "/etc/passwd",
+    "sub/a.safetensors",
+    "..\\a",
+    "C:a",
+    "a\0b",
+    7,
+    None,
+    ["a"],
+]
+
+
+@pytest.mark.parametrize("file", OUTSIDE)
+def test_an_index_that_leads_out_of_its_folder(tmp_path, file):
+    places = {"w": "a.safetensors", "x": file, "y": "b.safetensors"}
+    refused(sharded(tmp_path, places), "'x' is in", "the plain name of a file in the same folder")
+
+
+def test_shards_that_are_missing_are_all_named(tmp_path):
+    places = {"w": "a.safetensors", "x": "c.safetensors", "y": "d" * 300}
+    refused(sharded(tmp_path, places), "c.safetensors is not there", "ddd is not there")
+
+
+def test_tensors_that_are_missing_are_all_named(tmp_path):
+    places = {"w": "a.safetensors", "v": "a.safetensors", "x": "b.safetensors"}
+    message = refused(sharded(tmp_path, places), "'v' is not in a.safetensors", "'x' is not in b.safetensors")
+    assert "'w' is not" not in message
+
+
+def test_a_shard_that_is_cut_off(tmp_path):
+    file = sharded(tmp_path) / "b.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    refused(tmp_path, "b.safetensors is truncated")
+
+
+def test_an_index_too_large_to_be_read(tmp_path):
+    sharded(tmp_path)
+    os.truncate(tmp_path / INDEX, 10**8 + 1)  # a sparse file: no such amount is written
+    refused(tmp_path, "100000001 bytes", "more than the 100000000 allowed")
+
+
+# Anything at all.
+
+VALID = framed(json.dumps({"v": info(), "w": info("BF16", [2, 0], [8, 8]), "x": info("I8", [3], [8, 11])}).encode())
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.sampled_from(["F32", "BF16"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["w", "dtype", "shape", "data_offsets", "__metadata__"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+def is_read(folder: Path, content: bytes) -> bool:
+    """Whether the content is read; anything raised but a CheckpointError goes through, as does too short a reading."""
+    (folder / SINGLE).write_bytes(content)
+    try:
+        with Checkpoint.open(folder) as checkpoint:
+            total = sum(len(checkpoint.raw(name)) for name in checkpoint.entries)
+            assert total == checkpoint.nbytes == sum(checkpoint.array(name).nbytes for name in checkpoint.entries)
+    except CheckpointError:
+        return False
+    return True
+
+
+def is_read_by_the_library(content: bytes) -> bool:
+    try:
+        load(content)
+    except SafetensorError:
+        return False
+    except KeyError:  # a dtype that the library knows and numpy doesn't
+        return True
+    return True
+
+
+def test_the_content_that_is_damaged_below_is_good(tmp_path):
+    assert is_read(tmp_path, VALID + bytes(11)) and is_read_by_the_library(VALID + bytes(11))
+
+
+@given(st.binary(max_size=200))
+@example(framed(b"{}"))
+def test_of_any_bytes_only_what_the_library_takes_is_read(tmp_path_factory, content):
+    for candidate in (content, framed(content, bytes(8))):
+        assert not is_read(tmp_path_factory.getbasetemp(), candidate) or is_read_by_the_library(candidate)
+
+
+@given(st.dictionaries(st.text(max_size=3), JSON, max_size=3), st.integers(0, 16))
+def test_of_any_header_only_what_the_library_takes_is_read(tmp_path_factory, header, size):
+    content = framed(json.dumps(header).encode(), bytes(size))
+    assert not is_read(tmp_path_factory.getbasetemp(), content) or is_read_by_the_library(content)
+
+
+@given(st.integers(0, len(VALID) - 1), st.integers(0, 255))
+def test_of_damaged_headers_only_what_the_library_takes_is_read(tmp_path_factory, at, byte):
+    damaged = VALID[:at] + bytes([byte]) + VALID[at + 1 :] + bytes(11)
+    assert not is_read(tmp_path_factory.getbasetemp(), damaged) or is_read_by_the_library(damaged)
+
+
+@given(st.integers(0, len(VALID) + 10))
+def test_no_truncated_file_is_read(tmp_path_factory, length):
+    assert not is_read(tmp_path_factory.getbasetemp(), (VALID + bytes(11))[:length])
+
+
+def test_reading_needs_neither_torch_nor_transformers():
+    code = "import sys, hf_init._checkpoint; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
