@@ -1,0 +1,204 @@
+"""Where the logical matrices of a slot lie, and what their fans are: pure arithmetic on shapes, no torch.
+
+A stored tensor is ``(*stack, out, in, *kernel)`` or, with ``order="in_out"``, ``(*stack, in, out, *kernel)``; the
+matrices fused along ``out`` and the groups of a convolution cut it further. A slot may hold only some rows of a tensor:
+then fans and sizes are still those of the whole.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hf_init._spec import Geometry, Rows, Slot
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a slot holds of one axis of one matrix.
+
+    Attributes:
+        at: where it is in the slot: for indexing.
+        inside: where it is in the matrix, one coordinate a position.
+        size: how long the whole matrix is along this axis.
+    """
+
+    at: slice | list[int]
+    inside: Sequence[int]
+    size: int
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """``at`` as one position in the slot for each coordinate in ``inside``."""
+        if not isinstance(self.at, slice):
+            return self.at
+        start = self.at.start or 0
+        return range(start, start + len(self.inside))
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a slot holds of one matrix: its place in the stack, its rows and its columns."""
+
+    stack: tuple[int, ...]
+    out: Cut
+    into: Cut
+
+
+@dataclass(frozen=True)
+class Fans:
+    """The fans of one matrix, and which rows of the slot's output axis are its own."""
+
+    fan_in: int
+    fan_out: int
+    rows: Cut
+
+
+def geometry_of(slot: Slot) -> Geometry:
+    """The slot's geometry; where it has none, what torch.nn.init reads from the shape of a matrix or a convolution."""
+    if slot.geometry is not None:
+        return slot.geometry
+    field = math.prod(slot.whole[2:])
+    return Geometry(slot.whole[1] * field, slot.whole[0] * field)
+
+
+def rank_of(slot: Slot) -> int:
+    """How many dimensions one matrix of the slot has, its kernel included."""
+    return len(slot.whole) - (slot.geometry.stack if slot.geometry else 0)
+
+
+def out_axis(slot: Slot, geometry: Geometry) -> int:
+    """The stored dimension along which outputs lie; a vector's only one."""
+    return geometry.stack + (geometry.order == "in_out" and rank_of(slot) > 1)
+
+
+def into_axis(geometry: Geometry) -> int:
+    """The stored dimension along which inputs lie."""
+    return geometry.stack + (geometry.order == "out_in")
+
+
+def misfit(slot: Slot) -> str:
+    """Why the slot's geometry can't be that of a tensor of its shape; empty when it can."""
+    geometry = slot.geometry
+    if geometry is None:
+        return ""
+    if geometry.order not in ("out_in", "in_out"):
+        return f"its geometry has the order {geometry.order!r}, expected 'out_in' or 'in_out'"
+    if rank_of(slot) < 1:
+        return f"its geometry stacks {geometry.stack} dimensions and leaves none for a matrix"
+    if geometry.parts and geometry.groups > 1:
+        return "its geometry is fused and grouped at once, which is not defined"
+    return _uneven(slot, geometry)
+
+
+def _uneven(slot: Slot, geometry: Geometry) -> str:
+    rows = slot.whole[out_axis(slot, geometry)]
+    if geometry.parts and sum(geometry.parts) != rows:
+        return f"its parts {geometry.parts} add up to {sum(geometry.parts)}, expected the {rows} outputs"
+    first = slot.whole[geometry.stack]
+    if first % geometry.groups:
+        return f"its dimension of {first} is not divided by {geometry.groups} groups"
+    if geometry.fan_out is None and not geometry.parts:
+        return "its geometry has neither a fan_out nor parts"
+    return ""
+
+
+def coordinates(slot: Slot, dim: int) -> Sequence[int]:
+    """Where the slot's positions along a dimension are in the whole tensor."""
+    region = slot.region
+    if isinstance(region, Rows):
+        return region.index if dim == region.dim else range(slot.whole[dim])
+    return range(region.start[dim], region.stop[dim])
+
+
+def cuts(places: Sequence[int], sizes: Sequence[int]) -> list[Cut]:
+    """Coordinates along an axis, divided among the matrices of these sizes that follow each other there.
+
+    Example:
+        >>> [(cut.at, list(cut.inside)) for cut in cuts(range(1, 5), (3, 3))]
+        [(slice(0, 2, None), [1, 2]), (slice(2, 4, None), [0, 1])]
+    """
+    if len(sizes) == 1:
+        return [Cut(slice(None), places, sizes[0])]
+    ends = list(itertools.accumulate(sizes))
+    owned: dict[int, list[int]] = {}
+    for position, place in enumerate(places):
+        owned.setdefault(bisect.bisect_right(ends, place), []).append(position)
+    starts = [end - size for end, size in zip(ends, sizes, strict=True)]
+    return [
+        Cut(_run(at), [places[position] - starts[owner] for position in at], sizes[owner])
+        for owner, at in sorted(owned.items())
+    ]
+
+
+def _run(at: list[int]) -> slice | list[int]:
+    """Consecutive positions as a slice, which indexes without a copy."""
+    return slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 and at == sorted(at) else at
+
+
+def fans_of(slot: Slot) -> tuple[Fans, ...]:
+    """The fans of each matrix along the slot's output axis; those of one fused with others are its own.
+
+    Example:
+        >>> from hf_init.schemes import whole_slot
+        >>> fused = Geometry(fan_in=4, fan_out=None, parts=(4, 2, 2))
+        >>> [(fans.fan_in, fans.fan_out) for fans in fans_of(whole_slot("qkv", (8, 4), geometry=fused))]
+        [(4, 4), (4, 2), (4, 2)]
+    """
+    geometry = geometry_of(slot)
+    axis = out_axis(slot, geometry)
+    if not geometry.parts:
+        # misfit() has refused a geometry without parts and without a fan_out.
+        return (
+            Fans(geometry.fan_in, geometry.fan_out or 0, Cut(slice(None), coordinates(slot, axis), slot.whole[axis])),
+        )
+    field = math.prod(slot.whole[geometry.stack + 2 :])
+    rows = cuts(coordinates(slot, axis), geometry.parts)
+    return tuple(Fans(geometry.fan_in, cut.size * field, cut) for cut in rows)
+
+
+def blocks(slot: Slot, geometry: Geometry) -> Iterator[Block]:
+    """Every matrix of which the slot holds something: a stack's, fused ones and a group's are apart."""
+    out, into = out_axis(slot, geometry), into_axis(geometry)
+    # A grouped convolution keeps only one group's channels in its second dimension, whichever that is.
+    split = [slot.whole[geometry.stack] // geometry.groups] * geometry.groups
+    by_in = geometry.order == "in_out"
+    outs = cuts(coordinates(slot, out), geometry.parts or ([slot.whole[out]] if by_in else split))
+    intos = cuts(coordinates(slot, into), split if by_in else [slot.whole[into]])
+    for index in itertools.product(*map(range, slot.shape[: geometry.stack])):
+        for row, column in itertools.product(outs, intos):
+            yield Block(index, row, column)
+
+
+def block_shape(slot: Slot, block: Block, geometry: Geometry) -> tuple[int, ...]:
+    """The shape ``(rows, columns, *kernel)`` of what the slot holds of a matrix."""
+    return (len(block.out.inside), len(block.into.inside), *slot.shape[geometry.stack + 2 :])
+
+
+def diagonal(block: Block) -> tuple[list[int], list[int]]:
+    """The positions in the slot, rows and columns, of a matrix's diagonal."""
+    import numpy as np
+
+    sides = (block.out, block.into)
+    _, *hits = np.intersect1d(*(_array(side.inside) for side in sides), assume_unique=True, return_indices=True)
+    rows, columns = (_array(side.positions)[hit].tolist() for side, hit in zip(sides, hits, strict=True))
+    return rows, columns
+
+
+def _array(places: Sequence[int]) -> Any:
+    import numpy as np
+
+    return np.arange(places.start, places.stop) if isinstance(places, range) else np.array(places, dtype=np.int64)
+
+
+def centre(slot: Slot, geometry: Geometry) -> tuple[int, ...] | None:
+    """The kernel's central element, as positions in the slot; None when the slot doesn't hold it."""
+    dims = range(geometry.stack + 2, len(slot.whole))
+    places = [(coordinates(slot, dim), slot.whole[dim] // 2) for dim in dims]
+    if any(middle not in along for along, middle in places):
+        return None
+    return tuple(along.index(middle) for along, middle in places)

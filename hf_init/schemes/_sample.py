@@ -1,0 +1,137 @@
+"""Fresh float32 tensors on the CPU, filled from a generator that is given; the only place that calls torch's samplers.
+
+``torch.nn.init`` is not used: transformers replaces its functions while it loads a model, and before torch 2.12 its
+truncated normal has values at a hundred standard deviations in half precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from hf_init._spec import Geometry, Shape, Slot
+from hf_init.schemes._matrices import Block, blocks
+from hf_init.schemes._truncation import below, mass
+
+# Under this share of accepted candidates, drawing again costs more than inverting the distribution.
+FEW = 0.25
+
+
+def empty(shape: Shape) -> torch.Tensor:
+    """Memory to fill: said to be on the CPU, since a caller may be inside ``with torch.device(...)``."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
+def full(shape: Shape, value: float) -> torch.Tensor:
+    return torch.full(shape, value, dtype=torch.float32, device="cpu")
+
+
+def normal(shape: Shape, mean: float, std: float, generator: torch.Generator) -> torch.Tensor:
+    return empty(shape).normal_(mean, std, generator=generator)
+
+
+def uniform(shape: Shape, a: float, b: float, generator: torch.Generator) -> torch.Tensor:
+    return empty(shape).uniform_(a, b, generator=generator)
+
+
+def truncated(
+    shape: Shape, a: float, b: float, generator: torch.Generator, mean: float = 0.0, scale: float = 1.0
+) -> torch.Tensor:
+    """``mean + scale * z`` with z a standard normal truncated to ``[a, b]``; no value outside that range.
+
+    By rejection (redrawing what falls outside) where enough candidates are accepted; else by inverting the distribution
+    in float64, in the lower tail, where it keeps its digits.
+    """
+    z = (_redrawn if mass(a, b) >= FEW else _inverted)(shape, a, b, generator)
+    z.mul_(scale)
+    if mean:
+        z.add_(mean)
+    return z.clamp_(*_inward(mean + scale * a, mean + scale * b))
+
+
+def _redrawn(shape: Shape, a: float, b: float, generator: torch.Generator) -> torch.Tensor:
+    z = normal(shape, 0.0, 1.0, generator)
+    flat = z.view(-1)
+    outside = ((flat < a) | (flat > b)).nonzero().view(-1)
+    while outside.numel():
+        again = normal((outside.numel(),), 0.0, 1.0, generator)
+        flat[outside] = again
+        outside = outside[(again < a) | (again > b)]
+    return z
+
+
+def _inverted(shape: Shape, a: float, b: float, generator: torch.Generator) -> torch.Tensor:
+    if a > 0:
+        return _inverted(shape, -b, -a, generator).neg_()
+    share = torch.empty(shape, dtype=torch.float64, device="cpu").uniform_(generator=generator)
+    share.mul_(below(b) - below(a)).add_(below(a))
+    return torch.special.ndtri(share).clamp_(a, b).to(torch.float32)
+
+
+def _inward(low: float, high: float) -> tuple[float, float]:
+    """The outermost float32 numbers within two bounds; the bounds themselves when there is none between them."""
+    with np.errstate(over="ignore"):  # a bound beyond float32 becomes an infinity, which bounds nothing
+        up, down = np.float32(low), np.float32(high)
+    # Compared as float64: numpy would round the other side to float32 first.
+    up = np.nextafter(up, np.float32(np.inf)) if float(up) < low else up
+    down = np.nextafter(down, np.float32(-np.inf)) if float(down) > high else down
+    return (float(up), float(down)) if up <= down else (low, high)
+
+
+def spread(distribution: str, shape: Shape, scale: float, generator: torch.Generator) -> torch.Tensor:
+    """Values around 0: a normal with std ``scale``, a uniform with that bound, or a normal truncated at two of it."""
+    if distribution == "uniform":
+        return uniform(shape, -scale, scale, generator)
+    if distribution == "normal":
+        return normal(shape, 0.0, scale, generator)
+    return truncated(shape, -2.0, 2.0, generator, scale=scale)
+
+
+def orthonormal(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
+    """A matrix with orthonormal rows, or columns if it has fewer of them, uniform among all such (Haar measure).
+
+    The QR factor of a normal matrix is that only once the signs of R's diagonal are made positive (Mezzadri, 2007).
+    """
+    matrix = normal((rows, columns), 0.0, 1.0, generator)
+    if not matrix.numel():
+        return matrix
+    with one_thread():
+        q, r = torch.linalg.qr(matrix.t() if rows < columns else matrix)
+    q = q * torch.where(r.diagonal() < 0, -1.0, 1.0)
+    return q.t() if rows < columns else q
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch's linear algebra in this thread alone: how many share it would show in the last bits of the result."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def logical(values: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    """A view of a stored tensor as ``(*stack, out, in, *kernel)``."""
+    return values.transpose(geometry.stack, geometry.stack + 1) if geometry.order == "in_out" else values
+
+
+def assemble(slot: Slot, geometry: Geometry, matrix: Callable[[Block], torch.Tensor]) -> torch.Tensor:
+    """The slot's tensor, from what ``matrix`` gives each of its blocks, ``(rows, columns, *kernel)``."""
+    values = full(slot.shape, 0.0)
+    matrices = logical(values, geometry)
+    for block in blocks(slot, geometry):
+        matrices[block.stack][block.out.at, block.into.at] = matrix(block)
+    return values
+
+
+def sparse(rows: int, columns: int, zeros: int, std: float, generator: torch.Generator) -> torch.Tensor:
+    """A normal matrix with this many zeros in each column, at places drawn without replacement."""
+    values = normal((rows, columns), 0.0, std, generator)
+    for column in range(columns if zeros else 0):
+        values[torch.randperm(rows, generator=generator, device="cpu")[:zeros], column] = 0.0
+    return values

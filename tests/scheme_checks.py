@@ -1,0 +1,105 @@
+"""What the tests of schemes share: one of every scheme, and checks that test_schemes_statistics.py proves can fail."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from hf_init import schemes
+from hf_init._spec import Slot
+from hf_init.schemes import Scheme, finish, whole_slot
+
+SIGMAS = 5.0
+
+# One of every scheme that draws, with settings that are not its defaults where it has any.
+SAMPLES: list[Scheme] = [
+    schemes.Zeros(),
+    schemes.Ones(),
+    schemes.Constant(0.5),
+    schemes.Uniform(-1.0, 0.5),
+    schemes.Normal(0.5, 0.02),
+    schemes.TruncNormal(0.5, 0.02, -1.0, 2.0, True),
+    schemes.TruncNormalAbsolute(0.5, 2.0, -1.0, 2.0),
+    schemes.XavierUniform("relu"),
+    schemes.XavierNormal(0.5),
+    schemes.KaimingUniform(0.1, "fan_out"),
+    schemes.KaimingNormal(nonlinearity="gelu"),
+    schemes.LecunUniform(),
+    schemes.LecunNormal(),
+    schemes.VarianceScaling(2.0, "fan_avg", "uniform"),
+    schemes.Orthogonal(0.5),
+    schemes.Sparse(0.25, 0.1),
+    schemes.Eye(),
+    schemes.ScaledResidual(12, 0.01),
+    schemes.DeltaOrthogonal(0.5),
+    schemes.Dirac(2),
+    schemes.Embedding(2, 0.5),
+    schemes.LstmBias(2.0),
+    schemes.GruBias(0.5),
+    schemes.Model(),
+    schemes.Auto(),
+    schemes.Skip(),
+]
+
+
+def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32") -> Slot:
+    """A slot that the scheme can fill."""
+    if scheme.name in ("lstm_bias", "gru_bias"):
+        return whole_slot("rnn.bias_ih_l0", (12,), dtype=dtype)
+    shape = (8, 4, 3) if scheme.name in ("dirac", "delta_orthogonal") else (8, 6)
+    return replace(whole_slot(name, shape, dtype=dtype), context=Architecture())
+
+
+class Architecture:
+    """A context whose architecture fills every tensor with a quarter."""
+
+    def architecture(self, slot: Slot) -> torch.Tensor:
+        return torch.full(slot.shape, 0.25)
+
+
+DRAWN = [scheme for scheme in SAMPLES if scheme.name not in ("auto", "skip")]
+
+
+def assert_moments(values: torch.Tensor, mean: float, std: float) -> None:
+    """The sample's mean and standard deviation are within their sampling error of these.
+
+    Of n independent values with a kurtosis of at most 3 (normal, truncated normal, uniform), the mean has the standard
+    error ``std / sqrt(n)`` and the standard deviation at most ``std / sqrt(2 n)``. Rounding to the dtype moves each by
+    at most half of its epsilon, relatively.
+    """
+    sample, slack = values.to(torch.float64), torch.finfo(values.dtype).eps * (abs(mean) + std)
+    error = SIGMAS * std / math.sqrt(sample.numel())
+    assert abs(float(sample.mean()) - mean) <= error + slack
+    assert abs(float(sample.std()) - std) <= error / math.sqrt(2) + slack
+
+
+def assert_promised(scheme: Scheme, slot: Slot) -> None:
+    """What the scheme gives, rounded to the slot's dtype, has the moments that it promises."""
+    moments = scheme.moments(slot)
+    assert moments is not None
+    assert_moments(finish(scheme, slot), *moments)
+
+
+def assert_same_distribution(first: torch.Tensor, second: torch.Tensor, level: float = 1e-5) -> None:
+    """The two-sample Kolmogorov-Smirnov test doesn't tell them apart at this level."""
+    a, b = (np.sort(values.to(torch.float64).numpy().ravel()) for values in (first, second))
+    both = np.concatenate([a, b])
+    shares = [np.searchsorted(side, both, side="right") / len(side) for side in (a, b)]
+    distance = np.abs(shares[0] - shares[1]).max()
+    assert distance <= math.sqrt(-math.log(level / 2) / 2 * (len(a) + len(b)) / (len(a) * len(b)))
+
+
+def assert_orthogonal(matrix: torch.Tensor, gain: float = 1.0) -> None:
+    """Its rows, or its columns if they are fewer, are orthonormal times the gain, to 1e-5."""
+    fewer = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
+    gram = fewer.to(torch.float64) @ fewer.to(torch.float64).t()
+    torch.testing.assert_close(gram, gain**2 * torch.eye(len(fewer), dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def assert_uncorrelated(first: torch.Tensor, second: torch.Tensor) -> None:
+    """The sample correlation is within its sampling error, ``1 / sqrt(n)``, of 0."""
+    correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]).to(torch.float64))[0, 1]
+    assert abs(float(correlation)) <= SIGMAS / math.sqrt(first.numel())
