@@ -1,0 +1,121 @@
+"""A model as paths: its modules, their children and the tensors of its state dict."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from hf_init._layout._geometry import kind
+from hf_init._spec import Geometry, Shape
+
+Tensors: TypeAlias = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """What the rules walk over.
+
+    Attributes:
+        modules: every module by its path; a module that is used twice is under both.
+        children: of every path, the names of its children.
+        tensors: of every path, the tensors of the state dict that the module owns itself.
+    """
+
+    modules: Mapping[str, nn.Module]
+    children: Mapping[str, tuple[str, ...]]
+    tensors: Mapping[str, Tensors]
+
+    @classmethod
+    def of(cls, model: nn.Module, state: Tensors) -> Tree:
+        modules = dict(model.named_modules(remove_duplicate=False))
+        children: defaultdict[str, list[str]] = defaultdict(list)
+        tensors: defaultdict[str, dict[str, torch.Tensor]] = defaultdict(dict)
+        for path in modules:
+            if path:
+                parent, _, name = path.rpartition(".")
+                children[parent].append(name)
+        for name, tensor in state.items():
+            path, leaf = owner_of(name)
+            tensors[path][leaf] = tensor
+        return cls(modules, {path: tuple(names) for path, names in children.items()}, tensors)
+
+    def places(self) -> list[Place]:
+        return [Place(self, path, module) for path, module in self.modules.items()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module in its tree."""
+
+    tree: Tree
+    path: str
+    module: nn.Module
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        return self.tree.children.get(self.path, ())
+
+    @property
+    def tensors(self) -> Tensors:
+        return self.tree.tensors.get(self.path, {})
+
+    @property
+    def name(self) -> str:
+        """What the module is called where it is used; in a list, what the list is called."""
+        return next((word for word in reversed(self.path.split(".")) if not word.isdigit()), "")
+
+    @property
+    def parent(self) -> Place | None:
+        if not self.path:
+            return None
+        path = self.path.rpartition(".")[0]
+        return Place(self.tree, path, self.tree.modules[path])
+
+    def go(self, name: str) -> Place:
+        """The place of a child, which there must be."""
+        return Place(self.tree, self.at(name), self.tree.modules[self.at(name)])
+
+    def below(self) -> Iterator[Place]:
+        """This module and every module in it."""
+        yield self
+        for name in self.children:
+            yield from self.go(name).below()
+
+    def at(self, relative: str) -> str:
+        """The full path of what is below this module."""
+        return f"{self.path}.{relative}" if self.path and relative else self.path or relative
+
+    def child(self, relative: str) -> nn.Module | None:
+        return self.tree.modules.get(self.at(relative))
+
+    def shape(self, leaf: str) -> Shape:
+        """Of a tensor of this module's own; ``()`` where there is none."""
+        return tuple(self.tensors[leaf].shape) if leaf in self.tensors else ()
+
+    def matrix(self, relative: str) -> Geometry | None:
+        """The logical matrix of a child, a dense layer; None if it is something else."""
+        module, owned = self.child(relative), self.tree.tensors.get(self.at(relative), {})
+        weight = next((owned[leaf] for leaf in ("weight", "original1", "weight_v") if leaf in owned), None)
+        if module is None or weight is None or weight.ndim < 2:
+            return None
+        role, read = kind(module) or ("", None)
+        return read(module, tuple(weight.shape)) if read and role == "linear" else None
+
+
+def owner_of(name: str) -> tuple[str, str]:
+    """Path of the owning module and attribute of a tensor; what a parametrization holds belongs to the layer itself.
+
+    Example:
+        >>> owner_of("encoder.conv.parametrizations.weight.original0"), owner_of("scale")
+        (('encoder.conv', 'original0'), ('', 'scale'))
+    """
+    path, _, leaf = name.rpartition(".")
+    layer, marker, tensor = path.rpartition("parametrizations.")
+    if marker and "." not in tensor:
+        return layer.rstrip("."), tensor if leaf == "original" else leaf
+    return path, leaf
