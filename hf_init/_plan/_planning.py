@@ -1,0 +1,97 @@
+"""A diff and a recipe brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hf_init import schemes
+from hf_init._advice import Surroundings, advise
+from hf_init._diff import Alias, Diff, Match
+from hf_init._errors import RecipeError
+from hf_init._plan._dead import dead_paths
+from hf_init._plan._document import Plan
+from hf_init._plan._entry import Fill, TensorPlan, whole
+from hf_init._recipe import Choice, Recipe
+from hf_init._spec import Copy, Layout, SourceTensor, Status
+
+
+def make(diff: Diff, recipe: Recipe, layout: Layout) -> Plan:
+    """Brings a diff and a recipe together.
+
+    Raises:
+        RecipeError: the recipe doesn't cover what is new, or covers more, or a scheme doesn't fit its tensor.
+    """
+    choices = _choices(diff, recipe, layout)
+    tensors = [_planned(match, choices) for match in diff.matches]
+    plan = Plan(
+        layout.architecture,
+        recipe.seed,
+        (*tensors, *map(_carried, diff.carried), *(_tied(alias, diff.matches) for alias in diff.aliases)),
+        diff.unused,
+    )
+    _refuse_misfits(plan)
+    return plan
+
+
+def _choices(diff: Diff, recipe: Recipe, layout: Layout) -> dict[str, Choice]:
+    """One scheme for each tensor that has something new; `auto` becomes the scheme that it advises."""
+    fill = [match.target for match in diff.matches if match.new]
+    rest = [match.target for match in diff.matches if not match.new]
+    choices = recipe.assign(fill, rest)
+    around = Surroundings.of(fill, rest, layout.std, layout.depth)
+    advised = {t.name: advise(t, around) for t in fill if isinstance(choices[t.name].scheme, schemes.Auto)}
+    return {name: advised.get(name, choice) for name, choice in choices.items()}
+
+
+def _planned(match: Match, choices: Mapping[str, Choice]) -> TensorPlan:
+    target = match.target
+    choice = choices.get(target.name)
+    return TensorPlan(
+        name=target.name,
+        status=match.status,
+        shape=target.shape,
+        dtype=match.dtype,
+        kept=match.copies,
+        new=tuple(Fill(region, choice.scheme, choice.why) for region in match.new) if choice else (),
+        source=match.copies[0].source if match.status is Status.KEPT else None,
+        parameter=target.parameter,
+        role=target.role,
+        geometry=target.geometry if match.new else None,
+    )
+
+
+def _carried(tensor: SourceTensor) -> TensorPlan:
+    """A tensor that the class ignores when it loads: kept all the same, under its own name."""
+    copy = Copy(whole(tensor.shape), tensor.name, whole(tensor.shape))
+    return TensorPlan(tensor.name, Status.KEPT, tensor.shape, tensor.dtype, (copy,), source=tensor.name, role="ignored")
+
+
+def _tied(alias: Alias, matches: Sequence[Match]) -> TensorPlan:
+    of = next(match for match in matches if match.target.name == alias.tie.of)
+    return TensorPlan(
+        name=alias.tie.name,
+        status=Status.TIED,
+        shape=of.target.shape,
+        dtype=of.dtype,
+        source=alias.source,
+        tied_to=alias.tie.of,
+        parameter=alias.tie.name,
+        role=of.target.role,
+    )
+
+
+def _refuse_misfits(plan: Plan) -> None:
+    """Every scheme checks its slots, and every path its gradients, before anything is made."""
+    problems = []
+    for tensor in plan.tensors:
+        for scheme, slot in tensor.slots(plan.seed):
+            if isinstance(scheme, schemes.Skip) and tensor.status is Status.RESIZED:
+                problems.append(f"{tensor.name}: skip can't leave out a part of a tensor; choose a scheme")
+                continue
+            try:
+                scheme.check(slot)
+            except RecipeError as error:
+                problems.append(str(error))
+    problems += dead_paths(plan.tensors)
+    if problems:
+        raise RecipeError("\n".join(problems))

@@ -1,0 +1,88 @@
+"""A plan as a person reads it: what is new first, alike rows as one, what is kept in a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from hf_init._diff import Unused
+from hf_init._plan._entry import Fill, TensorPlan
+from hf_init._spec import Shape, Status, count
+from hf_init._text import number, table
+
+
+def fills(status: Status, tensors: Sequence[TensorPlan]) -> str:
+    """The tensors with something to fill; layers that are treated alike share a row."""
+    if not tensors:
+        return ""
+    rows = [
+        (tensor.name, _shape(tensor.shape), tensor.dtype, _region(fill, tensor), str(fill.scheme), fill.why)
+        for tensor in tensors
+        for fill in tensor.new
+    ]
+    elements = sum(count(fill.region.shape) for tensor in tensors for fill in tensor.new)
+    head = f"{status.value} ({_tensors(len(tensors))}, {number(elements)} elements to fill)"
+    return table(head, ("tensor", "shape", "dtype", "region", "scheme", "why"), alike(rows))
+
+
+def alike(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Rows that differ in one number of their name, as one: ``layer.{6,7}.dense.weight``.
+
+    Example:
+        >>> alike([("h.6.w", "2"), ("h.6.b", "1"), ("h.7.w", "2"), ("h.7.b", "1")])
+        [('h.{6,7}.w', '2'), ('h.{6,7}.b', '1')]
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, *rest in rows:
+        found = re.search(r"(?<![^.])\d+(?=\.)", name)
+        key = (name[: found.start()], name[found.end() :], *rest) if found else (name, "", *rest)
+        groups.setdefault(key, []).append(found.group() if found else "")
+    return [(before + _numbers(found) + after, *rest) for (before, after, *rest), found in groups.items()]
+
+
+def _numbers(found: Sequence[str]) -> str:
+    if len(found) < 2:
+        return "".join(found)
+    numbers = sorted(map(int, found))
+    runs = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 2
+    return f"{{{numbers[0]}..{numbers[-1]}}}" if runs else "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _tensors(many: int) -> str:
+    return "1 tensor" if many == 1 else f"{many} tensors"
+
+
+def ties(tensors: Sequence[TensorPlan]) -> str:
+    rows = [(tensor.name, f"is {tensor.tied_to}") for tensor in tensors]
+    return table(f"tied ({len(rows)})", ("tensor", ""), rows) if rows else ""
+
+
+def leftovers(unused: Sequence[Unused]) -> str:
+    rows = [(tensor.name, tensor.reason) for tensor in unused]
+    return table(f"unused ({len(rows)})", ("source tensor", "why"), rows) if rows else ""
+
+
+def kept(tensors: Sequence[TensorPlan]) -> str:
+    if not tensors:
+        return ""
+    renamed = [tensor for tensor in tensors if tensor.source != tensor.name]
+    elements = sum(count(tensor.shape) for tensor in tensors)
+    lines = [f"kept ({_tensors(len(tensors))}, {number(elements)} elements, byte for byte)"]
+    if renamed:
+        first = renamed[0]
+        lines.append(f"  {len(renamed)} under another name, such as {first.source} -> {first.name}")
+    return "\n".join(lines)
+
+
+def _shape(shape: Shape) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _region(fill: Fill, tensor: TensorPlan) -> str:
+    if fill.region.shape == tensor.shape:
+        return "all"
+    data = fill.region.to_json()
+    if "index" in data:
+        return f"dim {data['dim']}: {len(data['index'])} rows"
+    pairs = zip(data["start"], data["stop"], tensor.shape, strict=True)
+    return "[" + ", ".join(":" if (a, b) == (0, n) else f"{a}:{b}" for a, b, n in pairs) + "]"

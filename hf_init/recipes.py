@@ -1,0 +1,135 @@
+"""Recipes that people know: ``recipe="classic"``, ``--recipe vision``, or ``recipes.transformer(std=0.01)``.
+
+Their rules are optional: one that finds no tensor of its kind is no mistake here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hf_init._recipe import Recipe, RecipeLike, Rule, SchemeLike
+from hf_init.schemes import KaimingNormal, Normal, ScaledResidual, XavierUniform
+
+
+def auto(seed: int = 0) -> Recipe:
+    """Every tensor by its role, its activation, its fans and what surrounds it; the plan says why for each.
+
+    Example:
+        >>> auto().default
+        Auto()
+    """
+    return Recipe(default="auto", seed=seed)
+
+
+def classic(nonlinearity: str = "relu", seed: int = 0) -> Recipe:
+    """The composite example of every tutorial: Kaiming for Linear, Xavier for convolutions, orthogonal recurrence.
+
+    Norms start at one and zero, biases at zero, and an LSTM's biases at zero too. Embeddings, which no tutorial gives
+    fans, are normal(0, 0.02); what is left is the architecture's own.
+
+    Example:
+        >>> print(classic().rules[0].scheme)
+        orthogonal
+
+    Source: He et al., 2015; Glorot and Bengio, 2010; Saxe et al., 2013.
+    """
+    return _recipe(
+        [
+            ("recurrent.hidden.weight", "orthogonal"),
+            ("recurrent.weight", "xavier_uniform"),
+            *_NORMS,
+            ("conv.weight", "xavier_uniform"),
+            ("conv_transpose.weight", "xavier_uniform"),
+            ("embedding", Normal(std=0.02)),
+            *((f"{layer}.weight", KaimingNormal(nonlinearity=nonlinearity)) for layer in _DENSE),
+            *_BIASES,
+        ],
+        seed,
+    )
+
+
+def transformer(std: float = 0.02, layers: int | None = None, seed: int = 0) -> Recipe:
+    """Truncated normal, cut at two standard deviations, as BERT and ViT; residual projections scaled by depth.
+
+    Args:
+        std: of the weights.
+        layers: blocks of the extended model; with it, what writes into the residual stream is
+            ``normal(0, std / sqrt(2 layers))``, as GPT-2's.
+
+    Example:
+        >>> print(transformer(layers=12).rules[0].scheme)
+        scaled_residual(layers=12)
+
+    Source: Devlin et al., 2018; Radford et al., 2019.
+    """
+    residual = [] if layers is None else [(role, ScaledResidual(layers=layers, std=std)) for role in _RESIDUAL]
+    spread = {"trunc_normal": {"std": std}}
+    weights = [f"{layer}.weight" for layer in (*_DENSE, "conv")]
+    return _recipe(
+        [*residual, *_NORMS, *((role, spread) for role in ("embedding", "token", *weights)), *_BIASES],
+        seed,
+    )
+
+
+def vision(seed: int = 0) -> Recipe:
+    """Convolutions as ResNet's: Kaiming by fan_out, zero gamma for the last norm of a block; ViT's truncated normal.
+
+    Example:
+        >>> print(vision().rules[0].scheme, vision().rules[1].scheme)
+        zeros kaiming_normal(mode=fan_out, nonlinearity=relu)
+
+    Source: He et al., 2015; Goyal et al., 2017; Dosovitskiy et al., 2020.
+    """
+    spread = {"trunc_normal": {"std": 0.02}}
+    return _recipe(
+        [
+            ("norm.residual.weight", "zeros"),
+            ("conv.weight", KaimingNormal(mode="fan_out", nonlinearity="relu")),
+            *((role, spread) for role in ("embedding", "token")),
+            *_NORMS,
+            ("layer_scale", {"constant": {"val": 1e-5}}),
+            ("attention.qkv.weight", XavierUniform(gain=0.7071)),
+            *((f"{layer}.weight", spread) for layer in _DENSE),
+            *_BIASES,
+        ],
+        seed,
+    )
+
+
+RECIPES: Mapping[str, Callable[[], Recipe]] = {
+    "auto": auto,
+    "classic": classic,
+    "transformer": transformer,
+    "vision": vision,
+}
+
+
+def find(recipe: RecipeLike) -> Recipe:
+    """The recipe that a user means: an object, a mapping, the name of a known one, a YAML file's path, or None.
+
+    Example:
+        >>> find("classic") == classic()
+        True
+    """
+    if isinstance(recipe, str) and recipe in RECIPES and not Path(recipe).is_file():
+        return RECIPES[recipe]()
+    return Recipe.of(recipe)
+
+
+_DENSE = ("linear", "attention", "mlp", "expert", "router", "output_embedding")
+_RESIDUAL = ("attention.output.weight", "mlp.down.weight", "expert.down.weight")
+_NORMS: tuple[tuple[str, SchemeLike], ...] = (
+    ("norm_plus_one.weight", "zeros"),
+    ("norm.weight", "ones"),
+    ("norm.running_var", "ones"),
+    ("norm", "zeros"),
+    ("norm_plus_one", "zeros"),
+)
+_BIASES: tuple[tuple[str, SchemeLike], ...] = tuple(
+    (f"{layer}.bias", "zeros") for layer in (*_DENSE, "conv", "conv_transpose", "recurrent")
+)
+
+
+def _recipe(rules: list[tuple[str, SchemeLike]], seed: int) -> Recipe:
+    return Recipe([Rule(scheme, role=role, optional=True) for role, scheme in rules], seed=seed)
