@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -212,7 +212,11 @@ class Context(Protocol):
     """What a scheme may ask about its surroundings. Schemes read the source, never another new tensor."""
 
     def architecture(self, slot: Slot) -> torch.Tensor:
-        """The values that the architecture's own ``_init_weights`` gives the slot: float32, of ``slot.shape``."""
+        """The values that the slot has in a freshly built model: float32, of ``slot.shape``."""
+        ...
+
+    def declared(self, slot: Slot) -> torch.Tensor:
+        """The values that the class's constructor gives the slot: float32, of ``slot.shape``."""
         ...
 
 
@@ -228,6 +232,8 @@ class Slot:
         dtype: what the values will be rounded to, once, after the scheme.
         seed: of the recipe.
         parameter, role, geometry: as in ``TensorSpec``.
+        context: the architecture, for the schemes that ask it.
+        trained: gives the pretrained elements of the same tensor, region by region; None where all of it is new.
     """
 
     name: str
@@ -239,6 +245,7 @@ class Slot:
     role: str = "parameter"
     geometry: Geometry | None = None
     context: Context | None = field(default=None, compare=False, repr=False)
+    trained: Callable[[], Iterator[torch.Tensor]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> Shape:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hf_init import schemes
-from hf_init._spec import Slot
+from hf_init._spec import Box, Slot
 from hf_init.schemes import Scheme, finish, whole_slot
 
 SIGMAS = 5.0
@@ -28,6 +28,7 @@ SAMPLES: list[Scheme] = [
     schemes.KaimingUniform(0.1, "fan_out"),
     schemes.KaimingNormal(nonlinearity="gelu"),
     schemes.LecunUniform(),
+    schemes.SmallXavier(),
     schemes.LecunNormal(),
     schemes.VarianceScaling(2.0, "fan_avg", "uniform"),
     schemes.Orthogonal(0.5),
@@ -39,8 +40,10 @@ SAMPLES: list[Scheme] = [
     schemes.Embedding(2, 0.5),
     schemes.LstmBias(2.0),
     schemes.GruBias(0.5),
+    schemes.MatchedNormal(0.5),
     schemes.Model(),
     schemes.Auto(),
+    schemes.Declared(),
     schemes.Skip(),
 ]
 
@@ -49,6 +52,11 @@ def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32")
     """A slot that the scheme can fill."""
     if scheme.name in ("lstm_bias", "gru_bias"):
         return whole_slot("rnn.bias_ih_l0", (12,), dtype=dtype)
+    if scheme.name == "matched_normal":
+        rows = Slot(name, Box((4, 0), (8, 6)), (8, 6), dtype)
+        return replace(
+            rows, trained=lambda: iter([torch.linspace(-1, 1, 24, device="cpu", dtype=torch.float32).reshape(4, 6)])
+        )
     shape = (8, 4, 3) if scheme.name in ("dirac", "delta_orthogonal") else (8, 6)
     return replace(whole_slot(name, shape, dtype=dtype), context=Architecture())
 
@@ -58,6 +66,9 @@ class Architecture:
 
     def architecture(self, slot: Slot) -> torch.Tensor:
         return torch.full(slot.shape, 0.25)
+
+    def declared(self, slot: Slot) -> torch.Tensor:
+        return torch.full(slot.shape, 0.5, device="cpu")
 
 
 DRAWN = [scheme for scheme in SAMPLES if scheme.name not in ("auto", "skip")]

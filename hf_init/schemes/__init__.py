@@ -26,6 +26,7 @@ from hf_init.schemes._fans import (
     KaimingUniform,
     LecunNormal,
     LecunUniform,
+    SmallXavier,
     VarianceScaling,
     XavierNormal,
     XavierUniform,
@@ -33,7 +34,7 @@ from hf_init.schemes._fans import (
 from hf_init.schemes._finish import finish
 from hf_init.schemes._matrices import Fans, fans_of
 from hf_init.schemes._settings import GAINS, closest
-from hf_init.schemes._special import Auto, Embedding, GruBias, LstmBias, Model, Skip
+from hf_init.schemes._special import Auto, Declared, Embedding, GruBias, LstmBias, MatchedNormal, Model, Skip
 from hf_init.schemes._structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "REGISTRY",
     "Auto",
     "Constant",
+    "Declared",
     "DeltaOrthogonal",
     "Dirac",
     "Embedding",
@@ -53,6 +55,7 @@ __all__ = [
     "LecunNormal",
     "LecunUniform",
     "LstmBias",
+    "MatchedNormal",
     "Model",
     "Normal",
     "Ones",
@@ -60,6 +63,7 @@ __all__ = [
     "ScaledResidual",
     "Scheme",
     "Skip",
+    "SmallXavier",
     "Sparse",
     "TruncNormal",
     "TruncNormalAbsolute",
@@ -86,6 +90,7 @@ REGISTRY: dict[str, type[Scheme]] = {
     "trunc_normal_absolute": TruncNormalAbsolute,
     "xavier_uniform": XavierUniform,
     "xavier_normal": XavierNormal,
+    "small_xavier": SmallXavier,
     "kaiming_uniform": KaimingUniform,
     "kaiming_normal": KaimingNormal,
     "lecun_uniform": LecunUniform,
@@ -100,7 +105,9 @@ REGISTRY: dict[str, type[Scheme]] = {
     "embedding": Embedding,
     "lstm_bias": LstmBias,
     "gru_bias": GruBias,
+    "matched_normal": MatchedNormal,
     "model": Model,
+    "declared": Declared,
     "auto": Auto,
     "skip": Skip,
 }

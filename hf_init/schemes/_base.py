@@ -31,6 +31,8 @@ class Scheme:
     name: ClassVar[str] = ""
     # Whether the values are exact, and so may be asked for in whole numbers or booleans.
     exact: ClassVar[bool] = False
+    # Whether it asks the slot's context, which answers one question at a time.
+    asks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         problems = [text for setting in checks_of(type(self)) if (text := self._settle(setting))]

@@ -130,6 +130,16 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.xavier_normal_",
         GLOROT,
     ),
+    "small_xavier": Text(
+        "by fans",
+        "xavier_uniform with a gain of 1 / sqrt(fan_in)",
+        "w ~ U(-b, b), b = sqrt(6 / ((fan_in + fan_out) fan_in))",
+        {},
+        "Query, key and value projections, separate or fused, of a new attention: scores start almost 0, so attention "
+        "starts almost even",
+        "torch.nn.init.xavier_uniform_, with gain=1/sqrt(dim)",
+        GLOROT,
+    ),
     "kaiming_uniform": Text(
         "by fans",
         "uniform, making up for what a rectifier cuts off",
@@ -272,12 +282,26 @@ TEXTS: dict[str, Text] = {
         "",
         "Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014, for the gates",
     ),
+    "matched_normal": Text(
+        "by place",
+        "normal, like the tensor's pretrained elements",
+        "w ~ N(m, (scale s)^2), m and s of the pretrained elements of the same tensor",
+        {"scale": "factor on the standard deviation"},
+        "New rows of a trained embedding, or of any tensor that grew: they start with the spread of their neighbours",
+    ),
     "model": Text(
         "by place",
         "what the architecture itself would give the tensor",
         "the values of its own _init_weights",
         {},
         "The default: new tensors are as the model's authors would have started them",
+    ),
+    "declared": Text(
+        "by place",
+        "what the class's constructor gives the tensor",
+        "the values that __init__ sets",
+        {},
+        "Classes of your own that set their parameters themselves: a layer zeroed in __init__ stays zero",
     ),
     "auto": Text(
         "by place",

@@ -116,6 +116,29 @@ class XavierUniform(Xavier):
 
 
 @dataclass(frozen=True)
+class SmallXavier(FanScheme):
+    """Xavier uniform with the gain ``1 / sqrt(fan_in)``: query, key and value projections whose scores start almost 0.
+
+    Raises:
+        RecipeError: the tensor has no fans, or is an embedding.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> values = schemes.SmallXavier()(schemes.whole_slot("q_proj.weight", (64, 64)))
+        >>> print(f"{values.abs().max():.3f}")
+        0.027
+
+    Source: the common practice of Xavier with a gain of 1/sqrt(dim) for attention; Glorot and Bengio, 2010.
+    """
+
+    name: ClassVar[str] = "small_xavier"
+    family: ClassVar[str] = "uniform"
+
+    def std_for(self, fans: Fans) -> float:
+        return math.sqrt(2.0 / (fans.fan_in + fans.fan_out) / fans.fan_in)
+
+
+@dataclass(frozen=True)
 class XavierNormal(Xavier):
     """Normal with standard deviation ``gain * sqrt(2 / (fan_in + fan_out))`` (Glorot): torch.nn.init.xavier_normal_.
 

@@ -7,7 +7,9 @@ truncated normal has values at a hundred standard deviations in half precision.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from hf_init.schemes._truncation import below, mass
 
 # Under this share of accepted candidates, drawing again costs more than inverting the distribution.
 FEW = 0.25
+# Torch's number of threads is the process's: who changes it must be alone until it is back.
+_ALONE = threading.Lock()
 
 
 def empty(shape: Shape) -> torch.Tensor:
@@ -90,6 +94,18 @@ def spread(distribution: str, shape: Shape, scale: float, generator: torch.Gener
     return truncated(shape, -2.0, 2.0, generator, scale=scale)
 
 
+def moments(pieces: Iterable[torch.Tensor]) -> tuple[float, float]:
+    """Mean and standard deviation of all elements of some tensors, each read once, in float64."""
+    many, total, squares = 0, 0.0, 0.0
+    for piece in pieces:
+        values = piece.double()
+        many += values.numel()
+        total += float(values.sum())
+        squares += float(values.square().sum())
+    mean = total / max(many, 1)
+    return mean, math.sqrt(max(squares / max(many, 1) - mean * mean, 0.0))
+
+
 def orthonormal(rows: int, columns: int, generator: torch.Generator) -> torch.Tensor:
     """A matrix with orthonormal rows, or columns if it has fewer of them, uniform among all such (Haar measure).
 
@@ -107,12 +123,13 @@ def orthonormal(rows: int, columns: int, generator: torch.Generator) -> torch.Te
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Run torch's linear algebra in this thread alone: how many share it would show in the last bits of the result."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with _ALONE:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def logical(values: torch.Tensor, geometry: Geometry) -> torch.Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Slot
+from hf_init._spec import Slot, count
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._matrices import coordinates
 from hf_init.schemes._settings import AtLeast0, Place, Plain
@@ -145,6 +145,39 @@ class Embedding(Scheme):
 
 
 @dataclass(frozen=True)
+class MatchedNormal(Scheme):
+    """Normal with the mean and standard deviation of the same tensor's pretrained elements, as new embedding rows want.
+
+    Args:
+        scale: factor on the standard deviation.
+
+    Raises:
+        RecipeError: nothing of the tensor is pretrained.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> str(schemes.MatchedNormal(scale=0.5))
+        'matched_normal(scale=0.5)'
+    """
+
+    name: ClassVar[str] = "matched_normal"
+    scale: AtLeast0 = 1.0
+
+    def why_not(self, slot: Slot) -> str:
+        return "nothing of it is pretrained: use normal" if slot.shape == slot.whole and count(slot.whole) else ""
+
+    def draw(self, slot: Slot) -> torch.Tensor:
+        from hf_init.schemes import _sample
+
+        if not count(slot.shape):
+            return _sample.empty(slot.shape)
+        if slot.trained is None:
+            raise self.refusal(slot, "its pretrained elements aren't at hand: use normal")
+        mean, std = _sample.moments(slot.trained())
+        return _sample.normal(slot.shape, mean, std * self.scale, slot.generator())
+
+
+@dataclass(frozen=True)
 class Model(Scheme):
     """What the architecture's own ``_init_weights`` gives the tensor, asked of ``slot.context``.
 
@@ -159,6 +192,7 @@ class Model(Scheme):
 
     name: ClassVar[str] = "model"
     exact: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         if slot.context is None:
@@ -184,6 +218,32 @@ class Auto(Scheme):
 
     def draw(self, slot: Slot) -> torch.Tensor:
         raise RecipeError(f"{slot.name!r} is marked auto, which only a plan can resolve; name a scheme for it")
+
+
+@dataclass(frozen=True)
+class Declared(Scheme):
+    """What the class's constructor gives the tensor, before ``_init_weights``; asked of ``slot.context``.
+
+    A layer that is zeroed in ``__init__`` stays zero, a scale of 0.1 stays 0.1.
+
+    Raises:
+        RecipeError: the slot has no context, that is, no class to ask; or the constructor leaves the tensor without
+            a value.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> schemes.Declared()
+        Declared()
+    """
+
+    name: ClassVar[str] = "declared"
+    exact: ClassVar[bool] = True
+    asks: ClassVar[bool] = True
+
+    def draw(self, slot: Slot) -> torch.Tensor:
+        if slot.context is None:
+            raise self.refusal(slot, "no architecture is at hand to ask: name a scheme, such as zeros")
+        return slot.context.declared(slot)
 
 
 @dataclass(frozen=True)
