@@ -179,6 +179,23 @@ def block_shape(slot: Slot, block: Block, geometry: Geometry) -> tuple[int, ...]
     return (len(block.out.inside), len(block.into.inside), *slot.shape[geometry.stack + 2 :])
 
 
+def diagonal_square(block: Block) -> tuple[slice, slice] | None:
+    """Rows and columns of the slot that hold a matrix's diagonal as their own; None where they aren't consecutive."""
+    sides = (block.out, block.into)
+    if not all(isinstance(side.inside, range) and isinstance(side.at, slice) for side in sides):
+        return None
+    start = max(side.inside[0] if side.inside else 0 for side in sides)
+    stop = min(side.inside[-1] + 1 if side.inside else 0 for side in sides)
+    rows, columns = (_within(side, start, max(start, stop)) for side in sides)
+    return rows, columns
+
+
+def _within(side: Cut, start: int, stop: int) -> slice:
+    """Positions in the slot of consecutive coordinates of a matrix."""
+    offset = side.positions[0] - side.inside[0] if side.inside else 0
+    return slice(start + offset, stop + offset)
+
+
 def diagonal(block: Block) -> tuple[list[int], list[int]]:
     """The positions in the slot, rows and columns, of a matrix's diagonal."""
     import numpy as np

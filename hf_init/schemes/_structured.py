@@ -14,6 +14,7 @@ from hf_init.schemes._matrices import (
     blocks,
     centre,
     diagonal,
+    diagonal_square,
     geometry_of,
     misfit,
     rank_of,
@@ -257,5 +258,10 @@ def _deltas(slot: Slot, geometry: Geometry) -> torch.Tensor:
     matrices, middle = _sample.logical(values, geometry), centre(slot, geometry)
     if middle is not None:
         for block in blocks(slot, geometry):
-            matrices[block.stack][(*diagonal(block), *middle)] = 1.0
+            matrix = matrices[block.stack][(slice(None), slice(None), *middle)]
+            square = diagonal_square(block)
+            if square is None:
+                matrix[diagonal(block)] = 1.0
+            else:
+                matrix[square].diagonal().fill_(1.0)
     return values

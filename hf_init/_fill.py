@@ -1,0 +1,169 @@
+"""The memory executor: a plan becomes a complete state dict, and the loaded model is proved against the files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hf_init._errors import ProofError
+from hf_init._make import Reader, digests, equal_bytes, kept, make, make_all, part, prove_duplicates
+from hf_init._plan import Plan, TensorPlan
+from hf_init._spec import Context, Status
+from hf_init._text import number, several
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was proved of a model in memory.
+
+    Attributes:
+        counts: tensors by status.
+        bytes_compared: kept bytes that were compared with the files.
+        cast: kept tensors that the model holds in another dtype: equal to the one exact cast.
+        restored: tensors that the library's own initialization had overwritten, and that were put back.
+        placed: whether the whole model is on one device; what an offloading device map hides can't be compared.
+    """
+
+    counts: Mapping[str, int]
+    bytes_compared: int = 0
+    cast: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    unproved: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        lines = [f"proved: {number(self.bytes_compared)} kept bytes are those of the files"]
+        if self.cast:
+            lines.append(f"  {len(self.cast)} tensors are the exact cast to the model's dtype: {several(self.cast)}")
+        if self.restored:
+            lines.append(f"  put back after the library's initialization overwrote them: {several(self.restored)}")
+        if self.unproved:
+            lines.append(f"  not compared, since they are offloaded: {several(self.unproved)}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "counts": dict(self.counts),
+            "bytes_compared": self.bytes_compared,
+            "cast": list(self.cast),
+            "restored": list(self.restored),
+            "unproved": list(self.unproved),
+        }
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a model holds for an entry of the plan, under its shape on disk.
+
+    Attributes:
+        own: whether it is the model's own memory, which writing to it writes to; not a copy converted from it.
+    """
+
+    tensor: torch.Tensor
+    own: bool = True
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Everything that the library's loader needs to load the target whole, under the names on disk.
+
+    Attributes:
+        values: kept tensors as lazy slices of the source's files, new and resized ones as tensors.
+        digests: of every new region.
+    """
+
+    values: dict[str, Any]
+    digests: dict[str, list[str]]
+
+
+def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
+    """The complete state dict of a plan: with it, the library has nothing left to initialize."""
+    fresh = [tensor for tensor in plan.stored if tensor.status is not Status.KEPT]
+    values = make_all(fresh, reader, plan.seed, context)
+    lazy = {
+        tensor.name: reader.slice(tensor.source)
+        for tensor in plan.stored
+        if tensor.status is Status.KEPT and tensor.source
+    }
+    return StateDict(
+        {tensor.name: values.get(tensor.name, lazy.get(tensor.name)) for tensor in plan.stored},
+        {tensor.name: digests(tensor, values[tensor.name]) for tensor in fresh},
+    )
+
+
+def prove(
+    plan: Plan,
+    reader: Reader,
+    context: Context | None,
+    made: Mapping[str, list[str]],
+    held: Callable[[TensorPlan], Held | None],
+) -> Report:
+    """Compares every tensor of a loaded model with what the plan says, byte for byte, and puts back what differs.
+
+    Args:
+        plan, reader, context, made: as ``compose`` took and gave them.
+        held: what the model holds for an entry of the plan; None where it is offloaded.
+
+    Raises:
+        ProofError: a tensor differs and can't be put back; it names the tensor, the row and both values.
+    """
+    compared, cast, restored, unproved = 0, [], [], []
+    prove_duplicates(plan, reader)
+    for tensor in plan.stored:
+        if tensor.role == "ignored":
+            continue
+        found = held(tensor)
+        if found is None or found.tensor.device.type == "meta":
+            unproved.append(tensor.name)
+            continue
+        now = found.tensor
+        if not _holds(tensor, now, reader, made):
+            _put_back(tensor, found, reader, plan.seed, context)
+            restored.append(tensor.name)
+        compared += sum(_nbytes(part(now, copy.region)) for copy in tensor.kept)
+        if tensor.kept and str(now.dtype) != f"torch.{tensor.dtype}":
+            cast.append(tensor.name)
+    return Report(plan.counts, compared, tuple(cast), tuple(restored), tuple(unproved))
+
+
+def _holds(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: Mapping[str, list[str]]) -> bool:
+    return all(_equal(part(now, region), want) for region, want in kept(tensor, reader)) and _as_made(
+        tensor, now, made.get(tensor.name, [])
+    )
+
+
+def _equal(now: torch.Tensor, want: torch.Tensor) -> bool:
+    """Equal bytes, after the one exact cast where the model's dtype is another."""
+    return equal_bytes(now, want.to(now.dtype))
+
+
+def _as_made(tensor: TensorPlan, now: torch.Tensor, wanted: list[str]) -> bool:
+    if str(now.dtype) != f"torch.{tensor.dtype}":
+        return not wanted
+    return digests(tensor, now) == wanted
+
+
+def _put_back(tensor: TensorPlan, held: Held, reader: Reader, seed: int, context: Context | None) -> None:
+    want = make(tensor, reader, seed, context)
+    if not held.own:
+        raise ProofError(_difference(tensor, held.tensor, want))
+    with torch.no_grad():
+        held.tensor.copy_(want)
+    if not _equal(held.tensor, want):
+        raise ProofError(_difference(tensor, held.tensor, want))
+
+
+def _difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> str:
+    want = want.to(seen.dtype).to(seen.device)
+    differs = (seen != want) & ~(seen.isnan() & want.isnan()) if seen.is_floating_point() else seen != want
+    first = tuple(int(i) for i in differs.nonzero()[0]) if bool(differs.any()) else ()
+    return (
+        f"{tensor.name} {list(first)}: the model holds {seen[first].flatten()[:1].tolist()}, "
+        f"expected {want[first].flatten()[:1].tolist()}; the model can't be trusted"
+    )
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
