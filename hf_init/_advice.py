@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hf_init import schemes
 from hf_init._layout import matches
-from hf_init._recipe import Choice
+from hf_init._recipe import Choice, Recipe
 from hf_init._spec import TensorSpec
 from hf_init.schemes import Scheme
 
@@ -61,6 +61,28 @@ def advise(tensor: TensorSpec, around: Surroundings) -> Choice:
         Choice(scheme=Ones(), why='a norm starts by changing nothing: gain 1')
     """
     return next(advisor for pattern, advisor in TABLE if matches(tensor.role, pattern))(tensor, around)
+
+
+def choose(
+    recipe: Recipe,
+    fill: Sequence[TensorSpec],
+    rest: Sequence[TensorSpec] = (),
+    std: float = 0.02,
+    depth: int | None = None,
+) -> dict[str, Choice]:
+    """A recipe's scheme for every tensor of ``fill``, with the advised one where it says `auto`; ``rest`` is kept.
+
+    Raises:
+        RecipeError: as ``Recipe.assign``.
+    """
+    around = Surroundings.of(fill, rest, std, depth)
+    chosen = recipe.assign(fill, rest)
+    return {tensor.name: settled(chosen[tensor.name], tensor, around) for tensor in fill}
+
+
+def settled(choice: Choice, tensor: TensorSpec, around: Surroundings) -> Choice:
+    """A choice that is a scheme, where it was `auto`."""
+    return advise(tensor, around) if isinstance(choice.scheme, schemes.Auto) else choice
 
 
 def blocks(name: str) -> list[str]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hf_init import _html, _text
 from hf_init._diff import Unused
 from hf_init._manifest import Manifest
 from hf_init._plan._entry import TensorPlan
-from hf_init._plan._table import fills, kept, leftovers, ties
+from hf_init._plan._table import Draw, fills, kept, leftovers, ties
 from hf_init._spec import Status
 
 
@@ -86,13 +87,16 @@ class Plan:
     def __str__(self) -> str:
         return "\n\n".join(part for part in (self._headline(), *self._sections()) if part)
 
+    def _repr_html_(self) -> str:
+        return _html.document((self._headline(), *self._sections(_html.table)))
+
     def _headline(self) -> str:
         counts = ", ".join(f"{many} {status}" for status, many in self.counts.items() if many)
         return "\n".join((f"{self.architecture}: {counts} (seed {self.seed})", *self.notes))
 
-    def _sections(self) -> Iterator[str]:
+    def _sections(self, draw: Draw = _text.table) -> Iterator[str]:
         for status in (Status.NEW, Status.RESIZED):
-            yield fills(status, [t for t in self.tensors if t.status is status])
-        yield ties([t for t in self.tensors if t.status is Status.TIED])
-        yield leftovers(self.unused)
+            yield fills(status, [t for t in self.tensors if t.status is status], draw)
+        yield ties([t for t in self.tensors if t.status is Status.TIED], draw)
+        yield leftovers(self.unused, draw)
         yield kept([t for t in self.tensors if t.status is Status.KEPT])

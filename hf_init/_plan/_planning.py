@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hf_init import schemes
-from hf_init._advice import Surroundings, advise
+from hf_init._advice import choose
 from hf_init._diff import Alias, Diff, Match
 from hf_init._errors import RecipeError
 from hf_init._plan._dead import dead_paths
@@ -34,13 +34,10 @@ def make(diff: Diff, recipe: Recipe, layout: Layout) -> Plan:
 
 
 def _choices(diff: Diff, recipe: Recipe, layout: Layout) -> dict[str, Choice]:
-    """One scheme for each tensor that has something new; `auto` becomes the scheme that it advises."""
+    """One scheme for each tensor that has something new."""
     fill = [match.target for match in diff.matches if match.new]
     rest = [match.target for match in diff.matches if not match.new]
-    choices = recipe.assign(fill, rest)
-    around = Surroundings.of(fill, rest, layout.std, layout.depth)
-    advised = {t.name: advise(t, around) for t in fill if isinstance(choices[t.name].scheme, schemes.Auto)}
-    return {name: advised.get(name, choice) for name, choice in choices.items()}
+    return choose(recipe, fill, rest, layout.std, layout.depth)
 
 
 def _planned(match: Match, choices: Mapping[str, Choice]) -> TensorPlan:

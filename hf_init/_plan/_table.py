@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from hf_init._diff import Unused
 from hf_init._plan._entry import Fill, TensorPlan
 from hf_init._spec import Shape, Status, count
 from hf_init._text import number, table
 
+Draw: TypeAlias = Callable[[str, Sequence[str], Sequence[Sequence[str]]], str]
+"""Makes a headline, columns and rows a table: of text, or of HTML."""
 
-def fills(status: Status, tensors: Sequence[TensorPlan]) -> str:
+
+def fills(status: Status, tensors: Sequence[TensorPlan], draw: Draw = table) -> str:
     """The tensors with something to fill; layers that are treated alike share a row."""
     if not tensors:
         return ""
@@ -22,7 +26,7 @@ def fills(status: Status, tensors: Sequence[TensorPlan]) -> str:
     ]
     elements = sum(count(fill.region.shape) for tensor in tensors for fill in tensor.new)
     head = f"{status.value} ({_tensors(len(tensors))}, {number(elements)} elements to fill)"
-    return table(head, ("tensor", "shape", "dtype", "region", "scheme", "why"), alike(rows))
+    return draw(head, ("tensor", "shape", "dtype", "region", "scheme", "why"), alike(rows))
 
 
 def alike(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -52,14 +56,14 @@ def _tensors(many: int) -> str:
     return "1 tensor" if many == 1 else f"{many} tensors"
 
 
-def ties(tensors: Sequence[TensorPlan]) -> str:
+def ties(tensors: Sequence[TensorPlan], draw: Draw = table) -> str:
     rows = [(tensor.name, f"is {tensor.tied_to}") for tensor in tensors]
-    return table(f"tied ({len(rows)})", ("tensor", ""), rows) if rows else ""
+    return draw(f"tied ({len(rows)})", ("tensor", ""), rows) if rows else ""
 
 
-def leftovers(unused: Sequence[Unused]) -> str:
+def leftovers(unused: Sequence[Unused], draw: Draw = table) -> str:
     rows = [(tensor.name, tensor.reason) for tensor in unused]
-    return table(f"unused ({len(rows)})", ("source tensor", "why"), rows) if rows else ""
+    return draw(f"unused ({len(rows)})", ("source tensor", "why"), rows) if rows else ""
 
 
 def kept(tensors: Sequence[TensorPlan]) -> str:
