@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from hf_init import schemes
-from hf_init._layout import matches
 from hf_init._recipe import Choice, Recipe
+from hf_init._roles import matches
 from hf_init._spec import TensorSpec
 from hf_init.schemes import Scheme
 

@@ -14,7 +14,7 @@ import yaml
 
 from hf_init import schemes
 from hf_init._errors import HfInitError, RecipeError
-from hf_init._layout import ROLES, matches
+from hf_init._roles import ROLES, matches
 from hf_init._spec import TensorSpec
 from hf_init.schemes import Scheme
 
@@ -168,7 +168,7 @@ class Recipe:
             raise RecipeError(
                 f"recipe {path}: can't be read ({error.strerror}); give the path of a YAML file"
             ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise RecipeError(f"recipe {path}: not valid YAML: {error}") from None
         try:
             return cls.from_dict({} if data is None else data)
@@ -271,7 +271,10 @@ def _call(text: str) -> tuple[str, dict[str, Any]]:
         return node.id, {}
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
         raise RecipeError(f"scheme {text!r}: expected a name or 'name(setting=value)', every setting by its name")
-    return node.func.id, {str(keyword.arg): _value(keyword.value, text) for keyword in node.keywords}
+    names = [str(keyword.arg) for keyword in node.keywords]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"scheme {text!r}: a setting is given twice; give each once")
+    return node.func.id, {name: _value(keyword.value, text) for name, keyword in zip(names, node.keywords, strict=True)}
 
 
 def _value(node: ast.expr, text: str) -> Any:
@@ -307,7 +310,7 @@ def _rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
         raise RecipeError(f"rule {number}: expected a mapping such as {{name: GLOB, scheme: SCHEME}}, not {rule!r}")
     try:
         _refuse_unknown("rule", rule, KEYS)
-        if "scheme" not in rule:
+        if rule.get("scheme") is None:
             raise RecipeError("it has no scheme")
         return Rule(**{key: value for key, value in rule.items() if value is not None})
     except RecipeError as error:

@@ -12,9 +12,10 @@ from torch import nn
 import hf_init
 from hf_init import Recipe, Rule, recipes, schemes
 from hf_init._advice import TABLE, Surroundings, advise
-from hf_init._layout import ROLES, describe, matches
+from hf_init._layout import describe
 from hf_init._plan import Fill, TensorPlan
 from hf_init._plan._dead import dead_paths
+from hf_init._roles import ROLES, matches
 from hf_init._spec import Box, Slot, Status, TensorSpec
 from hf_init.schemes import finish
 

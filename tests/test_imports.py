@@ -26,7 +26,7 @@ LAYERS = (
     ("_diff", "_recipe"),
     ("schemes", "_checkpoint", "_layout"),
     ("_spec",),
-    ("_errors", "_text", "_version"),
+    ("_errors", "_html", "_roles", "_text", "_version"),
 )
 HEIGHT = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
 ONLY_IN = {"transformers": "hf"}

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from hf_init._layout import RESIDUAL, ROLES, buffers, describe, matches, shared
+from hf_init._layout import buffers, describe, shared
+from hf_init._roles import RESIDUAL, ROLES, matches
 from hf_init._spec import Geometry, TensorSpec
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hf_init._layout._describe import buffers, describe, shared
-from hf_init._layout._roles import RESIDUAL, ROLES, matches
-
-__all__ = ["RESIDUAL", "ROLES", "buffers", "describe", "matches", "shared"]
+from hf_init._layout._describe import buffers as buffers
+from hf_init._layout._describe import describe as describe
+from hf_init._layout._describe import shared as shared

@@ -19,8 +19,8 @@ from hf_init._layout import _names
 from hf_init._layout._activation import activations
 from hf_init._layout._blocks import Label, Labels, labels_of
 from hf_init._layout._geometry import gates, kind, lineage, linear
-from hf_init._layout._roles import matches
 from hf_init._layout._tree import Place, Tensors, Tree, owner_of
+from hf_init._roles import matches
 from hf_init._spec import Geometry, Shape, TensorSpec
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 
 from hf_init import schemes
 from hf_init._advice import blocks
-from hf_init._layout import matches
 from hf_init._plan._entry import TensorPlan
+from hf_init._roles import matches
 
 PROJECTIONS = ("attention.output.weight", "mlp.down.weight", "expert.down.weight")
 SCALES = ("norm.residual.weight", "norm_plus_one.residual.weight", "layer_scale", "gate")

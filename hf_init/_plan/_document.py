@@ -10,7 +10,8 @@ from typing import Any
 
 from hf_init import _html, _text
 from hf_init._diff import Unused
-from hf_init._manifest import Manifest
+from hf_init._errors import CheckpointError
+from hf_init._manifest import NAME, Manifest
 from hf_init._plan._entry import TensorPlan
 from hf_init._plan._table import Draw, fills, kept, leftovers, ties
 from hf_init._spec import Status
@@ -44,7 +45,14 @@ class Plan:
         Raises:
             CheckpointError: the folder has no manifest, or one that can't be read.
         """
-        return cls.from_json(Manifest.load(folder).plan)
+        document = Manifest.load(folder).plan
+        try:
+            return cls.from_json(document)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(
+                f"{folder}: the plan in its {NAME} isn't one ({type(error).__name__}: {error}), so the file was edited; "
+                "make the result again"
+            ) from error
 
     @property
     def counts(self) -> dict[str, int]:

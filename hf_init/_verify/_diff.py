@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_init import _html
 from hf_init._checkpoint import Checkpoint, Entry
 from hf_init._spec import Box
 from hf_init._verify._bytes import Meter, Tally, compare
@@ -47,8 +48,15 @@ class DiffReport:
 
     def __str__(self) -> str:
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
-        lines = [_line(tensor) for tensor in self.tensors if tensor["status"] != "identical"]
-        return "\n".join([f"{self.a} -> {self.b}: {counts}", *lines])
+        return "\n".join([f"{self.a} -> {self.b}: {counts}", *(line for _, line in self._lines())])
+
+    def _repr_html_(self) -> str:
+        rows = [(tensor["name"], line.strip()) for tensor, line in self._lines()]
+        counts = _html.table(f"{self.a} -> {self.b}", [*self.counts], [[*self.counts.values()]])
+        return _html.document((counts, _html.table("", ("tensor", "difference"), rows) if rows else ""))
+
+    def _lines(self) -> list[tuple[dict[str, Any], str]]:
+        return [(tensor, _line(tensor)) for tensor in self.tensors if tensor["status"] != "identical"]
 
 
 def diff(

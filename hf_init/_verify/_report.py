@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from hf_init import _html
 from hf_init._errors import ProofError
 from hf_init._text import number, size
 
@@ -60,13 +61,24 @@ class VerifyReport:
             )
 
     def __str__(self) -> str:
-        found = f"{len(self.differences)} differences" if self.differences else "proved"
         counts = ", ".join(f"{number(many)} {word}" for word, many in self.counts.items())
-        amounts = (
-            f"{size(self.bytes_compared)} compared with {self.base}, {size(self.bytes_digested)} with their digests"
+        details = f"\n{listed(self.differences)}" if self.differences else ""
+        return f"{self._outcome()}: {counts}\n{self._amounts()}{details}"
+
+    def _repr_html_(self) -> str:
+        rows = [(each["name"], described(each)) for each in self.differences]
+        counts = _html.table(self._outcome(), [*self.counts], [[number(many) for many in self.counts.values()]])
+        return _html.document(
+            (counts, self._amounts(), _html.table("", ("tensor", "difference"), rows) if rows else "")
         )
+
+    def _outcome(self) -> str:
+        return f"{len(self.differences)} differences" if self.differences else "proved"
+
+    def _amounts(self) -> str:
+        compared = f"{size(self.bytes_compared)} compared with {self.base}"
         notes = "".join(f"\nnote: {note}" for note in self.notes)
-        return f"{found}: {counts}\n{amounts}{notes}" + (f"\n{listed(self.differences)}" if self.differences else "")
+        return f"{compared}, {size(self.bytes_digested)} with their digests{notes}"
 
 
 def listed(differences: Iterable[dict[str, Any]]) -> str:
