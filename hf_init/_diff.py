@@ -59,7 +59,8 @@ def compare(source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = 
     """Gives every target tensor its status and every source tensor its place.
 
     Args:
-        source: the checkpoint's tensors, addressed by the target's loader.
+        source: the checkpoint's tensors, addressed by the target's loader; those under a second name serve only what
+            would be new without them.
         layout: the target.
         keep: for tensors whose shape changed, a glob on the name to a declared correspondence: ``"leading"`` (the
             source's elements keep their indices; what lies beyond them is new) or ``"none"`` (nothing is kept).
@@ -76,7 +77,7 @@ def compare(source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = 
     used = {copy.source for match in matches for copy in match.copies}
     aliases = tuple(Alias(tie, _repeated(tie, claims[tie.of], used)) for tie in layout.ties)
     placed = used | {alias.source for alias in aliases}
-    rest = [tensor for tensor in source if tensor.name not in placed]
+    rest = [tensor for tensor in source if tensor.name not in placed and not tensor.second]
     return Diff(
         matches,
         aliases,
@@ -90,9 +91,10 @@ def _claims(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[So
     owner = {address: tie.of for tie in layout.ties for address in tie.addresses}
     owner.update({target.address: target.name for target in layout.tensors})
     claims: dict[str, list[SourceTensor]] = {target.name: [] for target in layout.tensors}
-    for tensor in source:
-        if tensor.address in owner:
-            claims[owner[tensor.address]].append(tensor)
+    for tensor in sorted(source, key=lambda tensor: tensor.second):
+        name = owner.get(tensor.address)
+        if name is not None and not (tensor.second and claims[name]):
+            claims[name].append(tensor)
     return claims
 
 

@@ -190,6 +190,7 @@ class SourceTensor:
     Attributes:
         address: where the target's loader would put it.
         ignored: the target's class drops it on purpose and without a word when it loads.
+        second: the address is that of a second name, which the tensor has in the source's own architecture only.
     """
 
     name: str
@@ -197,6 +198,7 @@ class SourceTensor:
     dtype: str
     address: tuple[Any, ...] = ()
     ignored: bool = False
+    second: bool = False
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,7 @@ class Plan:
             return cls.from_json(document)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
-                f"{folder}: the plan in its {NAME} isn't one ({type(error).__name__}: {error}), so the file was edited; "
-                "make the result again"
+                f"{folder}: the plan in its {NAME} isn't one ({type(error).__name__}: {error}); make the result again"
             ) from error
 
     @property

@@ -6,7 +6,7 @@ Shares no code with what fills and writes; reads with numpy and mapped files, an
 from __future__ import annotations
 
 from hf_init._verify._diff import DiffReport, diff
-from hf_init._verify._proof import verify
+from hf_init._verify._proof import open_base, verify
 from hf_init._verify._report import VerifyReport
 
-__all__ = ["DiffReport", "VerifyReport", "diff", "verify"]
+__all__ = ["DiffReport", "VerifyReport", "diff", "open_base", "verify"]

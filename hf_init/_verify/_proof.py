@@ -63,7 +63,7 @@ def verify(
         >>> folder.cleanup()
     """
     manifest = Manifest.load(out)
-    with Checkpoint.open(out) as result, _open_base(manifest, base) as source:
+    with Checkpoint.open(out) as result, open_base(manifest, base) as source:
         proof = _Proof(result, source, manifest, recompute, Meter(progress))
         differences = (*_strangers(proof), *_tensors(proof), *_unaccounted(proof))
         return VerifyReport(
@@ -76,7 +76,8 @@ def verify(
         )
 
 
-def _open_base(manifest: Manifest, base: str | os.PathLike[str] | None) -> Checkpoint:
+def open_base(manifest: Manifest, base: str | os.PathLike[str] | None) -> Checkpoint:
+    """The checkpoint that a result came from: the one that is given, or where the manifest says it was."""
     if base is None and not Path(manifest.base["path"]).is_dir():
         raise CheckpointError(
             f"The base that the manifest names, {manifest.base['path']}, is not there. Say where it is now: "

@@ -1,0 +1,142 @@
+"""The class asked for: by name, by the checkpoint's own word, or from the code that the checkpoint brings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
+
+from hf_init._errors import CheckpointError, PlanError
+from hf_init._text import one_line
+
+SAY_WHICH = "say which class to load it into: --architecture CLASS"
+
+
+def class_of(architecture: Any, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    """A ``PreTrainedModel`` or ``AutoModelFor*`` class from what the user gave; the checkpoint's own for None.
+
+    Args:
+        architecture: a class, its name, or None.
+        raw: the checkpoint's ``config.json``.
+        trust: whether code that the checkpoint brings may run.
+
+    Raises:
+        PlanError: there is no such class, or it comes as code that isn't trusted.
+    """
+    if architecture is None:
+        return _own(raw, folder, trust)
+    if isinstance(architecture, str):
+        return _named(architecture, raw, folder, trust)
+    if _is_model(architecture):
+        return architecture
+    raise PlanError(
+        f"architecture: expected a PreTrainedModel class, an AutoModelFor* class or a name, not {architecture!r}"
+    )
+
+
+def concrete(cls: Any, config: PreTrainedConfig, folder: Path, trust: bool | None) -> type[PreTrainedModel]:
+    """The class that an ``AutoModelFor*`` stands for with this config."""
+    if not issubclass(cls, _BaseAutoModelClass):
+        return cls
+    reference = (getattr(config, "auto_map", None) or {}).get(cls.__name__)
+    mapping: Any = cls._model_mapping
+    if reference and (trust or type(config) not in mapping):
+        return remote(reference, folder, trust)
+    if type(config) not in mapping:
+        raise PlanError(f"{cls.__name__} has no class for model_type {config.model_type!r}; {_fitting(config)}")
+    return _get_model_class(config, mapping)
+
+
+def refuse_misfit(cls: type[PreTrainedModel], config: PreTrainedConfig) -> None:
+    """Raises PlanError unless the class is one for this config."""
+    wanted = getattr(cls, "config_class", None)
+    if wanted is not None and not isinstance(config, wanted):
+        raise PlanError(
+            f"{cls.__name__} is a class for model_type {wanted.model_type!r}, and the checkpoint is "
+            f"{config.model_type!r}; {_fitting(config)}"
+        )
+
+
+def remote(reference: Any, folder: Path, trust: bool | None) -> Any:
+    """A class of the code that a checkpoint brings, which runs when it is imported.
+
+    Raises:
+        PlanError: it isn't trusted.
+        CheckpointError: the code isn't there, or can't be imported.
+    """
+    if not trust:
+        raise PlanError(
+            f"{folder} brings its own model code ({reference}), which would be executed; read it, then pass "
+            "trust_remote_code=True (--trust-remote-code)"
+        )
+    try:
+        return get_class_from_dynamic_module(str(reference), str(folder))
+    except (ImportError, OSError, SyntaxError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: its own model code ({reference}) can't be imported: {one_line(error)}. Copy or download the "
+            "checkpoint again with its .py files, and install what they import"
+        ) from error
+
+
+def auto_map(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The classes that a checkpoint brings, by the ``Auto*`` class that stands for each."""
+    found = raw.get("auto_map")
+    return found if isinstance(found, dict) else {}
+
+
+def _own(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    names = raw.get("architectures")
+    if not names or not isinstance(names, list) or not isinstance(names[0], str):
+        raise PlanError(f"{folder / 'config.json'} names no architecture; {SAY_WHICH}")
+    found = _brought(names[0], raw, folder, trust) or _in_library(names[0])
+    if found is None:
+        raise PlanError(
+            f"{folder / 'config.json'}: architecture {names[0]!r} isn't in transformers {transformers.__version__}"
+            f"{_close(names[0])}; {SAY_WHICH}"
+        )
+    return found
+
+
+def _named(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    found = _in_library(name) or _brought(name, raw, folder, trust)
+    if found is None:
+        raise PlanError(f"transformers {transformers.__version__} has no model class {name!r}{_close(name)}")
+    return found
+
+
+def _brought(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    for auto, reference in auto_map(raw).items():
+        if auto.startswith("AutoModel") and str(reference).rpartition(".")[2] == name:
+            return remote(reference, folder, trust)
+    return None
+
+
+def _in_library(name: str) -> Any:
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    return found if _is_model(found) else None
+
+
+def _is_model(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, (PreTrainedModel, _BaseAutoModelClass))
+
+
+def _close(name: str) -> str:
+    known = [word for word in dir(transformers) if "For" in word or word.endswith(("Model", "LMHeadModel"))]
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"; close: {', '.join(close)}" if close else ""
+
+
+def _fitting(config: PreTrainedConfig) -> str:
+    """The classes that do fit."""
+    autos = [getattr(transformers, name) for name in sorted(dir(transformers)) if name.startswith("AutoModel")]
+    fitting = [auto for auto in autos if getattr(auto, "_model_mapping", None) and type(config) in auto._model_mapping]
+    if not fitting:
+        return "transformers has no class for it"
+    names = [f"{auto.__name__} ({_get_model_class(config, auto._model_mapping).__name__})" for auto in fitting]
+    return f"these fit: {', '.join(names)}"

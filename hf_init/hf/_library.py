@@ -1,0 +1,153 @@
+"""What hf_init asks of transformers' own loader: the names on disk, the names in memory, the ties. On meta tensors.
+
+Everything that isn't public in transformers is used here and nowhere else; a test each says when it changes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+    revert_weight_conversion,
+)
+from transformers.utils import logging
+
+from hf_init._errors import PlanError
+
+Address = tuple[Any, ...]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the library's progress bars and reports, and without a trace in the caller's random state."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def plain(cls: type, name: str) -> Any:
+    """The library's own method of a class, past the mixin's."""
+    for base in cls.__mro__:
+        if name in base.__dict__ and "_hf_init_mixin" not in base.__dict__:
+            return base.__dict__[name]
+    raise PlanError(f"{cls.__name__} has no {name}; put InitMixin before a PreTrainedModel class")
+
+
+def plain_loader(cls: type[PreTrainedModel]) -> Callable[..., Any]:
+    """The library's ``from_pretrained`` of a class, past the mixin's own."""
+    return plain(cls, "from_pretrained").__get__(None, cls)
+
+
+def has_own_loader(cls: type[PreTrainedModel]) -> bool:
+    """Whether a class loads in a way of its own."""
+    return plain_loader(cls).__func__ is not PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+
+
+def load_on_meta(
+    cls: type[PreTrainedModel], config: Any, tensors: Mapping[str, torch.Tensor], **options: Any
+) -> PreTrainedModel:
+    """The target as the library would load it from these (meta) tensors: converted, tied, in its final dtypes.
+
+    Past a class's own ``from_pretrained``, which may want files that meta tensors don't have.
+    """
+    with quiet():
+        return PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]  # of a bound class method
+            cls,
+            None,
+            *options.pop("model_args", ()),
+            config=config,
+            state_dict=dict(tensors),
+            device_map="meta",
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+
+
+class Addresses:
+    """Where the loader of a model puts a tensor of a given name on disk.
+
+    An address is ``(parameter, pattern, position)``: the parameter in memory; for a tensor that is converted on
+    the way (an expert that becomes a slice of a fused tensor), the pattern that it enters by and its position among
+    the tensors of that pattern. Two names with one address are interchangeable on disk.
+    """
+
+    def __init__(self, model: PreTrainedModel, key_mapping: dict[str, str] | None = None) -> None:
+        transforms = get_model_conversion_mapping(model, key_mapping)
+        self._renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
+        self._converters = [t for t in transforms if isinstance(t, WeightConverter)]
+        self._prefix = model.base_model_prefix
+        self._parameters = model.state_dict()
+
+    def of(self, names: Sequence[str]) -> dict[str, Address]:
+        """The address of every name; names that the model has no place for get one of their own."""
+        positions: Counter[tuple[str, str]] = Counter()
+        found: dict[str, Address] = {}
+        for name in sorted(names, key=dot_natural_key):
+            parameter, pattern = self._renamed(name)
+            if pattern is None:
+                found[name] = (parameter,)
+            else:
+                found[name] = (parameter, pattern, positions[parameter, pattern])
+                positions[parameter, pattern] += 1
+        return found
+
+    def _renamed(self, name: str) -> tuple[str, str | None]:
+        """The loader's own rule, its second try without renamings included."""
+        renamed, pattern = rename_source_key(name, self._renamings, self._converters, self._prefix, self._parameters)
+        if renamed not in self._parameters and name in self._parameters:
+            return rename_source_key(name, [], [], self._prefix, self._parameters)
+        return renamed, pattern
+
+
+def on_disk(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of a model's state dict under the names and shapes that ``save_pretrained`` writes."""
+    with quiet():
+        return revert_weight_conversion(model, dict(tensors))
+
+
+def ties(model: PreTrainedModel) -> dict[str, str]:
+    """Every tied name in the state dict with the name that the files hold, by the config's word."""
+    names = model.state_dict().keys()
+    declared = {alias: of for alias, of in model.all_tied_weights_keys.items() if alias in names and of in names}
+    return {alias: _first(of, declared) for alias, of in declared.items()}
+
+
+def _first(name: str, declared: Mapping[str, str]) -> str:
+    seen = set()
+    while name in declared and name not in seen:
+        seen.add(name)
+        name = declared[name]
+    return name
+
+
+def not_saved(model: PreTrainedModel) -> set[str]:
+    """Names that ``save_pretrained`` leaves out on purpose."""
+    return set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+
+
+def ignored_on_load(model: PreTrainedModel) -> tuple[str, ...]:
+    """Patterns of names in a checkpoint that the class drops without a word."""
+    patterns: set[str] = set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
+    buffers = [name for name, _ in model.named_buffers()]
+    if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
+        patterns.add(r"rotary_emb\.inv_freq")
+    if any(name.endswith("position_ids") for name in buffers):
+        patterns.add(r"(^|\.)position_ids$")
+    return tuple(sorted(patterns))

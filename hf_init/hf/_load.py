@@ -1,0 +1,140 @@
+"""Into memory: a checkpoint in a larger architecture, filled and proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from hf_init._diff import Keep
+from hf_init._errors import PlanError
+from hf_init._fill import Held, StateDict, compose, prove
+from hf_init._layout import buffers
+from hf_init._make import Reader, equal_bytes
+from hf_init._plan import Plan, TensorPlan
+from hf_init._recipe import RecipeLike
+from hf_init._spec import key_of
+from hf_init._text import one_line
+from hf_init.hf._declared import find as tensor_of
+from hf_init.hf._library import has_own_loader, on_disk, plain_loader
+from hf_init.hf._prepare import UNBUILDABLE, Prepared, prepare
+from hf_init.hf._target import resolve
+
+
+def from_pretrained(
+    cls: Any,
+    base: str | Path,
+    *model_args: Any,
+    recipe: RecipeLike = None,
+    seed: int | None = None,
+    labels: list[str] | None = None,
+    keep: Keep | None = None,
+    output_loading_info: bool = False,
+    **options: Any,
+) -> Any:
+    """Loads a checkpoint into a larger architecture: fills what is new by the recipe, and proves the rest.
+
+    The new and resized tensors are made first, in float32, rounded once to the model's dtype; then the library loads
+    a state dict in which nothing is missing; then every tensor is compared with the files, byte for byte.
+
+    Args:
+        cls: a ``PreTrainedModel`` class or an ``AutoModelFor*`` class.
+        base: a checkpoint folder or a hub id.
+        recipe: a ``Recipe``, a mapping, or the path of a YAML file; None leaves all to the architecture's own
+            ``_init_weights``.
+        seed: instead of the recipe's.
+        labels: label names in order.
+        keep: what is kept of a tensor that changes shape: a glob to ``"leading"`` or ``"none"``.
+        output_loading_info: return ``(model, info)`` as the library does.
+        options: everything else is the library's: config values, ``dtype``, ``device_map``, ``revision``...
+
+    Returns:
+        The model, in evaluation mode, with ``init_plan`` and ``init_report``.
+
+    Raises:
+        HfInitError: bad input, or a byte that isn't what it should be; the message says what to do.
+
+    Example:
+        >>> model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)  # doctest: +SKIP
+        >>> print(model.init_plan)  # doctest: +SKIP
+    """
+    target = resolve(base, cls, *model_args, labels=labels, **options)
+    prepared = prepare(target, recipe, seed=seed, keep=keep)
+    with Reader(prepared.source) as reader:
+        state = compose(prepared.plan, reader, prepared.context)
+        model, info = _library_load(prepared, state)
+    # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
+    with Reader(prepared.source) as reader:
+        report = prove(prepared.plan, reader, prepared.context, state.digests, _held(model, prepared))
+    report = replace(report, restored=(*report.restored, *restored_buffers(model, prepared)))
+    _finish(model, prepared)
+    vars(model).update(init_plan=prepared.plan, init_report=report)
+    return (model, info) if output_loading_info else model
+
+
+def _library_load(prepared: Prepared, state: StateDict) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    target = prepared.target
+    options = dict(config=target.config, state_dict=state.values, dtype=target.dtype, output_loading_info=True)
+    try:
+        loaded = plain_loader(target.cls)(None, *target.model_args, **options, **target.load, **target.model_kwargs)
+    except (*UNBUILDABLE, OSError) as error:
+        if not has_own_loader(target.cls):
+            raise
+        raise PlanError(
+            f"{target.cls.__name__} has a from_pretrained of its own, which can't load from memory "
+            f"({one_line(error)}); extend folder to folder, and load the result with plain transformers"
+        ) from error
+    model, info = loaded
+    _refuse_incomplete(prepared.plan, info)
+    return model, info
+
+
+def _refuse_incomplete(plan: Plan, info: Mapping[str, Any]) -> None:
+    left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
+    missing = sorted(set(info["missing_keys"]) - left_out)
+    if missing or info["mismatched_keys"]:
+        raise PlanError(f"{plan.architecture}: the library found no value for {missing or info['mismatched_keys']}")
+
+
+def _held(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], Held | None]:
+    """The tensors of a model under their names on disk; the model's own where nothing was converted."""
+    memory = model.state_dict()
+    disk = on_disk(model, memory) if prepared.converted else {}
+
+    def find(tensor: TensorPlan) -> Held | None:
+        own = tensor.name not in prepared.converted
+        found = memory.get(tensor.parameter) if own else disk.get(tensor.name)
+        return None if found is None else Held(found, own)
+
+    return find
+
+
+def restored_buffers(model: PreTrainedModel, prepared: Prepared) -> tuple[str, ...]:
+    """Gives every buffer that no file holds what a freshly built model holds; the names of those that held else.
+
+    Raises:
+        RecipeError: a freshly built model's value can't be had.
+    """
+    restored = []
+    for name in buffers(model)[1]:
+        held = tensor_of(model, name)
+        wanted = prepared.context.fresh(name, key_of(prepared.plan.seed, name)).to(held.dtype)
+        if held.device.type != "meta" and not equal_bytes(held, wanted):
+            with torch.no_grad():
+                held.copy_(wanted)
+            restored.append(name)
+    return tuple(restored)
+
+
+def _finish(model: PreTrainedModel, prepared: Prepared) -> None:
+    """What the library does only when it is given a name instead of a state dict."""
+    target = prepared.target
+    model.config.name_or_path = target.base
+    model.name_or_path = target.base
+    asked = target.load.get("generation_config")
+    if asked is None and model.can_generate() and (target.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(target.folder))

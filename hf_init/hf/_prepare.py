@@ -1,0 +1,271 @@
+"""A target becomes a layout, a checkpoint becomes its source tensors: both in the names on disk, on meta."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_init._checkpoint import Checkpoint
+from hf_init._diff import Keep, compare
+from hf_init._errors import HfInitError, PlanError
+from hf_init._layout import describe, shared
+from hf_init._plan import Plan, make
+from hf_init._recipe import RecipeLike, checked_seed
+from hf_init._spec import Geometry, Layout, SourceTensor, TensorSpec, Tie
+from hf_init._text import one_line, several
+from hf_init.hf._context import Architecture
+from hf_init.hf._library import Address, Addresses, ignored_on_load, load_on_meta, not_saved, on_disk, ties
+from hf_init.hf._source import config_json
+from hf_init.hf._target import Target, resolve
+from hf_init.recipes import find
+
+UNBUILDABLE = (
+    ImportError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
+"""What the constructors of models raise for values that they can't use."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan and what its executors need.
+
+    Attributes:
+        converted: names on disk of the tensors that the loader makes others of.
+    """
+
+    target: Target
+    plan: Plan
+    model: PreTrainedModel
+    context: Architecture
+    converted: frozenset[str] = frozenset()
+
+    @property
+    def source(self) -> Checkpoint:
+        return self.target.source
+
+
+def prepare(
+    target: Target, recipe: RecipeLike = None, *, seed: int | None = None, keep: Keep | None = None, rules: Any = ()
+) -> Prepared:
+    """Plans a target: reads headers and shapes only.
+
+    Raises:
+        PlanError, RecipeError: see ``compare`` and ``make``.
+    """
+    chosen = find(recipe).with_rules_first(tuple(rules), None if seed is None else checked_seed(seed))
+    model = on_meta(target)
+    layout, addresses = layout_of(model, target.load.get("key_mapping"))
+    source = source_tensors(target.source, addresses, ignored_on_load(model))
+    source += second_names(target, layout, addresses, source)
+    layout = _without_unsaved(layout, not_saved(model), source)
+    _refuse_relabelled(target, model, source, layout, keep)
+    plan = make(compare(source, layout, keep), chosen, layout)
+    _refuse_unloadable(target, plan)
+    converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
+    return Prepared(target, plan, model, Architecture(model, target.model_args, target.model_kwargs), converted)
+
+
+def layout_of(model: PreTrainedModel, key_mapping: dict[str, str] | None = None) -> tuple[Layout, Addresses]:
+    """What the files of a model hold, and where its loader puts a name."""
+    addresses = Addresses(model, key_mapping)
+    specs = describe(model)
+    alias = _aliases(model)
+    stored = on_disk(model, {name: t for name, t in model.state_dict().items() if name not in alias})
+    found = addresses.of(list(stored))
+    tensors = tuple(_spec(name, tensor, found[name], specs) for name, tensor in stored.items())
+    layout = Layout(type(model).__name__, tensors, tuple(_ties(alias, tensors)), _std(model), _depth(model))
+    return layout, addresses
+
+
+def source_tensors(source: Checkpoint, addresses: Addresses, ignored: Iterable[str]) -> tuple[SourceTensor, ...]:
+    """The tensors of a checkpoint with the address that the target's loader gives each."""
+    found = addresses.of(list(source.entries))
+    drops = [re.compile(pattern) for pattern in ignored]
+    return tuple(
+        SourceTensor(
+            name,
+            entry.shape,
+            entry.dtype,
+            found[name],
+            any(drop.search(found[name][0]) for drop in drops),
+        )
+        for name, entry in source.entries.items()
+    )
+
+
+def _without_unsaved(layout: Layout, unsaved: set[str], source: Iterable[SourceTensor]) -> Layout:
+    """The layout without what ``save_pretrained`` leaves out and the library makes anew; what a source holds stays."""
+    held = {tensor.address for tensor in source}
+    tensors = tuple(t for t in layout.tensors if t.parameter not in unsaved or t.address in held)
+    return replace(layout, tensors=tensors)
+
+
+def second_names(
+    target: Target, layout: Layout, addresses: Addresses, source: tuple[SourceTensor, ...]
+) -> tuple[SourceTensor, ...]:
+    """What the source's own architecture ties: stored under one name, and there under another that the target has.
+
+    The source's architecture is built (on meta) only where a target tensor is without a source and has the shape of
+    one.
+    """
+    held = {tensor.address for tensor in source}
+    lacking = [tensor for tensor in layout.tensors if tensor.address not in held]
+    if {tensor.shape for tensor in lacking}.isdisjoint(tensor.shape for tensor in source):
+        return ()
+    by_name = {tensor.name: tensor for tensor in source}
+    named = dict(_stored_under(target))
+    found = addresses.of(list(named))
+    return tuple(
+        replace(by_name[stored], address=found[name], second=True)
+        for name, stored in named.items()
+        if found[name] not in held
+    )
+
+
+def _stored_under(target: Target) -> Iterable[tuple[str, str]]:
+    """Names that the source's own architecture has and the files don't, with the name that they have instead."""
+    try:
+        own = resolve(target.folder)
+        model = on_meta(own)
+    except HfInitError:  # a class that isn't at hand has no ties to tell
+        return
+    layout, addresses = layout_of(model)
+    at = {address: name for name, address in addresses.of(list(target.source.entries)).items()}
+    address_of = {tensor.name: tensor.address for tensor in layout.tensors}
+    for tie in layout.ties:
+        stored = next((at[a] for a in (address_of[tie.of], *tie.addresses) if a in at), None)
+        if stored is not None:
+            yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
+
+
+def on_meta(target: Target) -> PreTrainedModel:
+    """The target's model, without values.
+
+    Raises:
+        PlanError: the class can't be built with this config.
+    """
+    tensors = {
+        name: torch.empty(entry.shape, dtype=getattr(torch, entry.dtype), device="meta")
+        for name, entry in target.source.entries.items()
+    }
+    try:
+        return _load(target, tensors)
+    except UNBUILDABLE as error:
+        raise PlanError(
+            f"{target.cls.__name__} can't be built with this config: {one_line(error)}. Give values that fit together"
+        ) from error
+
+
+def _load(target: Target, tensors: Mapping[str, torch.Tensor], **options: Any) -> Any:
+    options |= {key: value for key, value in target.load.items() if key not in ("device_map", "max_memory")}
+    return load_on_meta(
+        target.cls,
+        target.config,
+        tensors,
+        dtype=target.dtype,
+        model_args=target.model_args,
+        **options,
+        **target.model_kwargs,
+    )
+
+
+def _aliases(model: PreTrainedModel) -> dict[str, str]:
+    """Second names of tensors: tied by the config's word, or one object under two names."""
+    declared = ties(model)
+    same = {name: of for name, of in shared(model).items() if name not in declared and of not in declared}
+    return {**declared, **{name: of for name, of in same.items() if name not in declared.values()}}
+
+
+def _std(model: PreTrainedModel) -> float:
+    """The standard deviation that the architecture starts its weights with."""
+    config = model.config.get_text_config()
+    found = (getattr(config, name, None) for name in ("initializer_range", "init_std"))
+    return next((float(std) for std in found if std), 0.02)
+
+
+def _depth(model: PreTrainedModel) -> int | None:
+    """How many blocks the residual stream passes."""
+    config = model.config.get_text_config()
+    found = (getattr(config, name, None) for name in ("num_hidden_layers", "n_layer", "num_layers"))
+    return next((depth for depth in found if isinstance(depth, int) and depth > 0), None)
+
+
+def _ties(alias: Mapping[str, str], tensors: Iterable[TensorSpec]) -> Iterable[Tie]:
+    by_parameter = {tensor.parameter: tensor.name for tensor in tensors}
+    for name, of in alias.items():
+        if of in by_parameter:
+            yield Tie(name, by_parameter[of], ((name,),))
+
+
+def _spec(name: str, tensor: torch.Tensor, address: Address, specs: Mapping[str, TensorSpec]) -> TensorSpec:
+    """The description of a tensor on disk: that of its parameter, with its own shape where it is only a piece of it."""
+    parameter = specs.get(address[0])
+    shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    if parameter is None:
+        return TensorSpec(name, shape, dtype, parameter=name, address=address)
+    geometry = parameter.geometry if len(address) == 1 else _matrix(shape)
+    return replace(parameter, name=name, shape=shape, dtype=dtype, geometry=geometry, address=address)
+
+
+def _matrix(shape: tuple[int, ...]) -> Geometry | None:
+    return Geometry(fan_in=shape[1], fan_out=shape[0]) if len(shape) == 2 else None
+
+
+def _refuse_unloadable(target: Target, plan: Plan) -> None:
+    """The library must take the planned files without a word: asked on meta, before anything is made."""
+    tensors = {
+        tensor.name: torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
+        for tensor in plan.stored
+    }
+    _, info = _load(target, tensors, output_loading_info=True)
+    left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
+    problems = {
+        "missing": sorted(set(info["missing_keys"]) - left_out),
+        "unexpected": sorted(info["unexpected_keys"]),
+        "mismatched": sorted(name for name, *_ in info["mismatched_keys"]),
+    }
+    if any(problems.values()):
+        said = "; ".join(f"{what}: {several(names)}" for what, names in problems.items() if names)
+        raise PlanError(
+            f"{plan.architecture}: transformers wouldn't load the planned result whole ({said}); this architecture "
+            "can't be extended folder to folder with this version"
+        )
+
+
+def _refuse_relabelled(
+    target: Target, model: PreTrainedModel, source: Iterable[SourceTensor], layout: Layout, keep: Keep | None
+) -> None:
+    """Trained rows must not come to stand under another label's name."""
+    before, after = _labels(target.folder), dict(getattr(model.config, "id2label", None) or {})
+    if keep or before is None or len(before) != len(after) or before == after:
+        return
+    held = {tensor.address for tensor in source}
+    prefix = model.base_model_prefix + "."
+    head = [
+        t.name
+        for t in layout.tensors
+        if t.address in held and not t.parameter.startswith(prefix) and len(after) in t.shape
+    ]
+    if head and not all(name == f"LABEL_{k}" for k, name in before.items()):
+        raise PlanError(
+            f"the checkpoint's head ({', '.join(head)}) was trained for the labels {list(before.values())}, "
+            f"not {list(after.values())}: its rows would stand under other names. Keep the order of the labels, or "
+            "say what is kept: keep={GLOB: 'none'} makes the head new"
+        )
+
+
+def _labels(folder: Any) -> dict[int, str] | None:
+    names = config_json(folder).get("id2label")
+    return {int(k): str(v) for k, v in names.items()} if isinstance(names, dict) else None

@@ -1,0 +1,147 @@
+"""The architecture asked for: its class, its config, its dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_init._checkpoint import Checkpoint, bits
+from hf_init._errors import CheckpointError, PlanError
+from hf_init._text import several
+from hf_init.hf._architecture import class_of, concrete, refuse_misfit
+from hf_init.hf._config import config_of, copied, label_values, refuse_options, refuse_quantized, refuse_unknown
+from hf_init.hf._source import HUB_OPTIONS, config_json, folder_of
+
+LOAD_OPTIONS = (
+    "attn_implementation",
+    "experts_implementation",
+    "device_map",
+    "max_memory",
+    "generation_config",
+    "key_mapping",
+    "disable_mmap",
+    "use_kernels",
+    "weights_only",
+    "use_safetensors",
+    "low_cpu_mem_usage",
+    "proxies",
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to extend, into what.
+
+    Attributes:
+        folder, source: of the base checkpoint.
+        cls, config: of the target; the config is a copy of its own.
+        dtype: of what is new, and of the model in memory.
+        model_args, model_kwargs: what the user's own class takes besides its config.
+        load: options that only the loading into memory has.
+    """
+
+    base: str
+    folder: Path
+    source: Checkpoint
+    cls: type[PreTrainedModel]
+    config: PreTrainedConfig
+    dtype: torch.dtype
+    model_args: tuple[Any, ...] = ()
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    load: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve(
+    base: str | Path,
+    architecture: Any = None,
+    *model_args: Any,
+    labels: Sequence[str] | None = None,
+    trust_remote_code: bool | None = None,
+    subfolder: str = "",
+    config: PreTrainedConfig | Mapping[str, Any] | None = None,
+    dtype: Any = None,
+    torch_dtype: Any = None,
+    **options: Any,
+) -> Target:
+    """Finds the checkpoint, the class and the config that a user means.
+
+    Args:
+        base: a folder or a hub id.
+        architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, the name of one, or None for the
+            checkpoint's own.
+        config: a config object to use as it is, or values to set on the checkpoint's own (dots reach nested ones).
+        labels: label names in order; they become ``id2label``, ``label2id`` and ``num_labels``.
+        options: hub options, loading options, config values; the rest goes to the class's constructor.
+
+    Raises:
+        CheckpointError, PlanError: each with what was seen and what to do.
+    """
+    hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
+    load = {key: options.pop(key) for key in LOAD_OPTIONS if key in options}
+    given = config if isinstance(config, Mapping) else {}
+    refuse_options({**given, **options})
+    _refuse_not_config(given, options)
+    named = label_values(labels, options.pop("num_labels", given.get("num_labels")))
+    folder = folder_of(base, subfolder, **hub)
+    source = Checkpoint.open(folder)
+    raw = config_json(folder)
+    _refuse_unreadable(source)
+    cls = class_of(architecture, raw, folder, trust_remote_code)
+    if isinstance(config, PreTrainedConfig):
+        made, rest = copied(config, named), options
+    else:
+        made, rest = config_of(cls, folder, raw, {**given, **options, **named}, trust_remote_code)
+    refuse_quantized(made)
+    cls = concrete(cls, made, folder, trust_remote_code)
+    refuse_misfit(cls, made)
+    refuse_unknown(cls, made, rest)
+    asked = dtype if dtype is not None else torch_dtype
+    return Target(str(base), folder, source, cls, made, _dtype(asked, made, source), model_args, rest, load)
+
+
+def _refuse_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    wrong = [key for key in given if key in HUB_OPTIONS or key in LOAD_OPTIONS]
+    if wrong:
+        raise PlanError(f"config: {', '.join(wrong)}: no value of a config but an option; give it as one")
+    twice = [f"{key} ({given[key]!r} and {options[key]!r})" for key in given if options.get(key) is not None]
+    if twice:
+        raise PlanError(f"given twice: {', '.join(twice)}; give it once")
+
+
+def _refuse_unreadable(source: Checkpoint) -> None:
+    """Headers may be right and the tensors still be none that torch, or the library, would read as they say."""
+    packed = [name for name, e in source.entries.items() if bits(e.dtype) < 8 or not hasattr(torch, e.dtype)]
+    if packed:
+        kinds = sorted({source.entries[name].dtype for name in packed})
+        raise CheckpointError(
+            f"{source.root}: torch {torch.__version__} has no plain tensors of {', '.join(kinds)} ({several(packed)}); "
+            "extend a checkpoint in float32, bfloat16 or float16"
+        )
+    if source.unmapped:
+        names = [f"{name} in {shard}" for shard, name in source.unmapped]
+        raise CheckpointError(
+            f"{source.root}: {len(names)} tensors in the files are not in the index ({several(names)}), and "
+            "transformers would load them all the same; add them to the index, or remove them from the files"
+        )
+
+
+def _dtype(asked: Any, config: PreTrainedConfig, source: Checkpoint) -> torch.dtype:
+    """What the library takes: the one asked for, the config's, or that of the first floating tensor in the files."""
+    own = getattr(config, "dtype", None) if asked in (None, "auto") else asked
+    if own is not None:
+        dtype = getattr(torch, own, None) if isinstance(own, str) else own
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise PlanError(f"dtype: expected a floating torch dtype or its name, such as 'bfloat16', not {own!r}")
+        return dtype
+    for entry in source.entries.values():
+        dtype = getattr(torch, entry.dtype)
+        if dtype.is_floating_point:
+            return dtype
+    raise CheckpointError(
+        f"{source.root} holds no floating-point tensor, so the dtype of what is new is unknown; give dtype"
+    )

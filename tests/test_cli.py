@@ -1,0 +1,346 @@
+"""The command line's contract: verbs and options, what goes where, exit codes, speed, terminals and pipes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from refusals import HEAD
+
+import hf_init
+from hf_init._checkpoint import Checkpoint
+from hf_init.cli import main
+
+TARGET = (
+    "[--architecture CLASS] [--labels A,B,C] [--num-labels N] [--config KEY=VALUE] [--map GLOB=HOW] [--recipe FILE] "
+    "[--init GLOB=SCHEME] [--seed N] [--revision REV] [--trust-remote-code]"
+)
+USAGE = {
+    "": "hf-init [-h] VERB ...",
+    "plan": f"hf-init plan [-h] [--json] {TARGET} BASE",
+    "extend": f"hf-init extend [-h] [--json] [--max-shard-size SIZE] {TARGET} BASE OUT",
+    "verify": "hf-init verify [-h] [--json] [--base BASE] [--recompute] OUT",
+    "diff": "hf-init diff [-h] [--json] A B",
+    "report": "hf-init report [-h] [--json] [-o FILE] DIR",
+    "schemes": "hf-init schemes [-h] [--json] [NAME]",
+}
+
+
+@pytest.fixture(scope="module")
+def base(tiny) -> Path:
+    return tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def out(base, tmp_path_factory) -> Path:
+    """A result: three labels."""
+    folder = tmp_path_factory.mktemp("cli") / "out"
+    hf_init.extend(base, folder, HEAD[1], labels=["neg", "neu", "pos"])
+    return folder
+
+
+@pytest.fixture
+def spoiled(out, tmp_path) -> Path:
+    """The result with one bit flipped in a kept tensor."""
+    folder = tmp_path / "spoiled"
+    folder.mkdir()
+    for file in out.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    entry = Checkpoint.open(folder).entries["bert.pooler.dense.weight"]
+    data = bytearray((folder / entry.shard).read_bytes())
+    data[entry.start] ^= 1
+    (folder / entry.shard).write_bytes(data)
+    return folder
+
+
+# The surface.
+
+
+@pytest.mark.parametrize("verb", USAGE)
+def test_verbs_and_options_are_these(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb.split(), "--help"])
+    said = capsys.readouterr()
+    assert stopped.value.code == 0 and said.err == ""
+    usage = said.out.partition("usage: ")[2].partition("\n\n")[0]
+    assert " ".join(usage.split()) == USAGE[verb]
+
+
+def test_the_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    verbs = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:4] == "    " and line[4] != " "]
+    assert verbs == [verb for verb in USAGE if verb]
+
+
+def test_the_command_is_main():
+    project = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert 'hf-init = "hf_init.cli:main"' in project
+
+
+# Documents.
+
+
+def document(capsys: pytest.CaptureFixture[str], code: int, *argv: object) -> Any:
+    """The one JSON document that a command prints, with nothing else anywhere."""
+    capsys.readouterr()
+    assert main([*map(str, argv), "--json"]) == code
+    said = capsys.readouterr()
+    assert said.err == ""
+    return json.loads(said.out, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def is_plan(plan: dict[str, Any]) -> bool:
+    """Whether a document is a plan in the shape that is promised."""
+    return (
+        {"architecture", "seed", "tensors", "unused", "counts"} <= plan.keys()
+        and plan["counts"].keys() == {"kept", "resized", "new", "tied", "unused"}
+        and all(map(_is_tensor, plan["tensors"]))
+        and all(isinstance(name, str) for name in plan["unused"])
+    )
+
+
+def _is_tensor(tensor: dict[str, Any]) -> bool:
+    parts = {"kept": "source", "resized": "kept", "new": "new", "tied": "tied_to"}
+    return (
+        {"name", "shape", "dtype", parts[tensor["status"]]} <= tensor.keys()
+        and all(_is_region(part["region"]) and "name" in part["scheme"] for part in tensor.get("new", ()))
+        and all(_is_region(part["region"]) for part in tensor.get("kept", ()))
+    )
+
+
+def _is_region(region: dict[str, Any]) -> bool:
+    return region.keys() in ({"start", "stop"}, {"dim", "index"})
+
+
+def test_plan_prints_a_plan(base, capsys):
+    argv = ("--num-labels", 3, "--config", "vocab_size=100", "--map", "*word_embeddings.weight=leading")
+    plan = document(capsys, 0, "plan", base, *HEAD, *argv)
+    assert is_plan(plan) and plan["architecture"] == HEAD[1] and plan["seed"] == 0
+    by_name = {tensor["name"]: tensor for tensor in plan["tensors"]}
+    assert by_name["classifier.bias"]["new"][0]["region"] == {"start": [0], "stop": [3]}
+    resized = by_name["bert.embeddings.word_embeddings.weight"]
+    assert resized["kept"][0]["region"] == {"start": [0, 0], "stop": [96, 32]}
+    assert resized["new"][0]["region"] == {"start": [96, 0], "stop": [100, 32]}
+    assert plan["counts"] == {"kept": len(plan["tensors"]) - 3, "resized": 1, "new": 2, "tied": 0, "unused": 0}
+
+
+def test_a_document_that_is_no_plan_is_told_apart(base, capsys):
+    plan = document(capsys, 0, "plan", base, *HEAD)
+    assert not is_plan({**plan, "counts": {}}) and not is_plan({key: plan[key] for key in plan if key != "seed"})
+    assert not is_plan({**plan, "tensors": [{"name": "w", "status": "new", "shape": [], "dtype": "float32"}]})
+
+
+def test_a_document_with_more_around_it_is_refused(base, capsys, monkeypatch):
+    @contextmanager
+    def talkative() -> Iterator[None]:
+        print("more")
+        yield
+
+    monkeypatch.setattr("hf_init.cli._hub_bars", talkative)
+    with pytest.raises(json.JSONDecodeError):
+        document(capsys, 0, "plan", base, *HEAD)
+
+
+def test_extend_prints_its_plan_and_its_proof(base, tmp_path, capsys):
+    said = document(capsys, 0, "extend", base, tmp_path / "out", *HEAD, "--labels", "a,b")
+    assert said.keys() == {"out", "plan", "verify"} and said["out"] == str(tmp_path / "out")
+    assert is_plan(said["plan"]) and said["verify"]["ok"] is True
+    assert said["plan"] == hf_init.Plan.load(tmp_path / "out").to_json()
+
+
+def test_verify_prints_what_it_found(out, spoiled, capsys):
+    good, bad = document(capsys, 0, "verify", out), document(capsys, 1, "verify", spoiled)
+    for said in (good, bad):
+        assert {"ok", "counts", "bytes_compared", "differences"} <= said.keys()
+    assert good["ok"] is True and good["differences"] == []
+    (difference,) = bad["differences"]
+    assert bad["ok"] is False and difference["name"] == "bert.pooler.dense.weight" and difference["row"] == 0
+    assert difference["reason"] and difference["seen"] != difference["expected"]
+
+
+def test_diff_prints_every_tensor(out, spoiled, capsys):
+    said = document(capsys, 1, "diff", out, spoiled)
+    assert said.keys() == {"identical", "tensors", "counts"} and said["identical"] is False
+    names = [tensor["name"] for tensor in said["tensors"] if tensor["status"] == "changed"]
+    assert names == ["bert.pooler.dense.weight"]
+    assert said["counts"] == {"identical": len(said["tensors"]) - 1, "changed": 1, "added": 0, "removed": 0}
+    assert document(capsys, 0, "diff", out, out)["identical"] is True
+
+
+def test_schemes_prints_the_catalogue(capsys):
+    said = document(capsys, 0, "schemes")
+    assert {"zeros", "normal", "orthogonal", "sparse", "model", "skip"} <= {entry["name"] for entry in said}
+    assert all({"name", "formula", "settings", "when", "source"} <= entry.keys() for entry in said)
+    assert document(capsys, 0, "schemes", "normal") in said
+
+
+# Text for people: results on standard output, nothing else anywhere.
+
+
+def test_text_goes_to_standard_output(base, out, spoiled, tmp_path, capsys):
+    for code, argv, words in [
+        (0, ("plan", base, *HEAD, "--num-labels", "3"), "classifier.weight"),
+        (0, ("extend", base, tmp_path / "out", *HEAD), f"written: {tmp_path / 'out'}"),
+        (0, ("verify", out), "proved"),
+        (0, ("verify", out, "--recompute", "--base", base), "proved"),
+        (1, ("verify", spoiled), "bert.pooler.dense.weight"),
+        (1, ("diff", base, out), "added"),
+        (0, ("schemes",), "orthogonal"),
+        (0, ("schemes", "orthogonal"), "formula"),
+    ]:
+        assert main([*map(str, argv)]) == code
+        said = capsys.readouterr()
+        assert words in said.out and said.err == "" and "\x1b" not in said.out
+
+
+def test_options_reach_the_plan(base, tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{seed: 4, rules: [{name: '*.bias', scheme: ones}], default: zeros}")
+    argv = ("--recipe", recipe, "--init", "classifier.weight=normal(std=0.5)")
+    plan = document(capsys, 0, "plan", base, *HEAD, *argv)
+    schemes = {tensor["name"]: tensor["new"][0]["scheme"]["name"] for tensor in plan["tensors"] if "new" in tensor}
+    assert plan["seed"] == 4 and schemes == {"classifier.weight": "normal", "classifier.bias": "ones"}
+    assert document(capsys, 0, "plan", base, *HEAD, *argv, "--seed", "5")["seed"] == 5
+
+
+# Processes.
+
+
+def fresh(*argv: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, in the environment of a user."""
+    hidden = ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS")
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    return subprocess.run([sys.executable, *map(str, argv)], capture_output=True, text=True, env=environment, **options)
+
+
+def test_python_m_hf_init_is_the_command():
+    done = fresh("-m", "hf_init", "schemes", "eye")
+    assert done.returncode == 0 and done.stdout.startswith("eye: ") and done.stderr == ""
+    done = fresh("-m", "hf_init", "diff", "nowhere", "nowhere")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("hf-init: nowhere is not a folder")
+
+
+SEVERAL = "import json, sys\nfrom hf_init.cli import main\nprint([main(argv) for argv in json.loads(sys.argv[1])])"
+
+
+def test_clean_runs_are_silent_in_a_pipe(minilm, tmp_path):
+    out = str(tmp_path / "out")
+    runs = [
+        ["plan", str(minilm), *HEAD],
+        ["extend", str(minilm), out, *HEAD],
+        ["verify", out, "--recompute"],
+        ["diff", out, out],
+    ]
+    done = fresh("-c", SEVERAL, json.dumps(runs))
+    assert done.stderr == "" and done.stdout.splitlines()[-1] == "[0, 0, 0, 0]"
+
+
+LOADED = "import sys\nfrom hf_init.cli import main\nmain(sys.argv[1:])\nprint(sorted(sys.modules))"
+
+
+@pytest.mark.parametrize("verb", ["verify", "diff"])
+def test_verify_and_diff_load_neither_torch_nor_transformers(base, out, verb):
+    done = fresh("-c", LOADED, verb, out, *([base] if verb == "diff" else []))
+    loaded = done.stdout.splitlines()[-1]
+    assert "'hf_init._verify'" in loaded and "'numpy'" in loaded and done.stderr == ""
+    assert "'torch'" not in loaded and "'transformers'" not in loaded
+
+
+def test_the_check_sees_what_is_loaded():
+    assert "'torch'" in fresh("-c", f"import torch\n{LOADED}", "schemes").stdout.splitlines()[-1]
+
+
+def cpu_seconds(*argv: str) -> float:
+    process = subprocess.Popen([sys.executable, *argv], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+def test_the_help_is_quick():
+    assert min(cpu_seconds("-m", "hf_init", "--help") for _ in range(3)) <= 0.4
+
+
+def test_the_clock_runs():
+    assert cpu_seconds("-c", "import time\nwhile time.process_time() < 0.5: pass") > 0.4
+
+
+@pytest.mark.parametrize("argv", [["schemes"], ["schemes", "--json"], ["--help"], ["diff"]], ids=" ".join)
+def test_a_reader_that_is_gone_is_no_error(base, argv):
+    reader, writer = os.pipe()
+    os.close(reader)
+    argv = [*argv, *[str(base), str(base)] * (argv == ["diff"])]
+    done = subprocess.run([sys.executable, "-m", "hf_init", *argv], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 0 and done.stderr == b""
+
+
+# Progress.
+
+
+def on_a_terminal(*argv: object) -> tuple[int, str, str]:
+    """Exit code, standard output (a pipe) and what a terminal of 80 columns got as standard error."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "hf_init", *map(str, argv)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=end, text=True) as process:
+        said, _ = process.communicate(timeout=120)
+    os.set_blocking(terminal, False)
+    shown = os.read(terminal, 100_000).decode()
+    os.close(end)
+    os.close(terminal)
+    return process.returncode, said, shown
+
+
+def test_a_terminal_sees_a_bar_that_knows_its_end(minilm, tmp_path):
+    code, said, shown = on_a_terminal("extend", minilm, tmp_path / "out", *HEAD, "--json")
+    total = 2 * Checkpoint.open(tmp_path / "out").nbytes
+    assert code == 0 and json.loads(said)["verify"]["ok"]
+    assert "extend:   0%|" in shown and f"/{total / 1e6:.0f}M" in shown
+
+
+def test_verify_and_diff_have_a_bar(base, out):
+    assert "verify:   0%|" in on_a_terminal("verify", out)[2]
+    assert "diff:   0%|" in on_a_terminal("diff", base, out)[2]
+
+
+@pytest.mark.parametrize("job", ["extend", "verify", "diff"])
+def test_progress_is_told_in_steps_that_sum_to_the_work(base, out, tmp_path, job):
+    steps: list[int] = []
+    size, source = Checkpoint.open(out).nbytes, Checkpoint.open(base).nbytes
+    jobs: dict[str, tuple[Callable[[], object], int]] = {
+        "extend": (
+            lambda: hf_init.extend(base, tmp_path / "o", HEAD[1], num_labels=3, progress=steps.append),
+            2 * size,
+        ),
+        "verify": (lambda: hf_init.verify(out, progress=steps.append), size),
+        "diff": (lambda: hf_init.diff(base, base, progress=steps.append), source),
+    }
+    run, work = jobs[job]
+    run()
+    assert sum(steps) == work and len(steps) > 1 and min(steps) > 0
+
+
+def test_report_writes_one_file_and_says_which(out, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert document(capsys, 0, "report", out, "-o", page) == {"written": str(page)}
+    assert "classifier.weight" in page.read_text(encoding="utf-8")
+    assert main(["report", str(out), "-o", str(page)]) == 2
+    assert "exists" in capsys.readouterr().err
