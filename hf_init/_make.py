@@ -137,7 +137,7 @@ def digests(plan: TensorPlan, tensor: torch.Tensor) -> list[str]:
 
 def digest(tensor: torch.Tensor) -> str:
     """SHA-256 of a tensor's bytes, row by row."""
-    return hashlib.sha256(as_bytes(tensor).numpy()).hexdigest()
+    return hashlib.sha256(as_bytes(tensor).numpy().data).hexdigest()
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:

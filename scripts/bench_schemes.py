@@ -49,7 +49,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 def pairs(ours: Callable[[], object], peers: Callable[[], object], count: int) -> tuple[float, float, float]:
     """Medians: our time, the peer's, and the ratio pair by pair."""
-    ours(), peers()
+    ours()
+    peers()
     timed = [(seconds(ours), seconds(peers)) for _ in range(count)]
     mine, theirs = zip(*timed, strict=True)
     return statistics.median(mine), statistics.median(theirs), statistics.median(a / b for a, b in timed)
@@ -78,7 +79,7 @@ def whole_plan(size: int, count: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--size", type=int, default=2048)
     args = parser.parse_args()

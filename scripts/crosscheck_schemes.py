@@ -27,7 +27,7 @@ AXES = {"in_axis": -1, "out_axis": -2}
 
 
 def _timms_file() -> ModuleType:
-    """timm's file of initializers alone: its package wants torchvision, which has no build for torch without CUDA here."""
+    """timm's file of initializers alone: its package wants torchvision, which isn't needed for it."""
     package = importlib.util.find_spec("timm")
     assert package is not None and package.submodule_search_locations is not None
     path = Path(package.submodule_search_locations[0]) / "layers" / "weight_init.py"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 import transformers
@@ -22,11 +24,11 @@ class Classifier(InitMixin, transformers.BertForSequenceClassification):
 class Nested(InitMixin, transformers.BertForSequenceClassification):
     """A rule for modules that live in the inner model, whose own `_init_weights` the library would ask."""
 
-    init_recipe = {"rules": [{"name": "*.query.weight", "scheme": "orthogonal"}], "seed": 3}
+    init_recipe: ClassVar = {"rules": [{"name": "*.query.weight", "scheme": "orthogonal"}], "seed": 3}
 
 
 class Decoder(InitMixin, transformers.LlamaForCausalLM):
-    init_recipe = {"rules": [{"role": "embedding", "scheme": "constant(val=0.5)"}]}
+    init_recipe: ClassVar = {"rules": [{"role": "embedding", "scheme": "constant(val=0.5)"}]}
 
 
 def test_loading_fills_what_is_new_and_keeps_the_rest(tiny):

@@ -30,11 +30,15 @@ def test_the_commands_show_what_they_print(folder):
 
 def test_the_python_pieces_print_what_follows_them(folder):
     if not (folder / "sentiment").exists():
-        run_shell(next(line[2:] for line in README.read_text().splitlines() if line.startswith("$ hf-init extend")), folder)
+        run_shell(
+            next(line[2:] for line in README.read_text().splitlines() if line.startswith("$ hf-init extend")), folder
+        )
     found = blocks()
     pieces = [k for k, (kind, _) in enumerate(found) if kind == "python"]
     program = "\nprint('=====')\n".join(found[k][1] for k in pieces)
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, env=env())
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True, env=env()
+    )
     printed = [text.strip() for text in done.stdout.split("=====")]
     assert printed == [found[k + 1][1].strip() for k in pieces]
     assert all(found[k + 1][0] == "text" for k in pieces)

@@ -117,7 +117,7 @@ def test_a_mistake_is_named(recipe, message):
 def test_a_broken_file_is_named(tmp_path, text):
     path = tmp_path / "recipe.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(RecipeError, match="recipe.yaml"):
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
         Recipe.load(path)
 
 
@@ -138,7 +138,7 @@ def test_a_dead_rule_is_refused_with_the_closest_name():
 
 
 def test_a_rule_for_pretrained_tensors_alone_is_refused():
-    with pytest.raises(RecipeError, match="matches only pretrained tensors.*bert.pooler.weight"):
+    with pytest.raises(RecipeError, match=r"matches only pretrained tensors.*bert\.pooler\.weight"):
         Recipe([Rule("zeros", name="bert.*")]).assign([WEIGHT], [KEPT])
 
 

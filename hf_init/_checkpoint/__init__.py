@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from hf_init._checkpoint._header import DTYPES, Entry, Header, bits, read_header
+from hf_init._checkpoint._header import DTYPES, NUMPY, Entry, Header, bits, read_header
 from hf_init._checkpoint._strict import AGAIN, read_object, refuse, short
 from hf_init._errors import CheckpointError
 
-__all__ = ["DTYPES", "INDEX", "SINGLE", "Checkpoint", "Entry", "bits"]
+__all__ = ["DTYPES", "INDEX", "NUMPY", "SINGLE", "Checkpoint", "Entry", "bits"]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -39,6 +39,11 @@ DTYPES: dict[str, tuple[str, int]] = {
     "U64": ("uint64", 64),
 }
 
+# Those of them that numpy has under the same name.
+NUMPY = frozenset(
+    "bool uint8 int8 uint16 int16 float16 uint32 int32 float32 uint64 int64 float64".split()
+)  # fmt: skip
+
 _BITS = dict(DTYPES.values())
 
 # numpy's limits, which are tighter than the format's: 32 dimensions before numpy 2, and a size that fits a pointer.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hf_init._checkpoint import bits
+from hf_init._checkpoint import NUMPY, bits
 from hf_init._spec import Box, Region, count
 
 CHUNK = 1 << 20
@@ -16,21 +16,6 @@ CHUNK = 1 << 20
 
 SAMPLE = 1 << 18
 """The most elements of a region that a histogram is made of: a bin of 80 is then off by 2% of its height at most."""
-
-_PLAIN = {
-    "bool",
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "float16",
-    "uint32",
-    "int32",
-    "float32",
-    "uint64",
-    "int64",
-    "float64",
-}
 
 # Bits of the exponent and of the mantissa, the exponent's bias, and the codes that stand for no number.
 _MINIFLOATS = {
@@ -61,7 +46,7 @@ def decode(codes: np.ndarray, dtype: str) -> np.ndarray:
     if dtype in ("bfloat16", "float8_e5m2"):  # the upper half of a float32, of a float16
         wide, half = (np.uint32, "float32") if dtype == "bfloat16" else (np.uint16, "float16")
         codes, dtype = codes.astype(wide) << (8 * codes.itemsize), half
-    if dtype not in _PLAIN:
+    if dtype not in NUMPY:
         return _codebook(dtype)[codes]
     with np.errstate(invalid="ignore"):  # a signalling NaN is a NaN
         return codes.view(dtype).astype(np.float64)

@@ -10,27 +10,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from hf_init._checkpoint import NUMPY
 from hf_init._spec import Box, Region, Shape
 
 CHUNK = 1 << 21
 """Bytes compared at once: enough to amortise the call, few enough to keep what the comparison allocates in cache."""
 
 Piece: TypeAlias = tuple[slice, ...]
-
-_NUMBERS = (
-    "bool",
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "float16",
-    "uint32",
-    "int32",
-    "float32",
-    "uint64",
-    "int64",
-    "float64",
-)
 
 
 @dataclass
@@ -175,7 +161,7 @@ def decode(element: np.unsignedinteger[Any], dtype: str) -> float | int | bool |
     """
     if dtype == "bfloat16":
         return decode(np.uint32(int(element) << 16), "float32")
-    if dtype in _NUMBERS:
+    if dtype in NUMPY:
         return np.asarray(element)[None].view(dtype)[0].item()
     return _hex(element)
 

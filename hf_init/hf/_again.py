@@ -46,7 +46,7 @@ def _context(out: Path, plan: Plan) -> Context | None:
         return None
     if config_json(out).get("auto_map"):
         raise PlanError(
-            f"{out}: its new values were asked of model code that the folder brings, which recompute would have to run; "
+            f"{out}: its new values come from model code in the folder, which recompute would have to run; "
             "verify without recompute compares them with their digests"
         )
     return Architecture(on_meta(resolve(out)))

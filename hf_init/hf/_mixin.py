@@ -15,6 +15,7 @@ from hf_init._layout import describe
 from hf_init._make import drawn
 from hf_init._spec import Box, Slot, TensorSpec
 from hf_init.hf._context import Architecture
+from hf_init.hf._declared import find as tensor_of
 from hf_init.hf._library import quiet, ties
 from hf_init.hf._load import from_pretrained
 from hf_init.recipes import find
@@ -59,18 +60,18 @@ class InitMixin:
         recipe = find(type(self).init_recipe)
         for name, spec in describe(module).items():
             choice = recipe.choose(spec)
-            if "." in name or choice is None or not _is_open(_tensor(module, name)):
+            if "." in name or choice is None or not _is_open(tensor_of(module, name)):
                 continue
             scheme = settled(choice, spec, Surroundings()).scheme
-            if not isinstance(scheme, (schemes.Model, schemes.Skip)):
+            if not isinstance(scheme, (schemes.Model, schemes.Declared, schemes.Skip)):
                 named = replace(spec, name=f"{type(module).__name__}.{name}")
-                _write(_tensor(module, name), scheme, named, recipe.seed)
+                _write(tensor_of(module, name), scheme, named, recipe.seed)
 
 
 def _claim(model: PreTrainedModel, missing: set[str]) -> None:
     """Fills the missing tensors of a model on a real device by its class's recipe."""
     specs = {name: spec for name, spec in describe(model).items() if name in missing}
-    if not specs or any(_tensor(model, name).device.type == "meta" for name in specs):
+    if not specs or any(tensor_of(model, name).device.type == "meta" for name in specs):
         return
     recipe = find(type(model).init_recipe)  # type: ignore[attr-defined]  # only models with the mixin come here
     rest = [spec for name, spec in describe(model).items() if name not in missing]
@@ -82,7 +83,7 @@ def _claim(model: PreTrainedModel, missing: set[str]) -> None:
             continue
         if context is None and scheme.asks:
             context = Architecture(_twin(model))
-        _write(_tensor(model, name), scheme, spec, recipe.seed, context)
+        _write(tensor_of(model, name), scheme, spec, recipe.seed, context)
 
 
 def _twin(model: PreTrainedModel) -> PreTrainedModel:
@@ -94,7 +95,7 @@ def _twin(model: PreTrainedModel) -> PreTrainedModel:
 def _unloaded(model: PreTrainedModel) -> Iterator[str]:
     alias = ties(model) if hasattr(model, "all_tied_weights_keys") else {}
     for name in model.state_dict():
-        if name not in alias and not _is_loaded(_tensor(model, name)):
+        if name not in alias and not _is_loaded(tensor_of(model, name)):
             yield name
 
 
@@ -105,15 +106,6 @@ def _is_loaded(tensor: torch.Tensor) -> bool:
 def _is_open(tensor: torch.Tensor) -> bool:
     """Whether the tensor is there to be written, and nothing was loaded into it."""
     return tensor.device.type != "meta" and not _is_loaded(tensor)
-
-
-def _tensor(model: torch.nn.Module, name: str) -> torch.Tensor:
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    found = module._parameters.get(leaf)
-    found = module._buffers[leaf] if found is None else found
-    assert found is not None
-    return found
 
 
 def _write(
