@@ -75,9 +75,8 @@ def compare(folder: Path, pairs: int) -> bool:
     )
     print(f"{folder.name}, {pairs} pairs, medians")
     for name, run in (("ours", ours), ("plain", plain)):
-        print(
-            f"  {name:5} {run['seconds']:6.2f} s  peak {run['peak']:7.0f} MiB, anonymous {run['anonymous']:7.0f} MiB at the end"
-        )
+        memory = f"peak {run['peak']:.0f} MiB, anonymous {run['anonymous']:.0f} MiB at the end"
+        print(f"  {name:5} {run['seconds']:6.2f} s  {memory}")
     print(f"  time {ratio:.2f} times (at most {TIME}), peak memory {more:+.0f} MiB (at most +{MEMORY})")
     return ratio <= TIME and more <= MEMORY
 

@@ -41,8 +41,8 @@ DTYPES: dict[str, tuple[str, int]] = {
 
 # Those of them that numpy has under the same name.
 NUMPY = frozenset(
-    "bool uint8 int8 uint16 int16 float16 uint32 int32 float32 uint64 int64 float64".split()
-)  # fmt: skip
+    ["bool", "uint8", "int8", "uint16", "int16", "float16", "uint32", "int32", "float32", "uint64", "int64", "float64"]
+)
 
 _BITS = dict(DTYPES.values())
 

@@ -72,6 +72,7 @@ def prepare(
     layout = _without_unsaved(layout, not_saved(model), source)
     _refuse_relabelled(target, model, source, layout, keep)
     plan = make(compare(source, layout, keep), chosen, layout)
+    _refuse_lost(plan, target.source)
     _refuse_unloadable(target, plan)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
     return Prepared(target, plan, model, Architecture(model, target.model_args, target.model_kwargs), converted)
@@ -242,6 +243,27 @@ def _refuse_unloadable(target: Target, plan: Plan) -> None:
             f"{plan.architecture}: transformers wouldn't load the planned result whole ({said}); this architecture "
             "can't be extended folder to folder with this version"
         )
+
+
+def _refuse_lost(plan: Plan, source: Checkpoint) -> None:
+    """A layer must not be drawn anew while the checkpoint holds it under a name that the loader doesn't know."""
+    unused = {(_last_names(t.name), source.entries[t.name].shape): t.name for t in plan.unused if t.name.count(".") > 2}
+    drawn = {t.name: (_last_names(t.name), t.shape) for t in plan.tensors if t.new and t.new[0].why == "default"}
+    pairs = [(unused[key], name) for name, key in drawn.items() if key in unused]
+    if pairs:
+        said = several([f"{lost} -> {new}" for lost, new in pairs])
+        raise PlanError(
+            f"{plan.architecture}: the checkpoint holds {len(pairs)} tensors that transformers' loader finds no place "
+            f"for, while tensors of the same last names and shapes would be new: {said}. "
+            "Give their names, key_mapping={REGEX: REPLACEMENT}, or a rule of the recipe that says that they are new"
+        )
+
+
+def _last_names(name: str) -> tuple[str, ...]:
+    """The layer's number and what stands behind it; the whole name where nothing is numbered."""
+    words = name.split(".")
+    numbers = [place for place, word in enumerate(words) if word.isdigit()]
+    return tuple(words[numbers[-1] :]) if numbers else tuple(words)
 
 
 def _refuse_relabelled(
