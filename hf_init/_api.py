@@ -38,8 +38,9 @@ def plan(
     Raises:
         HfInitError: bad input; the message says what to do.
 
-    Example:
-        >>> print(plan("base", "BertForSequenceClassification", labels=["neg", "pos"]))  # doctest: +SKIP
+    Example::
+
+        print(plan("base", "BertForSequenceClassification", labels=["neg", "pos"]))
     """
     return _prepared(base, architecture, recipe, seed, labels, keep, options).plan
 
@@ -77,8 +78,9 @@ def extend(
     Raises:
         HfInitError: bad input, or a byte that isn't what it should be. Nothing is left at ``out``.
 
-    Example:
-        >>> extend("base", "out", "BertForSequenceClassification", labels=["neg", "pos"])  # doctest: +SKIP
+    Example::
+
+        extend("base", "out", "BertForSequenceClassification", labels=["neg", "pos"])
     """
     extension = prepare_extension(
         base, out, architecture, recipe=recipe, seed=seed, labels=labels, keep=keep,
@@ -157,8 +159,9 @@ def verify(
         CheckpointError: there is no manifest, or a folder that can't be read. A difference isn't an error: it is in
             the report, and ``raise_if_failed`` makes it one.
 
-    Example:
-        >>> verify("out").raise_if_failed()  # doctest: +SKIP
+    Example::
+
+        verify("out").raise_if_failed()
     """
     again = _recomputer(Path(out), None if base is None else Path(base)) if recompute else None
     return _verify.verify(Path(out), None if base is None else Path(base), recompute=again, progress=progress)
@@ -170,9 +173,9 @@ def diff(a: str | Path, b: str | Path, *, progress: Progress | None = None) -> D
     Raises:
         CheckpointError: one of them can't be read.
 
-    Example:
-        >>> diff("a", "b").identical  # doctest: +SKIP
-        True
+    Example::
+
+        diff("a", "b").identical
     """
     return _verify.diff(Path(a), Path(b), progress=progress)
 
@@ -187,8 +190,9 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     Raises:
         HfInitError: matplotlib isn't installed (extra ``plot``), the file exists, the folder can't be read.
 
-    Example:
-        >>> report("out", "out.html")  # doctest: +SKIP
+    Example::
+
+        report("out", "out.html")
     """
     from hf_init import _report
 

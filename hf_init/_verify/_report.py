@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,7 @@ class VerifyReport:
         """Raise ProofError, naming the first differences with rows and both values, unless all is equal."""
         if not self.ok:
             raise ProofError(
-                f"{len(self.differences)} differences from what the plan and {self.base} ask for:\n"
+                f"{counted(self.differences)} from what the plan and {self.base} ask for:\n"
                 f"{listed(self.differences)}\n"
                 "Don't use this result: make it again, or restore the file that has changed."
             )
@@ -73,12 +73,17 @@ class VerifyReport:
         )
 
     def _outcome(self) -> str:
-        return f"{len(self.differences)} differences" if self.differences else "proved"
+        return counted(self.differences) if self.differences else "proved"
 
     def _amounts(self) -> str:
         compared = f"{size(self.bytes_compared)} compared with {self.base}"
         notes = "".join(f"\nnote: {note}" for note in self.notes)
         return f"{compared}, {size(self.bytes_digested)} with their digests{notes}"
+
+
+def counted(differences: Sequence[dict[str, Any]]) -> str:
+    """How many there are, in words."""
+    return "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
 
 
 def listed(differences: Iterable[dict[str, Any]]) -> str:

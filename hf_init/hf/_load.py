@@ -58,9 +58,10 @@ def from_pretrained(
     Raises:
         HfInitError: bad input, or a byte that isn't what it should be; the message says what to do.
 
-    Example:
-        >>> model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)  # doctest: +SKIP
-        >>> print(model.init_plan)  # doctest: +SKIP
+    Example::
+
+        model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
+        print(model.init_plan)
     """
     target = resolve(base, cls, *model_args, labels=labels, **options)
     prepared = prepare(target, recipe, seed=seed, keep=keep)

@@ -32,10 +32,11 @@ class InitMixin:
     Attributes:
         init_recipe: a ``Recipe``, a mapping, or the path of a YAML file.
 
-    Example:
-        >>> class Classifier(InitMixin, BertForSequenceClassification):  # doctest: +SKIP
-        ...     init_recipe = Recipe([Rule("normal(std=0.01)", name="classifier.weight")])
-        >>> model = Classifier.from_pretrained("base", num_labels=3)  # doctest: +SKIP
+    Example::
+
+        class Classifier(InitMixin, BertForSequenceClassification):
+            init_recipe = Recipe([Rule("normal(std=0.01)", name="classifier.weight")])
+        model = Classifier.from_pretrained("base", num_labels=3)
     """
 
     init_recipe: ClassVar[Any] = None  # a RecipeLike; the library evaluates the annotations of its subclasses
