@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from hf_init._errors import PlanError
-from hf_init._spec import Box, Copy, Layout, Shape, SourceTensor, Status, TensorSpec, Tie, subtract
+from hf_init._keep import How, HowLike, Leading, read, spelled
+from hf_init._spec import Box, Copy, Layout, Region, SourceTensor, Status, TensorSpec, Tie
 
-Keep: TypeAlias = Mapping[str, str]
+Keep: TypeAlias = Mapping[str, HowLike]
 
-LEADING, NOTHING = "leading", "none"
+DROPPED = "dropped as asked"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Match:
     status: Status
     dtype: str
     copies: tuple[Copy, ...] = ()
-    new: tuple[Box, ...] = ()
+    new: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ def compare(source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = 
         source: the checkpoint's tensors, addressed by the target's loader; those under a second name serve only what
             would be new without them.
         layout: the target.
-        keep: for tensors whose shape changed, a glob on the name to a declared correspondence: ``"leading"`` (the
-            source's elements keep their indices; what lies beyond them is new) or ``"none"`` (nothing is kept).
+        keep: a glob on the name to a declared correspondence: ``"leading"`` (the source's elements keep their indices;
+            what lies beyond them is new), ``"none"`` (nothing is kept), a source row or None for each target row, or
+            boxes; see ``hf_init._keep``.
 
     Raises:
         PlanError: shapes differ without a declared correspondence, a correspondence would lose elements or names
@@ -72,8 +74,7 @@ def compare(source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = 
     claims = _claims(source, layout)
     chosen = {target.name: _choose(target, claims[target.name]) for target in layout.tensors}
     declared = _declared(keep or {}, chosen, layout)
-    _refuse_undeclared(layout, chosen, declared)
-    matches = tuple(_match(target, chosen[target.name], declared.get(target.name)) for target in layout.tensors)
+    matches = tuple(_matched(layout, chosen, declared))
     used = {copy.source for match in matches for copy in match.copies}
     aliases = tuple(Alias(tie, _repeated(tie, claims[tie.of], used)) for tie in layout.ties)
     placed = used | {alias.source for alias in aliases}
@@ -108,62 +109,54 @@ def _repeated(tie: Tie, claims: list[SourceTensor], used: set[str]) -> str | Non
     return next((t.name for t in claims if t.address in tie.addresses and t.name not in used), None)
 
 
-def _declared(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Layout) -> dict[str, str]:
-    unknown = [f"{glob!r}: {how!r}" for glob, how in keep.items() if how not in (LEADING, NOTHING)]
-    if unknown:
-        raise PlanError(f"keep: unknown correspondence {', '.join(unknown)}; known: {LEADING!r}, {NOTHING!r}")
-    declared = {target.name: how for target in layout.tensors for glob, how in keep.items() if _named(target, glob)}
-    idle = [glob for glob in keep if not any(_named(t, glob) and chosen[t.name] for t in layout.tensors)]
+def _declared(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Layout) -> dict[str, How]:
+    said = {glob: read(how, repr(glob)) for glob, how in keep.items()}
+    idle = [glob for glob in said if not any(_named(t, glob) and chosen[t.name] for t in layout.tensors)]
     if idle:
         raise PlanError(f"keep: {', '.join(map(repr, idle))} names no tensor that the checkpoint and the target share")
-    return declared
+    return {target.name: how for target in layout.tensors for glob, how in said.items() if _named(target, glob)}
 
 
 def _named(target: TensorSpec, glob: str) -> bool:
     return fnmatchcase(target.name, glob) or fnmatchcase(target.parameter, glob)
 
 
-def _refuse_undeclared(layout: Layout, chosen: Mapping[str, SourceTensor | None], declared: Mapping[str, str]) -> None:
-    problems = []
+def _matched(layout: Layout, chosen: Mapping[str, SourceTensor | None], declared: Mapping[str, How]) -> Iterator[Match]:
+    """Every target tensor with its regions; all that can't be matched is refused at once."""
+    undeclared, misfits = [], []
     for target in layout.tensors:
-        source = chosen[target.name]
-        if source is None or source.shape == target.shape or declared.get(target.name) == NOTHING:
+        source, how = chosen[target.name], declared.get(target.name)
+        if source is not None and source.shape != target.shape and how is None:
+            shapes = f"{spelled(source.shape)} in the checkpoint, {spelled(target.shape)} asked for"
+            undeclared.append(f"{target.name}: {shapes}")
             continue
-        if target.name not in declared:
-            problems.append(
-                f"{target.name}: {_shape(source.shape)} in the checkpoint, {_shape(target.shape)} asked for"
-            )
-        elif not _grows(source.shape, target.shape):
-            problems.append(
-                f"{target.name}: 'leading' would lose elements of {_shape(source.shape)} in {_shape(target.shape)}"
-            )
-    if problems:
+        try:
+            yield _match(target, source, how)
+        except ValueError as error:
+            misfits.append(f"{target.name}: {error}")
+    if misfits:
+        raise PlanError("keep doesn't fit:\n  " + "\n  ".join(misfits))
+    if undeclared:
         raise PlanError(
-            f"{len(problems)} tensor{'s' if len(problems) > 1 else ''} changed shape without a declared "
-            "correspondence:\n  " + "\n  ".join(problems) + "\nSay which elements are kept: keep={GLOB: 'leading'} "
+            f"{len(undeclared)} tensor{'s' if len(undeclared) > 1 else ''} changed shape without a declared "
+            "correspondence:\n  " + "\n  ".join(undeclared) + "\nSay which elements are kept: keep={GLOB: 'leading'} "
             "(--map 'GLOB=leading') keeps each at its index and fills the rest; 'none' keeps nothing and makes the "
-            "whole tensor new."
+            "whole tensor new; a list of rows or boxes says it one by one."
         )
 
 
-def _grows(source: Shape, target: Shape) -> bool:
-    return len(source) == len(target) and all(a <= b for a, b in zip(source, target, strict=True))
-
-
-def _match(target: TensorSpec, source: SourceTensor | None, how: str | None) -> Match:
-    if source is None or (how == NOTHING and source.shape != target.shape):
+def _match(target: TensorSpec, source: SourceTensor | None, how: How | None) -> Match:
+    if source is None:
         return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))
-    whole = Box.whole(source.shape)
-    copy = Copy(whole, source.name, whole)
-    if source.shape == target.shape:
-        return Match(target, Status.KEPT, source.dtype, (copy,))
-    return Match(target, Status.RESIZED, source.dtype, (copy,), tuple(subtract(target.shape, [whole])))
+    if how is None or (isinstance(how, Leading) and source.shape == target.shape):
+        whole = Box.whole(source.shape)
+        return Match(target, Status.KEPT, source.dtype, (Copy(whole, source.name, whole),))
+    copies, new = how.regions(source.name, source.shape, target.shape)
+    if not copies:
+        return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))
+    return Match(target, Status.RESIZED, source.dtype, copies, new)
 
 
-def _unused(tensor: SourceTensor, declared: Mapping[str, str], chosen: Mapping[str, SourceTensor | None]) -> Unused:
-    dropped = any(how == NOTHING and chosen[name] == tensor for name, how in declared.items())
-    return Unused(tensor.name, "dropped as asked" if dropped else "the target has no place for it")
-
-
-def _shape(shape: Iterable[Any]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+def _unused(tensor: SourceTensor, declared: Mapping[str, How], chosen: Mapping[str, SourceTensor | None]) -> Unused:
+    dropped = any(chosen[name] == tensor for name in declared)
+    return Unused(tensor.name, DROPPED if dropped else "the target has no place for it")

@@ -15,7 +15,7 @@ from hf_init._errors import HfInitError, PlanError
 
 EXAMPLES = {
     "--config": "KEY=VALUE, such as hidden_dropout_prob=0.2",
-    "--map": "GLOB=HOW, such as 'classifier.*=leading'",
+    "--map": "GLOB=HOW, such as 'classifier.*=leading' or 'classifier.*=[0, 1, null]'",
 }
 DONE, DIFFERS, REFUSED = 0, 1, 2
 
@@ -154,7 +154,8 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--config", metavar="KEY=VALUE", action="append", default=[], help="a config value (repeat)")
     target.add_argument(
         "--map", metavar="GLOB=HOW", action="append", default=[], help="what is kept of a tensor that changes shape: "
-        "leading (each element at its index, the rest is new) or none (repeat)",
+        "leading (each element at its index, the rest is new), none, or JSON such as [2, 0, null]: a source row or "
+        "none for each row (repeat)",
     )  # fmt: skip
     target.add_argument("--recipe", metavar="FILE", help="rules and schemes, in YAML")
     target.add_argument(
@@ -172,7 +173,7 @@ def _target(args: argparse.Namespace) -> dict[str, Any]:
 
     given = {
         "config": {key: _value(text) for key, text in _pairs("--config", args.config).items()},
-        "keep": _pairs("--map", args.map),
+        "keep": {glob: _value(how) for glob, how in _pairs("--map", args.map).items()},
         "labels": args.labels,
         "num_labels": args.num_labels,
         "recipe": args.recipe,

@@ -215,7 +215,7 @@ def test_unknown_words_are_refused_in_python_too(tiny):
     [
         (("--map", "classifier.*"), "--map 'classifier.*': expected GLOB=HOW"),
         (("--map", "=leading"), "--map '=leading': expected GLOB=HOW"),
-        (("--map", "*=leadin"), "unknown correspondence '*': 'leadin'; known: 'leading', 'none'"),
+        (("--map", "*=leadin"), "unknown correspondence for '*': 'leadin'; known: 'leading', 'none'"),
         (("--map", "nosuch=leading"), "'nosuch' names no tensor that the checkpoint and the target share"),
         (("--map", "a=none", "--map", "a=leading"), "--map a: given twice"),
         (("--seed", "-1"), "seed must be a whole number from 0 to 2**64 - 1, not -1"),

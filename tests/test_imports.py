@@ -24,7 +24,7 @@ LAYERS = (
     ("_manifest",),
     ("_advice", "recipes"),
     ("_diff", "_recipe"),
-    ("schemes", "_checkpoint", "_layout"),
+    ("_keep", "schemes", "_checkpoint", "_layout"),
     ("_spec",),
     ("_errors", "_html", "_roles", "_text", "_version"),
 )

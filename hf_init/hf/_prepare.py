@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_init._checkpoint import Checkpoint
-from hf_init._diff import Keep, compare
+from hf_init._diff import DROPPED, Keep, compare
 from hf_init._errors import HfInitError, PlanError
 from hf_init._layout import describe, shared
 from hf_init._plan import Plan, make
@@ -72,7 +72,7 @@ def prepare(
     layout = _without_unsaved(layout, not_saved(model), source)
     _refuse_relabelled(target, model, source, layout, keep)
     plan = make(compare(source, layout, keep), chosen, layout)
-    _refuse_lost(plan, target.source)
+    _refuse_lost(plan, target.source, model.base_model_prefix)
     _refuse_unloadable(target, plan)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
     return Prepared(target, plan, model, Architecture(model, target.model_args, target.model_kwargs), converted)
@@ -245,25 +245,23 @@ def _refuse_unloadable(target: Target, plan: Plan) -> None:
         )
 
 
-def _refuse_lost(plan: Plan, source: Checkpoint) -> None:
+def _refuse_lost(plan: Plan, source: Checkpoint, prefix: str) -> None:
     """A layer must not be drawn anew while the checkpoint holds it under a name that the loader doesn't know."""
-    unused = {(_last_names(t.name), source.entries[t.name].shape): t.name for t in plan.unused if t.name.count(".") > 2}
-    drawn = {t.name: (_last_names(t.name), t.shape) for t in plan.tensors if t.new and t.new[0].why == "default"}
-    pairs = [(unused[key], name) for name, key in drawn.items() if key in unused]
+    unused = {(_bare(tensor.name, prefix), source.entries[tensor.name].shape): tensor.name for tensor in plan.unused if tensor.reason != DROPPED}
+    drawn = {t.name: (_bare(t.name, prefix), t.shape) for t in plan.tensors if t.new and t.new[0].why == "default"}
+    pairs = [f"{unused[key]} -> {name}" for name, key in drawn.items() if key in unused]
     if pairs:
-        said = several([f"{lost} -> {new}" for lost, new in pairs])
         raise PlanError(
             f"{plan.architecture}: the checkpoint holds {len(pairs)} tensors that transformers' loader finds no place "
-            f"for, while tensors of the same last names and shapes would be new: {said}. "
-            "Give their names, key_mapping={REGEX: REPLACEMENT}, or a rule of the recipe that says that they are new"
+            f"for, while tensors of the same shapes would be new under nearly the same names: {several(pairs)}. Give "
+            "their names, key_mapping={REGEX: REPLACEMENT}, or a rule of the recipe that says that they are new"
         )
 
 
-def _last_names(name: str) -> tuple[str, ...]:
-    """The layer's number and what stands behind it; the whole name where nothing is numbered."""
-    words = name.split(".")
-    numbers = [place for place, word in enumerate(words) if word.isdigit()]
-    return tuple(words[numbers[-1] :]) if numbers else tuple(words)
+def _bare(name: str, prefix: str) -> str:
+    """A name without the words that tell only how models are nested: ``model.language_model.norm`` is ``norm``."""
+    nesting = (prefix, "model", "language_model", "text_model", "base_model", "tracker_model")
+    return ".".join(word for word in name.split(".") if word not in nesting)
 
 
 def _refuse_relabelled(
