@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -119,6 +120,7 @@ class Recipe:
     rules: tuple[Rule, ...] = ()
     default: Scheme | None = field(default_factory=schemes.Model)
     seed: int = 0
+    standing: bool = field(default=False, compare=False)
 
     def __init__(
         self, rules: Iterable[Rule | Mapping[str, Any]] = (), *, default: SchemeLike = "model", seed: int = 0
@@ -126,6 +128,7 @@ class Recipe:
         object.__setattr__(self, "rules", tuple(_rule(rule, number) for number, rule in enumerate(rules, 1)))
         object.__setattr__(self, "default", None if default == ERROR else _named("default", default))
         object.__setattr__(self, "seed", checked_seed(seed))
+        object.__setattr__(self, "standing", False)
 
     def __repr__(self) -> str:
         return f"Recipe([{', '.join(map(repr, self.rules))}], default={self.default or ERROR}, seed={self.seed})"
@@ -187,7 +190,14 @@ class Recipe:
     def with_rules_first(self, rules: Sequence[Rule], seed: int | None = None) -> Recipe:
         """This recipe with more rules before its own, and another seed where one is given."""
         default = ERROR if self.default is None else self.default
-        return Recipe((*rules, *self.rules), default=default, seed=self.seed if seed is None else seed)
+        made = Recipe((*rules, *self.rules), default=default, seed=self.seed if seed is None else seed)
+        return made.as_standing() if self.standing else made
+
+    def as_standing(self) -> Recipe:
+        """This recipe as the lasting one of a class: rules for what a checkpoint brings already are no mistake."""
+        made = copy(self)
+        object.__setattr__(made, "standing", True)
+        return made
 
     def choose(self, tensor: TensorSpec) -> Choice | None:
         """The scheme for one tensor; None where no rule names it and the default is ``error``."""
@@ -214,6 +224,7 @@ class Recipe:
             problem
             for number, rule in enumerate(self.rules, 1)
             if not rule.optional and not any(rule.matches(tensor) for tensor in fill)
+            if not (self.standing and any(rule.matches(tensor) for tensor in rest))
             for problem in [_why_dead(number, rule, fill, rest)]
         ]
 

@@ -116,3 +116,17 @@ def test_saving_and_plain_loading(tiny, tmp_path):
 def test_loading_info_as_the_library_gives_it(tiny):
     model, info = Classifier.from_pretrained(tiny("bert"), num_labels=3, output_loading_info=True)
     assert not info["missing_keys"] and isinstance(model, Classifier)
+
+
+def test_a_saved_model_loads_again_though_nothing_is_new(tiny, tmp_path):
+    Classifier.from_pretrained(tiny("bert"), num_labels=3).save_pretrained(tmp_path)
+    again = Classifier.from_pretrained(tmp_path)
+    assert not again.init_plan.counts["new"] and bool((again.classifier.weight == 0.25).all())
+
+
+def test_a_rule_that_no_tensor_has_is_a_mistake_all_the_same(tiny):
+    class Misspelt(InitMixin, transformers.BertForSequenceClassification):
+        init_recipe = Recipe([Rule("zeros", name="clasifier.*")])
+
+    with pytest.raises(HfInitError, match="matches no tensor"):
+        Misspelt.from_pretrained(tiny("bert"), num_labels=3)

@@ -122,7 +122,7 @@ def refuse_unknown(cls: type[PreTrainedModel], config: PreTrainedConfig, rest: M
     accepted = inspect.signature(cls.__init__).parameters
     if any(p.kind is p.VAR_KEYWORD for p in accepted.values()) and cls.__init__ is not PreTrainedModel.__init__:
         accepted = {**accepted, **inspect.signature(PreTrainedModel.__init__).parameters}
-    unknown = [f"{key!r}{_close(key, config.to_dict())}" for key in rest if key not in accepted]
+    unknown = [f"{key!r}{_close(key, [*config.to_dict(), 'num_labels'])}" for key in rest if key not in accepted]
     if unknown:
         raise PlanError(f"{type(config).__name__} and {cls.__name__} take no {', '.join(unknown)}")
 

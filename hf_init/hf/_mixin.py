@@ -45,7 +45,8 @@ class InitMixin:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **options: Any) -> Any:
         """Loads a checkpoint into this class; see ``hf_init.from_pretrained``."""
-        options.setdefault("recipe", cls.init_recipe)
+        if "recipe" not in options:
+            options["recipe"] = find(cls.init_recipe).as_standing()
         return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **options)
 
     def initialize_weights(self: Any) -> None:
@@ -74,7 +75,7 @@ def _claim(model: PreTrainedModel, missing: set[str]) -> None:
     specs = {name: spec for name, spec in describe(model).items() if name in missing}
     if not specs or any(tensor_of(model, name).device.type == "meta" for name in specs):
         return
-    recipe = find(type(model).init_recipe)  # type: ignore[attr-defined]  # only models with the mixin come here
+    recipe = find(type(model).init_recipe).as_standing()  # type: ignore[attr-defined]  # only models with the mixin come here
     rest = [spec for name, spec in describe(model).items() if name not in missing]
     choices = choose(recipe, list(specs.values()), rest)
     context = None

@@ -14,7 +14,15 @@ from hf_init._checkpoint import Checkpoint, bits
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._text import several
 from hf_init.hf._architecture import class_of, concrete, refuse_misfit
-from hf_init.hf._config import config_of, copied, label_values, refuse_options, refuse_quantized, refuse_unknown
+from hf_init.hf._config import (
+    REFUSED,
+    config_of,
+    copied,
+    label_values,
+    refuse_options,
+    refuse_quantized,
+    refuse_unknown,
+)
 from hf_init.hf._source import HUB_OPTIONS, config_json, folder_of
 
 LOAD_OPTIONS = (
@@ -31,6 +39,8 @@ LOAD_OPTIONS = (
     "low_cpu_mem_usage",
     "proxies",
 )
+# What the library's auto classes hand to a class of its own accord.
+FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
 
 
 @dataclass(frozen=True)
@@ -81,10 +91,14 @@ def resolve(
     Raises:
         CheckpointError, PlanError: each with what was seen and what to do.
     """
+    options = {key: value for key, value in options.items() if key not in FROM_AUTO}
+    if not options.get("adapter_kwargs", True):
+        del options["adapter_kwargs"]  # an auto class hands on an empty one
     hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
     load = {key: options.pop(key) for key in LOAD_OPTIONS if key in options}
     given = config if isinstance(config, Mapping) else {}
     refuse_options({**given, **options})
+    options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
     _refuse_not_config(given, options)
     named = label_values(labels, options.pop("num_labels", given.get("num_labels")))
     folder = folder_of(base, subfolder, **hub)
