@@ -1,0 +1,188 @@
+"""A declared correspondence between a source tensor and a target tensor of another shape or order. Pure.
+
+Whatever is said is said exactly: where each kept element comes from, what is new, and whether anything is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from hf_init._errors import PlanError
+from hf_init._spec import Box, Copy, Region, Rows, Shape, count, subtract
+
+HowLike: TypeAlias = "str | Sequence[int | None] | Mapping[str, Any] | How"
+FORMS = (
+    "'leading', 'none', a list with a source row or None for each target row, {'dim': 1, 'index': [...]}, or "
+    "{'boxes': [(TARGET, SOURCE), ...]} with (start, stop) pairs; the last two take 'drop': True"
+)
+
+
+class How:
+    """How the elements of a source tensor stand in a target tensor; one of the classes below."""
+
+    def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
+        """The kept and the new regions of a tensor of shape ``after``, from one of shape ``before``.
+
+        Raises:
+            ValueError: the correspondence doesn't fit the shapes; it says why, without the tensor's name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no regions()")
+
+
+@dataclass(frozen=True)
+class Leading(How):
+    """Every element keeps its indices; what lies beyond them is new."""
+
+    def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
+        if len(before) != len(after) or any(a > b for a, b in zip(before, after, strict=True)):
+            raise ValueError(f"'leading' would lose elements of {spelled(before)} in {spelled(after)}")
+        whole = Box.whole(before)
+        return (Copy(whole, source, whole),), tuple(subtract(after, [whole]))
+
+
+@dataclass(frozen=True)
+class Nothing(How):
+    """Nothing is kept: the whole tensor is new."""
+
+    def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
+        return (), (Box.whole(after),)
+
+
+@dataclass(frozen=True)
+class RowMap(How):
+    """For each target row along ``dim``, the source row that it is, or None where it is new.
+
+    Attributes:
+        drop: whether source rows without a place are dropped; otherwise they are an error.
+    """
+
+    index: tuple[int | None, ...]
+    dim: int = 0
+    drop: bool = False
+
+    def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
+        self._refuse_misfit(before, after)
+        placed = [(row, at) for row, at in enumerate(self.index) if at is not None]
+        new = tuple(row for row, at in enumerate(self.index) if at is None)
+        kept = Copy(
+            Rows(self.dim, tuple(row for row, _ in placed), after),
+            source,
+            Rows(self.dim, tuple(at for _, at in placed), before),
+        )
+        return ((kept,) if placed else ()), ((Rows(self.dim, new, after),) if new else ())
+
+    def _refuse_misfit(self, before: Shape, after: Shape) -> None:
+        dim = self.dim
+        if len(before) != len(after) or dim >= len(after) or _without(before, dim) != _without(after, dim):
+            raise ValueError(f"rows of {spelled(before)} along dimension {dim} don't fit into {spelled(after)}")
+        if len(self.index) != after[dim]:
+            raise ValueError(f"the map has {len(self.index)} rows, the target {after[dim]} along dimension {dim}")
+        outside = sorted({at for at in self.index if at is not None and not 0 <= at < before[dim]})
+        if outside:
+            raise ValueError(f"the map reads rows {outside}, the source has rows 0 to {before[dim] - 1}")
+        lost = sorted(set(range(before[dim])) - set(self.index))
+        if lost and not self.drop:
+            raise ValueError(f"source rows {_few(lost)} would have no place: place them, or say drop")
+
+
+@dataclass(frozen=True)
+class Boxes(How):
+    """Boxes of the target, each with the box of the source that it is; what no box covers is new.
+
+    Attributes:
+        drop: whether source elements without a place are dropped; otherwise they are an error.
+    """
+
+    pairs: tuple[tuple[Box, Box], ...]
+    drop: bool = False
+
+    def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
+        for target, origin in self.pairs:
+            _refuse_outside(target, after, "the target")
+            _refuse_outside(origin, before, "the source")
+            if target.shape != origin.shape:
+                raise ValueError(f"a box of {spelled(origin.shape)} doesn't fit into one of {spelled(target.shape)}")
+        targets = [target for target, _ in self.pairs]
+        new = tuple(box for box in subtract(after, targets) if count(box.shape))
+        if sum(count(box.shape) for box in (*targets, *new)) != count(after):
+            raise ValueError("boxes of the target overlap")
+        lost = sum(count(box.shape) for box in subtract(before, [origin for _, origin in self.pairs]))
+        if lost and not self.drop:
+            raise ValueError(f"{lost} source elements would have no place: place them, or say drop")
+        return tuple(Copy(target, source, origin) for target, origin in self.pairs), new
+
+
+def read(how: HowLike, what: str = "a tensor") -> How:
+    """A correspondence from any of its spellings; ``what`` it is for is named where it is none.
+
+    Raises:
+        PlanError: it is none of them.
+
+    Example:
+        >>> read([2, 0, None])
+        RowMap(index=(2, 0, None), dim=0, drop=False)
+    """
+    if isinstance(how, How):
+        return how
+    known = {"leading": Leading(), "none": Nothing()}
+    if isinstance(how, str) and how in known:
+        return known[how]
+    try:
+        if isinstance(how, Mapping) and set(how) <= {"boxes", "drop"} and "boxes" in how:
+            return Boxes(tuple((_box(a), _box(b)) for a, b in how["boxes"]), _flag(how))
+        if isinstance(how, Mapping) and set(how) <= {"dim", "index", "drop"} and "index" in how:
+            return RowMap(_index(how["index"]), _whole_number(how.get("dim", 0)), _flag(how))
+        if not isinstance(how, (str, Mapping)):
+            return RowMap(_index(how))
+    except (TypeError, ValueError):
+        pass  # what it is instead is said below, whatever it was
+    raise PlanError(f"keep: unknown correspondence for {what}: {how!r}; known: {FORMS}")
+
+
+def _index(rows: Sequence[Any]) -> tuple[int | None, ...]:
+    return tuple(None if row is None else _whole_number(row) for row in rows)
+
+
+def _whole_number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"expected a whole number of at least 0, not {value!r}")
+    return value
+
+
+def _box(pairs: Sequence[Sequence[int]]) -> Box:
+    starts, stops = zip(*((_whole_number(a), _whole_number(b)) for a, b in pairs), strict=True)
+    return Box(starts, stops)
+
+
+def _flag(how: Mapping[str, Any]) -> bool:
+    drop = how.get("drop", False)
+    if not isinstance(drop, bool):
+        raise TypeError(f"drop is true or false, not {drop!r}")
+    return drop
+
+
+def _refuse_outside(box: Box, shape: Shape, what: str) -> None:
+    fits = len(box.start) == len(shape) and all(a <= b <= n for a, b, n in zip(box.start, box.stop, shape, strict=True))
+    if not fits:
+        pairs = ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
+        raise ValueError(f"the box [{pairs}] lies outside {what}, {spelled(shape)}")
+
+
+def _without(shape: Shape, dim: int) -> Shape:
+    return (*shape[:dim], *shape[dim + 1 :])
+
+
+def _few(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
+
+
+def spelled(shape: Sequence[int]) -> str:
+    """A shape as a person writes it.
+
+    Example:
+        >>> spelled((3, 384)), spelled(())
+        ('3x384', 'scalar')
+    """
+    return "x".join(map(str, shape)) or "scalar"
