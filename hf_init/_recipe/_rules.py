@@ -1,9 +1,7 @@
-"""Rules that give every new tensor its scheme: the only place where a recipe's strings are parsed. Pure."""
+"""Rules in order, and what they give to every tensor."""
 
 from __future__ import annotations
 
-import ast
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -15,11 +13,11 @@ import yaml
 
 from hf_init import schemes
 from hf_init._errors import HfInitError, RecipeError
-from hf_init._roles import ROLES, matches
+from hf_init._recipe._spelling import SchemeLike, StrictLoader, closest, condition, parse_scheme, scheme_to_dict
+from hf_init._roles import matches
 from hf_init._spec import TensorSpec
 from hf_init.schemes import Scheme
 
-SchemeLike: TypeAlias = "Scheme | str | Mapping[str, Any]"
 RecipeLike: TypeAlias = "Recipe | Mapping[str, Any] | str | Path | None"
 
 ERROR = "error"
@@ -61,7 +59,7 @@ class Rule:
         optional: bool = False,
     ) -> None:
         for key, value in (("name", name), ("module", module), ("role", role)):
-            object.__setattr__(self, key, _condition(key, value))
+            object.__setattr__(self, key, condition(key, value))
         if not (name or module or role):
             raise RecipeError("a rule needs at least one condition: name (a glob), module (a class name) or role")
         if not isinstance(optional, bool):
@@ -88,7 +86,7 @@ class Rule:
     def to_dict(self) -> dict[str, Any]:
         conditions = {key: getattr(self, key) for key in ("name", "module", "role") if getattr(self, key)}
         optional = {"optional": True} if self.optional else {}
-        return {**conditions, "scheme": _scheme_to_dict(self.scheme), **optional}
+        return {**conditions, "scheme": scheme_to_dict(self.scheme), **optional}
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ class Recipe:
     def load(cls, path: str | Path) -> Recipe:
         """Reads a recipe from a YAML (or JSON) file; every error names the file."""
         try:
-            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_StrictLoader)
+            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=StrictLoader)
         except OSError as error:
             raise RecipeError(
                 f"recipe {path}: can't be read ({error.strerror}); give the path of a YAML file"
@@ -180,7 +178,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """What ``from_dict`` reads back to an equal recipe."""
-        default = ERROR if self.default is None else _scheme_to_dict(self.default)
+        default = ERROR if self.default is None else scheme_to_dict(self.default)
         return {"seed": self.seed, "rules": [rule.to_dict() for rule in self.rules], "default": default}
 
     def to_yaml(self) -> str:
@@ -249,69 +247,11 @@ def parse_init(text: str) -> Rule:
     return Rule(scheme.strip(), name=glob.strip())
 
 
-def parse_scheme(scheme: SchemeLike) -> Scheme:
-    """A scheme from any of its spellings.
-
-    Example:
-        >>> parse_scheme({"normal": {"std": 0.02}}) == parse_scheme("normal(std=0.02)")
-        True
-    """
-    if isinstance(scheme, Scheme):
-        return scheme
-    if isinstance(scheme, str):
-        return schemes.build(*_call(scheme))
-    if isinstance(scheme, Mapping):
-        return schemes.build(*_entry(scheme))
-    raise RecipeError(f"a scheme is a name, 'name(setting=value)' or {{name: {{setting: value}}}}, not {scheme!r}")
-
-
 def checked_seed(seed: Any) -> int:
     """The seed, if it is a whole number of at most 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise RecipeError(f"seed must be a whole number from 0 to 2**64 - 1, not {seed!r}")
     return seed
-
-
-def _call(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the settings in ``name`` or ``name(setting=value, ...)``."""
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
-        raise RecipeError(f"scheme {text!r}: expected a name or 'name(setting=value)'") from None
-    if isinstance(node, ast.Name):
-        return node.id, {}
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
-        raise RecipeError(f"scheme {text!r}: expected a name or 'name(setting=value)', every setting by its name")
-    names = [str(keyword.arg) for keyword in node.keywords]
-    if len(set(names)) < len(names):
-        raise RecipeError(f"scheme {text!r}: a setting is given twice; give each once")
-    return node.func.id, {name: _value(keyword.value, text) for name, keyword in zip(names, node.keywords, strict=True)}
-
-
-def _value(node: ast.expr, text: str) -> Any:
-    """A literal; a bare word stands for itself (``nonlinearity=relu``)."""
-    if isinstance(node, ast.Name):
-        return node.id
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise RecipeError(f"scheme {text!r}: {ast.unparse(node)!r} isn't a number or a word") from None
-
-
-def _entry(scheme: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and the settings in ``{name: {setting: value}}``."""
-    if len(scheme) != 1:
-        raise RecipeError(f"a scheme as a mapping has one key, its name; seen: {', '.join(map(repr, scheme))}")
-    ((name, settings),) = scheme.items()
-    if settings is not None and not isinstance(settings, Mapping):
-        raise RecipeError(f"scheme {name!r}: its settings must be a mapping, such as {{std: 0.02}}, not {settings!r}")
-    return str(name), {str(key): value for key, value in (settings or {}).items()}
-
-
-def _scheme_to_dict(scheme: Scheme) -> str | dict[str, Any]:
-    settings = scheme.to_json()
-    name = settings.pop("name")
-    return {name: settings} if settings else name
 
 
 def _rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
@@ -339,29 +279,6 @@ def _named(what: str, scheme: SchemeLike) -> Scheme:
         raise RecipeError(f"{what}: {error}") from None
 
 
-def _condition(key: str, value: Any) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not value:
-        raise RecipeError(f"{key} must be a non-empty string, not {value!r}")
-    if key == "name":
-        _check_glob(value)
-    if key == "role" and not any(matches(role, value) for role in ROLES):
-        raise RecipeError(f"no such role: {value!r}{closest(value, ROLES)}; roles are {', '.join(ROLES)}")
-    return value
-
-
-def _check_glob(glob: str) -> None:
-    """``fnmatch`` takes a malformed glob as plain text, and the rule would silently match nothing."""
-    rest = glob
-    while "[" in rest:
-        rest = rest.partition("[")[2]
-        end = rest.find("]", 2 if rest.startswith("!") else 1)
-        if end < 0:
-            raise RecipeError(f"bad glob {glob!r}: '[' without ']'; write [[] for the character itself")
-        rest = rest[end + 1 :]
-
-
 def _refuse_unknown(what: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
     unknown = [key for key in data if key not in known]
     if unknown:
@@ -378,20 +295,3 @@ def _why_dead(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: Sequenc
     hint = closest(rule.name, [tensor.name for tensor in (*fill, *rest)]) if rule.name else ""
     new = ", ".join(tensor.name for tensor in fill[:5]) or "nothing"
     return f"{label} matches no tensor{hint}; what is new: {new}{', ...' if len(fill) > 5 else ''}"
-
-
-def closest(word: str, names: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing where no name is close."""
-    found = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML, but a key given twice is an error instead of a silent replacement."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for number, key in enumerate(keys) if key in keys[:number]]
-        if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {twice[0]!r}", node.start_mark)
-        return super().construct_mapping(node, deep)
