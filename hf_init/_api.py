@@ -208,11 +208,13 @@ def _prepared(
     keep: Mapping[str, str] | None,
     options: dict[str, Any],
 ) -> Prepared:
-    from hf_init.hf._prepare import prepare
+    from hf_init.hf._prepare import prepare, refuse_unloadable
     from hf_init.hf._target import resolve
 
-    rules = options.pop("rules", ())
-    return prepare(resolve(base, architecture, labels=labels, **options), recipe, seed=seed, keep=keep, rules=rules)
+    target = resolve(base, architecture, labels=labels, **{k: v for k, v in options.items() if k != "rules"})
+    prepared = prepare(target, recipe, seed=seed, keep=keep, rules=options.get("rules", ()))
+    refuse_unloadable(target, prepared.plan)
+    return prepared
 
 
 def _stored(plan: Plan) -> int:

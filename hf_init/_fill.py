@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,23 +111,23 @@ def prove(
     Raises:
         ProofError: a tensor differs and can't be put back; it names the tensor, the row and both values.
     """
-    compared, cast, restored, unproved = 0, [], [], []
     prove_duplicates(plan, reader)
-    for tensor in plan.stored:
-        if tensor.role == "ignored":
-            continue
-        found = held(tensor)
-        if found is None or found.tensor.device.type == "meta":
-            unproved.append(tensor.name)
-            continue
-        now = found.tensor
-        if not _holds(tensor, now, reader, made):
-            _put_back(tensor, found, reader, plan.seed, context)
-            restored.append(tensor.name)
-        compared += sum(_nbytes(part(now, copy.region)) for copy in tensor.kept)
-        if tensor.kept and str(now.dtype) != f"torch.{tensor.dtype}":
-            cast.append(tensor.name)
-    return Report(plan.counts, compared, tuple(cast), tuple(restored), tuple(unproved))
+    found = {tensor.name: held(tensor) for tensor in plan.stored if tensor.role != "ignored"}
+    here = {name: each for name, each in found.items() if each is not None and each.tensor.device.type != "meta"}
+    entries = [tensor for tensor in plan.stored if tensor.name in here]
+    reader.open(copy.source for tensor in entries for copy in tensor.kept)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        right = list(pool.map(lambda tensor: _holds(tensor, here[tensor.name].tensor, reader, made), entries))
+    wrong = [tensor for tensor, holds in zip(entries, right, strict=True) if not holds]
+    for tensor in wrong:
+        _put_back(tensor, here[tensor.name], reader, plan.seed, context)
+    return Report(
+        plan.counts,
+        sum(_nbytes(part(here[tensor.name].tensor, copy.region)) for tensor in entries for copy in tensor.kept),
+        cast=tuple(t.name for t in entries if t.kept and str(here[t.name].tensor.dtype) != f"torch.{t.dtype}"),
+        restored=tuple(tensor.name for tensor in wrong),
+        unproved=tuple(name for name in found if name not in here),
+    )
 
 
 def _holds(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: Mapping[str, list[str]]) -> bool:

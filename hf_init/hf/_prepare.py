@@ -73,7 +73,6 @@ def prepare(
     _refuse_relabelled(target, model, source, layout, keep)
     plan = make(compare(source, layout, keep), chosen, layout)
     _refuse_lost(plan, target.source, model.base_model_prefix)
-    _refuse_unloadable(target, plan)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
     return Prepared(target, plan, model, Architecture(model, target.model_args, target.model_kwargs), converted)
 
@@ -224,8 +223,11 @@ def _matrix(shape: tuple[int, ...]) -> Geometry | None:
     return Geometry(fan_in=shape[1], fan_out=shape[0]) if len(shape) == 2 else None
 
 
-def _refuse_unloadable(target: Target, plan: Plan) -> None:
-    """The library must take the planned files without a word: asked on meta, before anything is made."""
+def refuse_unloadable(target: Target, plan: Plan) -> None:
+    """The library must take the planned files without a word: asked on meta, before anything is made.
+
+    A load into memory needs no such question: the library says there what it found.
+    """
     tensors = {
         tensor.name: torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
         for tensor in plan.stored
