@@ -33,7 +33,7 @@ if sys.argv[1] == "plain":
     model = cls.from_pretrained(sys.argv[2], num_labels=3)
 else:
     model = from_pretrained(cls, sys.argv[2], num_labels=3)
-total = sum(int(p.detach().reshape(-1).view(torch.int16)[::64].sum()) for p in model.parameters())  # read, a cache line at a time
+total = sum(int(p.detach().reshape(-1).view(torch.int16)[::64].sum()) for p in model.parameters())
 took = time.perf_counter() - start
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 anonymous, peak = (int(status[key].split()[0]) for key in ("RssAnon", "VmHWM"))

@@ -255,6 +255,9 @@ def _deltas(slot: Slot, geometry: Geometry) -> torch.Tensor:
     from hf_init.schemes import _sample
 
     values = _sample.full(slot.shape, 0.0)
+    if slot.shape == slot.whole and values.dim() == 2 and not geometry.parts and geometry.groups == 1:
+        values.diagonal().fill_(1.0)  # the plain case, at torch's speed
+        return values
     matrices, middle = _sample.logical(values, geometry), centre(slot, geometry)
     if middle is not None:
         for block in blocks(slot, geometry):
