@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from hf_init._spec import Geometry, Slot, count
+from hf_init._spec import Box, Geometry, Slot, count
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._matrices import (
     Block,
@@ -255,7 +255,7 @@ def _deltas(slot: Slot, geometry: Geometry) -> torch.Tensor:
     from hf_init.schemes import _sample
 
     values = _sample.full(slot.shape, 0.0)
-    if slot.shape == slot.whole and values.dim() == 2 and not geometry.parts and geometry.groups == 1:
+    if slot.region == Box.whole(slot.whole) and values.dim() == 2 and not geometry.parts and geometry.groups == 1:
         values.diagonal().fill_(1.0)  # the plain case, at torch's speed
         return values
     matrices, middle = _sample.logical(values, geometry), centre(slot, geometry)
