@@ -54,9 +54,9 @@ def concrete(cls: Any, config: PreTrainedConfig, folder: Path, trust: bool | Non
 
 
 def refuse_misfit(cls: type[PreTrainedModel], config: PreTrainedConfig) -> None:
-    """Raises PlanError unless the class is one for this config."""
+    """Raises PlanError unless the class is one for this config, by its own word or by that of an auto class."""
     wanted = getattr(cls, "config_class", None)
-    if wanted is not None and not isinstance(config, wanted):
+    if wanted is not None and not isinstance(config, wanted) and cls not in _served(config):
         raise PlanError(
             f"{cls.__name__} is a class for model_type {wanted.model_type!r}, and the checkpoint is "
             f"{config.model_type!r}; {_fitting(config)}"
@@ -134,9 +134,19 @@ def _close(name: str) -> str:
 
 def _fitting(config: PreTrainedConfig) -> str:
     """The classes that do fit."""
-    autos = [getattr(transformers, name) for name in sorted(dir(transformers)) if name.startswith("AutoModel")]
-    fitting = [auto for auto in autos if getattr(auto, "_model_mapping", None) and type(config) in auto._model_mapping]
+    fitting = _autos(config)
     if not fitting:
         return "transformers has no class for it"
     names = [f"{auto.__name__} ({_get_model_class(config, auto._model_mapping).__name__})" for auto in fitting]
     return f"these fit: {', '.join(names)}"
+
+
+def _served(config: PreTrainedConfig) -> set[type]:
+    """Every class that an auto class gives for this config, though it may have been written for another."""
+    found = (auto._model_mapping[type(config)] for auto in _autos(config))
+    return {cls for each in found for cls in (each if isinstance(each, (list, tuple)) else (each,))}
+
+
+def _autos(config: PreTrainedConfig) -> list[Any]:
+    autos = [getattr(transformers, name) for name in sorted(dir(transformers)) if name.startswith("AutoModel")]
+    return [auto for auto in autos if getattr(auto, "_model_mapping", None) and type(config) in auto._model_mapping]

@@ -249,7 +249,11 @@ def refuse_unloadable(target: Target, plan: Plan) -> None:
 
 def _refuse_lost(plan: Plan, source: Checkpoint, prefix: str) -> None:
     """A layer must not be drawn anew while the checkpoint holds it under a name that the loader doesn't know."""
-    unused = {(_bare(tensor.name, prefix), source.entries[tensor.name].shape): tensor.name for tensor in plan.unused if tensor.reason != DROPPED}
+    unused = {
+        (_bare(tensor.name, prefix), source.entries[tensor.name].shape): tensor.name
+        for tensor in plan.unused
+        if tensor.reason != DROPPED
+    }
     drawn = {t.name: (_bare(t.name, prefix), t.shape) for t in plan.tensors if t.new and t.new[0].why == "default"}
     pairs = [f"{unused[key]} -> {name}" for name, key in drawn.items() if key in unused]
     if pairs:
