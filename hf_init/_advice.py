@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hf_init import schemes
 from hf_init._recipe import Choice, Recipe
@@ -25,12 +25,14 @@ class Surroundings:
         depth: blocks of the extended model, for the scaled residual.
         grown: prefixes of new blocks in a stack whose other blocks are pretrained (``"h.12."``).
         closed_otherwise: those of them with a last norm or a gate in each branch, closed instead of the projection.
+        resized: names of tensors of which a part is kept.
     """
 
     std: float = 0.02
     depth: int | None = None
     grown: frozenset[str] = frozenset()
     closed_otherwise: frozenset[str] = frozenset()
+    resized: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -69,13 +71,16 @@ def choose(
     rest: Sequence[TensorSpec] = (),
     std: float = 0.02,
     depth: int | None = None,
+    resized: Iterable[str] = (),
 ) -> dict[str, Choice]:
-    """A recipe's scheme for every tensor of ``fill``, with the advised one where it says `auto`; ``rest`` is kept.
+    """A recipe's scheme for every tensor of ``fill``, with the advised one where it says `auto`.
+
+    ``rest`` is kept, and of the tensors named in ``resized`` a part is.
 
     Raises:
         RecipeError: as ``Recipe.assign``.
     """
-    around = Surroundings.of(fill, rest, std, depth)
+    around = replace(Surroundings.of(fill, rest, std, depth), resized=frozenset(resized))
     chosen = recipe.assign(fill, rest)
     return {tensor.name: settled(chosen[tensor.name], tensor, around) for tensor in fill}
 
@@ -175,6 +180,8 @@ def _recurrent_bias(tensor: TensorSpec, around: Surroundings) -> Choice:
 
 
 def _embedding(tensor: TensorSpec, around: Surroundings) -> Choice:
+    if tensor.name in around.resized:
+        return Choice(schemes.MatchedNormal(), "new rows of a trained table: mean and spread of the trained ones")
     why = "an embedding is a table, its fans mean nothing: the architecture's own spread"
     if tensor.padding is None:
         return Choice(schemes.Normal(std=around.std), why)

@@ -184,3 +184,54 @@ def test_the_expected_spread_of_auto_is_kaimings():
     model = nn.Sequential(nn.Linear(256, 64), nn.ReLU())
     fill(model)
     assert abs(float(model[0].weight.detach().std()) / math.sqrt(2 / 256) - 1) < 0.03
+
+
+def test_new_rows_of_a_trained_table_are_matched_to_it(tiny):
+    keep = {"*position_embeddings.weight": "leading"}
+    plan = hf_init.plan(tiny("bert"), "BertModel", recipe="auto", keep=keep, max_position_embeddings=96)
+    (fill,) = plan["embeddings.position_embeddings.weight"].new
+    assert str(fill.scheme) == "matched_normal"
+
+
+def test_a_plan_that_closes_a_path_twice_is_refused(tmp_path):
+    """OLMo 2 ends its branches with a norm: closed with the projection before it, neither would get a gradient."""
+    size = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    config = transformers.Olmo2Config(**size, num_hidden_layers=2, pad_token_id=0)
+    transformers.Olmo2ForCausalLM(config).save_pretrained(tmp_path)
+    twice = Recipe(
+        [
+            Rule("zeros", name="*.2.self_attn.o_proj.weight"),
+            Rule("zeros", name="*.2.post_attention_layernorm.weight"),
+        ],
+        default="auto",
+    )
+    with pytest.raises(hf_init.HfInitError, match="neither would ever get a gradient"):
+        hf_init.plan(tmp_path, recipe=twice, num_hidden_layers=3)
+    plan = hf_init.plan(tmp_path, recipe="auto", num_hidden_layers=3)
+    assert str(plan["model.layers.2.post_attention_layernorm.weight"].new[0].scheme) == "zeros"
+    assert str(plan["model.layers.2.self_attn.o_proj.weight"].new[0].scheme) != "zeros"
+
+
+class Tagger(hf_init.InitMixin, transformers.BertPreTrainedModel):
+    """MiniLM with an LSTM and a layer on top of it."""
+
+    init_recipe = "auto"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.bert = transformers.BertModel(config, add_pooling_layer=False)
+        self.lstm = nn.LSTM(config.hidden_size, 48, batch_first=True, bidirectional=True)
+        self.tags = nn.Sequential(nn.Linear(96, 24), nn.ReLU(), nn.Linear(24, 5))
+        self.post_init()
+
+
+def test_an_lstm_head_on_minilm(minilm):
+    model = Tagger.from_pretrained(minilm)
+    hidden = model.lstm.weight_hh_l0_reverse.detach()
+    for gate in hidden.split(48):
+        assert torch.allclose(gate @ gate.T, torch.eye(48), atol=1e-5)
+    assert model.lstm.bias_ih_l0.detach().split(48)[1].eq(1).all() and not model.lstm.bias_hh_l0.any()
+    inputs = model.lstm.weight_ih_l0.detach()
+    assert abs(float(inputs.std()) / math.sqrt(2 / (384 + 48)) - 1) < 0.02
+    assert abs(float(model.tags[0].weight.detach().std()) / math.sqrt(2 / 96) - 1) < 0.05
+    assert model.init_report.bytes_compared > 80_000_000

@@ -157,3 +157,32 @@ def run(program: str, **env: str) -> None:
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, env={**os.environ, **env}
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_hub_id_is_found_in_the_cache(tiny, tmp_path):
+    """As the hub's own client lays it out: a name for the revision, a folder for the commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "models--someone--tiny-bert"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    for file in tiny("bert").iterdir():
+        (snapshot / file.name).symlink_to(file)
+    model = hf_init.from_pretrained(CLS, "someone/tiny-bert", num_labels=3, cache_dir=str(tmp_path))
+    assert same(model, load(tiny)) and model.name_or_path == "someone/tiny-bert"
+    out = tmp_path / "out"
+    hf_init.extend("someone/tiny-bert", out, CLS, num_labels=3, cache_dir=str(tmp_path))
+    assert hf_init.verify(out).ok
+    with pytest.raises(HfInitError, match="someone/other"):
+        hf_init.plan("someone/other", CLS, cache_dir=str(tmp_path))
+
+
+def test_what_is_skipped_is_left_to_the_library(tiny, tmp_path):
+    recipe = {"rules": [{"name": "classifier.*", "scheme": "skip"}]}
+    out = tmp_path / "out"
+    assert hf_init.extend(tiny("bert"), out, CLS, recipe=recipe, num_labels=3).ok
+    _, info = CLS.from_pretrained(out, output_loading_info=True)
+    assert set(info["missing_keys"]) == {"classifier.weight", "classifier.bias"}
+    model = load(tiny, recipe=recipe)
+    assert abs(float(model.classifier.weight.detach().std()) / 0.02 - 1) < 0.5

@@ -172,3 +172,15 @@ def test_any_data_is_a_recipe_or_one_clear_error(data):
         assert str(error)
     else:
         assert Recipe.from_dict(recipe.to_dict()) == recipe
+
+
+def test_two_rules_that_contradict_each_other_are_refused():
+    with pytest.raises(RecipeError, match=r"rules 1 and 3 contradict each other: name='a\.\*' is zeros and ones"):
+        Recipe([Rule("zeros", name="a.*"), Rule("ones", name="b"), Rule("ones", name="a.*")])
+    same = [Rule("zeros", name="a.*"), Rule("zeros", name="a.*")]
+    assert len(Recipe(same).rules) == 2
+
+
+def test_a_rule_of_the_command_line_may_overrule_the_recipe_s():
+    recipe = Recipe([Rule("ones", name="*.bias")]).with_rules_first([parse_init("*.bias=zeros")])
+    assert str(recipe.assign([BIAS])[BIAS.name].scheme) == "zeros"

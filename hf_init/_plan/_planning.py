@@ -37,7 +37,8 @@ def _choices(diff: Diff, recipe: Recipe, layout: Layout) -> dict[str, Choice]:
     """One scheme for each tensor that has something new."""
     fill = [match.target for match in diff.matches if match.new]
     rest = [match.target for match in diff.matches if not match.new]
-    return choose(recipe, fill, rest, layout.std, layout.depth)
+    resized = [match.target.name for match in diff.matches if match.status is Status.RESIZED]
+    return choose(recipe, fill, rest, layout.std, layout.depth, resized)
 
 
 def _planned(match: Match, choices: Mapping[str, Choice]) -> TensorPlan:

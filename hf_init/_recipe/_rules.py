@@ -124,6 +124,7 @@ class Recipe:
         self, rules: Iterable[Rule | Mapping[str, Any]] = (), *, default: SchemeLike = "model", seed: int = 0
     ) -> None:
         object.__setattr__(self, "rules", tuple(_rule(rule, number) for number, rule in enumerate(rules, 1)))
+        _refuse_contradictions(self.rules)
         object.__setattr__(self, "default", None if default == ERROR else _named("default", default))
         object.__setattr__(self, "seed", checked_seed(seed))
         object.__setattr__(self, "standing", False)
@@ -187,14 +188,17 @@ class Recipe:
 
     def with_rules_first(self, rules: Sequence[Rule], seed: int | None = None) -> Recipe:
         """This recipe with more rules before its own, and another seed where one is given."""
-        default = ERROR if self.default is None else self.default
-        made = Recipe((*rules, *self.rules), default=default, seed=self.seed if seed is None else seed)
-        return made.as_standing() if self.standing else made
+        return self._with(rules=(*rules, *self.rules), seed=self.seed if seed is None else seed)
 
     def as_standing(self) -> Recipe:
         """This recipe as the lasting one of a class: rules for what a checkpoint brings already are no mistake."""
+        return self._with(standing=True)
+
+    def _with(self, **fields: Any) -> Recipe:
+        """A copy with other fields; a rule put before the recipe's own may well contradict them."""
         made = copy(self)
-        object.__setattr__(made, "standing", True)
+        for name, value in fields.items():
+            object.__setattr__(made, name, value)
         return made
 
     def choose(self, tensor: TensorSpec) -> Choice | None:
@@ -252,6 +256,21 @@ def checked_seed(seed: Any) -> int:
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise RecipeError(f"seed must be a whole number from 0 to 2**64 - 1, not {seed!r}")
     return seed
+
+
+def _refuse_contradictions(rules: Sequence[Rule]) -> None:
+    """Of two rules with the same conditions the second would never apply."""
+    first: dict[str, tuple[int, Rule]] = {}
+    problems = []
+    for number, rule in enumerate(rules, 1):
+        before, other = first.setdefault(rule.conditions, (number, rule))
+        if other.scheme != rule.scheme:
+            problems.append(
+                f"rules {before} and {number} contradict each other: {rule.conditions} is {other.scheme} "
+                f"and {rule.scheme}; keep one of them"
+            )
+    if problems:
+        raise RecipeError("\n".join(problems))
 
 
 def _rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
