@@ -215,7 +215,7 @@ def test_a_result_that_is_not_what_was_planned_never_appears(refused, tmp_path, 
 
     monkeypatch.setattr(_write, "save_file", spoiled)
     message = refused(tmp_path / "out")
-    assert "1 differences from what the plan" in message and "at row" in message
+    assert "1 difference from what the plan" in message and "at row" in message
 
 
 # What appears at OUT while the result is written.
