@@ -96,3 +96,13 @@ def test_a_truncated_result(refused, out):
     path = out / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-10])
     assert f"{path} is truncated" in refused("verify", out) and f"{path} is truncated" in refused("diff", out, out)
+
+
+def test_a_plan_that_names_a_tensor_the_model_lacks_is_not_recomputed(refused, tiny, tmp_path):
+    out = tmp_path / "out"
+    hf_init.extend(tiny("bert"), out, "BertForSequenceClassification", num_labels=3)
+    manifest = json.loads((out / "hf_init.json").read_text())
+    entry = next(tensor for tensor in manifest["plan"]["tensors"] if tensor["name"] == "classifier.weight")
+    entry["parameter"] = "classifier.wait"
+    (out / "hf_init.json").write_text(json.dumps(manifest))
+    assert "no tensor 'classifier.wait'" in refused("verify", out, "--recompute")

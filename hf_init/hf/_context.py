@@ -34,6 +34,7 @@ class Architecture:
         self._model = model
         self._arguments = (args, dict(kwargs or {}))
         self._last: tuple[tuple[str, int], dict[str, torch.Tensor]] | None = None
+        self._names = {name for name, _ in _all_tensors(model)}
         for _, tensor in _all_tensors(model):
             tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # the library's mark: init passes over these
 
@@ -72,6 +73,11 @@ class Architecture:
             return Recording.of(self._model, *args, **kwargs)
 
     def _values(self, what: str, values_of: Callable[[str, int], torch.Tensor], slot: Slot) -> torch.Tensor:
+        if slot.parameter not in self._names:
+            raise RecipeError(
+                f"{slot.name}: {type(self._model).__name__} has no tensor {slot.parameter!r} to ask for its values; "
+                "the plan is of another model, or was edited"
+            )
         if slot.parameter == slot.name:
             return part(values_of(slot.name, slot.key), slot.region).to(torch.float32)
         if self._last is None or slot.name not in self._last[1] or self._last[0] != (what, slot.seed):
