@@ -28,7 +28,7 @@ def plan(
     recipe: RecipeLike = None,
     seed: int | None = None,
     labels: Sequence[str] | None = None,
-    keep: Mapping[str, str] | None = None,
+    keep: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Plan:
     """What an extension would do: which tensors are kept, resized, new, tied or unused, and each scheme.
@@ -53,7 +53,7 @@ def extend(
     recipe: RecipeLike = None,
     seed: int | None = None,
     labels: Sequence[str] | None = None,
-    keep: Mapping[str, str] | None = None,
+    keep: Mapping[str, Any] | None = None,
     max_shard_size: str | int | None = None,
     progress: Progress | None = None,
     **options: Any,
@@ -64,10 +64,12 @@ def extend(
         base: a checkpoint folder or a hub id; it is never written to.
         out: a folder that doesn't exist yet, or is empty.
         architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, a name; None: the checkpoint's own.
-        recipe: a ``Recipe``, a mapping, or the path of a YAML file; None: the architecture's own initialization.
+        recipe: a ``Recipe``, a mapping, a known one's name, or the path of a YAML file; None: the architecture's own
+            initialization.
         seed: instead of the recipe's.
         labels: label names in order.
-        keep: what is kept of a tensor that changes shape: a glob to ``"leading"`` or ``"none"``.
+        keep: what is kept of a tensor that changes: a glob to ``"leading"``, ``"none"``, a list with a source row or
+            None for each row, or boxes (see ``hf_init._keep``).
         max_shard_size: such as ``"5GB"``, or bytes; None keeps the base's own division into files.
         progress: called with the bytes done since it was last called.
         options: config values, hub options.
@@ -127,7 +129,7 @@ def prepare_extension(
     recipe: RecipeLike = None,
     seed: int | None = None,
     labels: Sequence[str] | None = None,
-    keep: Mapping[str, str] | None = None,
+    keep: Mapping[str, Any] | None = None,
     max_shard_size: str | int | None = None,
     **options: Any,
 ) -> Extension:
@@ -205,7 +207,7 @@ def _prepared(
     recipe: RecipeLike,
     seed: int | None,
     labels: Sequence[str] | None,
-    keep: Mapping[str, str] | None,
+    keep: Mapping[str, Any] | None,
     options: dict[str, Any],
 ) -> Prepared:
     from hf_init.hf._prepare import prepare, refuse_unloadable

@@ -44,11 +44,12 @@ def from_pretrained(
     Args:
         cls: a ``PreTrainedModel`` class or an ``AutoModelFor*`` class.
         base: a checkpoint folder or a hub id.
-        recipe: a ``Recipe``, a mapping, or the path of a YAML file; None leaves all to the architecture's own
-            ``_init_weights``.
+        recipe: a ``Recipe``, a mapping, a known one's name, or the path of a YAML file; None leaves all to the
+            architecture's own ``_init_weights``.
         seed: instead of the recipe's.
         labels: label names in order.
-        keep: what is kept of a tensor that changes shape: a glob to ``"leading"`` or ``"none"``.
+        keep: what is kept of a tensor that changes: a glob to ``"leading"``, ``"none"``, a list with a source row or
+            None for each row, or boxes (see ``hf_init._keep``).
         output_loading_info: return ``(model, info)`` as the library does.
         options: everything else is the library's: config values, ``dtype``, ``device_map``, ``revision``...
 
