@@ -28,6 +28,7 @@ def plan(
     recipe: RecipeLike = None,
     seed: int | None = None,
     labels: Sequence[str] | None = None,
+    add_tokens: Sequence[Any] | None = None,
     keep: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Plan:
@@ -42,7 +43,8 @@ def plan(
 
         print(plan("base", "BertForSequenceClassification", labels=["neg", "pos"]))
     """
-    return _prepared(base, architecture, recipe, seed, labels, keep, options).plan
+    words = {"labels": labels, "add_tokens": add_tokens, **options}
+    return _prepared(base, architecture, recipe=recipe, seed=seed, keep=keep, **words).plan
 
 
 def extend(
@@ -53,6 +55,7 @@ def extend(
     recipe: RecipeLike = None,
     seed: int | None = None,
     labels: Sequence[str] | None = None,
+    add_tokens: Sequence[Any] | None = None,
     keep: Mapping[str, Any] | None = None,
     max_shard_size: str | int | None = None,
     progress: Progress | None = None,
@@ -68,6 +71,7 @@ def extend(
             initialization.
         seed: instead of the recipe's.
         labels: label names in order.
+        add_tokens: new tokens, each a text or a mapping with ``token`` and ``description``.
         keep: what is kept of a tensor that changes: a glob to ``"leading"``, ``"none"``, a list with a source row or
             None for each row, or boxes (see ``hf_init._keep``).
         max_shard_size: such as ``"5GB"``, or bytes; None keeps the base's own division into files.
@@ -84,10 +88,10 @@ def extend(
 
         extend("base", "out", "BertForSequenceClassification", labels=["neg", "pos"])
     """
+    words = {"labels": labels, "add_tokens": add_tokens, **options}
     extension = prepare_extension(
-        base, out, architecture, recipe=recipe, seed=seed, labels=labels, keep=keep,
-        max_shard_size=max_shard_size, **options,
-    )  # fmt: skip
+        base, out, architecture, max_shard_size=max_shard_size, recipe=recipe, seed=seed, keep=keep, **words
+    )
     return extension.run(progress or _silent)
 
 
@@ -126,12 +130,8 @@ def prepare_extension(
     out: str | Path,
     architecture: Any = None,
     *,
-    recipe: RecipeLike = None,
-    seed: int | None = None,
-    labels: Sequence[str] | None = None,
-    keep: Mapping[str, Any] | None = None,
     max_shard_size: str | int | None = None,
-    **options: Any,
+    **words: Any,
 ) -> Extension:
     """The first half of ``extend``, with the same arguments: everything that can be refused is refused here."""
     from hf_init._write import refuse_existing
@@ -139,9 +139,9 @@ def prepare_extension(
     place = _place(out)
     _refuse_nested(Path(os.path.expanduser(base)), place)  # before the advice to remove what is there
     refuse_existing(place)
-    _refuse_memory_options(options)
+    _refuse_memory_options(words)
     max_bytes = _bytes(max_shard_size)
-    prepared = _prepared(base, architecture, recipe, seed, labels, keep, options)
+    prepared = _prepared(base, architecture, **words)
     _refuse_nested(prepared.target.folder, place)
     return Extension(prepared, place, max_bytes)
 
@@ -204,17 +204,18 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
 def _prepared(
     base: str | Path,
     architecture: Any,
-    recipe: RecipeLike,
-    seed: int | None,
-    labels: Sequence[str] | None,
-    keep: Mapping[str, Any] | None,
-    options: dict[str, Any],
+    *,
+    recipe: RecipeLike = None,
+    seed: int | None = None,
+    keep: Mapping[str, Any] | None = None,
+    rules: Sequence[Any] = (),
+    **options: Any,
 ) -> Prepared:
     from hf_init.hf._prepare import prepare, refuse_unloadable
     from hf_init.hf._target import resolve
 
-    target = resolve(base, architecture, labels=labels, **{k: v for k, v in options.items() if k != "rules"})
-    prepared = prepare(target, recipe, seed=seed, keep=keep, rules=options.get("rules", ()))
+    target = resolve(base, architecture, **options)
+    prepared = prepare(target, recipe, seed=seed, keep=keep, rules=rules)
     refuse_unloadable(target, prepared.plan)
     return prepared
 
@@ -245,6 +246,8 @@ def _write(prepared: Prepared, stage: Path, max_bytes: int | None, progress: Pro
     )
     carry(folder, stage)
     write_config(prepared.model, stage)
+    for terms in prepared.terms:
+        terms.write(stage)
     base = {"path": str(folder.resolve()), "name": prepared.target.base, "fingerprint": source.fingerprint()}
     Manifest(plan=prepared.plan.to_json(), base=base, digests=digests, made_by=f"hf_init {__version__}").save(stage)
 

@@ -56,7 +56,9 @@ class Diff:
     unused: tuple[Unused, ...]
 
 
-def compare(source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = None) -> Diff:
+def compare(
+    source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = None, wished: Mapping[str, How] | None = None
+) -> Diff:
     """Gives every target tensor its status and every source tensor its place.
 
     Args:
@@ -66,6 +68,7 @@ def compare(source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = 
         keep: a glob on the name to a declared correspondence: ``"leading"`` (the source's elements keep their indices;
             what lies beyond them is new), ``"none"`` (nothing is kept), a source row or None for each target row, or
             boxes; see ``hf_init._keep``.
+        wished: correspondences by the target tensor's name, for what ``keep`` doesn't speak of.
 
     Raises:
         PlanError: shapes differ without a declared correspondence, a correspondence would lose elements or names
@@ -73,7 +76,7 @@ def compare(source: Sequence[SourceTensor], layout: Layout, keep: Keep | None = 
     """
     claims = _claims(source, layout)
     chosen = {target.name: _choose(target, claims[target.name]) for target in layout.tensors}
-    declared = _declared(keep or {}, chosen, layout)
+    declared = {**(wished or {}), **_declared(keep or {}, chosen, layout)}
     matches = tuple(_matched(layout, chosen, declared))
     used = {copy.source for match in matches for copy in match.copies}
     aliases = tuple(Alias(tie, _repeated(tie, claims[tie.of], used)) for tie in layout.ties)

@@ -116,7 +116,7 @@ def slots(plan: TensorPlan, reader: Reader, seed: int, context: Context | None =
     """Every new region with its scheme, where the tensor's pretrained elements can be read."""
     trained = (lambda: (values for _, values in kept(plan, reader))) if plan.kept else None
     for scheme, slot in plan.slots(seed, context):
-        yield scheme, replace(slot, trained=trained)
+        yield scheme, replace(slot, trained=trained, source=reader.tensor)
 
 
 def kept(plan: TensorPlan, reader: Reader) -> Iterator[tuple[Region, torch.Tensor]]:

@@ -221,6 +221,10 @@ class Context(Protocol):
         """The values that the class's constructor gives the slot: float32, of ``slot.shape``."""
         ...
 
+    def given(self, slot: Slot) -> torch.Tensor | None:
+        """The values that were made for the slot from data: float32, of ``slot.shape``; None where there are none."""
+        ...
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -236,6 +240,8 @@ class Slot:
         parameter, role, geometry: as in ``TensorSpec``.
         context: the architecture, for the schemes that ask it.
         trained: gives the pretrained elements of the same tensor, region by region; None where all of it is new.
+        source: gives a whole tensor of the source by its name there, mapped, not to be written to; None where no source
+            is at hand.
     """
 
     name: str
@@ -248,6 +254,7 @@ class Slot:
     geometry: Geometry | None = None
     context: Context | None = field(default=None, compare=False, repr=False)
     trained: Callable[[], Iterator[torch.Tensor]] | None = field(default=None, compare=False, repr=False)
+    source: Callable[[str], torch.Tensor] | None = field(default=None, compare=False, repr=False)
 
     @property
     def shape(self) -> Shape:

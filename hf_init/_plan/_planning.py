@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from hf_init import schemes
 from hf_init._advice import choose
@@ -14,15 +15,21 @@ from hf_init._plan._entry import Fill, TensorPlan, whole
 from hf_init._recipe import Choice, Recipe
 from hf_init._spec import Copy, Layout, SourceTensor, Status
 
+Filler: TypeAlias = Callable[[Match, Choice], Sequence[Fill] | None]
 
-def make(diff: Diff, recipe: Recipe, layout: Layout) -> Plan:
+
+def make(diff: Diff, recipe: Recipe, layout: Layout, fillers: Sequence[Filler] = ()) -> Plan:
     """Brings a diff and a recipe together.
+
+    Args:
+        fillers: each may give the new regions of a tensor their schemes itself, seeing the recipe's choice; the first
+            that does decides.
 
     Raises:
         RecipeError: the recipe doesn't cover what is new, or covers more, or a scheme doesn't fit its tensor.
     """
     choices = _choices(diff, recipe, layout)
-    tensors = [_planned(match, choices) for match in diff.matches]
+    tensors = [_planned(match, choices.get(match.target.name), fillers) for match in diff.matches]
     plan = Plan(
         layout.architecture,
         recipe.seed,
@@ -41,21 +48,28 @@ def _choices(diff: Diff, recipe: Recipe, layout: Layout) -> dict[str, Choice]:
     return choose(recipe, fill, rest, layout.std, layout.depth, resized)
 
 
-def _planned(match: Match, choices: Mapping[str, Choice]) -> TensorPlan:
+def _planned(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> TensorPlan:
     target = match.target
-    choice = choices.get(target.name)
     return TensorPlan(
         name=target.name,
         status=match.status,
         shape=target.shape,
         dtype=match.dtype,
         kept=match.copies,
-        new=tuple(Fill(region, choice.scheme, choice.why) for region in match.new) if choice else (),
+        new=tuple(_fills(match, choice, fillers)) if choice else (),
         source=match.copies[0].source if match.status is Status.KEPT else None,
         parameter=target.parameter,
         role=target.role,
         geometry=target.geometry if match.new else None,
     )
+
+
+def _fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Sequence[Fill]:
+    for filler in fillers:
+        given = filler(match, choice)
+        if given is not None:
+            return given
+    return [Fill(region, choice.scheme, choice.why) for region in match.new]
 
 
 def _carried(tensor: SourceTensor) -> TensorPlan:

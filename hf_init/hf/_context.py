@@ -28,10 +28,18 @@ class Architecture:
     Args:
         model: on meta; its tensors get the library's mark for what is loaded.
         args, kwargs: what its class's constructor takes besides the config.
+        values: tensors that were made from data, by their names on disk: float32, whole.
     """
 
-    def __init__(self, model: PreTrainedModel, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        values: Mapping[str, torch.Tensor] | None = None,
+    ):
         self._model = model
+        self._given = values or {}
         self._arguments = (args, dict(kwargs or {}))
         self._last: tuple[tuple[str, int], dict[str, torch.Tensor]] | None = None
         self._names = {name for name, _ in _all_tensors(model)}
@@ -53,6 +61,11 @@ class Architecture:
             RecipeError: the constructor gives the tensor no value.
         """
         return self._values("declared", self._declared, slot)
+
+    def given(self, slot: Slot) -> torch.Tensor | None:
+        """The slot's values that were made from data: float32, of ``slot.shape``; None where there are none."""
+        found = self._given.get(slot.name)
+        return None if found is None else part(found, slot.region)
 
     def fresh(self, name: str, key: int) -> torch.Tensor:
         """A parameter or buffer of a freshly built model, by its name in memory, drawn under a key.

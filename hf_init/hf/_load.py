@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ def from_pretrained(
     recipe: RecipeLike = None,
     seed: int | None = None,
     labels: list[str] | None = None,
+    add_tokens: Sequence[Any] | None = None,
     keep: Keep | None = None,
     output_loading_info: bool = False,
     **options: Any,
@@ -48,6 +49,7 @@ def from_pretrained(
             architecture's own ``_init_weights``.
         seed: instead of the recipe's.
         labels: label names in order.
+        add_tokens: new tokens, each a text or a mapping with ``token`` and ``description``.
         keep: what is kept of a tensor that changes: a glob to ``"leading"``, ``"none"``, a list with a source row or
             None for each row, or boxes (see ``hf_init._keep``).
         output_loading_info: return ``(model, info)`` as the library does.
@@ -64,7 +66,7 @@ def from_pretrained(
         model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
         print(model.init_plan)
     """
-    target = resolve(base, cls, *model_args, labels=labels, **options)
+    target = resolve(base, cls, *model_args, labels=labels, add_tokens=add_tokens, **options)
     prepared = prepare(target, recipe, seed=seed, keep=keep)
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.context)

@@ -20,8 +20,8 @@ from hf_init._spec import Geometry, Layout, SourceTensor, TensorSpec, Tie
 from hf_init._text import one_line, several
 from hf_init.hf._context import Architecture
 from hf_init.hf._library import Address, Addresses, ignored_on_load, load_on_meta, not_saved, on_disk, ties
-from hf_init.hf._source import config_json
 from hf_init.hf._target import Target, resolve
+from hf_init.hf._wish import Scene, Terms
 from hf_init.recipes import find
 
 UNBUILDABLE = (
@@ -42,6 +42,7 @@ class Prepared:
     """A plan and what its executors need.
 
     Attributes:
+        terms: of every wish.
         converted: names on disk of the tensors that the loader makes others of.
     """
 
@@ -49,6 +50,7 @@ class Prepared:
     plan: Plan
     model: PreTrainedModel
     context: Architecture
+    terms: tuple[Terms, ...] = ()
     converted: frozenset[str] = frozenset()
 
     @property
@@ -70,11 +72,16 @@ def prepare(
     source = source_tensors(target.source, addresses, ignored_on_load(model))
     source += second_names(target, layout, addresses, source)
     layout = _without_unsaved(layout, not_saved(model), source)
-    _refuse_relabelled(target, model, source, layout, keep)
-    plan = make(compare(source, layout, keep), chosen, layout)
+    scene = Scene(target.origin, target.cls, target.config, model, layout, source, tuple(keep or ()))
+    terms = tuple(wish.terms(scene) for wish in target.wishes)
+    wished = {name: how for term in terms for name, how in term.keep.items()}
+    plan = make(compare(source, layout, keep, wished), chosen, layout, [term.fills for term in terms])
+    plan = replace(plan, notes=(*plan.notes, *(note for term in terms for note in term.notes)))
     _refuse_lost(plan, target.source, model.base_model_prefix)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
-    return Prepared(target, plan, model, Architecture(model, target.model_args, target.model_kwargs), converted)
+    made = {name: tensor for term in terms for name, tensor in term.values.items()}
+    context = Architecture(model, target.model_args, target.model_kwargs, made)
+    return Prepared(target, plan, model, context, terms, converted)
 
 
 def layout_of(model: PreTrainedModel, key_mapping: dict[str, str] | None = None) -> tuple[Layout, Addresses]:
@@ -268,30 +275,3 @@ def _bare(name: str, prefix: str) -> str:
     """A name without the words that tell only how models are nested: ``model.language_model.norm`` is ``norm``."""
     nesting = (prefix, "model", "language_model", "text_model", "base_model", "tracker_model")
     return ".".join(word for word in name.split(".") if word not in nesting)
-
-
-def _refuse_relabelled(
-    target: Target, model: PreTrainedModel, source: Iterable[SourceTensor], layout: Layout, keep: Keep | None
-) -> None:
-    """Trained rows must not come to stand under another label's name."""
-    before, after = _labels(target.folder), dict(getattr(model.config, "id2label", None) or {})
-    if keep or before is None or len(before) != len(after) or before == after:
-        return
-    held = {tensor.address for tensor in source}
-    prefix = model.base_model_prefix + "."
-    head = [
-        t.name
-        for t in layout.tensors
-        if t.address in held and not t.parameter.startswith(prefix) and len(after) in t.shape
-    ]
-    if head and not all(name == f"LABEL_{k}" for k, name in before.items()):
-        raise PlanError(
-            f"the checkpoint's head ({', '.join(head)}) was trained for the labels {list(before.values())}, "
-            f"not {list(after.values())}: its rows would stand under other names. Keep the order of the labels, or "
-            "say what is kept: keep={GLOB: 'none'} makes the head new"
-        )
-
-
-def _labels(folder: Any) -> dict[int, str] | None:
-    names = config_json(folder).get("id2label")
-    return {int(k): str(v) for k, v in names.items()} if isinstance(names, dict) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from hf_init.hf._config import (
     REFUSED,
     config_of,
     copied,
-    label_values,
     refuse_options,
     refuse_quantized,
     refuse_unknown,
 )
 from hf_init.hf._source import HUB_OPTIONS, config_json, folder_of
+from hf_init.hf._wish import Base, Wish
+from hf_init.hf._wishes import wishes_of, words_of_wishes
 
 LOAD_OPTIONS = (
     "attn_implementation",
@@ -51,6 +52,8 @@ class Target:
         folder, source: of the base checkpoint.
         cls, config: of the target; the config is a copy of its own.
         dtype: of what is new, and of the model in memory.
+        origin: the base as it was found.
+        wishes: what is wanted besides the class: labels, tokens.
         model_args, model_kwargs: what the user's own class takes besides its config.
         load: options that only the loading into memory has.
     """
@@ -61,6 +64,8 @@ class Target:
     cls: type[PreTrainedModel]
     config: PreTrainedConfig
     dtype: torch.dtype
+    origin: Base
+    wishes: tuple[Wish, ...] = ()
     model_args: tuple[Any, ...] = ()
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
@@ -70,7 +75,6 @@ def resolve(
     base: str | Path,
     architecture: Any = None,
     *model_args: Any,
-    labels: Sequence[str] | None = None,
     trust_remote_code: bool | None = None,
     subfolder: str = "",
     config: PreTrainedConfig | Mapping[str, Any] | None = None,
@@ -85,26 +89,29 @@ def resolve(
         architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, the name of one, or None for the
             checkpoint's own.
         config: a config object to use as it is, or values to set on the checkpoint's own (dots reach nested ones).
-        labels: label names in order; they become ``id2label``, ``label2id`` and ``num_labels``.
-        options: hub options, loading options, config values; the rest goes to the class's constructor.
+        options: hub options, loading options, the words of wishes (``labels``...), config values; the rest goes to
+            the class's constructor.
 
     Raises:
         CheckpointError, PlanError: each with what was seen and what to do.
     """
     options = {key: value for key, value in options.items() if key not in FROM_AUTO}
-    if not options.get("adapter_kwargs", True):
-        del options["adapter_kwargs"]  # an auto class hands on an empty one
+    if set(options.get("adapter_kwargs") or ()) <= set(HUB_OPTIONS):
+        options.pop("adapter_kwargs", None)  # with PEFT at hand an auto class hands on where it looked for an adapter
     hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
     load = {key: options.pop(key) for key in LOAD_OPTIONS if key in options}
     given = config if isinstance(config, Mapping) else {}
     refuse_options({**given, **options})
     options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
     _refuse_not_config(given, options)
-    named = label_values(labels, options.pop("num_labels", given.get("num_labels")))
+    words = {key: options.pop(key, given.get(key)) for key in words_of_wishes() if key in options or key in given}
     folder = folder_of(base, subfolder, **hub)
     source = Checkpoint.open(folder)
     raw = config_json(folder)
     _refuse_unreadable(source)
+    origin = Base(str(base), folder, source, raw)
+    wishes = wishes_of(origin, words)
+    named = {key: value for wish in wishes for key, value in wish.values().items()}
     cls = class_of(architecture, raw, folder, trust_remote_code)
     if isinstance(config, PreTrainedConfig):
         made, rest = copied(config, named), options
@@ -115,7 +122,8 @@ def resolve(
     refuse_misfit(cls, made)
     refuse_unknown(cls, made, rest)
     asked = dtype if dtype is not None else torch_dtype
-    return Target(str(base), folder, source, cls, made, _dtype(asked, made, source), model_args, rest, load)
+    kind = _dtype(asked, made, source)
+    return Target(str(base), folder, source, cls, made, kind, origin, wishes, model_args, rest, load)
 
 
 def _refuse_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> None:

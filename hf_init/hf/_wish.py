@@ -1,0 +1,116 @@
+"""What a user wants of an extension besides an architecture: labels, tokens. Each speaks at every stage of planning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_init._checkpoint import Checkpoint
+from hf_init._diff import Match
+from hf_init._keep import How
+from hf_init._plan import Fill
+from hf_init._recipe import Choice
+from hf_init._spec import Layout, SourceTensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Base:
+    """A checkpoint before anything is asked of it.
+
+    Attributes:
+        name: as the user gave it.
+        config: the raw ``config.json``.
+    """
+
+    name: str
+    folder: Path
+    source: Checkpoint
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The base and the target side by side, before they are compared: names, shapes and addresses.
+
+    Attributes:
+        model: the target's, on meta.
+        layout: the target's tensors. source: those of the base, addressed by the target's loader.
+        explicit: globs of the user's own ``keep``, which go before what a wish says.
+    """
+
+    base: Base
+    cls: type[PreTrainedModel]
+    config: PreTrainedConfig
+    model: PreTrainedModel
+    layout: Layout
+    source: tuple[SourceTensor, ...]
+    explicit: tuple[str, ...] = ()
+
+
+def _nothing(match: Match, choice: Choice) -> Sequence[Fill] | None:
+    """Leaves the recipe's choice as it is."""
+    return None
+
+
+def _no_files(out: Path) -> None:
+    """Has no files."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a wish comes to in a scene.
+
+    Attributes:
+        keep: correspondences by the target tensor's name on disk.
+        fills: the new regions of a matched tensor with their schemes, given the recipe's choice for it (whose ``why``
+            is ``"default"`` where no rule names the tensor); None where the wish has no word in it.
+        notes: sentences for the plan.
+        write: its files into a result's folder, after the base's own files were carried over.
+        values: tensors made from data, by name; the schemes that hold their fingerprint fetch them.
+        record: JSON for the manifest, under the wish's name.
+    """
+
+    keep: Mapping[str, How] = field(default_factory=dict)
+    fills: Callable[[Match, Choice], Sequence[Fill] | None] = _nothing
+    notes: tuple[str, ...] = ()
+    write: Callable[[Path], None] = _no_files
+    values: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Wish:
+    """One such wish; made by ``of`` from the user's words, it knows the base.
+
+    Attributes:
+        WORDS: the keyword arguments that are its own.
+    """
+
+    WORDS: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, base: Base, words: Mapping[str, Any]) -> Wish | None:
+        """The wish that these words spell; None where nothing is wished.
+
+        Raises:
+            PlanError: the words contradict each other, or the base.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no of()")
+
+    def values(self) -> Mapping[str, Any]:
+        """Config values that it sets; dots reach nested configs."""
+        return {}
+
+    def terms(self, scene: Scene) -> Terms:
+        """What it comes to, once the target is known.
+
+        Raises:
+            PlanError: it can't be had.
+        """
+        return Terms()
