@@ -1,0 +1,48 @@
+"""What goes to the terminal: results on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+DONE, DIFFERS, REFUSED = 0, 1, 2
+
+
+def say(args: Namespace, document: Any, text: Any) -> int:
+    print(json.dumps(document, indent=2) if args.json else text, flush=True)
+    return DONE
+
+
+@contextmanager
+def bar(title: str, total: Callable[[], int]) -> Iterator[Callable[[int], object]]:
+    """A progress bar on a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield _unseen
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc=title, total=total(), unit="B", unit_scale=True, leave=False) as shown:
+        yield shown.update
+
+
+def _unseen(done: int) -> None:
+    """Nobody watches."""
+
+
+@contextmanager
+def hub_bars() -> Iterator[None]:
+    """The bars of huggingface_hub, which it would draw into a pipe as well, on a terminal only."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if sys.stderr.isatty() or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

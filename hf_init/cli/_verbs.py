@@ -1,0 +1,76 @@
+"""One function a verb: each calls a public function and shows what it gives."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from hf_init.cli._terminal import DIFFERS, DONE, bar, hub_bars, say
+from hf_init.cli._words import target
+
+
+def plan(args: Namespace) -> int:
+    """What would be kept, resized, new, tied, unused, and by which scheme."""
+    from hf_init import _api
+
+    with hub_bars():
+        made = _api.plan(args.base, args.architecture, **target(args))
+    return say(args, made.to_json(), made)
+
+
+def extend(args: Namespace) -> int:
+    """Write and prove OUT."""
+    from hf_init import _api
+
+    with hub_bars():
+        extension = _api.prepare_extension(
+            args.base, args.out, args.architecture, max_shard_size=args.max_shard_size, **target(args)
+        )
+    with bar("extend", lambda: extension.nbytes) as progress:
+        report = extension.run(progress)
+    made = extension.plan
+    document = {"out": args.out, "plan": made.to_json(), "verify": report.to_json()}
+    return say(args, document, f"{made}\n\n{report}\n\nwritten: {args.out}")
+
+
+def verify(args: Namespace) -> int:
+    """Prove a result again: base from the manifest unless it is given."""
+    from hf_init import _api
+
+    with bar("verify", lambda: _nbytes(args.out)) as progress:
+        report = _api.verify(args.out, args.base, recompute=args.recompute, progress=progress)
+    say(args, report.to_json(), report)
+    return DONE if report.ok else DIFFERS
+
+
+def diff(args: Namespace) -> int:
+    """Any two checkpoints, tensor by tensor, row by row."""
+    from hf_init import _api
+
+    with bar("diff", lambda: min(_nbytes(args.a), _nbytes(args.b))) as progress:
+        report = _api.diff(args.a, args.b, progress=progress)
+    say(args, report.to_json(), report)
+    return DONE if report.identical else DIFFERS
+
+
+def report(args: Namespace) -> int:
+    """Histograms and tables in one page or picture: new against pretrained."""
+    from hf_init import _api
+
+    written = _api.report(args.dir, args.out)
+    return say(args, {"written": str(written)}, f"written: {written}")
+
+
+def schemes(args: Namespace) -> int:
+    """The catalogue: formula, settings, when to use it, source."""
+    from hf_init.schemes.catalogue import describe, entry, table, to_json
+
+    if args.name is None:
+        return say(args, to_json(), table())
+    return say(args, entry(args.name).to_json(), describe(args.name))
+
+
+def _nbytes(folder: str) -> int:
+    """The bytes of a checkpoint's tensors: the most that there is to compare."""
+    from hf_init._checkpoint import Checkpoint
+
+    return Checkpoint.open(folder).nbytes
