@@ -152,7 +152,7 @@ def test_a_document_with_more_around_it_is_refused(base, capsys, monkeypatch):
         print("more")
         yield
 
-    monkeypatch.setattr("hf_init.cli._hub_bars", talkative)
+    monkeypatch.setattr("hf_init.cli._verbs.hub_bars", talkative)
     with pytest.raises(json.JSONDecodeError):
         document(capsys, 0, "plan", base, *HEAD)
 
