@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save_file
 
+from hf_init import _checkpoint
 from hf_init._checkpoint import DTYPES, INDEX, SINGLE, Checkpoint, bits
 from hf_init._errors import CheckpointError
 
@@ -496,3 +500,90 @@ def test_reading_needs_neither_torch_nor_transformers():
     code = "import sys, hf_init._checkpoint; print(*sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == []
+
+
+# Large ones.
+
+
+def sparse_llama(folder: Path, layers: int, width: int, shards: int) -> int:
+    """A Llama's shards, all header and hole: bytes of its tensors, of which the disk holds none."""
+    shapes = {"model.embed_tokens.weight": [128_000, width], "model.norm.weight": [width]}
+    for layer in range(layers):
+        name = f"model.layers.{layer}"
+        shapes |= {f"{name}.self_attn.{part}_proj.weight": [width, width] for part in "qkvo"}
+        shapes |= {f"{name}.mlp.{part}_proj.weight": [4 * width, width] for part in ("gate", "up")}
+        shapes |= {f"{name}.mlp.down_proj.weight": [width, 4 * width]}
+        shapes |= {f"{name}.{part}_layernorm.weight": [width] for part in ("input", "post_attention")}
+    names, places, total = sorted(shapes), {}, 0
+    for number in range(shards):
+        document, at = {}, 0
+        for name in names[number::shards]:
+            stop = at + 2 * math.prod(shapes[name])
+            document[name] = {"dtype": "BF16", "shape": shapes[name], "data_offsets": [at, stop]}
+            places[name] = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
+            at = stop
+        text = json.dumps(document).encode()
+        with (folder / f"model-{number + 1:05d}-of-{shards:05d}.safetensors").open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + at)
+        total += at
+    (folder / INDEX).write_text(json.dumps({"weight_map": places}))
+    return total
+
+
+def test_a_thousand_shards_of_a_terabyte_are_opened_by_their_headers_alone(tmp_path):
+    total = sparse_llama(tmp_path, layers=152, width=16_384, shards=1000)
+    assert total > 1.3e12 and len(list(tmp_path.glob("*.safetensors"))) == 1000
+    tracemalloc.start()
+    start = time.process_time()
+    checkpoint = Checkpoint.open(tmp_path)
+    took, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert checkpoint.nbytes == total and len(checkpoint.entries) == 152 * 9 + 2 and len(checkpoint.shards) == 1000
+    assert peak < 10_000_000 and took < 10, (peak, took)
+    name = "model.layers.151.mlp.down_proj.weight"
+    assert checkpoint.array(name).shape == (16_384, 4 * 16_384) and not checkpoint.array(name)[-1].any()
+    checkpoint.close()
+
+
+def test_it_is_planned_in_seconds(tmp_path):
+    from hf_init.hf._prepare import prepare
+    from hf_init.hf._target import resolve
+
+    total = sparse_llama(tmp_path, layers=152, width=16_384, shards=1000)
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16_384, "vocab_size": 128_000,
+        "intermediate_size": 65_536, "num_hidden_layers": 152, "num_attention_heads": 128, "num_key_value_heads": 128,
+        "tie_word_embeddings": True, "dtype": "bfloat16",
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    start = time.process_time()
+    plan = prepare(resolve(tmp_path, "LlamaForTokenClassification")).plan
+    took = time.process_time() - start
+    assert plan.counts["kept"] == 152 * 9 + 2 and plan.counts["new"] == 2 and total > 1.3e12
+    assert took < 20, "seconds of the processor: two to five where nothing else runs"
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path):
+    write_single = tmp_path / "single"
+    write_single.mkdir()
+    (write_single / SINGLE).symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=rf"{SINGLE} is a link to '.*gone', which is not there"):
+        Checkpoint.open(write_single)
+    sharded = tmp_path / "sharded"
+    sharded.mkdir()
+    (sharded / INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
+    (sharded / "a.safetensors").symlink_to("nowhere")
+    with pytest.raises(
+        CheckpointError, match=r"a\.safetensors is a link to 'nowhere'(.|\n)*b\.safetensors is not there"
+    ):
+        Checkpoint.open(sharded)
+
+
+def test_more_shards_than_may_be_mapped_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "_MOST_MAPS", 3)
+    total = sparse_llama(tmp_path, layers=2, width=8, shards=10)
+    checkpoint = Checkpoint.open(tmp_path)
+    arrays = [checkpoint.array(name) for name in checkpoint.entries]
+    assert len(checkpoint._maps) == 3 and sum(array.nbytes for array in arrays) == total
+    assert not any(array.any() for array in arrays), "those let go of are still good"

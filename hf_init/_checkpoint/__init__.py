@@ -7,21 +7,39 @@ import mmap
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from hf_init._checkpoint._header import DTYPES, NUMPY, Entry, Header, bits, read_header
+from hf_init._checkpoint._header import DTYPES, NUMPY, Entry, Header, bits, header_from, read_header
+from hf_init._checkpoint._read import Files
 from hf_init._checkpoint._strict import AGAIN, read_object, refuse, short
 from hf_init._errors import CheckpointError
 
-__all__ = ["DTYPES", "INDEX", "NUMPY", "SINGLE", "Checkpoint", "Entry", "bits"]
+__all__ = [
+    "DTYPES",
+    "INDEX",
+    "NUMPY",
+    "SINGLE",
+    "Checkpoint",
+    "Entry",
+    "Files",
+    "Header",
+    "assembled",
+    "bits",
+    "header_from",
+    "weight_map",
+]
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+
+_MOST_LINKS = 40  # that the system follows, too
+_MOST_MAPS = 256  # a mapped file keeps a descriptor, of which a process has about a thousand
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,8 @@ class Checkpoint:
         strays: files that the library would not read, because another one goes before them.
         unmapped: tensors that lie in a file of the index without being assigned to it there, as ``(file, name)``.
             They are no part of the checkpoint; beware that transformers does load them.
+        remote: the hub repository that holds the values, where only headers are here; empty for a folder.
+        parts: the checkpoints that this one was merged from, with the prefix of each; empty for a folder.
     """
 
     root: Path
@@ -44,6 +64,8 @@ class Checkpoint:
     entries: Mapping[str, Entry] = field(repr=False)
     strays: tuple[str, ...] = ()
     unmapped: tuple[tuple[str, str], ...] = ()
+    remote: str = ""
+    parts: tuple[tuple[str, Checkpoint], ...] = field(default=(), repr=False)
     _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -71,12 +93,37 @@ class Checkpoint:
             return cls(root, (header,), MappingProxyType({entry.name: entry for entry in header.entries}), strays)
         if os.path.isfile(root / INDEX):
             return _sharded(root)
+        refuse(str(root), (fault for name in (SINGLE, INDEX) if (fault := dead_link(root / name))))
         raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {_advice(root)}")
+
+    @classmethod
+    def merged(cls, parts: Mapping[str, Checkpoint]) -> Checkpoint:
+        """Several checkpoints as one: every tensor's name has its part's prefix before it.
+
+        Raises:
+            CheckpointError: two parts hold a tensor of the same name.
+        """
+        headers, entries, claims = [], {}, []
+        for prefix, part in parts.items():
+            headers += [replace(header, shard=os.path.abspath(part.local(header.shard))) for header in part.headers]
+            for entry in part.entries.values():
+                name, shard = prefix + entry.name, os.path.abspath(part.local(entry.shard))
+                if name in entries:
+                    claims.append(f"{short(name)} is in {entries[name].shard} and in {shard}")
+                entries[name] = replace(entry, name=name, shard=shard, stored=entry.key)
+        refuse("the base", claims, "Give each checkpoint a prefix of its own.")
+        first = next(iter(parts.values()))
+        return cls(first.root, tuple(headers), MappingProxyType(entries), parts=tuple(parts.items()))
 
     @property
     def shards(self) -> tuple[str, ...]:
         """The names of the files that hold the tensors."""
         return tuple(header.shard for header in self.headers)
+
+    @cached_property
+    def by_shard(self) -> Mapping[str, Header]:
+        """The headers by the names of their files."""
+        return {header.shard: header for header in self.headers}
 
     @property
     def metadata(self) -> dict[str, dict[str, str]]:
@@ -90,8 +137,26 @@ class Checkpoint:
 
     def fingerprint(self) -> str:
         """SHA-256, in hex, over the name, size and header of each file: cheap, and blind to the values."""
+        self._refuse_remote()
+        if self.parts:
+            told = "".join(f"{prefix}\0{part.fingerprint()}\n" for prefix, part in self.parts)
+            return hashlib.sha256(told.encode()).hexdigest()
         lines = (f"{header.shard}\0{header.size}\0{header.sha256}\n" for header in self.headers)
         return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def blobs(self) -> dict[str, str]:
+        """The SHA-256, in hex, of the files that lie in a cache of huggingface_hub, which names a file by it."""
+        found = {shard: blob_name(self.root / shard) for shard in self.shards}
+        return {shard: name for shard, name in found.items() if name}
+
+    def local(self, shard: str) -> Path:
+        """The path of a file whose values are to be read.
+
+        Raises:
+            CheckpointError: only its header is known here.
+        """
+        self._refuse_remote()
+        return self.root / shard
 
     def raw(self, name: str) -> np.ndarray:
         """The bytes of a tensor: one-dimensional, uint8, mapped read-only, not copied.
@@ -103,6 +168,8 @@ class Checkpoint:
             raise CheckpointError(f"{self.root} has no tensor {short(name)}; it has {short(list(self.entries))}.")
         entry = self.entries[name]
         if entry.shard not in self._maps:
+            if len(self._maps) >= _MOST_MAPS:
+                self._maps.pop(next(iter(self._maps)))
             self._maps[entry.shard] = self._mapped(entry.shard)
         return self._maps[entry.shard][entry.start : entry.stop]
 
@@ -127,24 +194,41 @@ class Checkpoint:
         self.close()
 
     def _mapped(self, shard: str) -> np.ndarray:
-        path = self.root / shard
+        path = self.local(shard)
         try:
             with path.open("rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:  # ValueError: a file that has become empty
             raise CheckpointError(f"{path} can't be mapped: {error}. {AGAIN}") from None
-        expected = next(header.size for header in self.headers if header.shard == shard)
+        expected = self.by_shard[shard].size
         if len(mapped) != expected:
             raise CheckpointError(f"{path} has changed since it was opened: {len(mapped)} bytes, expected {expected}.")
         return np.frombuffer(mapped, np.uint8)
 
+    def _refuse_remote(self) -> None:
+        if self.remote:
+            raise CheckpointError(
+                f"{self.remote}: only its headers were read, its values are not here. "
+                f"Download it first: `hf download {self.remote}`."
+            )
+
 
 def _sharded(root: Path) -> Checkpoint:
-    places = _weight_map(root / INDEX)
+    places = weight_map(root / INDEX)
     files = sorted(set(places.values()))
-    missing = (f"the shard {file} is not there" for file in files if not os.path.isfile(root / file))
+    missing = (
+        dead_link(root / file) or f"the shard {file} is not there" for file in files if not os.path.isfile(root / file)
+    )
     refuse(str(root), missing, "Copy or download the missing files.")
-    headers = tuple(read_header(root / file) for file in files)
+    return assembled(root, tuple(read_header(root / file) for file in files), places)
+
+
+def assembled(root: Path, headers: tuple[Header, ...], places: Mapping[str, str], remote: str = "") -> Checkpoint:
+    """The checkpoint that headers and a map of tensor -> file make.
+
+    Raises:
+        CheckpointError: a tensor is not in the file that the map has it in.
+    """
     found = [entry for header in headers for entry in header.entries]
     entries = {entry.name: entry for entry in found if places.get(entry.name) == entry.shard}
     absent = (
@@ -154,10 +238,33 @@ def _sharded(root: Path) -> Checkpoint:
     )
     refuse(str(root / INDEX), absent, "Copy or download index and shards again, all of one version.")
     unmapped = tuple((entry.shard, entry.name) for entry in found if places.get(entry.name) != entry.shard)
-    return Checkpoint(root, headers, MappingProxyType(entries), (), unmapped)
+    return Checkpoint(root, headers, MappingProxyType(entries), (), unmapped, remote)
 
 
-def _weight_map(path: Path) -> dict[str, str]:
+def dead_link(path: Path) -> str | None:
+    """What a link that leads nowhere is and says; None for anything else."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"{path.name} is a link to {short(os.readlink(path))}, which is not there"
+    return None
+
+
+def blob_name(path: Path) -> str | None:
+    """The SHA-256 that the hub's cache has named a file by, told from the links that lead there; no value is read."""
+    for _ in range(_MOST_LINKS):
+        if not os.path.islink(path):
+            return None
+        path = path.parent / os.readlink(path)
+        if path.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", path.name):
+            return path.name
+    return None
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """Tensor -> the plain name of its file, from an index.
+
+    Raises:
+        CheckpointError: it isn't an index, or a name leads out of the folder.
+    """
     places = read_object(path).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{path}: weight_map is {short(places)}, expected an object of tensor -> file. {AGAIN}")

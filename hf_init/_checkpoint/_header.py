@@ -73,6 +73,7 @@ class Entry:
         shape: as the header gives it, in elements (also for dtypes of which two share a byte).
         shard: the name of its file.
         start, stop: its bytes in that file, counted from the beginning of the file.
+        stored: its name in the file, where the checkpoint gives it another; else empty.
     """
 
     name: str
@@ -81,10 +82,16 @@ class Entry:
     shard: str
     start: int
     stop: int
+    stored: str = ""
 
     @property
     def nbytes(self) -> int:
         return self.stop - self.start
+
+    @property
+    def key(self) -> str:
+        """Its name in the file."""
+        return self.stored or self.name
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,26 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
     document = parse_object(data, f"The header of {path}")
     metadata = _metadata(document.pop("__metadata__", {}), path)
-    refuse(str(path), _faults(document))
-    entries = _entries(document, path.name, 8 + len(data))
+    entries = _entries(document, path, 8 + len(data))
     _check_cover(entries, 8 + len(data), size, path)
     return Header(path.name, size, hashlib.sha256(data).hexdigest(), entries, metadata)
+
+
+def header_from(document: dict[str, Any], metadata: Any, path: Path, size: int) -> Header:
+    """The header of a file that isn't here, from what it says of its tensors and from the file's size.
+
+    Its own bytes, and so their SHA-256, aren't known: that is empty.
+
+    Raises:
+        CheckpointError: it isn't what the format asks for.
+    """
+    found = _entries(document, path, 0)
+    origin = size - max((entry.stop for entry in found), default=0)
+    if origin < 8 + len("{}"):
+        raise CheckpointError(f"{path} is truncated: it has {size} bytes, too few for what its header describes.")
+    entries = _entries(document, path, origin)
+    _check_cover(entries, origin, size, path)
+    return Header(path.name, size, "", entries, _metadata(metadata, path))
 
 
 def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
@@ -177,10 +200,15 @@ def _size_fault(shape: list[int], width: int, offsets: list[int]) -> str | None:
     return None
 
 
-def _entries(document: dict[str, Any], shard: str, origin: int) -> tuple[Entry, ...]:
+def _entries(document: dict[str, Any], path: Path, origin: int) -> tuple[Entry, ...]:
+    refuse(str(path), _faults(document))
     found = (
         Entry(
-            name, DTYPES[info["dtype"]][0], tuple(info["shape"]), shard, *(origin + at for at in info["data_offsets"])
+            name,
+            DTYPES[info["dtype"]][0],
+            tuple(info["shape"]),
+            path.name,
+            *(origin + at for at in info["data_offsets"]),
         )
         for name, info in document.items()
     )

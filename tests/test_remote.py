@@ -1,0 +1,333 @@
+"""A hub id is planned from its headers: against a server on this machine that speaks the hub's few routes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlparse
+
+import pytest
+from huggingface_hub import constants
+from safetensors.numpy import load_file, save_file
+
+from hf_init._checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._errors import CheckpointError
+from hf_init.hf._prepare import prepare
+from hf_init.hf._source import folder_of, headers_of
+from hf_init.hf._target import resolve
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NAME = "org/tiny"
+
+
+@dataclass
+class Hub:
+    """A hub with one repository: what it holds, and what was asked of it.
+
+    Attributes:
+        lost: paths that it lists and doesn't give.
+        served: bytes sent of each file, by GET.
+    """
+
+    files: dict[str, bytes]
+    endpoint: str = ""
+    lost: set[str] = field(default_factory=set)
+    served: dict[str, int] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    def listed(self, path: str) -> dict[str, Any]:
+        data = self.files[path]
+        entry = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+        if path.endswith(".safetensors"):
+            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+        return entry
+
+
+class Handler(BaseHTTPRequestHandler):
+    hub: Hub
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing on standard error."""
+
+    def do_HEAD(self) -> None:
+        self._file(send=False)
+
+    def do_GET(self) -> None:
+        path = unquote(urlparse(self.path).path)
+        self.hub.asked.append(f"GET {path}")
+        if path == f"/api/models/{NAME}/revision/main":
+            self._json({"id": NAME, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.hub.files]})
+        elif path == f"/api/models/{NAME}/tree/{COMMIT}":
+            self._json([self.hub.listed(name) for name in self.hub.files])
+        else:
+            self._file(send=True)
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.hub.asked.append(f"POST {self.path}")
+        if self.path != f"/api/models/{NAME}/paths-info/{COMMIT}":
+            self._missing()
+            return
+        self._json([self.hub.listed(path) for path in parse_qs(body)["paths"] if path in self.hub.files])
+
+    def _file(self, send: bool) -> None:
+        path = unquote(urlparse(self.path).path).removeprefix(f"/{NAME}/resolve/{COMMIT}/")
+        data = self.hub.files.get(path)
+        if data is None or path in self.hub.lost:
+            self._missing()
+            return
+        start, stop = 0, len(data)
+        wanted = self.headers.get("Range")
+        if wanted:
+            first, last = wanted.removeprefix("bytes=").split("-")
+            start, stop = int(first), min(stop, int(last) + 1 if last else stop)
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+        self.end_headers()
+        if send:
+            self.hub.served[path] = self.hub.served.get(path, 0) + stop - start
+            self.wfile.write(data[start:stop])
+
+    def _json(self, value: Any) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _missing(self) -> None:
+        known = f"/{NAME}/" in self.path
+        self.send_response(404)
+        self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def serve(monkeypatch, tmp_path) -> Iterator[Callable[[dict[str, bytes]], Hub]]:
+    """Serves files as the hub, which this process then takes for the hub; nothing else can be reached."""
+    opened = []
+
+    def start(files: dict[str, bytes]) -> Hub:
+        context = serving(Hub(files))
+        opened.append(context)
+        hub = context.__enter__()
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        return hub
+
+    yield start
+    for context in opened:
+        context.__exit__(None, None, None)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def sharded(folder: Path, tmp_path: Path) -> dict[str, bytes]:
+    """The same checkpoint in two shards."""
+    tensors, files = load_file(folder / SINGLE), files_of(folder)
+    del files[SINGLE]
+    names = sorted(tensors)
+    groups = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    for shard, group in groups.items():
+        save_file({name: tensors[name] for name in group}, tmp_path / shard, {"format": "pt"})
+        files[shard] = (tmp_path / shard).read_bytes()
+    places = {name: shard for shard, group in groups.items() for name in group}
+    return {**files, INDEX: json.dumps({"metadata": {}, "weight_map": places}).encode()}
+
+
+def header(**tensors: Any) -> bytes:
+    text = json.dumps(tensors).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def shapes(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {name: (e.dtype, e.shape, e.shard, e.start, e.stop) for name, e in checkpoint.entries.items()}
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_headers_are_those_of_the_files_and_no_value_is_fetched(serve, tiny, tmp_path, divided):
+    files = sharded(tiny("bert"), tmp_path) if divided else files_of(tiny("bert"))
+    hub = serve(files)
+    folder, remote = headers_of(NAME)
+    (tmp_path / "all").mkdir()
+    for name, data in files.items():
+        (tmp_path / "all" / name).write_bytes(data)
+    local = Checkpoint.open(tmp_path / "all")
+    assert shapes(remote) == shapes(local) and remote.nbytes == local.nbytes and remote.shards == local.shards
+    assert remote.metadata == local.metadata and remote.remote == NAME
+    assert (folder / "config.json").read_bytes() == files["config.json"]
+    assert not list(folder.glob("*.safetensors")), "no weights are here"
+    assert all(hub.served[shard] <= 100_001 for shard in local.shards), "the first of each file, as the client asks"
+
+
+def test_only_the_header_of_a_large_file_is_fetched(serve, tiny):
+    big = header(w={"dtype": "F32", "shape": [1000, 500], "data_offsets": [0, 2_000_000]}) + bytes(2_000_000)
+    hub = serve({**files_of(tiny("bert")), SINGLE: big})
+    _, remote = headers_of(NAME)
+    assert remote.entries["w"].shape == (1000, 500) and remote.nbytes == 2_000_000
+    assert hub.served[SINGLE] == 100_001
+
+
+def test_reading_a_value_is_refused_with_the_way_to_have_it(serve, tiny):
+    serve(files_of(tiny("bert")))
+    _, remote = headers_of(NAME)
+    name = next(iter(remote.entries))
+    for read in (lambda: remote.raw(name), lambda: remote.array(name), remote.fingerprint):
+        with pytest.raises(CheckpointError, match=f"{NAME}: only its headers were read.*hf download {NAME}"):
+            read()
+
+
+def test_what_was_downloaded_is_opened_here(serve, tiny, tmp_path):
+    files = sharded(tiny("bert"), tmp_path)
+    hub = serve(files)
+    folder_of(NAME)
+    hub.served.clear()
+    _, local = headers_of(NAME)
+    assert local.remote == "" and len(local.array(next(iter(local.entries)))) and hub.served == {}
+    assert set(local.blobs()) == set(local.shards)
+    assert local.blobs() == {shard: hashlib.sha256(files[shard]).hexdigest() for shard in local.shards}
+
+
+def test_a_single_file_goes_before_an_index(serve, tiny, tmp_path):
+    files = {**sharded(tiny("bert"), tmp_path), SINGLE: files_of(tiny("bert"))[SINGLE]}
+    serve(files)
+    assert headers_of(NAME)[1].shards == (SINGLE,)
+
+
+def test_a_subfolder_of_a_repository(serve, tiny):
+    hub = serve({f"deep/er/{name}": data for name, data in files_of(tiny("bert")).items()})
+    folder, remote = headers_of(NAME, "deep/er")
+    assert (folder / "config.json").is_file() and remote.nbytes and set(remote.shards) == {SINGLE}
+    assert hub.served[f"deep/er/{SINGLE}"]
+
+
+def test_a_folder_is_opened_as_ever(tiny):
+    folder, checkpoint = headers_of(tiny("bert"))
+    assert folder == tiny("bert") and checkpoint.remote == "" and checkpoint.fingerprint()
+
+
+def test_a_plan_from_remote_headers_is_the_plan_of_the_files(serve, tiny, tmp_path):
+    serve(sharded(tiny("llama"), tmp_path))
+    folder, remote = headers_of(NAME)
+    here = resolve(tiny("llama"), "LlamaForTokenClassification")
+    there = replace(here, base=NAME, folder=folder, source=remote)
+    assert prepare(there).plan == prepare(here).plan and prepare(there).plan.counts["new"] == 2
+
+
+HOSTILE = [
+    (b"", "can't be read|truncated"),
+    (b"\xff" * 8, "can't be read"),
+    ((9).to_bytes(8, "little") + b"not json!", "can't be read"),
+    ((2).to_bytes(8, "little") + b"[]", "can't be read"),
+    (header(w=7), "can't be read"),
+    (header(w={"dtype": "F32", "shape": [2]}), "can't be read"),
+    (header(w={"dtype": "F33", "shape": [2], "data_offsets": [0, 8]}) + bytes(8), "dtype is 'F33'"),
+    (header(w={"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}) + bytes(8), r"shape is \[-2\]"),
+    (header(w={"dtype": "F32", "shape": "ab", "data_offsets": [0, 8]}) + bytes(8), "shape is 'ab'|can't be read"),
+    (header(w={"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 9]}) + bytes(8), "data_offsets is"),
+    (header(w={"dtype": "F32", "shape": [2], "data_offsets": [0, 7]}) + bytes(8), "data_offsets give 7 bytes"),
+    (header(w={"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}) + bytes(12), "hole of 4 bytes"),
+    (header(w={"dtype": "F32", "shape": [999], "data_offsets": [0, 3996]}), "truncated"),
+    (header(__metadata__={"format": 7}) + b"", "__metadata__ is"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), HOSTILE)
+def test_a_hostile_header_is_refused_and_named(serve, tiny, data, message):
+    serve({**files_of(tiny("bert")), SINGLE: data})
+    with pytest.raises(CheckpointError, match=message) as caught:
+        headers_of(NAME)
+    assert NAME in str(caught.value) and SINGLE in str(caught.value)
+
+
+@pytest.mark.parametrize("place", ["../../secret.safetensors", "/etc/passwd", ""])
+def test_an_index_must_not_lead_out_of_the_repository(serve, tiny, tmp_path, place):
+    files = sharded(tiny("bert"), tmp_path)
+    document = json.loads(files[INDEX])
+    document["weight_map"][next(iter(document["weight_map"]))] = place
+    hub = serve({**files, INDEX: json.dumps(document).encode()})
+    with pytest.raises(CheckpointError, match="plain name of a file"):
+        headers_of(NAME)
+    assert not any("secret" in path or "passwd" in path for path in hub.asked)
+
+
+def test_what_is_not_in_the_repository_is_named(serve, tiny, tmp_path):
+    files = sharded(tiny("bert"), tmp_path)
+    missing = next(name for name in files if name.endswith(".safetensors"))
+    hub = serve({name: data for name, data in files.items() if name != missing})
+    with pytest.raises(CheckpointError, match=f"{missing}: in its index, and not in the repository"):
+        headers_of(NAME)
+    hub.files[missing] = files[missing]
+    hub.lost.add(missing)
+    with pytest.raises(CheckpointError, match=f"{NAME}.*can't be had"):
+        headers_of(NAME)
+
+
+def test_a_repository_without_safetensors(serve, tiny):
+    files = files_of(tiny("bert"))
+    del files[SINGLE]
+    serve(files)
+    with pytest.raises(CheckpointError, match=f"{NAME} holds neither {SINGLE} nor"):
+        headers_of(NAME)
+
+
+def test_a_repository_that_is_not_there_and_a_hub_that_is_not(serve, tiny, monkeypatch):
+    serve(files_of(tiny("bert")))
+    with pytest.raises(CheckpointError, match=r"org/none.*can't be had"):
+        headers_of("org/none")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(CheckpointError, match=f"{NAME}.*can't be had"):
+        headers_of(NAME)
+    with pytest.raises(CheckpointError, match=r"no such folder: \./none"):
+        headers_of("./none")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=f"{NAME}.*can't be had"):
+        headers_of(NAME)
+
+
+def test_the_environment_says_where_the_hub_is(tiny, tmp_path):
+    code = f"""
+from hf_init.hf._source import headers_of
+folder, checkpoint = headers_of({NAME!r})
+print(checkpoint.remote, len(checkpoint.entries), len(list(folder.glob("*.safetensors"))))
+"""
+    with serving(Hub(files_of(tiny("bert")))) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [NAME, str(len(Checkpoint.open(tiny("bert")).entries)), "0"]
