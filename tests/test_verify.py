@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import json
 import math
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, _read
 from hf_init._errors import CheckpointError, ProofError
 from hf_init._manifest import NAME, Manifest, region_fault
 from hf_init._spec import Box, Rows
-from hf_init._verify import VerifyReport, _bytes, verify
-from hf_init._verify._bytes import CHUNK, Meter, Tally, compare, decode, digest, pieces
+from hf_init._verify import VerifyReport, _parts, _stretches, _work, digests, verify
+from hf_init._verify._bytes import Comparison, digest
+from hf_init._verify._parts import CHUNK, Hand, Held, contiguous_spans, pieces, stored
+from hf_init._verify._stretches import compare_all
+from hf_init._verify._tally import Tally, decode
 from hf_init._verify._tiling import tiling_fault
 
 CODES = {"f": "F32", "H": "BF16", "l": "I64"}  # numpy's letter: bfloat16 is held as its bits
@@ -157,7 +166,7 @@ def entry_of(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def differences(out: Path, **arguments: Any) -> dict[str, list[str]]:
     """Name -> reasons; the report must not be ok."""
-    report = verify(out, **arguments)
+    report = verify(out, **{"everything": True, **arguments})
     assert not report.ok
     found: dict[str, list[str]] = {}
     for difference in report.differences:
@@ -166,7 +175,7 @@ def differences(out: Path, **arguments: Any) -> dict[str, list[str]]:
 
 
 def the_difference(out: Path, **arguments: Any) -> dict[str, Any]:
-    report = verify(out, **arguments)
+    report = verify(out, **{"everything": True, **arguments})
     assert len(report.differences) == 1, report.differences
     return report.differences[0]
 
@@ -202,6 +211,7 @@ def test_the_report_is_json(made):
         "differences": [],
         "notes": [],
         "base": str(made[0]),
+        "complete": True,
     }
 
 
@@ -330,7 +340,7 @@ def test_a_kept_value_that_changed_is_named_with_row_and_both_values(made):
     with pytest.raises(
         ProofError, match=r"model\.embed: .*row 1, index \[1, 2\] \(2 rows.*seen -1\.5 .*expected 5\.0 "
     ):
-        verify(out).raise_if_failed()
+        verify(out, everything=True).raise_if_failed()
 
 
 def test_only_the_first_differences_are_spelled_out():
@@ -512,7 +522,7 @@ def test_a_hole_in_the_plan(made):
 )
 def test_an_overlap_in_the_plan(made, name, region):
     edit(made[1], lambda document: entry_of(document, name)["new"][0].update(region=region))
-    (difference,) = [found for found in verify(made[1]).differences if found["name"] == name]
+    (difference,) = [found for found in verify(made[1], everything=True).differences if found["name"] == name]
     assert difference["reason"].startswith("overlap") and len(difference["regions"]) == 2
 
 
@@ -713,7 +723,8 @@ def test_tiling_of_many_rows_is_quick():
 
 @given(st.lists(st.integers(0, 5), max_size=4).map(tuple), st.sampled_from([1, 4, 1 << 20, 1 << 22]))
 def test_pieces_tile_a_shape_and_are_small(shape, width):
-    boxes = [Box(tuple(cut.start for cut in piece), tuple(cut.stop for cut in piece)) for piece in pieces(shape, width)]
+    cuts = pieces(shape, contiguous_spans(shape, width))
+    boxes = [Box(tuple(cut.start for cut in piece), tuple(cut.stop for cut in piece)) for piece in cuts]
     assert covered(shape, boxes)
     assert all(math.prod(box.shape) * width <= max(CHUNK, width) for box in boxes)
     assert boxes == sorted(boxes, key=lambda box: box.start), "in row-major order"
@@ -734,48 +745,76 @@ def region_of(array: np.ndarray, region: Any) -> Any:
     return region.slices if isinstance(region, Box) else (*(slice(None),) * region.dim, list(region.index))
 
 
+@contextmanager
+def opened(**tensors: np.ndarray) -> Iterator[Checkpoint]:
+    """A checkpoint with these tensors, of unsigned integers."""
+    with tempfile.TemporaryDirectory() as folder, Checkpoint.open(write(Path(folder), tensors)) as checkpoint:
+        yield checkpoint
+
+
 @given(st.data())
 def test_differences_are_gathered_as_by_comparing_every_element(data):
     shape = tuple(data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
     expected = np.arange(math.prod(shape), dtype="uint16").reshape(shape)
     flips = data.draw(st.lists(st.integers(0, expected.size - 1), max_size=6))
-    seen, compared = expected.copy(), np.zeros(shape, bool)
+    seen, compared, elements = expected.copy(), np.zeros(shape, bool), 0
     seen.flat[flips] += 1000
-    tally = Tally.of(seen, "uint16")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_bytes, "CHUNK", data.draw(st.sampled_from([1, 4, 16, 1000])))
-        for region in data.draw(st.lists(regions_of(shape), max_size=2)):
-            place = region_of(seen, region)
-            compare(seen, region, np.ascontiguousarray(expected[place]), Box.whole(region.shape), tally)
-            compared[place] = True
-            tally.elements -= int((seen != expected)[place].sum())
+    tally, regions = Tally.of(shape, "uint16"), data.draw(st.lists(regions_of(shape), max_size=2))
+    with pytest.MonkeyPatch.context() as patch, opened(w=seen) as left, opened(w=expected) as right:
+        patch.setattr(_parts, "CHUNK", data.draw(st.sampled_from([1, 4, 16, 1000])))
+        parts = [(stored(left, "w", region), stored(right, "w", region)) for region in regions]
+        if data.draw(st.booleans()):
+            parts = [(part, Held(np.ascontiguousarray(expected[region_of(seen, part.region)]))) for part, _ in parts]
+        compare_all([Comparison(a, b, a.region, tally, number) for number, (a, b) in enumerate(parts)])
+        for region in regions:
+            compared[region_of(seen, region)] = True
+            elements += int((seen != expected)[region_of(seen, region)].sum())
     differs = (seen != expected) & compared
-    assert tally.rows.tolist() == differs.reshape(shape[0], -1).any(1).tolist()
-    assert tally.elements == 0, "each region's differences were counted"
-    assert bool(tally.first) == bool(differs.any())
+    assert bool(tally.first) == bool(differs.any()) and tally.elements == elements
     if tally.first:
+        assert tally.rows.tolist() == differs.reshape(shape[0], -1).any(1).tolist()
         index = tuple(tally.first["index"])
         assert differs[index] and tally.first["row"] == index[0]
         assert (tally.first["seen"], tally.first["expected"]) == (seen[index], expected[index])
 
 
+@given(st.data())
+def test_a_region_is_read_as_it_is_cut_from_an_array(data):
+    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+    array, hand = np.arange(math.prod(shape), dtype="uint16").reshape(shape), Hand()
+    region = data.draw(regions_of(shape))
+    with pytest.MonkeyPatch.context() as patch, opened(w=array) as checkpoint:
+        patch.setattr(_parts, "CHUNK", data.draw(st.sampled_from([1, 4, 16, 1000])))
+        part = stored(checkpoint, "w", region)
+        read = [part.read(hand, piece).tobytes() for piece in pieces(part.shape, part.spans)]
+        assert digest(part, hand) == sha256(array[region_of(array, region)])
+        hand.files.close()
+    boxes = pieces(part.shape, part.spans) if part.flat() is None else ()
+    assert sorted(b"".join(read)) == sorted(np.ascontiguousarray(array[region_of(array, region)]).tobytes())
+    assert all(len(piece) == len(shape) for piece in boxes)
+
+
 def test_the_first_difference_is_the_first_in_the_file():
-    seen, expected = np.ones((3, 4), "uint8"), np.zeros((3, 4), "uint8")
-    tally, whole = Tally.of(seen, "uint8"), Box.whole((3, 4))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_bytes, "CHUNK", 2)
-        compare(seen, whole, expected, whole, tally)
+    seen, expected = np.ones((3, 4), "uint16"), np.zeros((3, 4), "uint16")
+    tally = Tally.of((3, 4), "uint16")
+    with pytest.MonkeyPatch.context() as patch, opened(w=seen) as left, opened(w=expected) as right:
+        patch.setattr(_parts, "CHUNK", 2)
+        part = stored(left, "w")
+        compare_all([Comparison(part, stored(right, "w"), part.region, tally)])
     assert (tally.first["index"], tally.elements, tally.rows.tolist()) == ([0, 0], 12, [True] * 3)
 
 
 def test_digests_go_over_pieces_as_over_the_whole():
-    array = np.arange(3_000_000, dtype="uint32").reshape(3, 1000, 1000)
-    meter = Meter()
+    array = np.arange(3_000_000, dtype="float32").reshape(3, 1000, 1000)
     regions = [Box.whole(array.shape), Box((0, 10, 0), (3, 20, 999)), Rows(1, (5, 3, 999), array.shape)]
     cuts = [array, array[:, 10:20, :999], array[:, [5, 3, 999]]]
-    for region, cut in zip(regions, cuts, strict=True):
-        assert digest(array, region, meter.digest) == sha256(cut)
-    assert meter.digested == sum(cut.nbytes for cut in cuts)
+    done: list[int] = []
+    with opened(w=array) as checkpoint:
+        hand = Hand()
+        for region, cut in zip(regions, cuts, strict=True):
+            assert digest(stored(checkpoint, "w", region), hand, done.append) == sha256(cut)
+        hand.files.close()
+    assert sum(done) == sum(cut.nbytes for cut in cuts)
 
 
 @pytest.mark.parametrize("place", [0, 1_000_000, 2_999_999])
@@ -832,3 +871,288 @@ def test_the_proof_needs_neither_torch_nor_transformers():
     code = "import sys, hf_init._verify; print(*sorted({'torch', 'transformers', 'safetensors'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == []
+
+
+# The first difference, or everything.
+
+
+def test_reading_stops_at_the_first_difference(made):
+    _, out = made
+    rewrite(out, lambda tensors: (tensors["model.embed"].fill(7), tensors["head"].fill(7), tensors["fresh"].fill(7)))
+    report = verify(out)
+    (difference,) = report.differences
+    assert not report.ok and not report.complete and report.to_json()["complete"] is False
+    assert (difference["name"], difference["index"], difference["seen"]) == ("model.embed", [0, 0], 7.0)
+    assert (
+        "changed_rows" not in difference and "--all" in str(report) and "row 0, index [0, 0]: seen 7.0" in str(report)
+    )
+    whole = verify(out, everything=True)
+    assert [each["name"] for each in whole.differences] == ["model.embed", "head", "head", "fresh"]
+    assert whole.complete and "--all" not in str(whole) and whole.differences[0]["changed_rows"] == 4
+    assert report.bytes_digested == 0 < whole.bytes_digested
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_the_first_difference_is_the_same_on_any_number_of_threads(data):
+    array = np.arange(4000, dtype="uint16").reshape(40, 100)
+    changed = array.copy()
+    places = data.draw(st.lists(st.integers(0, array.size - 1), min_size=1, max_size=4))
+    changed.flat[places] ^= 1
+    names = ("a", "b", "c")
+    left_side, right_side = ({name: values for name in names} for values in (changed, array))
+    with pytest.MonkeyPatch.context() as patch, opened(**left_side) as left, opened(**right_side) as right:
+        patch.setattr(_parts, "CHUNK", 64)
+        patch.setattr(_stretches, "TOGETHER", data.draw(st.integers(1, 4)))
+        threads = data.draw(st.sampled_from([1, 2, 5]))
+        patch.setattr(_work, "_cores", lambda: threads)
+        tallies = {name: Tally.of(array.shape, "uint16") for name in names}
+        parts = [(name, stored(left, name), stored(right, name)) for name in names]
+        comparisons = [Comparison(a, b, a.region, tallies[n], everything=False) for n, a, b in parts]
+        compare_all(comparisons, everything=False)
+    assert tuple(tallies["a"].first["index"]) == divmod(min(places), 100)
+
+
+def test_headers_that_differ_are_all_told_and_no_value_is_read(made):
+    rewrite(made[1], lambda tensors: tensors.update(step=np.array(7, "float32"), fresh=floats(3, 2), more=floats(1)))
+    report = verify(made[1])
+    assert [each["name"] for each in report.differences] == ["more", "step", "fresh"] and not report.complete
+    assert report.bytes_compared == report.bytes_digested == 0
+    assert verify(made[1], everything=True).bytes_compared > 0
+
+
+def test_a_recomputed_value_is_told_once_and_all_with_everything(made):
+    _, out = made
+    (first,) = verify(out, recompute=recomputed(out, 1.0)).differences
+    assert (first["name"], first["reason"], first["index"]) == ("head", "recomputed value differs", [3, 0])
+    assert len(verify(out, recompute=recomputed(out, 1.0), everything=True).differences) == 3
+
+
+# Without the base.
+
+
+def with_digests(out: Path) -> None:
+    """Record the digests of what is kept, as ``extend`` does when it is asked to."""
+    manifest = Manifest.load(out)
+    replace(manifest, **digests(out, manifest.tensors)).save(out)
+
+
+def test_digests_are_those_of_the_bytes(made):
+    _, out = made
+    tensors, steps = result_tensors(base_tensors()), list[int]()
+    found = digests(out, planned_tensors(), steps.append)
+    assert found["tensor_digests"] == {name: sha256(array) for name, array in tensors.items()}
+    assert found["kept_digests"] == {
+        "model.embed": [sha256(tensors["model.embed"])],
+        "head": [sha256(tensors["head"][:3, :3])],
+        "positions": [sha256(tensors["positions"][[4, 0, 2]])],
+        "half": [sha256(tensors["half"])],
+        "step": [sha256(tensors["step"])],
+    }
+    assert sum(steps) >= Checkpoint.open(out).nbytes
+
+
+def test_digests_of_files_that_are_not_as_planned_are_refused(made):
+    rewrite(made[1], lambda tensors: tensors.pop("half"))
+    with pytest.raises(CheckpointError, match="half are not what the plan says"):
+        digests(made[1], planned_tensors())
+
+
+def test_a_result_with_digests_is_proved_without_its_base(made, tmp_path):
+    base, out = made
+    with_digests(out)
+    whole = verify(out)
+    assert whole.ok and whole.notes == (), "with the base as ever"
+    base.rename(tmp_path / "moved")
+    for report in (verify(out), verify(out, base=False), verify(out, False, recomputed(out))):
+        assert report.ok and report.base is None and report.bytes_compared == 0
+        assert report.bytes_digested >= Checkpoint.open(out).nbytes and "without the base" in report.notes[0]
+        assert "no base, " in str(report) and json.loads(json.dumps(report.to_json()))["base"] is None
+    assert verify(out, base=False).counts == whole.counts
+
+
+def test_a_result_without_digests_is_not(made):
+    with pytest.raises(CheckpointError, match=r"no digests of what was kept.*--digest"):
+        verify(made[1], base=False)
+
+
+@given(st.data())
+def test_any_flipped_bit_is_found_without_the_base(to_damage, data):
+    out, good = to_damage
+    (out / SINGLE).write_bytes(good)
+    manifest = (out / NAME).read_bytes()
+    with_digests(out)
+    start = min(entry.start for entry in Checkpoint.open(out).entries.values())
+    bit = data.draw(st.integers(8 * start, 8 * len(good) - 1))
+    name = stored_at(out, bit // 8)
+    assert verify(out, base=False).ok
+    (out / SINGLE).write_bytes(flipped(good, bit))
+    assert set(differences(out, base=False)) == {name}
+    first = verify(out, base=False).differences[0]
+    assert first["name"] == name and first["reason"].startswith("digest of ")
+    (out / NAME).write_bytes(manifest)
+
+
+def test_a_digest_changed_by_hand_is_found_without_the_base(made):
+    _, out = made
+    with_digests(out)
+    edit(out, lambda document: document["kept_digests"].update(half=["0" * 64]))
+    assert differences(out, base=False) == {"half": ["digest of kept bytes"]}
+    edit(out, lambda document: document["tensor_digests"].update(head="0" * 64))
+    assert differences(out, base=False) == {"half": ["digest of kept bytes"], "head": ["digest of the whole tensor"]}
+    with pytest.raises(ProofError, match="1 difference from what the manifest asks for"):
+        verify(out, base=False).raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document.update(kept_digests=[]), r"kept_digests is \[\], expected an object"),
+        (lambda document: document["kept_digests"].update(half=[]), "'half' has 0, expected 1, one a kept region"),
+        (lambda document: document["kept_digests"].update(fresh=["0" * 64]), "'fresh' has 1, expected 0"),
+        (lambda document: document["kept_digests"].update(half=["0" * 65]), "SHA-256 in hex"),
+        (lambda document: document.update(tensor_digests={"half": 7}), "tensor_digests is"),
+        (lambda document: document["tensor_digests"].pop("half"), r"\['half'\] are only in one of the two"),
+        (lambda document: document["tensor_digests"].update(later="0" * 64), r"\['later'\] are only in one"),
+        (lambda document: document["base"].update(sha256=[]), r"base.sha256 is \[\]"),
+        (lambda document: document["base"].update(sha256={SINGLE: "f"}), "base.sha256 is"),
+    ],
+)
+def test_digests_that_can_not_be(made, change, message):
+    with_digests(made[1])
+    edit(made[1], change)
+    with pytest.raises(CheckpointError, match=message):
+        verify(made[1])
+
+
+def test_digests_tell_which_side_changed(made):
+    base, out = made
+    with_digests(out)
+    changed = {**base_tensors(), "embed": floats(4, 3, start=1), "lm_head": floats(4, 3, start=1)}
+    write(base, changed)
+    for report in (verify(out), verify(out, everything=True)):
+        assert report.differences[0]["name"] == "model.embed" and "it is the base that has changed" in report.notes[-1]
+    write(base, base_tensors())
+    rewrite(out, lambda tensors: tensors["model.embed"].fill(7))
+    assert verify(out).differences and not any("base that has changed" in note for note in verify(out).notes)
+
+
+# Which base it is.
+
+
+def as_cached(base: Path, cache: Path, sha256: str) -> None:
+    """Lay a base out as the hub's cache does: a link to a file named by its SHA-256."""
+    (cache / "blobs").mkdir(parents=True, exist_ok=True)
+    (base / SINGLE).rename(cache / "blobs" / sha256)
+    (base / SINGLE).symlink_to(cache / "blobs" / sha256)
+
+
+def test_the_base_is_known_by_its_name_in_the_hubs_cache(made, tmp_path):
+    base, out = made
+    assert Checkpoint.open(base).blobs() == {}
+    as_cached(base, tmp_path / "cache", "a" * 64)
+    assert Checkpoint.open(base).blobs() == {SINGLE: "a" * 64}
+    edit(out, lambda document: document["base"].update(sha256={SINGLE: "a" * 64}))
+    assert verify(out).ok and verify(out).notes == ()
+    edit(out, lambda document: document["base"].update(sha256={SINGLE: "b" * 64}))
+    (note,) = verify(out).notes
+    assert note.startswith(f"{base} is not the base that the result was made from: {SINGLE} has another SHA-256")
+
+
+def test_a_shared_blob_behind_the_caches_own_is_not_taken_for_it(made, tmp_path):
+    base, _ = made
+    (tmp_path / "blobs" / "cc").mkdir(parents=True)
+    as_cached(base, tmp_path / "cache", "a" * 64)
+    (tmp_path / "cache" / "blobs" / ("a" * 64)).rename(tmp_path / "blobs" / "cc" / ("c" * 64))
+    (tmp_path / "cache" / "blobs" / ("a" * 64)).symlink_to(tmp_path / "blobs" / "cc" / ("c" * 64))
+    assert Checkpoint.open(base).blobs() == {SINGLE: "a" * 64}
+
+
+# Files that change or fail while they are read.
+
+
+def test_a_file_that_shrinks_while_it_is_read(made, monkeypatch):
+    base, out = made
+    opened_as_ever = _read._opened
+
+    def shrinking(checkpoint: Checkpoint, shard: str) -> Any:
+        file = opened_as_ever(checkpoint, shard)
+        if checkpoint.root == base:
+            os.truncate(base / shard, checkpoint.entries["embed"].start + 20)
+        return file
+
+    monkeypatch.setattr(_work, "_cores", lambda: 1)  # another thread would open the file again, and see its new size
+    monkeypatch.setattr(_read, "_opened", shrinking)
+    with pytest.raises(CheckpointError, match=rf"{base / SINGLE} has changed while it was read: it ends at byte"):
+        verify(out)
+
+
+def test_a_file_that_has_shrunk_since_it_was_opened(made, monkeypatch):
+    base, out = made
+    opened_as_ever = Checkpoint.open
+
+    def late(path: Any) -> Checkpoint:
+        checkpoint = opened_as_ever(path)
+        if checkpoint.root == base:
+            os.truncate(base / SINGLE, 300)
+        return checkpoint
+
+    monkeypatch.setattr(Checkpoint, "open", late)
+    with pytest.raises(CheckpointError, match=r"has changed since it was opened: 300 bytes, expected"):
+        verify(out)
+
+
+def test_a_read_error_half_way(made, monkeypatch):
+    class Failing(FileIO):
+        def readinto(self, buffer: Any) -> int:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(_read, "FileIO", Failing)
+    with pytest.raises(CheckpointError, match=r"can't be read at byte \d+: Input/output error") as caught:
+        verify(made[1])
+    assert SINGLE in str(caught.value)
+
+
+def test_bytes_that_differ_once_and_then_no_more_are_no_proof(made, monkeypatch):
+    seen: list[int] = []
+
+    def once(left: np.ndarray, right: np.ndarray, desk: Any) -> bool:
+        seen.append(len(left))
+        return len(seen) > 1
+
+    monkeypatch.setattr(_stretches, "same", once)
+    with pytest.raises(CheckpointError, match="no longer when they were read again") as caught:
+        verify(made[1])
+    assert str(made[1]) in str(caught.value)
+
+
+def test_a_failure_in_one_thread_ends_the_others(made):
+    def failing(nbytes: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify(made[1], progress=failing)
+
+
+def test_memory_and_open_files_stay_small(tmp_path):
+    """More shards than a process may have files open, and a tensor larger than what may be in memory."""
+    shards, rows = 700, 100
+    places: dict[str, str] = {}
+    for number in range(shards):
+        name = f"model-{number:05d}.safetensors"
+        write(tmp_path / "base", {f"w{number}": floats(rows)}, name)
+        places[f"w{number}"] = name
+    (tmp_path / "base" / INDEX).write_text(json.dumps({"weight_map": places}))
+    entries = [
+        {"name": f"w{n}", "status": "kept", "shape": [rows], "dtype": "float32", "source": f"w{n}"}
+        for n in range(shards)
+    ]
+    base = tmp_path / "base"
+    Manifest({"tensors": entries, "unused": []}, {"path": str(base), "fingerprint": ""}, {}, "a test").save(base)
+    code = """
+import resource, sys
+from hf_init._verify import diff, verify
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+assert verify(sys.argv[1]).ok and diff(sys.argv[1], sys.argv[1]).identical
+"""
+    subprocess.run([sys.executable, "-c", code, str(base)], check=True)

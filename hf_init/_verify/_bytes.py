@@ -1,170 +1,95 @@
-"""Comparing regions of mapped tensors by their bytes, a few megabytes at a time, and saying where they differ."""
+"""Comparing and digesting regions of tensors by their bytes, a piece at a time."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import partial
+from itertools import islice
 
 import numpy as np
 
-from hf_init._checkpoint import NUMPY
-from hf_init._spec import Box, Region, Shape
+from hf_init._spec import Region
+from hf_init._verify._parts import Hand, Part, Piece, pieces
+from hf_init._verify._tally import Tally
+from hf_init._verify._work import Desk, Job
 
-CHUNK = 1 << 21
-"""Bytes compared at once: enough to amortise the call, few enough to keep what the comparison allocates in cache."""
+TOGETHER = 16  # pieces of one job
 
-Piece: TypeAlias = tuple[slice, ...]
-
-
-@dataclass
-class Meter:
-    """Counts the bytes that are done, and tells ``progress`` each step."""
-
-    progress: Callable[[int], object] | None = None
-    compared: int = 0
-    digested: int = 0
-
-    def compare(self, nbytes: int) -> None:
-        self.compared += nbytes
-        self._tell(nbytes)
-
-    def digest(self, nbytes: int) -> None:
-        self.digested += nbytes
-        self._tell(nbytes)
-
-    def _tell(self, nbytes: int) -> None:
-        if self.progress is not None:
-            self.progress(nbytes)
+Done = Callable[[int], object]
 
 
-@dataclass
-class Tally:
-    """Where a tensor differs from what is expected, gathered piece by piece.
+def nothing(nbytes: int) -> None:
+    """Nobody counts."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two regions that should hold the same bytes.
 
     Attributes:
-        dtype: of the tensor, to show values as numbers.
-        rows: for each of its slices along the first dimension, whether something in it differs.
-        elements: how many differ.
-        first: the first difference met: index, row, both values and their bits, region; empty while nothing differs.
+        seen, expected: the two, of the same shape and width.
+        region: the place of ``seen`` in its tensor, for the differences.
+        tally: where they are noted.
+        number: of the region, among those of the tally's tensor.
+        done: told the bytes that have been compared.
+        everything: or up to the first difference of each job.
     """
 
-    dtype: str
-    rows: np.ndarray
-    elements: int
-    first: dict[str, Any]
+    seen: Part
+    expected: Part
+    region: Region
+    tally: Tally
+    number: int = 0
+    done: Done = nothing
+    everything: bool = True
 
-    @classmethod
-    def of(cls, array: np.ndarray, dtype: str) -> Tally:
-        return cls(dtype, np.zeros(array.shape[:1] or (1,), bool), 0, {})
+    def jobs(self) -> Iterator[Job]:
+        """The comparison in jobs for threads."""
+        left, right = self.seen.flat(), self.expected.flat()
+        if left is None or right is None:
+            left, right = self.seen, self.expected
+        cuts = pieces(left.shape, tuple(map(max, left.spans, right.spans)))
+        while batch := list(islice(cuts, TOGETHER)):
+            yield partial(self._compare, left, right, batch)
 
-    def add(self, seen: np.ndarray, expected: np.ndarray, region: Region, piece: Piece) -> None:
-        """Note two pieces, not equal, of the same place."""
-        differs = np.asarray(seen != expected)
-        self.elements += int(np.count_nonzero(differs))
-        rows = differs.reshape(len(differs), -1).any(axis=1) if differs.ndim else differs.reshape(1)
-        self.rows[_rows(region, piece)[rows]] = True
-        if not self.first:
-            at = np.unravel_index(int(np.argmax(differs)), differs.shape)
-            index = _locate(region, piece, tuple(map(int, at)))
-            values = {"seen": decode(seen[at], self.dtype), "expected": decode(expected[at], self.dtype)}
-            hexes = {"seen_bits": _hex(seen[at]), "expected_bits": _hex(expected[at])}
-            self.first = {"index": index, "row": (*index, 0)[0], **values, **hexes, "region": region.to_json()}
+    def _compare(self, left: Part, right: Part, batch: list[Piece], desk: Desk) -> bool:
+        found, done = False, 0
+        for piece in batch:
+            seen, expected = left.read(desk.seen, piece), right.read(desk.expected, piece)
+            done += seen.nbytes
+            if not same(seen, expected, desk):
+                found = True
+                self._note(left.shape, piece, seen, expected)
+                if not self.everything:
+                    break
+        self.done(done)
+        return found
 
-    def to_json(self) -> dict[str, Any]:
-        return {**self.first, "changed_rows": int(self.rows.sum()), "changed_elements": self.elements}
-
-
-def compare(
-    seen: np.ndarray,
-    region: Region,
-    expected: np.ndarray,
-    expected_region: Region,
-    tally: Tally,
-    done: Callable[[int], None] = lambda nbytes: None,
-) -> None:
-    """Compare a region of one array with a region, of the same shape, of another; the differences go to ``tally``."""
-    for piece in pieces(region.shape, seen.itemsize):
-        left, right = cut(seen, region, piece), cut(expected, expected_region, piece)
-        if not _same(left, right):
-            tally.add(left, right, region, piece)
-        done(left.nbytes)
+    def _note(self, shape: tuple[int, ...], piece: Piece, seen: np.ndarray, expected: np.ndarray) -> None:
+        at = np.nonzero(np.atleast_1d(seen != expected))
+        inner = [places + cut.start for places, cut in zip(at, piece, strict=False)]
+        places = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]
+        self.tally.add(self.region, places, np.atleast_1d(seen)[at], np.atleast_1d(expected)[at], self.number)
 
 
-def digest(array: np.ndarray, region: Region, done: Callable[[int], None]) -> str:
-    """SHA-256, in hex, of a region's bytes in row-major order."""
-    sha256 = hashlib.sha256()
-    for piece in pieces(region.shape, array.itemsize):
-        part = np.ascontiguousarray(cut(array, region, piece))
-        sha256.update(part.reshape(-1).view(np.uint8).data)
-        done(part.nbytes)
-    return sha256.hexdigest()
-
-
-def pieces(shape: Shape, width: int) -> Iterator[Piece]:
-    """Cut a shape, of elements of ``width`` bytes, into pieces of at most ``CHUNK`` bytes, in row-major order."""
-    if 0 in shape:
-        return
-    if not shape:
-        yield ()
-        return
-    row = width * math.prod(shape[1:])
-    step = max(CHUNK // row, 1)
-    tails = list(pieces(shape[1:], width)) if row > CHUNK else [tuple(slice(0, length) for length in shape[1:])]
-    for start in range(0, shape[0], step):
-        yield from ((slice(start, min(start + step, shape[0])), *tail) for tail in tails)
-
-
-def cut(array: np.ndarray, region: Region, piece: Piece) -> np.ndarray:
-    """A piece of a region of an array: a view of a box, a copy of indexed rows."""
-    if isinstance(region, Box):
-        return array[(*region.slices, ...)][(*piece, ...)]
-    others = tuple(slice(None) if dim == region.dim else part for dim, part in enumerate(piece))
-    return array[others].take(region.index[piece[region.dim]], axis=region.dim)
-
-
-def _same(left: np.ndarray, right: np.ndarray) -> bool:
+def same(left: np.ndarray, right: np.ndarray, desk: Desk) -> bool:
+    """Whether two arrays of one shape hold the same bytes; eight at a time, where they are contiguous."""
     if not (left.flags.c_contiguous and right.flags.c_contiguous):
         return np.array_equal(left, right)
     left, right = left.reshape(-1).view(np.uint8), right.reshape(-1).view(np.uint8)
     words = len(left) // 8 * 8
-    return np.array_equal(left[words:], right[words:]) and np.array_equal(
+    return np.array_equal(left[words:], right[words:]) and not desk.differ(
         left[:words].view(np.uint64), right[:words].view(np.uint64)
     )
 
 
-def _rows(region: Region, piece: Piece) -> np.ndarray:
-    """The tensor's rows (places along its first dimension) that a piece of a region holds."""
-    if not piece:
-        return np.zeros(1, int)
-    if isinstance(region, Box):
-        return np.arange(piece[0].start, piece[0].stop) + region.start[0]
-    return np.asarray(region.index)[piece[0]] if region.dim == 0 else np.arange(piece[0].start, piece[0].stop)
-
-
-def _locate(region: Region, piece: Piece, at: Shape) -> list[int]:
-    """The index, in the tensor, of a place in a piece of a region."""
-    inner = [part.start + i for part, i in zip(piece, at, strict=True)]
-    if isinstance(region, Box):
-        return [start + i for start, i in zip(region.start, inner, strict=True)]
-    return [region.index[i] if dim == region.dim else i for dim, i in enumerate(inner)]
-
-
-def decode(element: np.unsignedinteger[Any], dtype: str) -> float | int | bool | str:
-    """The number that an element's bits stand for; the bits in hex where Python has no such number.
-
-    Example:
-        >>> decode(np.uint16(0x3F80), "bfloat16"), decode(np.uint32(0x80000000), "float32")
-        (1.0, -0.0)
-    """
-    if dtype == "bfloat16":
-        return decode(np.uint32(int(element) << 16), "float32")
-    if dtype in NUMPY:
-        return np.asarray(element)[None].view(dtype)[0].item()
-    return _hex(element)
-
-
-def _hex(element: np.unsignedinteger[Any]) -> str:
-    return f"0x{int(element):0{element.itemsize * 2}x}"
+def digest(part: Part, hand: Hand, done: Done = nothing) -> str:
+    """SHA-256, in hex, of a region's bytes in row-major order."""
+    sha256, part = hashlib.sha256(), part.flat() or part
+    for piece in pieces(part.shape, part.spans):
+        read = np.ascontiguousarray(part.read(hand, piece))
+        sha256.update(read.reshape(-1).view(np.uint8).data)
+        done(read.nbytes)
+    return sha256.hexdigest()

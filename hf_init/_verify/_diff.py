@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from hf_init import _html
-from hf_init._checkpoint import Checkpoint, Entry
+from hf_init._checkpoint import Checkpoint, Entry, bits
 from hf_init._spec import Box
-from hf_init._verify._bytes import Meter, Tally, compare
+from hf_init._verify._bytes import Comparison
+from hf_init._verify._parts import Stored, stored
 from hf_init._verify._report import described, jsonable
+from hf_init._verify._stretches import compare_all
+from hf_init._verify._tally import Tally
+from hf_init._verify._work import Meter
 
 _STATUSES = ("identical", "changed", "added", "removed")
 
@@ -84,18 +86,46 @@ def diff(
         >>> folder.cleanup()
     """
     with Checkpoint.open(a) as before, Checkpoint.open(b) as after:
-        tensors = tuple(_tensors(before, after, Meter(progress)))
+        tallies = _compared(before, after, Meter(progress))
+        tensors = tuple(_tensors(before, after, tallies))
     found = Counter(tensor["status"] for tensor in tensors)
     return DiffReport(str(a), str(b), tensors, {status: found[status] for status in _STATUSES})
 
 
-def _tensors(a: Checkpoint, b: Checkpoint, meter: Meter) -> Iterator[dict[str, Any]]:
+def _compared(a: Checkpoint, b: Checkpoint, meter: Meter) -> dict[str, Tally]:
+    """How the bytes differ, of every tensor that has comparable ones in both: all of them, or the common rows."""
+    tallies: dict[str, Tally] = {}
+    both = [name for name in a.entries if name in b.entries]
+    compare_all(comparison for name in both for comparison in _comparisons(a, b, name, tallies, meter))
+    return tallies
+
+
+def _comparisons(
+    a: Checkpoint, b: Checkpoint, name: str, tallies: dict[str, Tally], meter: Meter
+) -> Iterator[Comparison]:
+    before, after = stored(a, name), stored(b, name)
+    if before.entry.dtype == after.entry.dtype and _comparable(before, after):
+        tallies[name] = Tally.of(after.whole, after.entry.dtype)
+        common = Box.whole((*map(min, before.whole[:1], after.whole[:1]), *after.whole[1:]))
+        left, right = replace(before, region=common), replace(after, region=common)
+        yield Comparison(right, left, common, tallies[name], done=meter.compare)
+
+
+def _comparable(before: Stored, after: Stored) -> bool:
+    """Whether both have the same shape, or, elements being whole bytes, all but the same number of rows."""
+    if before.entry.shape == after.entry.shape:
+        return True
+    whole_bytes = bits(before.entry.dtype) >= 8
+    return whole_bytes and min(map(len, (before.whole, after.whole))) > 0 and before.whole[1:] == after.whole[1:]
+
+
+def _tensors(a: Checkpoint, b: Checkpoint, tallies: dict[str, Tally]) -> Iterator[dict[str, Any]]:
     for name, entry in a.entries.items():
         other = b.entries.get(name)
         if other is None:
             yield _tensor(entry, "removed")
         else:
-            change = _change(a, b, entry, other, meter)
+            change = _change(entry, other, tallies.get(name))
             yield _tensor(other, "changed" if change else "identical", **change)
     yield from (_tensor(entry, "added") for name, entry in b.entries.items() if name not in a.entries)
 
@@ -104,37 +134,25 @@ def _tensor(entry: Entry, status: str, **more: Any) -> dict[str, Any]:
     return {"name": entry.name, "status": status, "shape": list(entry.shape), "dtype": entry.dtype, **more}
 
 
-def _change(a: Checkpoint, b: Checkpoint, before: Entry, after: Entry, meter: Meter) -> dict[str, Any]:
+def _change(before: Entry, after: Entry, tally: Tally | None) -> dict[str, Any]:
     """What changed in a tensor that both have; empty when nothing did."""
     was = {"shape_before": list(before.shape), "dtype_before": before.dtype}
     if before.dtype != after.dtype:
         return {"reason": "dtype", **was}
-    left, right = a.array(before.name), b.array(after.name)
+    found = _found(tally) if tally and tally.first else {}
     if before.shape != after.shape:
-        return {"reason": "shape", **was, **_common(left, right, before, after, meter)}
-    tally = _tally(left, right, before.dtype, meter)
-    return {"reason": "bytes", **_found(tally)} if tally.first else {}
+        return {"reason": "shape", **was, **(_common(before, after, tally) if tally else {}), **found}
+    return {"reason": "bytes", **found} if found else {}
 
 
-def _common(left: np.ndarray, right: np.ndarray, before: Entry, after: Entry, meter: Meter) -> dict[str, Any]:
-    """The leading rows that both have, where only the number of rows differs."""
-    if not before.shape or not after.shape or before.shape[1:] != after.shape[1:] or left.shape != before.shape:
-        return {}
-    rows = min(len(left), len(right))
-    tally = _tally(left[:rows], right[:rows], before.dtype, meter)
-    found = _found(tally) if tally.first else {}
-    return {"common_rows": rows, "common_rows_identical": rows - int(tally.rows[:rows].sum()), **found}
-
-
-def _tally(left: np.ndarray, right: np.ndarray, dtype: str, meter: Meter) -> Tally:
-    tally, whole = Tally.of(right, dtype), Box.whole(right.shape)
-    compare(right, whole, left, whole, tally, meter.compare)
-    return tally
+def _common(before: Entry, after: Entry, tally: Tally) -> dict[str, Any]:
+    rows = min(before.shape[0], after.shape[0])
+    return {"common_rows": rows, "common_rows_identical": rows - int(tally.rows.sum())}
 
 
 def _found(tally: Tally) -> dict[str, Any]:
     first = {key: value for key, value in tally.first.items() if key != "region"}
-    numbers = {"changed_rows": int(tally.rows.sum()), "rows": len(tally.rows), "changed_elements": tally.elements}
+    numbers = {"changed_rows": int(tally.rows.sum()), "rows": tally.length, "changed_elements": tally.elements}
     return {"first": first, **numbers}
 
 

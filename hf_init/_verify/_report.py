@@ -21,11 +21,14 @@ class VerifyReport:
     Attributes:
         counts: tensors of the plan by status, ``unused`` ones of the source, and ``tensors`` in the result's plan.
         bytes_compared: bytes of the result compared with the base.
-        bytes_digested: bytes of the result, those of new regions, whose digests were compared with the manifest.
+        bytes_digested: bytes of the result whose digests were compared with the manifest: those of new regions and,
+            without a base, of kept ones.
         differences: one dict each, with ``name`` and ``reason`` at least; differing bytes also have ``index``, ``row``,
-            ``seen``, ``expected``, their bits in hex, ``region``, ``changed_rows`` and ``changed_elements``.
+            ``seen``, ``expected``, their bits in hex, ``region`` and, where everything was compared, ``changed_rows``
+            and ``changed_elements``.
         notes: what is worth knowing and proves nothing.
-        base: the folder compared with.
+        base: the folder compared with; None without one.
+        complete: whether everything was compared; else it ended with the first difference.
     """
 
     counts: dict[str, int]
@@ -33,7 +36,8 @@ class VerifyReport:
     bytes_digested: int
     differences: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
-    base: str
+    base: str | None
+    complete: bool = True
 
     @property
     def ok(self) -> bool:
@@ -49,13 +53,14 @@ class VerifyReport:
             "differences": jsonable(list(self.differences)),
             "notes": list(self.notes),
             "base": self.base,
+            "complete": self.complete,
         }
 
     def raise_if_failed(self) -> None:
         """Raise ProofError, naming the first differences with rows and both values, unless all is equal."""
         if not self.ok:
             raise ProofError(
-                f"{counted(self.differences)} from what the plan and {self.base} ask for:\n"
+                f"{counted(self.differences)} from what {self._due()} for:\n"
                 f"{listed(self.differences)}\n"
                 "Don't use this result: make it again, or restore the file that has changed."
             )
@@ -75,9 +80,13 @@ class VerifyReport:
     def _outcome(self) -> str:
         return counted(self.differences) if self.differences else "proved"
 
+    def _due(self) -> str:
+        return "the manifest asks" if self.base is None else f"the plan and {self.base} ask"
+
     def _amounts(self) -> str:
-        compared = f"{size(self.bytes_compared)} compared with {self.base}"
-        notes = "".join(f"\nnote: {note}" for note in self.notes)
+        compared = "no base" if self.base is None else f"{size(self.bytes_compared)} compared with {self.base}"
+        rest = [] if self.complete else ["the comparison ended here; everything=True (--all) lists all that differs"]
+        notes = "".join(f"\nnote: {note}" for note in (*self.notes, *rest))
         return f"{compared}, {size(self.bytes_digested)} with their digests{notes}"
 
 
@@ -97,8 +106,10 @@ def described(difference: dict[str, Any]) -> str:
     """One difference in a line: the tensor, the reason, the row and both values."""
     text = f"{difference['name']}: {difference['reason']}"
     if "index" in difference:
+        text += f" at row {difference['row']}, index {difference['index']}"
+    if "changed_rows" in difference and "index" in difference:
         rows, word = difference["changed_rows"], "row" if difference["changed_rows"] == 1 else "rows"
-        text += f" at row {difference['row']}, index {difference['index']} ({rows} {word} changed)"
+        text += f" ({rows} {word} changed)"
     if "seen" in difference:
         text += f": seen {_with_bits(difference, 'seen')}, expected {_with_bits(difference, 'expected')}"
     return text

@@ -1,0 +1,139 @@
+"""Neighbours in both files compared as one stretch of bytes; only where it differs, tensor by tensor."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain, islice
+
+from hf_init._checkpoint import Entry
+from hf_init._errors import CheckpointError
+from hf_init._spec import Box
+from hf_init._verify._bytes import TOGETHER, Comparison, nothing, same
+from hf_init._verify._parts import Piece, Stored, pieces
+from hf_init._verify._work import Desk, Job, work_off
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A comparison of elements that lie one after another in both files: in which, from which bytes on, how many."""
+
+    comparison: Comparison
+    seen: Stored
+    expected: Stored
+    files: tuple[object, ...]
+    starts: tuple[int, int]
+    nbytes: int
+
+    @classmethod
+    def of(cls, comparison: Comparison, seen: Stored, expected: Stored) -> _Run:
+        files = (id(seen.checkpoint), seen.entry.shard, id(expected.checkpoint), expected.entry.shard)
+        starts = (_start(seen), _start(expected))
+        return cls(comparison, seen, expected, (*files, comparison.done), starts, seen.shape[0] * seen.width)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Runs that follow each other in both files, and those of them in which a byte was found to differ."""
+
+    runs: tuple[_Run, ...]
+    doubted: set[int] = field(default_factory=set)
+
+    def jobs(self, everything: bool) -> Iterator[Job]:
+        nbytes = sum(run.nbytes for run in self.runs)
+        ends = [run.starts[0] - self.runs[0].starts[0] + run.nbytes for run in self.runs]
+        seen, expected = (_bytes(part, nbytes) for part in (self.runs[0].seen, self.runs[0].expected))
+        cuts = pieces((nbytes,), (1,))
+        while batch := list(islice(cuts, TOGETHER)):
+            yield partial(self._compare, seen, expected, batch, ends, everything)
+
+    def _compare(
+        self, left: Stored, right: Stored, batch: list[Piece], ends: list[int], everything: bool, desk: Desk
+    ) -> bool:
+        found, done = False, 0
+        for (cut,) in batch:
+            done += cut.stop - cut.start
+            if not same(left.read(desk.seen, (cut,)), right.read(desk.expected, (cut,)), desk):
+                found = True
+                self.doubted.update(range(bisect_right(ends, cut.start), bisect_left(ends, cut.stop) + 1))
+                if not everything:
+                    break
+        self.runs[0].comparison.done(done)
+        return found
+
+
+def compare_all(comparisons: Iterable[Comparison], then: Iterable[Job] = (), everything: bool = True) -> None:
+    """Make comparisons, in the order of the files of what is seen, then other jobs; differences go to the tallies.
+
+    Raises:
+        CheckpointError: a file can't be read, or changes while it is.
+    """
+    runs, loose = _runs(comparisons)
+    stretches = [_Stretch(tuple(group)) for group in _neighbours(_in_order(runs))]
+    jobs = (stretch.jobs(everything) for stretch in stretches)
+    work_off(chain(*jobs, *(comparison.jobs() for comparison in loose), then), everything)
+    doubted = [replace(s.runs[k].comparison, done=nothing) for s in stretches for k in sorted(s.doubted)]
+    work_off(chain.from_iterable(comparison.jobs() for comparison in doubted), everything)
+    if doubted and not any(comparison.tally.first for comparison in doubted):
+        raise CheckpointError(
+            f"{_names(doubted)}: the bytes differed when they were read first, and no longer when they were read "
+            "again. Something writes to the files, or the disk or the memory can't be trusted."
+        )
+
+
+def _names(comparisons: Sequence[Comparison]) -> str:
+    parts = [comparison.seen for comparison in comparisons if isinstance(comparison.seen, Stored)]
+    return ", ".join(f"{part.checkpoint.root / part.entry.shard}: {part.entry.name}" for part in parts)
+
+
+def _runs(comparisons: Iterable[Comparison]) -> tuple[list[_Run], list[Comparison]]:
+    """Those that are runs in both files, and the rest."""
+    runs: list[_Run] = []
+    loose: list[Comparison] = []
+    for comparison in comparisons:
+        seen, expected = comparison.seen.flat(), comparison.expected.flat()
+        if isinstance(seen, Stored) and isinstance(expected, Stored):
+            runs.append(_Run.of(comparison, seen, expected))
+        else:
+            loose.append(comparison)
+    return runs, loose
+
+
+def _in_order(runs: Iterable[_Run]) -> list[_Run]:
+    """As they lie in the files of what is seen, checkpoint by checkpoint."""
+    turns: dict[int, int] = {}
+    keyed = [
+        (turns.setdefault(id(run.seen.checkpoint), len(turns)), run.seen.entry.shard, run.starts[0], number, run)
+        for number, run in enumerate(runs)
+    ]
+    return [run for *_, run in sorted(keyed)]
+
+
+def _neighbours(runs: Iterable[_Run]) -> Iterator[list[_Run]]:
+    group: list[_Run] = []
+    for run in runs:
+        if group and not _follows(run, group[-1]):
+            yield group
+            group = []
+        group.append(run)
+    if group:
+        yield group
+
+
+def _follows(run: _Run, before: _Run) -> bool:
+    return run.files == before.files and run.starts == tuple(start + before.nbytes for start in before.starts)
+
+
+def _start(part: Stored) -> int:
+    box = part.region
+    assert isinstance(box, Box)
+    return part.entry.start + box.start[0] * part.width
+
+
+def _bytes(part: Stored, nbytes: int) -> Stored:
+    """The bytes of the file from the start of a run on, as if they were one tensor."""
+    start = _start(part)
+    entry = Entry("", "uint8", (nbytes,), part.entry.shard, start, start + nbytes)
+    return Stored(part.checkpoint, entry, (nbytes,), 1, Box((0,), (nbytes,)))
