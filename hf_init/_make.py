@@ -8,13 +8,18 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
 
+from hf_init._checkpoint import bits
 from hf_init._errors import CheckpointError, ProofError
+from hf_init._runs import gather, opened, outer, runs
 from hf_init._spec import Context, Region, Rows, Status
 from hf_init.schemes import Scheme, finish
 
@@ -38,6 +43,7 @@ class Reader:
         self._source = source
         self._stack = ExitStack()
         self._open: dict[str, Any] = {}
+        self._lock = Lock()
 
     def __enter__(self) -> Reader:
         return self
@@ -48,11 +54,34 @@ class Reader:
 
     def tensor(self, name: str) -> torch.Tensor:
         """The whole tensor, mapped: it must not be written to."""
-        return self._shard(name).get_tensor(name)
+        return self._shard(name).get_tensor(self._source.entries[name].key)
 
     def slice(self, name: str) -> Any:
         """What the library's own loader takes in place of a tensor, and reads when it is ready for it."""
-        return self._shard(name).get_slice(name)
+        return self._shard(name).get_slice(self._source.entries[name].key)
+
+    def place(self, name: str) -> tuple[Path, int, int]:
+        """The file of a tensor, and where in it its bytes start and stop."""
+        entry = self._source.entries[name]
+        return self._source.local(entry.shard), entry.start, entry.stop
+
+    def rows(self, name: str, region: Region) -> Iterator[torch.Tensor]:
+        """A region's elements, read some of its leading slices at a time: ``(some, *region.shape[1:])``.
+
+        Raises:
+            CheckpointError: the file can't be read, or has become shorter.
+        """
+        entry = self._source.entries[name]
+        shape = (replace(region, of=entry.shape) if isinstance(region, Rows) else region).shape
+        places = runs(region, entry.shape, bits(entry.dtype), entry.start, max(outer(region, entry.shape), 1))
+        each = places.many // max(shape[0], 1)
+        some = max(BLOCK // max(each * places.size, 1), 1)
+        with opened(self._source.local(entry.shard)) as file:
+            for first in range(0, shape[0] if each else 0, some):
+                last = min(first + some, shape[0])
+                data = gather(file, places.starts(first * each, last * each), places.size)
+                values = torch.from_numpy(data.reshape(-1)).view(getattr(torch, entry.dtype))
+                yield values.reshape(last - first, *shape[1:])
 
     def blocks(self, name: str) -> Iterator[tuple[int, torch.Tensor]]:
         """A tensor's elements, read a block at a time, each with the place of its first; little stays in memory."""
@@ -72,10 +101,11 @@ class Reader:
 
     def _shard(self, name: str) -> Any:
         shard = self._source.entries[name].shard
-        if shard not in self._open:
-            path = str(self._source.root / shard)
-            self._open[shard] = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
-        return self._open[shard]
+        with self._lock:
+            if shard not in self._open:
+                path = str(self._source.root / shard)
+                self._open[shard] = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+            return self._open[shard]
 
 
 def make(plan: TensorPlan, reader: Reader, seed: int, context: Context | None = None) -> torch.Tensor:
@@ -114,9 +144,14 @@ def _asks(plan: TensorPlan) -> bool:
 
 def slots(plan: TensorPlan, reader: Reader, seed: int, context: Context | None = None) -> Iterator[tuple[Scheme, Slot]]:
     """Every new region with its scheme, where the tensor's pretrained elements can be read."""
-    trained = (lambda: (values for _, values in kept(plan, reader))) if plan.kept else None
+    trained = (lambda: _trained(plan, reader)) if plan.kept else None
     for scheme, slot in plan.slots(seed, context):
         yield scheme, replace(slot, trained=trained, source=reader.tensor)
+
+
+def _trained(plan: TensorPlan, reader: Reader) -> Iterator[torch.Tensor]:
+    for copy in plan.kept:
+        yield from reader.rows(copy.source, copy.source_region)
 
 
 def kept(plan: TensorPlan, reader: Reader) -> Iterator[tuple[Region, torch.Tensor]]:
@@ -177,12 +212,17 @@ def prove_duplicates(plan: Plan, reader: Reader) -> None:
         if tensor.status is not Status.TIED or tensor.source is None or tensor.tied_to is None:
             continue
         for copy in plan[tensor.tied_to].kept:
-            if not equal_bytes(reader.tensor(copy.source), reader.tensor(tensor.source)):
+            if not _equal(reader, copy.source, tensor.source):
                 raise ProofError(
                     f"the config ties {tensor.name} to {tensor.tied_to}, but the checkpoint holds different values in "
                     f"{tensor.source} and {copy.source}; keep both with tie_word_embeddings=False "
                     "(--config tie_word_embeddings=false)"
                 )
+
+
+def _equal(reader: Reader, a: str, b: str) -> bool:
+    pairs = zip_longest(reader.blocks(a), reader.blocks(b), fillvalue=(0, torch.empty(0)))
+    return all(equal_bytes(left, right) for (_, left), (_, right) in pairs)
 
 
 def _composed(plan: TensorPlan, reader: Reader, seed: int, context: Context | None) -> torch.Tensor:

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from refusals import HEAD, refusal, snapshot
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 import hf_init
-from hf_init import _write
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import HfInitError
+from hf_init._write import _stage, _writing
+from hf_init._write._filling import fill_kept
 from hf_init.cli import main
 
 SHARDED = ("--max-shard-size", "20KB")
@@ -110,14 +110,14 @@ def test_folders_above_out_are_made(base, tmp_path):
 
 def test_no_space_is_known_before_anything_is_written(refused, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("hf_init._write.shutil.disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    monkeypatch.setattr("hf_init._write._stage.shutil.disk_usage", lambda path: usage(10**9, 10**9, 1000))
     message = refused(tmp_path / "a" / "out")
     assert f"no space for {tmp_path / 'a' / 'out'}: " in message and "needed, 1000 B free" in message
 
 
 def test_the_space_that_is_asked_for_is_what_the_result_takes(base, tmp_path, monkeypatch):
     asked: list[int] = []
-    monkeypatch.setattr(_write, "_refuse_full", lambda out, needed: asked.append(needed))
+    monkeypatch.setattr(_stage, "_refuse_full", lambda out, needed: asked.append(needed))
     hf_init.extend(base, tmp_path / "out", HEAD[1])
     took = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     headers = took - Checkpoint.open(tmp_path / "out").nbytes
@@ -165,16 +165,17 @@ def failing(error: BaseException, after: int = 0, do: Callable[..., object] = la
 @pytest.mark.parametrize("error", [FULL, FULL_SAFETENSORS], ids=["OSError", "SafetensorError"])
 @pytest.mark.parametrize("after", [0, 1])
 def test_no_space_half_way(refused, tmp_path, monkeypatch, error, after):
-    monkeypatch.setattr(_write, "save_file", failing(error, after, save_file))
+    monkeypatch.setattr(_writing, "fill_kept", failing(error, after, fill_kept))
     message = refused(tmp_path / "a" / "out", *SHARDED)
     assert "No space left on device" in message and "nothing is left behind, the source is as it was" in message
 
 
 STEPS = [
-    "hf_init._write.save_file",
-    "hf_init._write._write_index",
-    "hf_init._write._sync",
-    "hf_init._write._take_name",
+    "hf_init._write._writing.fill_kept",
+    "hf_init._write._writing.fill_new",
+    "hf_init._write._writing.index_text",
+    "hf_init._write._stage._fsync",
+    "hf_init._write._stage._take_name",
     "hf_init.hf._files.shutil.copyfile",
     "transformers.PreTrainedConfig.save_pretrained",
     "hf_init._manifest.Manifest.save",
@@ -200,20 +201,20 @@ def test_an_interruption_at_any_step_leaves_nothing(refused, base, tmp_path, mon
 def test_in_python_an_interruption_stays_one_and_the_systems_errors_are_hf_inits(base, tmp_path, monkeypatch):
     before = snapshot(tmp_path)
     for error, seen in ((KeyboardInterrupt(), KeyboardInterrupt), (FULL, HfInitError), (FULL_SAFETENSORS, HfInitError)):
-        monkeypatch.setattr(_write, "save_file", failing(error))
+        monkeypatch.setattr(_writing, "fill_kept", failing(error))
         with pytest.raises(seen):
             hf_init.extend(base, tmp_path / "out", HEAD[1])
     assert snapshot(tmp_path) == before
 
 
 def test_a_result_that_is_not_what_was_planned_never_appears(refused, tmp_path, monkeypatch):
-    def spoiled(values: Any, path: str, metadata: Any) -> None:
-        save_file(values, path, metadata)
-        data = bytearray(Path(path).read_bytes())
+    def spoiled(file: Any, folder: Path, *rest: Any) -> None:
+        fill_kept(file, folder, *rest)
+        data = bytearray((folder / file.name).read_bytes())
         data[len(data) // 2] ^= 1
-        Path(path).write_bytes(data)
+        (folder / file.name).write_bytes(data)
 
-    monkeypatch.setattr(_write, "save_file", spoiled)
+    monkeypatch.setattr(_writing, "fill_kept", spoiled)
     message = refused(tmp_path / "out")
     assert "1 difference from what the plan" in message and "at row" in message
 
@@ -225,8 +226,8 @@ def test_a_result_that_is_not_what_was_planned_never_appears(refused, tmp_path, 
 def test_what_appears_meanwhile_is_left_alone(base, tmp_path, monkeypatch, capsys, kind):
     out = tmp_path / "out"
 
-    def appear(values: Any, path: str, metadata: Any) -> None:
-        save_file(values, path, metadata)
+    def appear(*job: Any) -> None:
+        fill_kept(*job)
         if kind == "folder":
             out.mkdir()
             (out / "theirs").write_text("theirs")
@@ -235,7 +236,7 @@ def test_what_appears_meanwhile_is_left_alone(base, tmp_path, monkeypatch, capsy
         else:
             out.symlink_to(tmp_path / "base")
 
-    monkeypatch.setattr(_write, "save_file", appear)
+    monkeypatch.setattr(_writing, "fill_kept", appear)
     assert main(["extend", str(base), str(out), *HEAD]) == 2
     assert capsys.readouterr().err == f"hf-init: {out} appeared while the result was written; it was left as it is\n"
     theirs = {"folder": out / "theirs", "file": out, "link": out / "config.json"}[kind]
@@ -245,14 +246,19 @@ def test_what_appears_meanwhile_is_left_alone(base, tmp_path, monkeypatch, capsy
 
 def test_two_at_once_leave_one_whole_result(base, tmp_path, monkeypatch):
     out = tmp_path / "out"
+    told: list[str] = []
 
-    def overtaken(values: Any, path: str, metadata: Any) -> None:
-        save_file(values, path, metadata)
-        monkeypatch.setattr(_write, "save_file", save_file)
-        hf_init.extend(base, out, HEAD[1], num_labels=7)
+    def overtaken(*job: Any) -> None:
+        fill_kept(*job)
+        with pytest.raises(HfInitError) as error:
+            hf_init.extend(base, out, HEAD[1], num_labels=7)
+        told.append(str(error.value))
 
-    monkeypatch.setattr(_write, "save_file", overtaken)
-    with pytest.raises(HfInitError, match="appeared while the result was written"):
-        hf_init.extend(base, out, HEAD[1], num_labels=3)
-    assert hf_init.verify(out).ok and hf_init.Plan.load(out)["classifier.bias"].shape == (7,)
+    monkeypatch.setattr(_writing, "fill_kept", overtaken)
+    hf_init.extend(base, out, HEAD[1], num_labels=3)
+    assert told == [
+        f"another run (process {os.getpid()}) is writing this result, in {tmp_path / '.out.hf_init'}; wait for it, "
+        "or give another place"
+    ]
+    assert hf_init.verify(out).ok and hf_init.Plan.load(out)["classifier.bias"].shape == (3,)
     assert sorted(os.listdir(tmp_path)) == ["base", "out"]

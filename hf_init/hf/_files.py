@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from hf_init._checkpoint import INDEX, Checkpoint
 from hf_init._manifest import NAME
 
 WEIGHTS = (
@@ -15,12 +17,15 @@ WEIGHTS = (
     "*.safetensors.index.json",
     "pytorch_model*.bin",
     "pytorch_model*.bin.index.json",
+    "consolidated*.pth",
     "tf_model*.h5",
     "flax_model*.msgpack",
+    "rust_model.ot",
     "model.ckpt*",
+    "*.gguf",
 )
 WRITTEN = ("config.json", NAME)
-NOT_CARRIED = (".git", ".cache", "__pycache__")
+NOT_CARRIED = (".git", ".cache", "__pycache__", ".hf_init")
 
 
 def others(folder: Path) -> list[Path]:
@@ -30,25 +35,34 @@ def others(folder: Path) -> list[Path]:
     return [path for path in relative if not _is_weights(path) and not _is_hidden(path) and str(path) not in WRITTEN]
 
 
-def carry(source: Path, out: Path) -> None:
-    """Copies them."""
+def carry(source: Path, out: str | os.PathLike[str]) -> None:
+    """Copies them, however the weights are carried over: they are small, and people edit them."""
     for path in others(source):
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, out / path)
+        (Path(out) / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, Path(out) / path)
 
 
 def bytes_of_others(folder: Path) -> int:
     return sum((folder / path).stat().st_size for path in others(folder))
 
 
-def write_config(model: PreTrainedModel, out: Path) -> None:
+def stale_weights(folder: Path, source: Checkpoint) -> list[str]:
+    """Weight files beside those that the checkpoint is read from: of another layout, format or time.
+
+    A program with other preferences would load them. A result never gets them.
+    """
+    read = {*source.shards, *(() if INDEX in source.strays else (INDEX,))}
+    return sorted(path.name for path in folder.iterdir() if _is_weights(Path(path.name)) and path.name not in read)
+
+
+def write_config(model: PreTrainedModel, out: str | os.PathLike[str]) -> None:
     """The config as ``save_pretrained`` writes it, and a generation config where the source had none."""
     config = model.config
     config.dtype = str(model.dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
-    config.save_pretrained(str(out))
-    if model.can_generate() and not (out / "generation_config.json").exists():
-        model.generation_config.save_pretrained(str(out))
+    config.save_pretrained(os.fspath(out))
+    if model.can_generate() and not (Path(out) / "generation_config.json").exists():
+        model.generation_config.save_pretrained(os.fspath(out))
 
 
 def _is_weights(path: Path) -> bool:

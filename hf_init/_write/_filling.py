@@ -1,0 +1,127 @@
+"""One file that is written: its header, what is kept, what is drawn; and whether a file that is there is that one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from hf_init._checkpoint import Checkpoint, bits
+from hf_init._errors import CheckpointError
+from hf_init._make import Reader, as_bytes, digest, drawn, slots
+from hf_init._plan import TensorPlan
+from hf_init._runs import File as Open
+from hf_init._runs import Runs, blocks, gather, opened, outer, runs
+from hf_init._spec import Context, Region
+from hf_init._write._copying import Told, copy_runs, put_runs, same_bytes
+from hf_init._write._files import File
+
+Digests: TypeAlias = Mapping[str, list[str]]
+"""Tensor -> SHA-256 of each of its new regions."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A kept region: its place in one of the source's files and in the result's."""
+
+    shard: str
+    source: Runs
+    target: Runs
+
+
+def kept_in(file: File, source: Checkpoint) -> Iterator[Kept]:
+    """What a file keeps, in the order in which it will hold it."""
+    for tensor in sorted(file.tensors, key=lambda tensor: file.form.starts[tensor.name]):
+        for copy in tensor.kept:
+            entry, width = source.entries[copy.source], bits(tensor.dtype)
+            dims = max(outer(copy.region, tensor.shape), outer(copy.source_region, entry.shape))
+            yield Kept(
+                entry.shard,
+                runs(copy.source_region, entry.shape, width, entry.start, dims),
+                runs(copy.region, tensor.shape, width, file.form.starts[tensor.name], dims),
+            )
+
+
+def fill_kept(file: File, folder: Path, source: Checkpoint, told: Told) -> None:
+    """A new file with its header and everything that is kept; the rest of it is zeros.
+
+    Raises:
+        CheckpointError: the source can't be read, or has changed.
+        OSError: the file can't be written.
+    """
+    with opened(folder / file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new:
+        _set_size(new.number, file)
+        new.write(file.form.header, 0)
+        for kept in kept_in(file, source):
+            with opened(source.local(kept.shard)) as old:
+                copy_runs(old, new, kept.source, kept.target, told)
+
+
+def fill_new(
+    tensor: TensorPlan, file: File, folder: Path, reader: Reader, seed: int, context: Context | None, told: Told
+) -> list[str]:
+    """Every new region of a tensor, drawn and put into the file; returns their digests, in the plan's order.
+
+    Raises:
+        RecipeError: a scheme can't fill its region.
+        OSError: the file can't be written.
+    """
+    digests = []
+    with opened(folder / file.name, os.O_RDWR) as new:
+        for scheme, slot in slots(tensor, reader, seed, context):
+            values = drawn(scheme, slot)
+            put_runs(new, _places(file, tensor, slot.region), as_bytes(values).numpy().data, told)
+            digests.append(digest(values))
+    return digests
+
+
+def is_filled(file: File, folder: Path, source: Checkpoint, digests: Digests) -> bool:
+    """Whether a file that an earlier run left is what this one would write, byte for byte."""
+    path = folder / file.name
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != file.form.size:
+        return False
+    try:
+        with opened(path) as new:
+            header = new.read(0, len(file.form.header)).tobytes()
+    except CheckpointError:
+        return False
+    return header == file.form.header and _keeps(file, path, source) and _digests(file, path) == dict(digests)
+
+
+def _set_size(number: int, file: File) -> None:
+    try:
+        os.ftruncate(number, file.form.size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, file.name) from error
+
+
+def _places(file: File, tensor: TensorPlan, region: Region) -> Runs:
+    return runs(region, tensor.shape, bits(tensor.dtype), file.form.starts[tensor.name], outer(region, tensor.shape))
+
+
+def _keeps(file: File, path: Path, source: Checkpoint) -> bool:
+    with opened(path) as new:
+        for kept in kept_in(file, source):
+            with opened(source.local(kept.shard)) as old:
+                if not all(same_bytes(old, new, kept.source, kept.target)):
+                    return False
+    return True
+
+
+def _digests(file: File, path: Path) -> dict[str, list[str]]:
+    with opened(path) as new:
+        return {
+            tensor.name: [_digest(new, _places(file, tensor, fill.region)) for fill in tensor.new]
+            for tensor in file.tensors
+            if tensor.new
+        }
+
+
+def _digest(file: Open, places: Runs) -> str:
+    found = hashlib.sha256()
+    for size, (starts,) in blocks(places):
+        found.update(gather(file, starts, size).data)
+    return found.hexdigest()

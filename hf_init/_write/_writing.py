@@ -1,0 +1,205 @@
+"""The files of a plan, written by all cores: what is kept by some threads, what is new by others, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Condition, Lock
+
+from hf_init._checkpoint import INDEX, Checkpoint
+from hf_init._make import Reader, prove_duplicates
+from hf_init._plan import Plan, TensorPlan
+from hf_init._spec import Context, count
+from hf_init._write._copying import copy_file, link_file, same_file
+from hf_init._write._files import File, Link, index_text, plan_files
+from hf_init._write._filling import Digests, fill_kept, fill_new, is_filled
+from hf_init._write._journal import Journal, job_of, open_journal
+from hf_init._write._stage import Stage
+from hf_init._write._watch import look, refuse_changed
+
+Progress = Callable[[int], object]
+
+_COPIERS = 4  # threads that copy: more than a disk needs
+_AT_ONCE = 256 << 20  # the bytes of new regions, in float32, that are made side by side; a larger one is made alone
+
+
+def write(
+    plan: Plan,
+    source: Checkpoint,
+    stage: Stage,
+    context: Context | None = None,
+    *,
+    link: Link = "copy",
+    max_bytes: int | None = None,
+    total_parameters: int | None = None,
+    identity: str = "",
+    progress: Progress = lambda done: None,
+    say: Callable[[str], object] = lambda text: None,
+) -> dict[str, list[str]]:
+    """Writes the tensors of a plan into a staged folder; returns the digests of every new region.
+
+    Memory holds the largest new region, or several that are smaller than 256 MiB together; what is kept passes through
+    it in blocks.
+
+    Args:
+        link: how a file that stays as it is gets there: ``copy``, ``hard``, ``symbolic``.
+        max_bytes: of one file; None keeps the source's own division.
+        identity: what decides the new values besides the plan, such as the config: a resumed run has the same.
+        progress: called with the bytes done since it was last called, by one thread at a time.
+        say: told what became of a run to be resumed.
+
+    Raises:
+        ProofError: the source repeats a tied tensor with other values.
+        CheckpointError: the source can't be read, or changed meanwhile.
+        OSError: a file can't be written; ``staged`` explains it.
+    """
+    files = plan_files(plan, source, link=link, max_bytes=max_bytes)
+    seen = look(source)
+    stage.before_commit.append(partial(refuse_changed, seen))
+    job = job_of(plan, files, source, seen, f"{link} {identity}")
+    journal = open_journal(stage.journal, stage.folder, job, stage.resume, say)
+    with Reader(source) as reader:
+        prove_duplicates(plan, reader)
+        made = _Work(plan.seed, source, reader, stage, context, link, journal, Meter(progress)).run(files)
+    if len(files) > 1:
+        (stage.folder / INDEX).write_text(index_text(files, total_parameters), encoding="utf-8")
+    refuse_changed(seen)
+    return made
+
+
+class Stopped(Exception):
+    """Another thread has failed."""
+
+
+class Meter:
+    """Tells of the bytes done, one thread at a time, until something fails."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._lock = Lock()
+        self.cause: BaseException | None = None
+
+    def __call__(self, done: int) -> None:
+        with self._lock:
+            self.go_on()
+            self._progress(done)
+
+    def go_on(self) -> None:
+        """Raises Stopped if another thread has failed."""
+        if self.cause is not None:
+            raise Stopped
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """The first failure of any thread stops the others, and is the one that is raised."""
+        try:
+            yield
+        except BaseException as error:
+            with self._lock:
+                self.cause = self.cause or error
+            if self.cause is error:
+                raise
+            raise self.cause from None
+
+
+class Budget:
+    """Memory that threads share: who needs more than there is waits, or has it all."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._used or self._used + size <= self._limit)
+            self._used += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= size
+                self._changed.notify_all()
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the threads have in common."""
+
+    seed: int
+    source: Checkpoint
+    reader: Reader
+    stage: Stage
+    context: Context | None
+    link: Link
+    journal: Journal
+    told: Meter
+    budget: Budget = field(default_factory=lambda: Budget(_AT_ONCE))
+
+    def run(self, files: Sequence[File]) -> dict[str, list[str]]:
+        made: dict[str, list[str]] = {}
+        copiers = ThreadPoolExecutor(min(_COPIERS, os.cpu_count() or 1))
+        painters = ThreadPoolExecutor(os.cpu_count())
+        with copiers, painters, self.told.watching():
+            begun = [copiers.submit(self._begin, file) for file in files]
+            for file, copied in zip(files, begun, strict=True):
+                made.update(self._finish(file, copied, painters))
+        return made
+
+    def _begin(self, file: File) -> Digests | None:
+        """What is kept of a file, in its place; of a file that is whole already, the digests of what is new in it."""
+        with self.told.watching():
+            self.told.go_on()
+            path = self.stage.folder / file.name
+            if file.name in self.journal.finished and self._is_whole(file, path):
+                self.told(file.nbytes)
+                return self.journal.finished[file.name]
+            path.unlink(missing_ok=True)
+            self._carry(file, path) if file.carried else fill_kept(file, self.stage.folder, self.source, self.told)
+            return None
+
+    def _finish(self, file: File, copied: Future[Digests | None], painters: ThreadPoolExecutor) -> Digests:
+        """What is new in a file, too. Schemes that ask the architecture take turns, here in the caller's own thread."""
+        digests = copied.result()
+        if digests is None:
+            fresh = [tensor for tensor in file.tensors if tensor.new]
+            waiting = {t.name: painters.submit(self._paint, t, file) for t in fresh if not _asks(t)}
+            asked = {t.name: self._paint(t, file) for t in fresh if _asks(t)}
+            digests = {t.name: asked[t.name] if _asks(t) else waiting[t.name].result() for t in fresh}
+            self.journal.add(file, digests)
+        if file.carried is None or self.link == "copy":
+            self.stage.flush(self.stage.folder / file.name)
+        return digests
+
+    def _paint(self, tensor: TensorPlan, file: File) -> list[str]:
+        largest = max(4 * count(fill.region.shape) for fill in tensor.new)
+        with self.told.watching(), self.budget.taken(largest):
+            return fill_new(tensor, file, self.stage.folder, self.reader, self.seed, self.context, self.told)
+
+    def _carry(self, file: File, path: Path) -> None:
+        origin, size = self._origin(file)
+        if self.link == "copy":
+            copy_file(origin, path, self.told, header=size - file.nbytes)
+        else:
+            link_file(origin, path, self.link)
+            self.told(file.nbytes)
+
+    def _is_whole(self, file: File, path: Path) -> bool:
+        if file.carried is None:
+            return is_filled(file, self.stage.folder, self.source, self.journal.finished[file.name])
+        return self.link == "copy" and same_file(self._origin(file)[0], path)
+
+    def _origin(self, file: File) -> tuple[Path, int]:
+        """Of a file that is carried over: where it comes from, and its bytes."""
+        assert file.carried is not None
+        return self.source.local(file.carried), self.source.by_shard[file.carried].size
+
+
+def _asks(tensor: TensorPlan) -> bool:
+    return any(fill.scheme.asks for fill in tensor.new)
