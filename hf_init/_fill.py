@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from hf_init._errors import ProofError
 from hf_init._make import Reader, digests, equal_bytes, kept, make, make_all, part, prove_duplicates
+from hf_init._mapped import watching
 from hf_init._plan import Plan, TensorPlan
 from hf_init._spec import Context, Status
 from hf_init._text import number, several
@@ -23,7 +24,8 @@ class Report:
 
     Attributes:
         counts: tensors by status.
-        bytes_compared: kept bytes that were compared with the files.
+        bytes_compared: kept bytes that were read and compared with the files.
+        bytes_mapped: kept bytes that are the files' own: unmodified pages of a mapping, which needn't be read.
         cast: kept tensors that the model holds in another dtype: equal to the one exact cast.
         restored: tensors that the library's own initialization had overwritten, and that were put back.
         placed: whether the whole model is on one device; what an offloading device map hides can't be compared.
@@ -34,9 +36,15 @@ class Report:
     cast: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
     unproved: tuple[str, ...] = field(default=())
+    bytes_mapped: int = 0
+
+    @property
+    def bytes_proved(self) -> int:
+        """Kept bytes that are those of the files, in whichever way it was proved."""
+        return self.bytes_compared + self.bytes_mapped
 
     def __str__(self) -> str:
-        lines = [f"proved: {number(self.bytes_compared)} kept bytes are those of the files"]
+        lines = [f"proved: {number(self.bytes_proved)} kept bytes are those of the files"]
         if self.cast:
             lines.append(f"  {len(self.cast)} tensors are the exact cast to the model's dtype: {several(self.cast)}")
         if self.restored:
@@ -49,6 +57,7 @@ class Report:
         return {
             "counts": dict(self.counts),
             "bytes_compared": self.bytes_compared,
+            "bytes_mapped": self.bytes_mapped,
             "cast": list(self.cast),
             "restored": list(self.restored),
             "unproved": list(self.unproved),
@@ -104,6 +113,8 @@ def prove(
 ) -> Report:
     """Compares every tensor of a loaded model with what the plan says, byte for byte, and puts back what differs.
 
+    A tensor that is still mapped from its file, no page of it written to, is what the file holds without being read.
+
     Args:
         plan, reader, context, made: as ``compose`` took and gave them.
         held: what the model holds for an entry of the plan; None where it is offloaded.
@@ -115,19 +126,36 @@ def prove(
     found = {tensor.name: held(tensor) for tensor in plan.stored if tensor.role != "ignored"}
     here = {name: each for name, each in found.items() if each is not None and each.tensor.device.type != "meta"}
     entries = [tensor for tensor in plan.stored if tensor.name in here]
-    reader.open(copy.source for tensor in entries for copy in tensor.kept)
+    mapped = _mapped(entries, here, reader)
+    rest = [tensor for tensor in entries if tensor.name not in mapped]
+    reader.open(copy.source for tensor in rest for copy in tensor.kept)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = list(pool.map(lambda tensor: _holds(tensor, here[tensor.name].tensor, reader, made), entries))
-    wrong = [tensor for tensor, holds in zip(entries, right, strict=True) if not holds]
+        right = list(pool.map(lambda tensor: _holds(tensor, here[tensor.name].tensor, reader, made), rest))
+    wrong = [tensor for tensor, holds in zip(rest, right, strict=True) if not holds]
     for tensor in wrong:
         _put_back(tensor, here[tensor.name], reader, plan.seed, context)
     return Report(
         plan.counts,
-        sum(_nbytes(part(here[tensor.name].tensor, copy.region)) for tensor in entries for copy in tensor.kept),
-        cast=tuple(t.name for t in entries if t.kept and str(here[t.name].tensor.dtype) != f"torch.{t.dtype}"),
+        sum(_nbytes(part(here[tensor.name].tensor, copy.region)) for tensor in rest for copy in tensor.kept),
+        cast=tuple(t.name for t in entries if t.kept and _is_cast(t, here[t.name].tensor)),
         restored=tuple(tensor.name for tensor in wrong),
         unproved=tuple(name for name in found if name not in here),
+        bytes_mapped=sum(_nbytes(here[name].tensor) for name in mapped),
     )
+
+
+def _mapped(entries: Iterable[TensorPlan], here: Mapping[str, Held], reader: Reader) -> frozenset[str]:
+    """The kept tensors whose memory is the file's own."""
+    whole = {t.name: t.source for t in entries if t.status is Status.KEPT and not _is_cast(t, here[t.name].tensor)}
+    places = {name: reader.place(source) for name, source in whole.items() if source is not None}
+    if not places:
+        return frozenset()
+    with watching({path for path, _, _ in places.values()}) as pages:
+        return frozenset(name for name, at in places.items() if pages and pages.hold(here[name].tensor, *at))
+
+
+def _is_cast(tensor: TensorPlan, now: torch.Tensor) -> bool:
+    return str(now.dtype) != f"torch.{tensor.dtype}"
 
 
 def _holds(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: Mapping[str, list[str]]) -> bool:
@@ -146,7 +174,7 @@ def _equal(now: torch.Tensor, want: torch.Tensor) -> bool:
 
 
 def _as_made(tensor: TensorPlan, now: torch.Tensor, wanted: list[str]) -> bool:
-    if str(now.dtype) != f"torch.{tensor.dtype}":
+    if _is_cast(tensor, now):
         return not wanted
     return digests(tensor, now) == wanted
 
