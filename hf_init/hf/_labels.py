@@ -1,57 +1,213 @@
-"""The labels of a head: their names and number, and trained rows that must not come to stand under another name."""
+"""The labels of a head: their names and number, the trained rows that follow them, the start of new ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hf_init import _labels as pure
+from hf_init._diff import Match
 from hf_init._errors import PlanError
-from hf_init.hf._config import label_values
+from hf_init._plan import Fill
+from hf_init._recipe import Choice
+from hf_init._text import several
+from hf_init.hf._config import BAD_VALUE, label_values
+from hf_init.hf._label_rows import Head, Trained, head_of, vocabulary_of
+from hf_init.hf._label_starts import Numbers, Starts, checked, is_bias, is_last
 from hf_init.hf._wish import Base, Scene, Terms, Wish
 
 
 @dataclass(frozen=True)
 class Labels(Wish):
-    """The labels asked for; without any, those of the base stay."""
+    """The labels asked for; without any, those of the base stay.
 
-    names: Sequence[str] | None = None
-    number: Any = None
+    Attributes:
+        before: the base's own.
+        names, number: of those wanted; None: not said.
+        renames: of the base's own, before anything else.
+        mode: how trained rows follow, a word of ``MODES``; None: by name.
+        counts: how often each occurs. mean: of the targets of a regression.
+    """
 
-    WORDS = ("labels", "num_labels")
+    before: pure.Names
+    names: pure.Names | None = None
+    number: int | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    mode: str | None = None
+    counts: Numbers | None = None
+    mean: Numbers | None = None
+
+    WORDS = ("labels", "num_labels", "entities", "rename_labels", "labels_keep", "label_counts", "target_mean")
 
     @classmethod
     def of(cls, base: Base, words: Mapping[str, Any]) -> Labels:
-        return cls(words.get("labels"), words.get("num_labels"))
-
-    def values(self) -> Mapping[str, Any]:
-        return label_values(self.names, self.number)
-
-    def terms(self, scene: Scene) -> Terms:
-        _refuse_relabelled(scene)
-        return Terms()
-
-
-def _refuse_relabelled(scene: Scene) -> None:
-    """Trained rows must not come to stand under another label's name."""
-    before, after = _labels(scene.base.config), dict(getattr(scene.model.config, "id2label", None) or {})
-    if scene.explicit or before is None or len(before) != len(after) or before == after:
-        return
-    held = {tensor.address for tensor in scene.source}
-    prefix = scene.model.base_model_prefix + "."
-    head = [
-        t.name
-        for t in scene.layout.tensors
-        if t.address in held and not t.parameter.startswith(prefix) and len(after) in t.shape
-    ]
-    if head and not all(name == f"LABEL_{k}" for k, name in before.items()):
-        raise PlanError(
-            f"the checkpoint's head ({', '.join(head)}) was trained for the labels {list(before.values())}, "
-            f"not {list(after.values())}: its rows would stand under other names. Keep the order of the labels, or "
-            "say what is kept: keep={GLOB: 'none'} makes the head new"
+        before, number = names_of(base.config), words.get("num_labels")
+        renames = _renames(words.get("rename_labels"))
+        known = pure.renamed(before, renames)
+        asked = _asked(words, known)
+        label_values(asked, number)  # refuses what can't be labels
+        made = cls(before, None if asked is None else tuple(asked), number, renames, _mode(words.get("labels_keep")))
+        counts, mean = words.get("label_counts"), words.get("target_mean")
+        made = replace(made, names=made._known(known) if asked is None else made.names)
+        made._refuse_lost_renames()
+        return replace(
+            made,
+            counts=None if counts is None else pure.numbers("label_counts", counts, least=0.0),
+            mean=None if mean is None else pure.numbers("target_mean", _as_list(mean)),
         )
 
+    def _known(self, known: pure.Names) -> pure.Names | None:
+        """The names of the result where the user gave none: those that are known already."""
+        if self.number is None:
+            return known if self.renames else None
+        if self.number == len(known):
+            return known if self.renames else None
+        if self.mode == "leading" and not pure.generic(known):
+            return (*known, *pure.numbered(self.number)[len(known) :])[: self.number]
+        return None
 
-def _labels(config: Mapping[str, Any]) -> dict[int, str] | None:
-    names = config.get("id2label")
-    return {int(k): str(v) for k, v in names.items()} if isinstance(names, dict) else None
+    def _refuse_lost_renames(self) -> None:
+        lost = [new for new in self.renames.values() if self.names is not None and new not in self.names]
+        if lost:
+            raise PlanError(
+                f"rename_labels: {', '.join(map(repr, lost))} is none of the labels asked for, "
+                f"{pure.listed(self.names or ())}; a label that goes needs no new name"
+            )
+
+    def values(self) -> Mapping[str, Any]:
+        if self.names is None:
+            return label_values(None, self.number)
+        return {"id2label": dict(enumerate(self.names)), "label2id": {name: k for k, name in enumerate(self.names)}}
+
+    @property
+    def _said(self) -> bool:
+        """Whether the user spoke of labels in words that have no meaning without a head for them."""
+        spoken = (self.mode, self.counts, self.mean)
+        return bool(self.renames) or self.names is not None or any(word is not None for word in spoken)
+
+    def terms(self, scene: Scene) -> Terms:
+        after = pure.read(getattr(scene.config, "id2label", None) or {})
+        head = cache(lambda: head_of(scene))
+        starts = cache(lambda: checked(Starts.of(scene, after, head(), counts=self.counts, mean=self.mean)))
+        terms = Terms(fills=self._filler(head, starts))
+        if not self._said and self.before == after:
+            return terms
+        self._refuse_headless(scene, head())
+        trained = Trained.of(scene, head())
+        known = pure.renamed(self.before, self.renames)
+        index = trained.index(known, after, self.mode) if trained else (None,) * len(after)
+        self._refuse_idle(scene, head(), trained, index)
+        starts()  # refuses what this kind of head can't start with
+        new = frozenset(head()) if self.mode == "none" else frozenset()
+        terms = replace(terms, new=new)
+        return self._followed(terms, scene, head(), trained, index, after) if trained else terms
+
+    def _followed(
+        self, terms: Terms, scene: Scene, head: Head, trained: Trained, index: pure.Index, after: pure.Names
+    ) -> Terms:
+        """The terms with what becomes of the trained rows."""
+        stays = index == tuple(range(len(self.before)))
+        moved = pure.said(self.before, after, index) if not stays or self.before != after else ()
+        return replace(
+            terms,
+            keep=trained.keep(head, index, len(self.before)),
+            notes=(*moved, *_doubts(scene, trained, after)),
+            record={"labels": {"before": list(self.before), "after": list(after), "rows": list(index)}},
+        )
+
+    def _filler(
+        self, head: Callable[[], Head], starts: Callable[[], Starts]
+    ) -> Callable[[Match, Choice], Sequence[Fill] | None]:
+        asked = self.counts is not None or self.mean is not None
+
+        def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
+            if not match.new or not (choice.advised or asked):
+                return None
+            axes = head().get(match.target.name, ())
+            return starts().fills(match, choice, axes) if axes else None
+
+        return fills
+
+    def _refuse_headless(self, scene: Scene, head: Head) -> None:
+        """Labels are given to a head that has a row for each."""
+        if head or not self._said:
+            return
+        vocabulary = vocabulary_of(scene)
+        hint = (
+            f"; its {several(vocabulary)} has a row for each token instead: give the vocabulary's size with vocab_size "
+            "(--config vocab_size=N) and the row of each token with keep (--map)"
+            if vocabulary
+            else ""
+        )
+        raise PlanError(f"{scene.cls.__name__} has no tensor with a row for each label{hint}")
+
+    def _refuse_idle(self, scene: Scene, head: Head, trained: Trained, index: pure.Index) -> None:
+        """Words that would change nothing."""
+        if self.renames and not trained:
+            raise PlanError(
+                "rename_labels: the checkpoint has no trained row for any label of this head; name them with labels"
+            )
+        if self.counts is None and self.mean is None:
+            return
+        word = "target_mean" if self.counts is None else "label_counts"
+        biases = {t.name for t in scene.layout.tensors if is_bias(t) and is_last(t, head.get(t.name, ()))}
+        if not biases:
+            raise PlanError(f"{word}: the head of {scene.cls.__name__} has no bias to put it into")
+        if biases <= {target.name for target, _ in trained.tensors} and None not in index:
+            raise PlanError(f"{word}: no label is new, and trained biases stay as they are; leave it out")
+
+
+def names_of(raw: Mapping[str, Any]) -> pure.Names:
+    """The labels of a checkpoint, from its ``config.json``: a config leaves out what its class has by default."""
+    named = raw.get("id2label")
+    if isinstance(named, Mapping) and named:
+        return pure.read(named)
+    kind = raw.get("model_type")
+    if isinstance(raw.get("num_labels"), int) or not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        return pure.numbered(raw.get("num_labels", 2))
+    try:
+        return pure.read(CONFIG_MAPPING[kind].from_dict(dict(raw)).id2label or {})
+    except BAD_VALUE:  # such a config is refused when it is made
+        return pure.numbered(2)
+
+
+def _asked(words: Mapping[str, Any], known: pure.Names) -> Sequence[str] | None:
+    labels, entities = words.get("labels"), words.get("entities")
+    if labels is not None and entities is not None:
+        raise PlanError("labels and entities: give one of the two")
+    return labels if entities is None else pure.tagged(entities, known)
+
+
+def _renames(given: Any) -> dict[str, str]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise PlanError(f"rename_labels: expected {{OLD: NEW}}, not {given!r}")
+    return {str(old): new for old, new in given.items()}
+
+
+def _mode(given: Any) -> str | None:
+    if given is not None and given not in pure.MODES:
+        raise PlanError(f"labels_keep: expected one of {', '.join(pure.MODES)}, not {given!r}")
+    return given
+
+
+def _as_list(mean: Any) -> Any:
+    """One number is a list of one."""
+    return (mean,) if isinstance(mean, (int, float)) else mean
+
+
+def _doubts(scene: Scene, trained: Trained, after: pure.Names) -> Iterator[str]:
+    """What is done as asked, and may not be what was meant."""
+    if trained.kind:
+        yield f"the trained head ({trained}) is that of {trained.kind}"
+    lacking = pure.unpaired(after)
+    if lacking:
+        yield f"labels without {several(lacking)}, though most types have that tag"
+    problem = getattr(scene.config, "problem_type", None)
+    if problem == "regression" and len(after) > 1:
+        yield f"problem_type is 'regression', with {len(after)} labels"
