@@ -1,0 +1,80 @@
+"""What a head's last layer sees: the features of examples, streamed through the frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_init._errors import PlanError
+from hf_init._heads import Labelled
+from hf_init.hf._examples import IGNORED, Batch
+
+
+def labelled(model: PreTrainedModel, layer: str, batches: Iterable[Batch], names: tuple[str, ...]) -> Labelled:
+    """The features at a layer, pooled as the head itself pools them, with their labels; float64.
+
+    The layer is taken out for the time, so that the model's own logits are what would have gone into it: the pooling
+    before or after it, its dense and activation are the head's own; dropout is off.
+
+    Args:
+        layer: the last layer's name in the model, ``"classifier"``.
+        names: of the labels, in order; one name a number for regression.
+
+    Raises:
+        PlanError: the model's logits aren't one vector an example, or one a token.
+    """
+    parts = []
+    with _without(model, layer), torch.no_grad():
+        for batch in batches:
+            inputs = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
+            parts.append(_matched(_logits(model, inputs), batch["labels"], layer))
+    if not parts:
+        raise PlanError("examples: there is none; give at least a few for each label")
+    features = torch.cat([each for each, _ in parts]).double().cpu()
+    targets = torch.cat([each for _, each in parts])
+    if targets.is_floating_point():
+        return Labelled(features, targets.double().reshape(len(features), -1), names)
+    _refuse_unknown(targets, names)
+    return Labelled(features, targets.long(), names)
+
+
+def _logits(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return model(**inputs).logits
+
+
+def _matched(features: torch.Tensor, labels: torch.Tensor, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """One row of features a label; those of ignored labels are left out."""
+    if features.dim() == 3 and labels.shape == features.shape[:2]:
+        wanted = labels != IGNORED
+        return features[wanted.to(features.device)], labels[wanted]
+    if features.dim() == 2 and len(labels) == len(features):
+        return features, labels
+    raise PlanError(
+        f"examples: {layer} sees features of shape {tuple(features.shape)} for labels of shape {tuple(labels.shape)}; "
+        "a head can be solved where each example, or each token, has one vector and one label"
+    )
+
+
+def _refuse_unknown(targets: torch.Tensor, names: tuple[str, ...]) -> None:
+    strange = sorted({int(n) for n in targets.unique() if not 0 <= n < len(names)})
+    if strange:
+        raise PlanError(f"examples: labels {strange} in the data; those of the config are 0 to {len(names) - 1}")
+
+
+@contextmanager
+def _without(model: PreTrainedModel, layer: str) -> Iterator[None]:
+    """The model in evaluation mode, the layer replaced by nothing."""
+    owner, _, name = layer.rpartition(".")
+    parent = model.get_submodule(owner)
+    taken, training = getattr(parent, name), model.training
+    parent.register_module(name, nn.Identity())
+    model.eval()
+    try:
+        yield
+    finally:
+        parent.register_module(name, taken)
+        model.train(training)
