@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from hf_init import schemes
-from hf_init._spec import Box, Slot
+from hf_init._spec import Box, Rows, Slot
 from hf_init.schemes import Scheme, finish, whole_slot
+from hf_init.schemes._row_base import RowScheme
 
 SIGMAS = 5.0
+
+# A source's table, a file of rows and a donor's table for the schemes that make whole rows.
+FOLDER = tempfile.TemporaryDirectory(prefix="hf_init-rows-")
+TABLE = torch.randn(9, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+np.save(f"{FOLDER.name}/rows.npy", np.linspace(-1, 1, 24, dtype="float32").reshape(4, 6))
+save_file(
+    {"donor": torch.randn(10, 5, generator=torch.Generator().manual_seed(2))}, f"{FOLDER.name}/model.safetensors"
+)
+PIECES = ((0, 1), (2,), (3, 4, 5), (8, 8))
 
 # One of every scheme that draws, with settings that are not its defaults where it has any.
 SAMPLES: list[Scheme] = [
@@ -40,11 +53,23 @@ SAMPLES: list[Scheme] = [
     schemes.Embedding(2, 0.5),
     schemes.LstmBias(2.0),
     schemes.GruBias(0.5),
+    schemes.LogPrior((3, 1, 4, 1, 5, 9, 2, 6)),
     schemes.MatchedNormal(0.5),
+    schemes.Etf(2.0),
+    schemes.Fitted("lda", "ab" * 32),
     schemes.Model(),
     schemes.Auto(),
     schemes.Declared(),
     schemes.Skip(),
+    schemes.MeanRow(0.5),
+    schemes.Gaussian(2.0, "table", ((0, 3), (4, 9)), ("a", "b", "c", "d")),
+    schemes.SubTokens("exp_first", 2.0, "median", "table", PIECES),
+    schemes.Description("characters", table="table", pieces=PIECES, lengths=((3, 1), (2,), (1, 1, 4), (0, 0))),
+    schemes.CopyRow("word", "table", (3,)),
+    schemes.Interpolate(0.25, "slerp", ("one", "two"), "table", ((0, 1), (1, 2), (2, 2), (8, 0))),
+    schemes.FromFile(f"{FOLDER.name}/rows.npy"),
+    schemes.FromTensor(values=torch.linspace(-1, 1, 24).reshape(4, 6)),
+    schemes.Omp(FOLDER.name, 3, "donor", "table", (9, 8, 7, 6), tuple((row, row) for row in range(6))),
 ]
 
 
@@ -52,13 +77,34 @@ def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32")
     """A slot that the scheme can fill."""
     if scheme.name in ("lstm_bias", "gru_bias"):
         return whole_slot("rnn.bias_ih_l0", (12,), dtype=dtype)
+    if scheme.name == "log_prior":
+        return whole_slot("head.bias", (8,), dtype=dtype)
     if scheme.name == "matched_normal":
         rows = Slot(name, Box((4, 0), (8, 6)), (8, 6), dtype)
         return replace(
             rows, trained=lambda: iter([torch.linspace(-1, 1, 24, device="cpu", dtype=torch.float32).reshape(4, 6)])
         )
+    if isinstance(scheme, RowScheme):
+        return row_slot((1, 7, 3, 4), name=name, dtype=dtype)
+    if scheme.name == "etf":
+        return whole_slot(name, (6, 8), dtype=dtype)
     shape = (8, 4, 3) if scheme.name in ("dirac", "delta_orthogonal") else (8, 6)
     return replace(whole_slot(name, shape, dtype=dtype), context=Architecture())
+
+
+def row_slot(rows: tuple[int, ...], shape: tuple[int, ...] = (8, 6), table: torch.Tensor = TABLE, **facts: Any) -> Slot:
+    """A slot of new rows, along the last dimension of a ``(1, V)`` tensor, else along the first.
+
+    Its source has the one tensor "table", and its pretrained rows are the first half of that.
+    """
+    dim = int(len(shape) == 2 and shape[0] == 1)
+    return Slot(
+        region=Rows(dim, rows, shape),
+        whole=shape,
+        trained=lambda: iter([table.narrow(dim, 0, table.shape[dim] // 2)]),
+        source={"table": table}.__getitem__,
+        **{"name": "embed.weight", **facts},
+    )
 
 
 class Architecture:
@@ -69,6 +115,9 @@ class Architecture:
 
     def declared(self, slot: Slot) -> torch.Tensor:
         return torch.full(slot.shape, 0.5, device="cpu")
+
+    def given(self, slot: Slot) -> torch.Tensor | None:
+        return torch.full(slot.shape, 0.125, device="cpu")
 
 
 DRAWN = [scheme for scheme in SAMPLES if scheme.name not in ("auto", "skip")]

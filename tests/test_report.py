@@ -155,7 +155,12 @@ GEOMETRIES = {
     "experts": ((3, 32, 16), Geometry(16, 32, stack=1)),
     "vector": ((256,), None),
 }
-SETTINGS = {"constant": {"val": 0.3}, "sparse": {"sparsity": 0.4}, "scaled_residual": {"layers": 4}}
+SETTINGS = {
+    "constant": {"val": 0.3},
+    "sparse": {"sparsity": 0.4},
+    "scaled_residual": {"layers": 4},
+    "log_prior": {"pi": 0.01},
+}
 MORE = [
     schemes.VarianceScaling(2.0, "fan_out", "uniform"),
     schemes.TruncNormal(0.1, 0.5, -1.0, 2.5),

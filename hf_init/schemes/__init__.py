@@ -11,6 +11,7 @@ from typing import Any
 
 from hf_init._errors import RecipeError
 from hf_init.schemes._base import Scheme, settings_of, whole_slot
+from hf_init.schemes._classes import Etf, Fitted
 from hf_init.schemes._elementwise import (
     Constant,
     Normal,
@@ -33,6 +34,11 @@ from hf_init.schemes._fans import (
 )
 from hf_init.schemes._finish import finish
 from hf_init.schemes._matrices import Fans, fans_of
+from hf_init.schemes._prior import LogPrior
+from hf_init.schemes._rows import CopyRow, Description, Interpolate, SubTokens
+from hf_init.schemes._rows_donor import Omp
+from hf_init.schemes._rows_drawn import Gaussian, MeanRow
+from hf_init.schemes._rows_given import FromFile, FromTensor
 from hf_init.schemes._settings import GAINS, closest
 from hf_init.schemes._special import Auto, Declared, Embedding, GruBias, LstmBias, MatchedNormal, Model, Skip
 from hf_init.schemes._structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
@@ -43,21 +49,32 @@ __all__ = [
     "REGISTRY",
     "Auto",
     "Constant",
+    "CopyRow",
     "Declared",
     "DeltaOrthogonal",
+    "Description",
     "Dirac",
     "Embedding",
+    "Etf",
     "Eye",
     "Fans",
+    "Fitted",
+    "FromFile",
+    "FromTensor",
+    "Gaussian",
     "GruBias",
+    "Interpolate",
     "KaimingNormal",
     "KaimingUniform",
     "LecunNormal",
     "LecunUniform",
+    "LogPrior",
     "LstmBias",
     "MatchedNormal",
+    "MeanRow",
     "Model",
     "Normal",
+    "Omp",
     "Ones",
     "Orthogonal",
     "ScaledResidual",
@@ -65,6 +82,7 @@ __all__ = [
     "Skip",
     "SmallXavier",
     "Sparse",
+    "SubTokens",
     "TruncNormal",
     "TruncNormalAbsolute",
     "Uniform",
@@ -105,11 +123,23 @@ REGISTRY: dict[str, type[Scheme]] = {
     "embedding": Embedding,
     "lstm_bias": LstmBias,
     "gru_bias": GruBias,
+    "log_prior": LogPrior,
+    "etf": Etf,
+    "fitted": Fitted,
     "matched_normal": MatchedNormal,
     "model": Model,
     "declared": Declared,
     "auto": Auto,
     "skip": Skip,
+    "mean": MeanRow,
+    "gaussian": Gaussian,
+    "subtokens": SubTokens,
+    "description": Description,
+    "copy": CopyRow,
+    "interpolate": Interpolate,
+    "from_file": FromFile,
+    "from_tensor": FromTensor,
+    "omp": Omp,
 }
 
 ALIASES: dict[str, str] = {

@@ -97,11 +97,12 @@ def spread(distribution: str, shape: Shape, scale: float, generator: torch.Gener
 def moments(pieces: Iterable[torch.Tensor]) -> tuple[float, float]:
     """Mean and standard deviation of all elements of some tensors, each read once, in float64."""
     many, total, squares = 0, 0.0, 0.0
-    for piece in pieces:
-        values = piece.double()
-        many += values.numel()
-        total += float(values.sum())
-        squares += float(values.square().sum())
+    with one_thread():  # small pieces, and sums that don't depend on how many threads there are
+        for piece in pieces:
+            values = piece.double()
+            many += values.numel()
+            total += float(values.sum())
+            squares += float(values.square().sum())
     mean = total / max(many, 1)
     return mean, math.sqrt(max(squares / max(many, 1) - mean * mean, 0.0))
 

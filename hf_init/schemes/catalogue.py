@@ -9,8 +9,10 @@ from typing import Any
 
 from hf_init import schemes
 from hf_init.schemes._base import settings_of, spelled
-from hf_init.schemes._entries import TEXTS
+from hf_init.schemes._entries import TEXTS as PLACED
+from hf_init.schemes._row_entries import TEXTS as ROWS
 
+TEXTS = {**PLACED, **ROWS}
 WIDTH = 100
 
 
@@ -123,7 +125,8 @@ def describe(name: str) -> str:
 
 
 def _line(each: Entry) -> str:
-    settings = ", ".join(map(str, each.settings))
+    bound = getattr(schemes.find(each.name), "bound", ())
+    settings = ", ".join(str(setting) for setting in each.settings if setting.name not in bound)
     head = f"  {f'{each.name}({settings})' if settings else each.name:<38}"
     # A long list of settings has a line of its own.
     return f"{head} {each.idea}" if len(head) == 40 else f"{head}\n{'':40} {each.idea}"

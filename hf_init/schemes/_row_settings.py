@@ -1,0 +1,106 @@
+"""What the settings of row schemes may be: names, texts, lists of row numbers. JSON's lists become tuples. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral
+from typing import Annotated, Any, TypeAlias
+
+from hf_init.schemes._settings import OneOf
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any text; empty where it isn't known yet."""
+
+    def __call__(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise ValueError("a text")
+        return value
+
+
+@dataclass(frozen=True)
+class Word(OneOf):
+    """One of a few words, or None."""
+
+    def __call__(self, value: Any) -> str | None:  # type: ignore[override]  # wider on purpose: None is one of them
+        return None if value is None else super().__call__(value)
+
+
+@dataclass(frozen=True)
+class Many:
+    """A list of such things, however it is spelled."""
+
+    each: Callable[[Any], Any]
+    expected: str
+
+    def __call__(self, value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ValueError(self.expected)
+        try:
+            return tuple(self.each(one) for one in value)
+        except (ValueError, TypeError):
+            raise ValueError(self.expected) from None
+
+
+def _text(value: Any) -> str:
+    return Text()(value)
+
+
+def _row(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise ValueError("a row")
+    return int(value)
+
+
+def _pieces(value: Any) -> tuple[int, ...]:
+    rows = Many(_row, "rows")(value)
+    if not rows:
+        raise ValueError("at least one row")
+    return rows
+
+
+def _lengths(value: Any) -> tuple[int, ...]:
+    return Many(_row, "lengths")(value)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    first, second = Many(_row, "two rows")(value)
+    return first, second
+
+
+def _range(value: Any) -> tuple[int, int]:
+    start, stop = _pair(value)
+    if start >= stop:
+        raise ValueError("start below stop")
+    return start, stop
+
+
+def _ranges(value: Any) -> tuple[tuple[int, int], ...]:
+    ranges = Many(_range, "ranges")(value)
+    if any(before[1] > after[0] for before, after in pairwise(ranges)):
+        raise ValueError("ranges in order")
+    return ranges
+
+
+def _in_order(value: Any) -> tuple[tuple[int, int], ...]:
+    try:
+        return _ranges(value)
+    except (ValueError, TypeError):
+        raise ValueError("pairs (start, stop) of rows, in order and apart") from None
+
+
+Name: TypeAlias = Annotated[str, Text()]
+Texts: TypeAlias = Annotated[tuple[str, ...], Many(_text, "a list of texts")]
+RowList: TypeAlias = Annotated[tuple[int, ...], Many(_row, "a list of row numbers, 0 or more")]
+PieceLists: TypeAlias = Annotated[
+    tuple[tuple[int, ...], ...], Many(_pieces, "a list of lists of row numbers, none of them empty")
+]
+LengthLists: TypeAlias = Annotated[tuple[tuple[int, ...], ...], Many(_lengths, "a list of lists of lengths, 0 or more")]
+Pairs: TypeAlias = Annotated[tuple[tuple[int, int], ...], Many(_pair, "a list of pairs of row numbers")]
+Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], _in_order]
+Weights: TypeAlias = Annotated[str, OneOf(("uniform", "characters", "exp_first", "exp_last", "first", "last"))]
+Norm: TypeAlias = Annotated[str | None, Word(("median", "mean"))]
+Way: TypeAlias = Annotated[str, OneOf(("linear", "slerp"))]

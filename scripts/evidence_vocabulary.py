@@ -1,0 +1,119 @@
+"""Which scheme for the rows of new tokens learns fastest: bits per byte after 0, 50 and 200 steps on the new rows.
+
+The words are those of Python's documentation that save the most tokens (scripts/domain_vocabulary.py); every scheme
+that fits the model runs under every seed, and so do both modes of the library's `resize_token_embeddings`. A run is a
+line of JSON in a file: what is there already isn't run again, so that a long table can be made in parts. Prints the
+table of the lines that are there, and whether `auto` is at least as good as both library modes at every column.
+
+    python scripts/evidence_vocabulary.py [--words 500] [--steps 0 50 200] [--seeds 0 1 2] [--only GLOB ...]
+        [--untied] [--lines FILE] [--table]
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from domain_vocabulary import paragraphs, python_documentation, worth_a_token
+from safetensors.torch import load_file, save_file
+
+from hf_init._probe import Comparison, Run
+from hf_init.hf._compare import LIBRARY, Bench
+from hf_init.hf._tokens._splitter import load
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache"
+BASE = CACHE / "SmolLM2-135M-Instruct"
+
+
+def untied(base: Path, out: Path) -> Path:
+    """A copy of a checkpoint in one file, whose head is a table of its own with the same values."""
+    if not (out / "config.json").is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        tensors = load_file(base / "model.safetensors")
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+        for file in base.glob("*.json"):
+            (out / file.name).write_bytes(file.read_bytes())
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        (out / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}), encoding="utf-8")
+    return out
+
+
+def lines(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of a file that were made under these settings."""
+    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    return [line for line in found if line["asked"] == asked]
+
+
+def verdict(comparison: Comparison) -> Sequence[str]:
+    """Where `auto`, in the better of its two ways to start from pieces, is worse than a mode of the library."""
+    ours = [name for name in comparison.ranked if name in ("auto", "auto(learning)")]
+    theirs = [name for name in comparison.ranked if name in LIBRARY]
+    return [
+        f"{name} at step {step}: {comparison.mean(name, step):.4f}, below {best:.4f} of auto"
+        for step in comparison.steps
+        if ours
+        for best in [min(comparison.mean(each, step) for each in ours)]
+        for name in theirs
+        if comparison.mean(name, step) < best
+    ]
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--base", type=Path, default=BASE)
+    parser.add_argument("--words", type=int, default=500)
+    parser.add_argument("--steps", type=int, nargs="+", default=[0, 50, 200])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--batch", type=int, default=256, help="tokens of one step, about")
+    parser.add_argument("--longest", type=int, default=128, help="tokens of a passage, at most")
+    parser.add_argument("--held", type=int, default=24, help="held-out passages that are measured")
+    parser.add_argument("--only", nargs="*", default=["*"], help="globs on the names of schemes")
+    parser.add_argument("--untied", action="store_true", help="on a copy whose head is a table of its own")
+    parser.add_argument("--lines", type=Path, default=CACHE / "evidence_vocabulary.jsonl")
+    parser.add_argument("--table", action="store_true", help="print the table of what is there, and run nothing")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = arguments()
+    folder = untied(args.base, args.base.parent / f"{args.base.name}-untied") if args.untied else args.base
+    parts = paragraphs(python_documentation())
+    words = [word for word, _ in worth_a_token(parts, load(folder), args.words)]
+    asked = {name: getattr(args, name) for name in ("words", "steps", "batch", "longest", "held")}
+    asked |= {"base": folder.name}
+    bench = Bench.of(folder, words, parts, args.batch, args.longest, args.held)
+    there = lines(args.lines, asked)
+    base = next((line["base"] for line in there), None) or bench.base_bits()
+    done = {(line["run"]["scheme"], line["run"]["seed"]) for line in there}
+    names = [
+        name for name in bench.schemes() if any(fnmatch.fnmatch(name, glob.replace("[", "[[]")) for glob in args.only)
+    ]
+    for seed in args.seeds:
+        for name in names if not args.table else []:
+            if (name, seed) in done:
+                continue
+            start = time.perf_counter()
+            run = bench.run(name, bench.schemes()[name], seed, args.steps)
+            there.append({"asked": asked, "base": base, "run": run.to_json()})
+            with args.lines.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(there[-1]) + "\n")
+            shown = ", ".join(f"{step}: {bits:.4f}" for step, bits in run.bits.items())
+            print(f"{name}, seed {seed}: {shown} ({time.perf_counter() - start:.0f} s)", flush=True)
+    if not there:
+        print("no run is there yet")
+        return 0
+    comparison = Comparison(tuple(Run.from_json(line["run"]) for line in there), base)
+    worse = verdict(comparison)
+    print(comparison)
+    print("\n".join(worse) if worse else "no mode of the library is better than auto at any column")
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,302 @@
+"""What new tokens do to a model: the numbers are those of their definitions, and training leaves the rest alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import token_bases
+import torch
+import transformers
+
+import hf_init
+from hf_init._errors import CheckpointError, PlanError
+from hf_init._probe import Comparison, ProbeReport, Reading, Run, passages
+from hf_init._probe._measure import Differences, Ids
+from hf_init._probe._new_rows import Grown, grown
+from hf_init._probe._train import Passage, batches
+from hf_init.hf._compare import LIBRARY, Bench, compare_schemes, resized
+from hf_init.hf._probe import probe_vocabulary
+
+TOKENS = ["cat", " sat"]
+TEXTS = ["the abc cat sat abc the cat " * 4, "a cat abc he the the cat" * 3, "he abc cat the" * 4]
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            made[name] = token_bases.base(name, tmp_path_factory.mktemp(name) / name)
+        return made[name]
+
+    return folder
+
+
+def model_of(folder: Path) -> Any:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+# --- passages ---
+
+
+@pytest.mark.parametrize("most", [1, 5, 12, 1000])
+def test_passages_are_the_text_again_and_short(most):
+    text = "  one two  three\nfour\tfive six-seven eight " * 3
+    found = [*passages([text, ""], len, most)]
+    assert "".join(found) == text and all(len(piece) <= max(most, len(" six-seven")) for piece in found)
+
+
+def test_a_text_without_a_space_stays_whole():
+    assert [*passages(["abcdefgh"], len, 3)] == ["abcdefgh"]
+
+
+# --- differences ---
+
+LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
+NONE = torch.tensor([], dtype=torch.int64)
+THREE = Ids(torch.arange(3), torch.arange(3), torch.tensor([3]), NONE)
+
+
+def differences(base: torch.Tensor, out: torch.Tensor, ids: Ids = THREE) -> Differences:
+    found = Differences()
+    found.add(base, out, ids)
+    return found
+
+
+def test_the_same_old_logits_have_no_divergence():
+    found = differences(LOGITS, torch.cat([LOGITS, torch.tensor([[-1.0], [-1.0]])], 1))
+    mass = [math.exp(-1) / sum(map(math.exp, (*row, -1))) for row in LOGITS.tolist()]
+    assert found.kl == found.most_kl == 0 and found.changed == 0 and found.positions == 2
+    assert found.mass == pytest.approx(sum(mass)) and found.most_mass == pytest.approx(max(mass))
+
+
+def test_divergence_is_over_the_old_tokens_renormalised():
+    out = torch.cat([LOGITS + torch.tensor([[0.5, 0, 0]]), torch.tensor([[9.0], [9.0]])], 1)
+    found = differences(LOGITS, out)
+    p, q = LOGITS.double().log_softmax(1), out[:, :3].double().log_softmax(1)
+    assert found.kl == pytest.approx(float((p.exp() * (p - q)).sum())) and found.kl > 0
+
+
+def test_a_new_token_that_wins_is_a_changed_choice_and_so_is_an_old_one():
+    assert differences(LOGITS, torch.cat([LOGITS, torch.tensor([[2.5], [2.5]])], 1)).changed == 1
+    moved = LOGITS[:, [1, 0, 2]]
+    assert differences(LOGITS, torch.cat([moved, torch.full((2, 1), -9.0)], 1)).changed == 1
+
+
+def test_ids_may_move():
+    ids = Ids(torch.arange(3), torch.tensor([3, 2, 0]), torch.tensor([1]), NONE)
+    out = torch.full((2, 4), -50.0)
+    out[:, ids.after] = LOGITS
+    found = differences(LOGITS, out, ids)
+    assert found.changed == 0 and found.most_kl < 1e-9
+
+
+def test_a_likeliest_token_that_is_gone_is_a_changed_choice_and_padding_is_no_token():
+    base = torch.tensor([[2.0, 1.0, 9.0], [0.0, 1.0, -1.0]])
+    two = torch.arange(2)
+    assert differences(base, base, Ids(two, two, NONE, torch.tensor([2]))).changed == 1
+    assert differences(base, base, Ids(two, two, NONE, NONE)).changed == 0
+
+
+def test_positions_are_counted_in_blocks():
+    base = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    out = torch.cat([base, base[:, :1]], 1)
+    ids = Ids(torch.arange(5), torch.arange(5), torch.tensor([5]), NONE)
+    whole, parts = differences(base, out, ids), Differences()
+    for row in range(200):
+        parts.add(base[row : row + 1], out[row : row + 1], ids)
+    assert whole.positions == parts.positions == 200 and whole.mass == pytest.approx(parts.mass)
+
+
+# --- the probe ---
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen", "phi"])
+def test_the_probe_names_the_guarantee_that_holds(name, bases, tmp_path):
+    hf_init.extend(bases(name), tmp_path / "greedy", add_tokens=TOKENS)
+    hf_init.extend(bases(name), tmp_path / "kept", add_tokens=TOKENS, guarantee="distribution")
+    greedy, kept = (probe_vocabulary(bases(name), tmp_path / out, TEXTS) for out in ("greedy", "kept"))
+    assert "greedy kept" in greedy.guarantees and greedy.changed == 0
+    assert "distribution kept" in kept.guarantees and kept.most_mass <= kept.bound * 1.0001
+    for report in (greedy, kept):
+        assert report.new == 2 and report.old == token_bases.ROWS and report.most_kl == 0
+        assert report.base_reading.bytes == report.new_reading.bytes == sum(len(text.encode()) for text in TEXTS)
+        assert report.new_reading.tokens < report.old_reading.tokens == report.base_reading.tokens == report.positions
+        # The loss in old tokens grows by what the new ones take, unless their rows took the place of padding.
+        assert name == "qwen" or report.old_reading.loss > report.base_reading.loss
+
+
+def test_rows_that_win_are_seen(bases, tmp_path):
+    hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS, row_scheme="gaussian(scale=20)")
+    report = probe_vocabulary(bases("llama"), tmp_path / "out", TEXTS)
+    assert report.changed > 0 and report.guarantees == () and "train the new rows" in report.held
+
+
+def test_the_numbers_are_the_models_own(bases, tmp_path):
+    hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS)
+    report = probe_vocabulary(bases("llama"), tmp_path / "out", ["the cat sat"])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    ids = tokenizer.encode("the cat sat", add_special_tokens=False)
+    with torch.no_grad():
+        loss = model_of(tmp_path / "out")(input_ids=torch.tensor([[0, *ids]]), labels=torch.tensor([[-100, *ids]])).loss
+    assert report.new_reading == Reading(pytest.approx(float(loss) * len(ids), rel=1e-5), len(ids), 11)
+
+
+def test_an_unchanged_model_changes_nothing(bases):
+    report = probe_vocabulary(bases("llama"), bases("llama"))
+    assert (report.new, report.mass, report.most_kl, report.changed) == (0, 0, 0, 0)
+    assert report.base_reading == report.new_reading and report.positions > 500
+
+
+def test_another_tokenizer_is_probed_where_old_tokens_are_left(bases, tmp_path):
+    token_bases.tokenizer(["cat"], ()).save_pretrained(tmp_path / "other")
+    hf_init.extend(bases("llama"), tmp_path / "out", tokenizer=str(tmp_path / "other"))
+    report = probe_vocabulary(bases("llama"), tmp_path / "out", ["z y x"])
+    assert report.positions == report.old_reading.tokens > 0
+
+
+def test_a_report_prints_and_is_json(bases, tmp_path):
+    hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS)
+    report = probe_vocabulary(bases("llama"), tmp_path / "out", TEXTS)
+    data = json.loads(json.dumps(report.to_json()))
+    assert data["guarantees"] == ["greedy kept"] and data["new_reading"]["bits_per_byte"] > 0
+    assert "greedy choices that change" in str(report) and "2 new tokens beside 268 old ones" in str(report)
+    assert "<table>" in report._repr_html_() and isinstance(report, ProbeReport)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [([], "seen none"), ([" "], "seen none"), ("one", "put it in a list"), ([1], "seen int")],
+)
+def test_texts_that_can_t_be_read_are_refused(texts, message, bases):
+    with pytest.raises(PlanError, match=message):
+        probe_vocabulary(bases("llama"), bases("llama"), texts)
+
+
+def test_what_is_no_language_model_is_refused(bases, minilm, tmp_path):
+    for folder in (minilm, bases("t5")):
+        with pytest.raises(PlanError, match="only a causal language model can be probed"):
+            probe_vocabulary(folder, folder)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        probe_vocabulary(bases("llama"), str(tmp_path / "missing"))
+
+
+# --- new rows beside the tables ---
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen", "phi"])
+def test_a_grown_model_computes_what_the_extended_one_does(name, bases, tmp_path):
+    hf_init.extend(bases(name), tmp_path / "out", add_tokens=TOKENS)
+    wanted, model = model_of(tmp_path / "out"), model_of(bases(name))
+    ids = (token_bases.ROWS, token_bases.ROWS + 1)
+    inputs, outputs = wanted.get_input_embeddings(), wanted.get_output_embeddings()
+    tied = inputs.weight is outputs.weight
+    new = Grown(
+        ids,
+        inputs.weight.detach()[list(ids)],
+        None if tied else outputs.weight.detach()[list(ids)],
+        None if outputs.bias is None else outputs.bias.detach()[list(ids)],
+    )
+    text = torch.tensor([[0, 8, ids[0], 9, ids[1], 10]])
+    before = model(input_ids=text.clamp(max=token_bases.ROWS - 1)).logits
+    with grown(model, new) as leaves:
+        found = model(input_ids=text).logits
+        found[..., 9].sum().backward()
+        assert [leaf.grad is not None for leaf in leaves] == [True] * len(leaves)
+        assert [p for p in model.parameters() if p.requires_grad] and len(leaves) == len({id(leaf) for leaf in leaves})
+    torch.testing.assert_close(found, wanted(input_ids=text).logits[..., : found.shape[-1]], atol=1e-5, rtol=1e-5)
+    assert torch.equal(model(input_ids=text.clamp(max=token_bases.ROWS - 1)).logits, before)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_batches_hold_every_passage_once_a_round_and_predict_each_token():
+    made = [Passage("", tuple(range(10 * n, 10 * n + n))) for n in range(1, 6)]
+    seen: list[int] = []
+    turns = batches(made, 99, 1, seed=0)
+    for _ in range(5):
+        ids, targets = next(turns)
+        assert ids[0, 0] == 99 and torch.equal(ids[0, 1:], targets[0, :-1])
+        seen += targets.flatten().tolist()
+    assert sorted(seen) == sorted(id_ for passage in made for id_ in passage.ids)
+    ids, targets = next(batches(made, 99, 15, seed=0))
+    assert ids.shape == targets.shape == (5, 5) and int((targets != -100).sum()) == 15
+
+
+# --- schemes compared ---
+
+
+@pytest.mark.parametrize("name", ["llama", "phi"])
+def test_every_scheme_runs(name, bases):
+    found = compare_schemes(bases(name), TOKENS, TEXTS, steps=1, batch_tokens=32, longest=24, held=1)
+    assert {run.scheme for run in found.runs} > {"auto", "gaussian", *LIBRARY}
+    assert all(math.isfinite(bits) for run in found.runs for bits in run.bits.values())
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen", "phi"])
+def test_training_helps_and_changes_nothing_else(name, bases):
+    bench = Bench.of(bases(name), TOKENS, TEXTS, 32, 24, 2)
+    before = {key: value.clone() for key, value in bench.model.state_dict().items()}
+    run = bench.run("auto", {}, 0, (0, 3))
+    assert run.bits[3] < run.bits[0] and run == bench.run("auto", {}, 0, (0, 3))
+    after = bench.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_step_0_is_the_extended_model_s_own_reading(bases, tmp_path):
+    found = compare_schemes(bases("llama"), TOKENS, TEXTS, 1, {"mean": {"row_scheme": "mean"}}, longest=24)
+    hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS, row_scheme="mean")
+    bench = Bench.of(bases("llama"), TOKENS, TEXTS, 32, 24, 24)
+    report = probe_vocabulary(bases("llama"), tmp_path / "out", [passage.text for passage in bench.held])
+    assert found.bits("mean", 0) == [pytest.approx(report.new_reading.bits_per_byte, rel=1e-5)]
+    assert found.base == pytest.approx(report.base_reading.bits_per_byte, rel=1e-6)
+
+
+@pytest.mark.parametrize("mean", [True, False])
+def test_the_library_s_rows_are_the_library_s(mean, bases):
+    model = model_of(bases("phi"))
+    ids = (token_bases.ROWS, token_bases.ROWS + 1)
+    like = Grown(ids, torch.zeros(2, 32), torch.zeros(2, 32), torch.zeros(2))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    found = resized(model, like, mean, 7, torch.float32)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model.resize_token_embeddings(token_bases.ROWS + 2, mean_resizing=mean)
+    assert torch.equal(found.rows, model.get_input_embeddings().weight[list(ids)])
+    assert found.head is not None and torch.equal(found.head, model.lm_head.weight[list(ids)])
+    assert found.bias is not None and torch.equal(found.bias, model.lm_head.bias[list(ids)])
+
+
+def test_a_comparison_ranks_by_the_last_step():
+    runs = (Run("a", 0, {0: 1.0, 5: 0.9}), Run("b", 0, {0: 2.0, 5: 0.8}), Run("b", 1, {0: 2.0, 5: 0.82}))
+    found = Comparison(runs, 1.5)
+    assert found.ranked == ("b", "a") and found.best == "b" and found.mean("b", 5) == pytest.approx(0.81)
+    assert "0.8100 +-0.0100" in str(found) and "<td>a</td>" in found._repr_html_()
+    again = [Run.from_json(run) for run in json.loads(json.dumps(found.to_json()))["runs"]]
+    assert tuple(again) == runs
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"seeds": ()}, "there are 0 seeds"),
+        ({"texts": ["the"]}, "1 passages of at most"),
+        ({"schemes": {"mine": None}}, "'mine' has no words"),
+        ({"tokens": ["abc"]}, "abc"),
+    ],
+)
+def test_what_can_t_be_compared_is_refused(words, message, bases):
+    with pytest.raises(PlanError, match=message):
+        compare_schemes(bases("llama"), **{"tokens": TOKENS, "texts": TEXTS, **words})
+
+
+def test_tables_besides_the_embedding_and_the_output_are_refused(bases):
+    with pytest.raises(PlanError, match=r"embed_tokens_per_layer.*can't be compared"):
+        compare_schemes(bases("gemma3n"), TOKENS, TEXTS, 1, {"auto": {}}, longest=24)
