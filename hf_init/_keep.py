@@ -5,12 +5,15 @@ Whatever is said is said exactly: where each kept element comes from, what is ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from hf_init._errors import PlanError
 from hf_init._spec import Box, Copy, Region, Rows, Shape, count, subtract
+
+RUN = 32
+"""From so many neighbouring rows on, a row map copies a box."""
 
 HowLike: TypeAlias = "str | Sequence[int | None] | Mapping[str, Any] | How"
 FORMS = (
@@ -64,14 +67,21 @@ class RowMap(How):
 
     def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
         self._refuse_misfit(before, after)
-        placed = [(row, at) for row, at in enumerate(self.index) if at is not None]
         new = tuple(row for row, at in enumerate(self.index) if at is None)
-        kept = Copy(
-            Rows(self.dim, tuple(row for row, _ in placed), after),
-            source,
-            Rows(self.dim, tuple(at for _, at in placed), before),
-        )
-        return ((kept,) if placed else ()), ((Rows(self.dim, new, after),) if new else ())
+        return tuple(self._copies(source, before, after)), ((Rows(self.dim, new, after),) if new else ())
+
+    def _copies(self, source: str, before: Shape, after: Shape) -> Iterator[Copy]:
+        """Boxes for the long runs of neighbours, which two numbers describe; one set of rows for all others."""
+        scattered: list[tuple[int, int]] = []
+        for row, at, length in _runs(self.index):
+            if length >= RUN:
+                region, origin = _band(after, self.dim, row, length), _band(before, self.dim, at, length)
+                yield Copy(region, source, origin)
+            else:
+                scattered += [(row + k, at + k) for k in range(length)]
+        if scattered:
+            rows, places = zip(*scattered, strict=True)
+            yield Copy(Rows(self.dim, rows, after), source, Rows(self.dim, places, before))
 
     def _refuse_misfit(self, before: Shape, after: Shape) -> None:
         dim = self.dim
@@ -139,6 +149,27 @@ def read(how: HowLike, what: str = "a tensor") -> How:
     except (TypeError, ValueError):
         pass  # what it is instead is said below, whatever it was
     raise PlanError(f"keep: unknown correspondence for {what}: {how!r}; known: {FORMS}")
+
+
+def _runs(index: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
+    """Maximal runs of neighbours that stay neighbours: the first target row, the first source row, how many."""
+    start = 0
+    for row in range(1, len(index) + 1):
+        first, here = index[start], index[row] if row < len(index) else None
+        if first is not None and here == first + row - start:
+            continue
+        if first is not None:
+            yield start, first, row - start
+        start = row
+
+
+def _band(shape: Shape, dim: int, start: int, length: int) -> Box:
+    """Neighbouring rows along one dimension, as a box."""
+    whole = Box.whole(shape)
+    return Box(
+        (*whole.start[:dim], start, *whole.start[dim + 1 :]),
+        (*whole.stop[:dim], start + length, *whole.stop[dim + 1 :]),
+    )
 
 
 def _index(rows: Sequence[Any]) -> tuple[int | None, ...]:

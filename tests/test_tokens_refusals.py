@@ -1,0 +1,246 @@
+"""Tokens that can't be had: one message that says which, what was seen, and what to do; nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import save_file
+from token_bases import ROWS, base, tensors, tokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer
+
+import hf_init
+from hf_init import HfInitError
+from hf_init._checkpoint import Checkpoint
+from hf_init._token_file import read as read_tokens
+from hf_init._untrained import untrained_rows
+from hf_init._vocabulary import Vocabulary, VocabularyRows, ranges, rows_for
+from hf_init.hf._tokens._splitter import Splitter, text_of
+
+
+@pytest.fixture(scope="module")
+def phi(tmp_path_factory):
+    return base("phi", tmp_path_factory.mktemp("phi") / "phi")
+
+
+@pytest.fixture
+def copy(phi, tmp_path):
+    """A base of one's own, to be spoilt."""
+    shutil.copytree(phi, tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"add_tokens": "hello"}, r"add_tokens: expected a list of tokens.*not 'hello'"),
+        ({"add_tokens": [7]}, r"add_tokens: expected texts, or mappings.*not 7"),
+        ({"add_tokens": [{"token": "x1", "descriptoin": "y"}]}, r"expected texts, or mappings with token, description"),
+        ({"add_tokens": ["hello", ""]}, "token 2 is empty"),
+        ({"add_tokens": ["hello", "x1"], "special_tokens": ["x1"]}, "named twice: 'x1'"),
+        ({"add_tokens": ["abc", "<s>"]}, r"'abc' \(id \d+\), '<s>' \(id 0\): one token of the tokenizer already"),
+        ({"add_tokens": [" the"]}, r"' the' \(id \d+\): one token of the tokenizer already"),
+        ({"add_tokens": [{"token": "x1", "description": " "}]}, "an empty description for 'x1'"),
+        ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: expected a whole number of at least 1, not 0"),
+        ({"pad_to_multiple_of": True}, "pad_to_multiple_of: expected a whole number"),
+        ({"allow_shrink": 1}, "allow_shrink: expected True or False, not 1"),
+        ({"reinit_rows": [ROWS + 3]}, rf"reinit_rows: {ROWS + 3}: the base has rows 0 to {ROWS - 1}"),
+        ({"reinit_rows": [3, 3]}, "reinit_rows: expected a list of token ids, none twice"),
+        ({"reinit_rows": [True]}, "reinit_rows: expected a list of token ids"),
+        ({"guarantee": "best", "add_tokens": ["hello"]}, "guarantee: expected one of distribution, greedy, learning"),
+        ({"guarantee": "greedy"}, "guarantee: no row is new"),
+        ({"existing": "keep", "add_tokens": ["hello"]}, "existing: expected 'error' or 'skip'"),
+        ({"tokenizer": "nowhere/at/all"}, "has no tokenizer"),
+        ({"add_tokens": ["hello"], "row_scheme": "description"}, "'hello' has no description"),
+        ({"add_tokens": ["hello"], "row_scheme": {"copy": {"token": "zzz"}}}, "'zzz' isn't one token"),
+        ({"add_tokens": ["hello"], "row_scheme": "subtoken"}, "unknown scheme 'subtoken'"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused(phi, tmp_path, words, message):
+    with pytest.raises(HfInitError, match=message):
+        hf_init.extend(phi, tmp_path / "out", **words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tokens_that_exist_may_be_skipped_and_are_named(phi):
+    plan = hf_init.plan(phi, add_tokens=["abc", "hello"], existing="skip")
+    assert plan["lm_head.weight"].shape[0] == ROWS + 1
+    assert any("skipped: 'abc'" in note for note in plan.notes)
+
+
+def test_a_token_that_normalization_changes_into_another_is_refused(minilm, tmp_path):
+    with pytest.raises(HfInitError, match=r"never produce '\\u200b' \(it normalizes it away\)"):
+        hf_init.plan(minilm, add_tokens=[{"token": "\u200b", "description": "nothing"}])
+    with pytest.raises(HfInitError, match=r"'Hello' \(id 7592\): one token of the tokenizer already"):
+        hf_init.plan(minilm, add_tokens=["Hello"])
+    with pytest.raises(HfInitError, match=r"'\U0001f9ff' comes to no piece but the unknown token"):
+        hf_init.plan(minilm, add_tokens=["\U0001f9ff"])
+    with pytest.raises(HfInitError, match=r"the description of '<t>' comes to no piece"):
+        hf_init.plan(minilm, add_tokens=[{"token": "<t>", "description": "\U0001f9ff"}])
+    assert hf_init.plan(minilm, add_tokens=[{"token": "\U0001f9ff", "description": "an amulet"}]).counts["resized"] == 1
+
+
+def test_a_folder_without_a_tokenizer_is_refused_but_may_be_padded(copy):
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(HfInitError, match="has no tokenizer"):
+        hf_init.plan(copy, add_tokens=["hello"])
+    assert hf_init.plan(copy, pad_to_multiple_of=64)["lm_head.weight"].shape[0] % 64 == 0
+
+
+def test_a_broken_tokenizer_is_refused(copy):
+    (copy / "tokenizer.json").write_text("{")
+    with pytest.raises(HfInitError, match="its tokenizer can't be read"):
+        hf_init.plan(copy, add_tokens=["hello"])
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(copy):
+    larger = AutoTokenizer.from_pretrained(copy)
+    larger.add_tokens(["hello"])
+    larger.save_pretrained(copy)
+    with pytest.raises(HfInitError, match=rf"ids up to {ROWS}, the model {ROWS} rows.*'hello' \(id {ROWS}\)"):
+        hf_init.plan(copy, add_tokens=["world!"])
+
+
+def test_a_scheme_for_one_side_of_a_tied_table_is_refused(tmp_path):
+    folder = base("llama", tmp_path / "llama")
+    with pytest.raises(HfInitError, match="output_rows: the vocabulary's tables are tied here"):
+        hf_init.plan(folder, add_tokens=["hello"], output_rows="mean")
+
+
+def test_ids_that_mean_images_and_sounds_are_not_given_to_tokens(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["audio_config"] = {"vocab_offset": ROWS}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HfInitError, match=rf"ids from {ROWS} on aren't text's.*audio_config.vocab_offset"):
+        hf_init.plan(copy, add_tokens=["hello"])
+
+
+def test_a_model_without_a_vocabulary_is_refused(tmp_path):
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    transformers.ViTModel(transformers.ViTConfig(**shape, image_size=28, patch_size=14)).save_pretrained(tmp_path)
+    with pytest.raises(HfInitError, match="a vit has no vocabulary"):
+        hf_init.plan(tmp_path, add_tokens=["hello"])
+
+
+def test_a_tokenizer_without_a_common_token_is_refused(phi, tmp_path):
+    made = json.loads(tokenizer().backend_tokenizer.to_str())
+    made["model"] = {"type": "WordLevel", "vocab": {"\u4e00": 0, "\u4e8c": 1}, "unk_token": "\u4e00"}
+    made["added_tokens"] = []
+    backend = type(tokenizer().backend_tokenizer).from_str(json.dumps(made))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="\u4e00").save_pretrained(tmp_path)
+    with pytest.raises(HfInitError, match="no token in common"):
+        hf_init.plan(phi, tokenizer=tmp_path)
+
+
+def test_a_tokenizer_class_that_can_t_be_saved_leaves_nothing_behind(copy, tmp_path, monkeypatch):
+    for path in copy.glob("tokenizer*"):
+        path.unlink()
+    slow = transformers.ByT5Tokenizer()
+    slow.save_pretrained(copy)
+    rows = max(slow.get_vocab().values()) + 1
+    data = {
+        name: torch.randn(rows, *tensor.shape[1:]) if tensor.shape[:1] == (ROWS,) else tensor
+        for name, tensor in tensors(copy).items()
+    }
+    save_file(data, copy / "model.safetensors", {"format": "pt"})
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "vocab_size": rows}))
+    hf_init.extend(copy, tmp_path / "a", add_tokens=["hello"])
+    hf_init.extend(tmp_path / "a", tmp_path / "b", add_tokens=["hello world"])
+    assert AutoTokenizer.from_pretrained(tmp_path / "b").convert_tokens_to_ids("hello world") == rows + 1
+    fill = hf_init.Plan.load(tmp_path / "b")["lm_head.weight"].new[0]
+    assert len(fill.scheme.pieces[0]) == len("hello world")  # type: ignore[attr-defined]
+
+    def unsaved(*_, **__):
+        raise NotImplementedError("no vocabulary file")
+
+    monkeypatch.setattr(transformers.ByT5Tokenizer, "save_vocabulary", unsaved)
+    with pytest.raises(HfInitError, match="ByT5Tokenizer can't be saved with its new tokens: no vocabulary file"):
+        hf_init.extend(copy, tmp_path / "out", add_tokens=["hello"])
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["a", "b", "base"]
+
+
+# How texts are split.
+
+
+def metaspace(words):
+    """A tokenizer as SentencePiece makes them: a space before every text, words by their characters or whole."""
+    vocabulary = {"<unk>": 0, **{text: id_ + 1 for id_, text in enumerate(words)}}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+
+
+def test_the_space_that_sentencepiece_adds_is_no_piece_of_a_token_and_a_token_s_own_is():
+    splitter = Splitter(metaspace(["\u2581", "a", "b"]))
+    assert splitter.strings(splitter.pieces("ab")) == ["a", "b"]
+    assert splitter.strings(splitter.pieces(" ab"))[0] == "\u2581"
+    assert splitter.pieces("zz") == () and splitter.strings(splitter.pieces("azb")) == ["a", "b"]
+    assert splitter.id_of("a") == 2 and splitter.id_of("ab") is None
+    assert [text_of(metaspace(["\u2581a"]), "\u2581a"), text_of(tokenizer(), "\u0120the")] == [" a", " the"]
+    assert text_of(tokenizer(), "\u00c3") == ""  # a byte that is no character
+
+
+def test_tokens_that_a_splitter_is_to_know_nothing_of_are_split_like_any_text_and_others_keep_their_ids():
+    known = tokenizer()
+    known.add_tokens(["abcabc", "hellohello"])
+    splitter = Splitter(known, {"abcabc"})
+    assert splitter.strings(splitter.pieces("abcabc")) == ["abc", "abc"]
+    assert splitter.pieces("hellohello") == (ROWS + 1,) and "abcabc" not in splitter.vocabulary
+    assert known.tokenize("abcabc") == ["abcabc"]
+
+
+# What is pure.
+
+
+def test_rows_behind_the_vocabulary_stay_behind_it():
+    vocabulary = Vocabulary(4, 6, frozenset({4, 5}))
+    assert vocabulary.sources(5, 7) == (0, 1, 2, 3, None, None, 4)
+    with pytest.raises(ValueError, match="which row is which token's isn't known"):
+        vocabulary.sources(5, 6)
+    copies, new = VocabularyRows(vocabulary).regions("w", (5, 2), (7, 2))
+    assert [region.to_json() for region in new] == [{"dim": 0, "index": [4, 5]}] and len(copies) == 1
+
+
+def test_numbers_of_rows():
+    assert ranges([]) == () and ranges([3, 1, 2, 9]) == ((1, 4), (9, 10))
+    assert [rows_for(5, 8), rows_for(5, 8, shrink=True), rows_for(9, 8, 4), rows_for(5, 8, 4, True)] == [8, 5, 12, 8]
+
+
+def test_untrained_rows_are_found_by_their_size_and_only_those(phi, copy):
+    assert untrained_rows(phi, ROWS) == ()
+    data = tensors(copy)
+    data["lm_head.weight"][[5, 9]] = 1e-9
+    data["lm_head.weight"][7] = -data["lm_head.weight"][7].abs()
+    save_file(data, copy / "model.safetensors", {"format": "pt"})
+    (found,) = untrained_rows(copy, ROWS)
+    assert (found.table, found.rows) == ("lm_head.weight", (5, 9)) and found.largest < 1e-8 < found.typical
+    assert Checkpoint.open(copy).entries["lm_head.weight"].shape[0] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "tokens"),
+    [
+        ("t.txt", "one\n two \n\n<x>\r\n", ["one", " two ", "<x>"]),
+        ("t.json", '["one", {"token": "<x>", "special": true}]', ["one", {"token": "<x>", "special": True}]),
+        ("t.json", '{"<x>": "a tool", "y": null}', [
+            {"token": "<x>", "description": "a tool"}, {"token": "y", "description": None}]),
+    ],
+)  # fmt: skip
+def test_a_file_of_tokens_is_read(tmp_path, name, text, tokens):
+    (tmp_path / name).write_text(text, newline="")
+    assert read_tokens(tmp_path / name) == tokens
+
+
+@pytest.mark.parametrize("text", ["{", "7", '"x"', None])
+def test_a_file_of_no_tokens_is_refused(tmp_path, text):
+    if text is not None:
+        (tmp_path / "t.json").write_text(text)
+    with pytest.raises(HfInitError, match=r"t\.json"):
+        read_tokens(tmp_path / "t.json")
