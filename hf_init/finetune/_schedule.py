@@ -1,0 +1,83 @@
+"""Gradual unfreezing: which tensors open at which step, from the head down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from hf_init._errors import PlanError
+from hf_init._spec import Status
+from hf_init._text import several, table
+from hf_init.finetune._model import PlanLike, block_count, depths, origin_of, places
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Tensors that open together, at the start of a step (0 is the first)."""
+
+    step: int
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The stages of gradual unfreezing, in the order of their steps."""
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of everything that opens at some step: the ``later`` of ``parameter_groups`` and ``check_optimizer``."""
+        return tuple(name for stage in self.stages for name in stage.names)
+
+    def due(self, step: int) -> tuple[str, ...]:
+        """What is open at a step."""
+        return tuple(name for stage in self.stages if stage.step <= step for name in stage.names)
+
+    def __str__(self) -> str:
+        rows = [(str(stage.step), str(len(stage.names)), several(stage.names, 2)) for stage in self.stages]
+        return table(f"unfreezing ({len(rows)} stages)", ("step", "tensors", ""), rows)
+
+
+def unfreeze_schedule(
+    model: nn.Module, plan: PlanLike = None, *, every: int, start: int | None = None, blocks: int = 1, lowest: int = 0
+) -> Schedule:
+    """Gradual unfreezing: what is new trains alone, then the pretrained blocks open one after another, the last first.
+
+    The first stage is what follows the last block (a final norm, a pooler) together with that block; the last one is
+    the embeddings. After Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018), who
+    open one layer an epoch.
+
+    A resized tensor stays as ``freeze`` left it.
+
+    Args:
+        plan: as in ``freeze``.
+        every: steps between two stages; with the steps of an epoch, one stage an epoch.
+        start: the step of the first stage; None: ``every``. With a ``start`` and all blocks at once: linear probing,
+            then fine-tuning (Kumar et al. 2022).
+        blocks: how many open together.
+        lowest: depths below it never open: 1 leaves the embeddings frozen.
+
+    Raises:
+        PlanError: a setting out of range, or the plan isn't the model's.
+
+    Example::
+
+        schedule = unfreeze_schedule(model, every=len(loader))
+        groups = parameter_groups(model, lr=2e-5, new_lr=1e-3, layer_decay=0.8, later=schedule.names)
+    """
+    start = every if start is None else start
+    if every < 1 or blocks < 1 or start < 0 or lowest < 0:
+        raise PlanError(
+            f"every={every}, blocks={blocks}, start={start}, lowest={lowest}: expected every and blocks of at least 1, "
+            "start and lowest not negative"
+        )
+    found = places(model, origin_of(model, plan).plan)
+    depth, last = depths(found), block_count(found)
+    stages: dict[int, list[str]] = {}
+    for place in found:
+        if place.status is Status.KEPT and depth[place.name] >= lowest:
+            stages.setdefault(max(last - depth[place.name], 0) // blocks, []).append(place.name)
+    opened = (tuple(stages[number]) for number in sorted(stages))
+    return Schedule(tuple(Stage(start + number * every, names) for number, names in enumerate(opened)))

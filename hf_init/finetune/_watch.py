@@ -1,0 +1,120 @@
+"""A training loop under watch: what opens, what is logged, what is proved, at which step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from hf_init._errors import PlanError
+from hf_init._spec import Status
+from hf_init.finetune._freeze import Frozen
+from hf_init.finetune._groups import check_optimizer
+from hf_init.finetune._rows import pick
+from hf_init.finetune._schedule import Schedule
+
+
+class Watch:
+    """Opens what a schedule says, and proves every so many steps, and at the end, that nothing frozen has moved.
+
+    For a plain loop, and for one under accelerate, whose ``prepare`` changes no parameter. Trainer has a callback.
+
+    Args:
+        frozen: what ``freeze`` or ``train_only_new`` gave.
+        every: steps between two proofs; None: only at the end.
+        schedule: of ``unfreeze_schedule``.
+        optimizer: checked at once: it must hold everything that trains, now or later, and nothing else.
+
+    Raises:
+        PlanError: the optimizer was made before freezing, or ``every`` is below 1.
+
+    Example::
+
+        with Watch(frozen, every=500, optimizer=optimizer) as watch:
+            for batch in loader:
+                watch.begin_step()
+                model(**batch).loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                watch.end_step()
+    """
+
+    def __init__(
+        self,
+        frozen: Frozen,
+        *,
+        every: int | None = None,
+        schedule: Schedule | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
+        if every is not None and every < 1:
+            raise PlanError(f"every is {every}, expected at least 1 step, or None for a proof at the end only")
+        self.frozen, self.every, self.schedule = frozen, every, schedule or Schedule(())
+        self.step = 0
+        if optimizer is not None:
+            check_optimizer(optimizer, frozen.model, self.schedule.names)
+
+    def begin_step(self, step: int | None = None) -> tuple[str, ...]:
+        """Opens what is due; returns the names. ``step`` counts from 0; None: as often as ``end_step`` was called.
+
+        What opened before an interruption opens at once when training resumes at a later step.
+        """
+        self.step = self.step if step is None else step
+        due = set(self.schedule.due(self.step)) & set(self.frozen.names)
+        return self.frozen.thaw([name for name in self.frozen.names if name in due]) if due else ()
+
+    def end_step(self) -> None:
+        """Raise ProofError where a proof is due and something frozen has moved."""
+        self.step += 1
+        if self.every is not None and self.step % self.every == 0:
+            self.frozen.raise_if_moved()
+
+    def norms(self) -> dict[str, float]:
+        """Norms of what is new and what is pretrained, and of their gradients (those that there are now)."""
+        new, old = _split(self.frozen)
+        return {
+            "norm/new": _norm(tensor for _, tensor in new),
+            "norm/pretrained": _norm(tensor for _, tensor in old),
+            "grad_norm/new": _norm(grad for grad, _ in new if grad is not None),
+            "grad_norm/pretrained": _norm(grad for grad, _ in old if grad is not None),
+        }
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.frozen.raise_if_moved()
+
+
+Pairs = list[tuple[torch.Tensor | None, torch.Tensor]]
+
+
+def _split(frozen: Frozen) -> tuple[Pairs, Pairs]:
+    """Gradient and values of everything new, and of everything pretrained; a resized tensor by its regions."""
+    new: Pairs = [(p.grad, p.detach()) for _, p in frozen.new_parts.parts] if frozen.new_parts else []
+    old: Pairs = []
+    for place in frozen.places:
+        tensor = place.tensor
+        if not isinstance(tensor, nn.Parameter):
+            continue
+        if place.status is Status.RESIZED and place.whole:
+            old += [(_of(tensor.grad, region), pick(tensor.detach(), region)) for region in place.kept]
+            if not frozen.new_parts:
+                new += [(_of(tensor.grad, region), pick(tensor.detach(), region)) for region in place.new]
+        else:
+            (new if place.status is Status.NEW else old).append((tensor.grad, tensor.detach()))
+    return new, old
+
+
+def _of(grad: torch.Tensor | None, region: object) -> torch.Tensor | None:
+    return None if grad is None else pick(grad, region)  # type: ignore[arg-type]  # a Region
+
+
+def _norm(tensors: Iterable[torch.Tensor]) -> float:
+    norms = [tensor.norm(dtype=torch.float32) for tensor in tensors]
+    return float(torch.stack([norm.cpu() for norm in norms]).norm()) if norms else 0.0

@@ -1,0 +1,109 @@
+"""A Trainer under watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import TrainerCallback
+
+from hf_init._errors import PlanError
+from hf_init.finetune._freeze import Frozen, Resized, freeze
+from hf_init.finetune._groups import check_optimizer
+from hf_init.finetune._model import PlanLike, unwrapped
+from hf_init.finetune._schedule import Schedule
+from hf_init.finetune._watch import Watch
+
+
+class FinetuneCallback(TrainerCallback):
+    """Freezes by a plan before Trainer makes its optimizer, logs, opens what a schedule says, and proves.
+
+    Give it to ``Trainer(callbacks=[...])``: one that is added later comes after the optimizer. With groups of your own,
+    freeze first and give what ``freeze`` returned. Logged beside the loss: ``norm/new``, ``norm/pretrained``,
+    ``grad_norm/new`` and ``grad_norm/pretrained`` (after clipping). Every checkpoint gets the manifest.
+
+    Args:
+        plan: what ``freeze`` takes, or what it gave.
+        resized: as in ``freeze``; by default only the new rows of resized tensors train.
+        verify_every: steps between two proofs; None: only at the end. A byte of what is frozen that moved stops the
+            training with ProofError, which names the tensor.
+        schedule: of ``unfreeze_schedule``.
+
+    Raises:
+        PlanError: as ``freeze``, and where the optimizer isn't made for what is frozen, before the first step.
+
+    Example::
+
+        trainer = Trainer(model, args, train_dataset=data, callbacks=[FinetuneCallback("sentiment", verify_every=500)])
+    """
+
+    def __init__(
+        self,
+        plan: PlanLike | Frozen = None,
+        *,
+        resized: Resized = "new",
+        verify_every: int | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        self._plan, self._every, self._schedule = plan, verify_every, schedule
+        self._resized: Resized = resized
+        self._watch: Watch | None = None
+        self._norms: dict[str, float] = {}
+
+    @property
+    def frozen(self) -> Frozen:
+        """What is frozen, from the making of the Trainer on."""
+        return self._of().frozen
+
+    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self._start(model)
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        watch = self._start(model)
+        if watch.frozen.model is not unwrapped(model):
+            raise PlanError("the model that trains isn't the one that was frozen; freeze what Trainer is given")
+        check_optimizer(optimizer, model, watch.schedule.names)
+        watch.begin_step(state.global_step)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._of().begin_step(state.global_step)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The gradients are whole and clipped, and about to be used; their norms cost a pass, taken for a log only."""
+        step = state.global_step + 1
+        if step % max(state.logging_steps, 1) == 0 or (step == 1 and args.logging_first_step):
+            self._norms = self._of().norms()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._of().end_step()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs is not None and "loss" in logs and self._norms:
+            logs.update(self._norms)
+            state.log_history[-1].update(self._norms)
+            self._norms = {}
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and folder.is_dir():
+            self.frozen.save_manifest(folder)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.frozen.raise_if_moved()
+        if state.is_world_process_zero and Path(args.output_dir).is_dir():
+            self.frozen.save_manifest(args.output_dir)
+
+    def _start(self, model: nn.Module) -> Watch:
+        if self._watch is None:
+            given = self._plan
+            frozen = given if isinstance(given, Frozen) else freeze(model, given, resized=self._resized)
+            self._watch = Watch(frozen, every=self._every, schedule=self._schedule)
+        return self._watch
+
+    def _of(self) -> Watch:
+        if self._watch is None:
+            raise PlanError("nothing is frozen yet: give the callback to Trainer(callbacks=[...])")
+        return self._watch
