@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hf_init._errors import HfInitError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["report"]
 
@@ -60,6 +64,18 @@ def refuse(out: Path, overwrite: bool) -> None:
         raise HfInitError(f"{out} exists and isn't replaced: remove it, or give another name with -o")
     if not out.parent.is_dir():
         raise HfInitError(f"{out.parent}, where the report would be, is not a folder: make it first")
+
+
+def save_png(figure: Figure, out: str | os.PathLike[str]) -> Path:
+    """Writes a figure to ``out``, in place of a file that is there; raises HfInitError unless that names a PNG."""
+    from hf_init._report import _charts
+
+    place = Path(out).expanduser()
+    if place.suffix.lower() != ".png":
+        raise HfInitError(f"a picture is a .png file, not {place.name!r}: give a name that ends in it")
+    refuse(place, overwrite=True)
+    _put(place, _charts.png_of(figure))
+    return place
 
 
 def _made(folder: Path, out: Path) -> bytes:

@@ -28,7 +28,7 @@ _OF_PAGE = {
     "kept-3": "#010207",
     "ink": "#010208",
 }
-_ON_PAPER = {
+ON_PAPER = {
     "new": "#2f6fdb",
     "promise": "#c2500a",
     "kept-1": "#5b8a72",
@@ -58,7 +58,7 @@ def svg(chart: Chart, colours: Sequence[str], label: str) -> Html:
         colours: of the traces, by name.
         label: what it shows, for those who can't see it.
     """
-    with _drawing(3.6, 1.5) as (figure, axes):
+    with drawing(3.6, 1.5) as (figure, axes):
         _draw(axes, chart, colours, _OF_PAGE)
         text = io.StringIO()
         figure.savefig(
@@ -70,30 +70,38 @@ def svg(chart: Chart, colours: Sequence[str], label: str) -> Html:
 def png(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], title: str) -> bytes:
     """A figure of rows of charts, each with its own title and the colours of its traces."""
     columns = max(len(row) for row in panels)
-    with _drawing(4.2 * columns, 0.6 + 2.1 * len(panels), len(panels), columns) as (figure, axes):
-        figure.suptitle(_plain(title), parse_math=False, fontsize=11)
+    with drawing(4.2 * columns, 0.6 + 2.1 * len(panels), len(panels), columns) as (figure, axes):
+        figure.suptitle(plain(title), parse_math=False, fontsize=11)
         for places, row in zip(axes, panels, strict=True):
             for place in places[len(row) :]:
                 place.set_visible(False)
             for place, (name, chart, colours) in zip(places, row, strict=False):
-                _draw(place, chart, colours, _ON_PAPER)
+                _draw(place, chart, colours, ON_PAPER)
                 place.set_ylim(0, chart.top * 1.5)  # room for the legend
-                place.set_title(_plain(name), parse_math=False, fontsize=8, loc="left")
+                place.set_title(plain(name), parse_math=False, fontsize=8, loc="left")
                 _legend(place)
-        data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+        return png_of(figure)
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as a PNG on white, the same bytes whenever it is drawn."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110, facecolor="white", metadata={"Software": None})
     return data.getvalue()
 
 
 @contextmanager
-def _drawing(width: float, height: float, rows: int = 0, columns: int = 0) -> Iterator[tuple[Figure, Any]]:
+def drawing(
+    width: float, height: float, rows: int = 0, columns: int = 0, heights: Sequence[float] | None = None
+) -> Iterator[tuple[Figure, Any]]:
     """A figure of its own, under matplotlib's own defaults, whatever the user's settings are."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
     with style.context(["default", _RC]):
         figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False) if rows else figure.subplots()
+        sizes = {"squeeze": False, "height_ratios": heights}
+        yield figure, figure.subplots(rows, columns, **sizes) if rows else figure.subplots()
 
 
 def _draw(axes: Axes, chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> None:
@@ -124,9 +132,9 @@ def _trace(axes: Axes, trace: Trace, colour: str, top: float, filled: bool) -> N
     if trace.heights.any():
         # Without a line around it: a fill says it all, and a line alone can lie over it.
         style: dict[str, Any] = {"fill": True, "alpha": 0.45, "linewidth": 0} if filled else {"linewidth": 1.2}
-        axes.stairs(trace.heights, trace.edges, color=colour, clip_on=False, label=_plain(trace.label), **style)
+        axes.stairs(trace.heights, trace.edges, color=colour, clip_on=False, label=plain(trace.label), **style)
     if trace.spike is not None:
-        label = None if trace.heights.any() else _plain(trace.label)
+        label = None if trace.heights.any() else plain(trace.label)
         _stem(axes, trace.spike, top, color=colour, linewidth=3, alpha=0.7, label=label)
 
 
@@ -144,7 +152,7 @@ def _legend(axes: Axes) -> None:
             text.set_parse_math(False)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that every font has, short enough for a panel: names are untrusted."""
     flat = text.encode("ascii", "backslashreplace").decode().replace("\n", " ")
     return flat if len(flat) <= 64 else f"{flat[:30]}...{flat[-31:]}"
