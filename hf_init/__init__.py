@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_init import schemes
-    from hf_init._api import diff, extend, plan, verify
+    from hf_init import finetune, schemes
+    from hf_init._api import diff, drift, extend, plan, verify
+    from hf_init._check import check
     from hf_init._errors import HfInitError
     from hf_init._plan import Plan
     from hf_init._recipe import Recipe, Rule
-    from hf_init.hf import InitMixin, from_pretrained
+    from hf_init.hf import InitMixin, from_pretrained, probe_vocabulary
 
 from hf_init._version import __version__ as __version__
 
@@ -25,10 +26,14 @@ __all__ = [
     "Plan",
     "Recipe",
     "Rule",
+    "check",
     "diff",
+    "drift",
     "extend",
+    "finetune",
     "from_pretrained",
     "plan",
+    "probe_vocabulary",
     "schemes",
     "verify",
 ]
@@ -39,10 +44,14 @@ _HOME = {
     "Plan": "hf_init._plan",
     "Recipe": "hf_init._recipe",
     "Rule": "hf_init._recipe",
+    "check": "hf_init._check",
     "diff": "hf_init._api",
+    "drift": "hf_init._api",
     "extend": "hf_init._api",
+    "finetune": "hf_init.finetune",
     "from_pretrained": "hf_init.hf",
     "plan": "hf_init._api",
+    "probe_vocabulary": "hf_init.hf",
     "schemes": "hf_init.schemes",
     "verify": "hf_init._api",
 }
@@ -52,7 +61,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = import_module(_HOME[name])
-    return module if name == "schemes" else getattr(module, name)
+    return module if name in ("finetune", "schemes") else getattr(module, name)
 
 
 def __dir__() -> list[str]:

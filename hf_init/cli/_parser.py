@@ -9,7 +9,8 @@ from typing import Any, NoReturn
 
 from hf_init._errors import HfInitError
 from hf_init.cli import _verbs
-from hf_init.cli._words import names, whole
+from hf_init.cli._options import add_target
+from hf_init.cli._words import names
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         description="Extend a pretrained checkpoint: initialize only what is new, and prove the rest untouched.",
     )
     verbs = made.add_subparsers(required=True, metavar="VERB")
-    for add in (_plan, _extend, _verify, _diff, _report, _schemes):
+    for add in (_plan, _extend, _verify, _check, _diff, _report, _schemes):
         add(verbs)
     return made
 
@@ -39,22 +40,51 @@ def parser() -> argparse.ArgumentParser:
 def _plan(verbs: Any) -> None:
     made = _verb(verbs, "plan", _verbs.plan)
     made.add_argument("base", metavar="BASE", help="a checkpoint folder or a hub id")
-    _add_target(made)
+    add_target(made)
 
 
 def _extend(verbs: Any) -> None:
     made = _verb(verbs, "extend", _verbs.extend)
     made.add_argument("base", metavar="BASE", help="a checkpoint folder or a hub id")
     made.add_argument("out", metavar="OUT", help="a folder that doesn't exist yet, or is empty")
-    made.add_argument("--max-shard-size", metavar="SIZE", help="such as 5GB; default: the base's own division")
-    _add_target(made)
+    add_target(made)
+    files = made.add_argument_group("files")
+    files.add_argument("--max-shard-size", metavar="SIZE", help="such as 5GB; default: the base's own division")
+    files.add_argument(
+        "--link", choices=("copy", "hard", "symbolic"), default="copy", help="how files that stay as they are get there"
+    )
+    files.add_argument("--digest", action="store_true", help="record digests: OUT can be proved without its base")
+    files.add_argument("--resume", action="store_true", help="go on with what an interrupted run to OUT left")
+    files.add_argument("--no-rename", action="store_true", help="write in place, where the system can't rename")
+    files.add_argument("--probe", metavar="FILE", help="with new tokens: what they do to the model on these texts")
 
 
 def _verify(verbs: Any) -> None:
     made = _verb(verbs, "verify", _verbs.verify)
     made.add_argument("out", metavar="OUT", help="a folder that extend wrote")
     made.add_argument("--base", help="the checkpoint it came from; default: the one in the manifest")
+    made.add_argument("--no-base", action="store_true", help="prove what is kept by the digests that --digest recorded")
     made.add_argument("--recompute", action="store_true", help="derive every new value again from scheme and seed")
+    made.add_argument("--examples", metavar="FILE", help="with --recompute: those that a head was solved from")
+    made.add_argument("--all", action="store_true", help="list all that differs; else stop at the first")
+    made.add_argument(
+        "--after-training", action="store_true", help="OUT was trained since: prove that what was meant to stay did"
+    )
+    made.add_argument(
+        "--frozen", metavar="WHAT", action="append", default=[], help="after training: kept (the default), none, or a "
+        "glob on names; !GLOB takes out; the last that fits counts (repeat)",
+    )  # fmt: skip
+    made.add_argument("--plan", metavar="DIR", help="after training: a folder with the manifest, if OUT has none")
+    made.add_argument("-o", dest="picture", metavar="FILE.png", help="after training: a picture of what moved")
+
+
+def _check(verbs: Any) -> None:
+    made = _verb(verbs, "check", _verbs.check)
+    made.add_argument("dir", metavar="DIR", help="a folder that extend wrote, or any other")
+    made.add_argument("--text", metavar="TEXT", action="append", help="of the batch (repeat); default: some of its own")
+    made.add_argument("--labels", metavar="N,N", type=names, help="of the texts: numbers or names")
+    made.add_argument("--train", action="store_true", help="in training mode: with dropout and batch statistics")
+    made.add_argument("-o", dest="picture", metavar="FILE.png", help="a picture of activations and gradients")
 
 
 def _diff(verbs: Any) -> None:
@@ -79,26 +109,3 @@ def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int]) -> ar
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output, and nothing else")
     parser.set_defaults(run=run)
     return parser
-
-
-def _add_target(parser: argparse.ArgumentParser) -> None:
-    target = parser.add_argument_group("target")
-    target.add_argument(
-        "--architecture", metavar="CLASS", help="a class or AutoModelFor*; default: the checkpoint's own"
-    )
-    target.add_argument("--labels", metavar="A,B,C", type=names, help="label names in order")
-    target.add_argument("--num-labels", metavar="N", type=whole, help="instead of their names")
-    target.add_argument("--config", metavar="KEY=VALUE", action="append", default=[], help="a config value (repeat)")
-    target.add_argument(
-        "--map", metavar="GLOB=HOW", action="append", default=[], help="what is kept of a tensor that changes shape: "
-        "leading (each element at its index, the rest is new), none, or JSON such as [2, 0, null]: a source row or "
-        "none for each row (repeat)",
-    )  # fmt: skip
-    target.add_argument("--recipe", metavar="FILE", help="rules and schemes, in YAML")
-    target.add_argument(
-        "--init", metavar="GLOB=SCHEME", action="append", default=[], help="a rule before the recipe's, such as "
-        "'classifier.weight=normal(std=0.02)' (repeat)",
-    )  # fmt: skip
-    target.add_argument("--seed", metavar="N", type=whole, help="default: the recipe's, or 0")
-    target.add_argument("--revision", metavar="REV", help="of a hub repository")
-    target.add_argument("--trust-remote-code", action="store_true", help="run model code that the checkpoint brings")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -15,6 +16,25 @@ DONE, DIFFERS, REFUSED = 0, 1, 2
 def say(args: Namespace, document: Any, text: Any) -> int:
     print(json.dumps(document, indent=2) if args.json else text, flush=True)
     return DONE
+
+
+def notice(text: str) -> None:
+    """Something that a person should know, and that is no result."""
+    print(f"hf-init: {text}", file=sys.stderr)
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[None]:
+    """A request to end (SIGTERM) is an interruption like Ctrl-C: what was begun is cleared away."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

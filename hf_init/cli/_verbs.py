@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
-from hf_init.cli._terminal import DIFFERS, DONE, bar, hub_bars, say
-from hf_init.cli._words import target
+from hf_init.cli._terminal import DIFFERS, DONE, bar, hub_bars, notice, say, stopped_by_signal
+from hf_init.cli._words import target, texts_of
 
 
 def plan(args: Namespace) -> int:
@@ -21,23 +22,62 @@ def extend(args: Namespace) -> int:
     """Write and prove OUT."""
     from hf_init import _api
 
+    texts = texts_of(args.probe) if args.probe else None
+    how = {"max_shard_size": args.max_shard_size, "link": args.link, "digest": args.digest, "resume": args.resume}
     with hub_bars():
         extension = _api.prepare_extension(
-            args.base, args.out, args.architecture, max_shard_size=args.max_shard_size, **target(args)
+            args.base, args.out, args.architecture, rename=not args.no_rename, **how, **target(args)
         )
-    with bar("extend", lambda: extension.nbytes) as progress:
-        report = extension.run(progress)
+    with bar("extend", lambda: extension.nbytes) as progress, stopped_by_signal():
+        report = extension.run(progress, notice)
     made = extension.plan
+    probe = _probed(args, texts) if texts is not None else None
     document = {"out": args.out, "plan": made.to_json(), "verify": report.to_json()}
-    return say(args, document, f"{made}\n\n{report}\n\nwritten: {args.out}")
+    if probe is not None:
+        document["probe"] = probe.to_json()
+    parts = (made, report, *([] if probe is None else [probe]), f"written: {args.out}")
+    return say(args, document, "\n\n".join(map(str, parts)))
+
+
+def _probed(args: Namespace, texts: list[str]) -> Any:
+    from hf_init.hf._probe import probe_vocabulary
+
+    return probe_vocabulary(args.base, args.out, texts)
 
 
 def verify(args: Namespace) -> int:
     """Prove a result again: base from the manifest unless it is given."""
     from hf_init import _api
 
+    if args.after_training:
+        return _after_training(args)
+    base = False if args.no_base else args.base
     with bar("verify", lambda: _nbytes(args.out)) as progress:
-        report = _api.verify(args.out, args.base, recompute=args.recompute, progress=progress)
+        report = _api.verify(
+            args.out, base, recompute=args.recompute, examples=args.examples, everything=args.all, progress=progress
+        )
+    say(args, report.to_json(), report)
+    return DONE if report.ok else DIFFERS
+
+
+def _after_training(args: Namespace) -> int:
+    from hf_init import _api
+
+    with bar("verify", lambda: _nbytes(args.out)) as progress:
+        report = _api.drift(args.base, args.out, args.plan, frozen=args.frozen or "kept", progress=progress)
+    if args.picture:
+        report.draw(args.picture)
+    say(args, report.to_json(), report)
+    return DONE if report.ok else DIFFERS
+
+
+def check(args: Namespace) -> int:
+    """Before training: what one batch tells about a model's start."""
+    from hf_init.hf._check import check_folder
+
+    report = check_folder(args.dir, args.text, args.labels, train=args.train)
+    if args.picture:
+        report.draw(args.picture)
     say(args, report.to_json(), report)
     return DONE if report.ok else DIFFERS
 

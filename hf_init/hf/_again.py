@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hf_init._errors import PlanError
 from hf_init._make import Reader, as_bytes, drawn, slots
@@ -15,21 +16,31 @@ from hf_init._plan import Plan, TensorPlan
 from hf_init._spec import Context, region_from_json
 from hf_init._verify import open_base
 from hf_init.hf._context import Architecture
-from hf_init.hf._prepare import on_meta
+from hf_init.hf._examples import Examples
+from hf_init.hf._fit import last_layer, solved
+from hf_init.hf._load import from_pretrained
+from hf_init.hf._prepare import layout_of, on_meta
 from hf_init.hf._source import config_json
-from hf_init.hf._target import resolve
+from hf_init.hf._target import Target, resolve
+from hf_init.schemes import Fitted
 
 
-def recomputer(out: Path, base: Path | None = None) -> Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]:
+def recomputer(
+    out: Path, base: Path | None = None, examples: Any = None
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]:
     """A function from a tensor's and a region's entry in the plan to the region's bytes.
 
     Args:
         out: a folder that ``extend`` wrote.
         base: what it came from; None: where the manifest says.
+        examples: those that a head was solved from, if one was.
+
+    Raises:
+        PlanError: the examples aren't given, or aren't those.
     """
     plan = Plan.load(out)
     reader = Reader(open_base(Manifest.load(out), base))
-    context = _context(out, plan)
+    context = _context(out, plan, examples)
 
     def recompute(entry: Mapping[str, Any], region: Mapping[str, Any]) -> np.ndarray:
         tensor = TensorPlan.from_json(entry)
@@ -40,13 +51,30 @@ def recomputer(out: Path, base: Path | None = None) -> Callable[[Mapping[str, An
     return recompute
 
 
-def _context(out: Path, plan: Plan) -> Context | None:
-    """The architecture on meta, where a scheme needs it."""
-    if not any(fill.scheme.asks for tensor in plan.tensors for fill in tensor.new):
+def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
+    """The architecture on meta, where a scheme needs it, with what was solved from examples."""
+    asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.asks]
+    if not asking:
         return None
     if config_json(out).get("auto_map"):
         raise PlanError(
             f"{out}: its new values come from model code in the folder, which recompute would have to run; "
             "verify without recompute compares them with their digests"
         )
-    return Architecture(on_meta(resolve(out)))
+    target = resolve(out)
+    context = Architecture(on_meta(target))
+    fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
+    return context.knowing(_solved(target, next(iter(fits)), examples)) if fits else context
+
+
+def _solved(target: Target, scheme: Fitted, examples: Any) -> dict[str, torch.Tensor]:
+    if examples is None:
+        raise PlanError(
+            f"the head was solved from examples ({scheme}): give them (examples=..., --examples FILE), or verify "
+            "without recompute, which compares it with its digests"
+        )
+    given = Examples.of(examples)
+    if given.fingerprint != scheme.data:
+        raise PlanError(f"these are not the examples that the head was solved from: {given.fingerprint}, not {scheme}")
+    model = from_pretrained(target.cls, target.folder, config=target.config)
+    return solved(scheme.method, given, target.folder, last_layer(model, layout_of(on_meta(target))), model)

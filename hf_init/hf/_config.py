@@ -40,7 +40,7 @@ REFUSED = {
 NOT_VALUES = ("cache_dir", "code_revision", "force_download", "local_files_only", "return_unused_kwargs", "revision",
               "subfolder", "token", "trust_remote_code")  # fmt: skip
 
-BAD_VALUE = (StrictDataclassError, TypeError, ValueError, AttributeError, KeyError, OSError, ZeroDivisionError)
+BAD_VALUE = (StrictDataclassError, TypeError, ValueError, AttributeError, LookupError, OSError, ZeroDivisionError)
 """What the constructors of configs raise for values that they can't use."""
 
 
@@ -106,8 +106,11 @@ def config_of(
 def copied(config: PreTrainedConfig, values: Mapping[str, Any]) -> PreTrainedConfig:
     """A config object of its own, so that the caller's stays as it is."""
     made = type(config).from_dict(config.to_dict())
-    for key, value in values.items():
-        setattr(made, key, value)
+    for path, value in values.items():
+        if "." in path:
+            _set_nested(made, path, value)
+        else:
+            setattr(made, path, value)
     return made
 
 

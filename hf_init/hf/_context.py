@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -28,18 +29,11 @@ class Architecture:
     Args:
         model: on meta; its tensors get the library's mark for what is loaded.
         args, kwargs: what its class's constructor takes besides the config.
-        values: tensors that were made from data, by their names on disk: float32, whole.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        values: Mapping[str, torch.Tensor] | None = None,
-    ):
+    def __init__(self, model: PreTrainedModel, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None):
         self._model = model
-        self._given = values or {}
+        self._made: Mapping[str, torch.Tensor] = {}
         self._arguments = (args, dict(kwargs or {}))
         self._last: tuple[tuple[str, int], dict[str, torch.Tensor]] | None = None
         self._names = {name for name, _ in _all_tensors(model)}
@@ -64,8 +58,14 @@ class Architecture:
 
     def given(self, slot: Slot) -> torch.Tensor | None:
         """The slot's values that were made from data: float32, of ``slot.shape``; None where there are none."""
-        found = self._given.get(slot.name)
+        found = self._made.get(slot.name)
         return None if found is None else part(found, slot.region)
+
+    def knowing(self, values: Mapping[str, torch.Tensor]) -> Architecture:
+        """The same, with tensors that were made from data, by their names on disk: float32, whole."""
+        other = copy(self)
+        other._made = values
+        return other
 
     def fresh(self, name: str, key: int) -> torch.Tensor:
         """A parameter or buffer of a freshly built model, by its name in memory, drawn under a key.

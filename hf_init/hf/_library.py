@@ -6,12 +6,14 @@ Everything that isn't public in transformers is used here and nowhere else; a te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers import initialization as library_init
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     WeightConverter,
@@ -80,6 +82,32 @@ def load_on_meta(
         )
 
 
+def build_on_meta(
+    cls: type[PreTrainedModel], config: Any, names: Iterable[str], dtype: torch.dtype, **options: Any
+) -> PreTrainedModel | None:
+    """What ``load_on_meta`` gives for tensors of these names, by the constructor alone: in a third of the time.
+
+    None where loading does more than to put tensors in their places: where it renames, converts or casts some, or
+    fuses layers.
+    """
+    if getattr(config, "fusion_config", None) is not None:
+        return None
+    with quiet(), torch.device("meta"), library_init.meta_device_safe_creation_ops():
+        model = PreTrainedModel._from_config.__func__(  # type: ignore[attr-defined]  # of a bound class method
+            cls, deepcopy(config), dtype=dtype, **options
+        )
+    if not hasattr(model, "all_tied_weights_keys"):
+        raise PlanError(
+            f"{cls.__name__} doesn't end its __init__ with self.post_init(), and transformers can load no class that "
+            "doesn't; add it"
+        )
+    if model._get_dtype_plan(dtype) or Addresses(model).transform(names):
+        return None
+    model._weight_conversions = []  # as the loader leaves it where it had none to do: ``on_disk`` reads it
+    model.tie_weights(recompute_mapping=False)
+    return model
+
+
 class Addresses:
     """Where the loader of a model puts a tensor of a given name on disk.
 
@@ -89,9 +117,9 @@ class Addresses:
     """
 
     def __init__(self, model: PreTrainedModel, key_mapping: dict[str, str] | None = None) -> None:
-        transforms = get_model_conversion_mapping(model, key_mapping)
-        self._renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
-        self._converters = [t for t in transforms if isinstance(t, WeightConverter)]
+        self._transforms = get_model_conversion_mapping(model, key_mapping)
+        self._renamings = [t for t in self._transforms if isinstance(t, WeightRenaming)]
+        self._converters = [t for t in self._transforms if isinstance(t, WeightConverter)]
         self._prefix = model.base_model_prefix
         self._parameters = model.state_dict()
 
@@ -107,6 +135,12 @@ class Addresses:
                 found[name] = (parameter, pattern, positions[parameter, pattern])
                 positions[parameter, pattern] += 1
         return found
+
+    def transform(self, names: Iterable[str]) -> bool:
+        """Whether the loader makes others of any tensors, or has another name for one of these."""
+        for name in names:
+            self._renamed(name)
+        return bool(self._converters) or any(transform.was_used() for transform in self._transforms)
 
     def _renamed(self, name: str) -> tuple[str, str | None]:
         """The loader's own rule, its second try without renamings included."""
@@ -140,6 +174,11 @@ def _first(name: str, declared: Mapping[str, str]) -> str:
 def not_saved(model: PreTrainedModel) -> set[str]:
     """Names that ``save_pretrained`` leaves out on purpose."""
     return set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+
+
+def tolerated(model: PreTrainedModel) -> tuple[str, ...]:
+    """Patterns of names in memory that the class says a checkpoint may lack."""
+    return tuple(sorted(getattr(model, "_keys_to_ignore_on_load_missing", None) or ()))
 
 
 def ignored_on_load(model: PreTrainedModel) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,12 +21,13 @@ from hf_init._text import one_line
 from hf_init.hf._declared import find as tensor_of
 from hf_init.hf._library import has_own_loader, on_disk, plain_loader
 from hf_init.hf._prepare import UNBUILDABLE, Prepared, prepare
-from hf_init.hf._target import resolve
+from hf_init.hf._target import Bases, resolve
+from hf_init.schemes import Fitted, Scheme, Zeros
 
 
 def from_pretrained(
     cls: Any,
-    base: str | Path,
+    base: Bases,
     *model_args: Any,
     recipe: RecipeLike = None,
     seed: int | None = None,
@@ -44,7 +44,8 @@ def from_pretrained(
 
     Args:
         cls: a ``PreTrainedModel`` class or an ``AutoModelFor*`` class.
-        base: a checkpoint folder or a hub id.
+        base: a checkpoint folder or a hub id; or several, ``{"vision_tower.": FOLDER, ...}`` by the prefix that the
+            names of each get, with ``config`` that of the whole.
         recipe: a ``Recipe``, a mapping, a known one's name, or the path of a YAML file; None leaves all to the
             architecture's own ``_init_weights``.
         seed: instead of the recipe's.
@@ -67,7 +68,34 @@ def from_pretrained(
         print(model.init_plan)
     """
     target = resolve(base, cls, *model_args, labels=labels, add_tokens=add_tokens, **options)
-    prepared = prepare(target, recipe, seed=seed, keep=keep)
+    model, info = _proved(fitted(prepare(target, recipe, seed=seed, keep=keep)))
+    return (model, info) if output_loading_info else model
+
+
+def fitted(prepared: Prepared) -> Prepared:
+    """With the values that are made from data: the model is loaded once for them, with zeros in their places."""
+    makers = [term.values for term in prepared.terms if term.values is not None]
+    if not makers:
+        return prepared
+    model, _ = _proved(replace(prepared, plan=_without_data(prepared.plan)))
+    values = {name: tensor for make in makers for name, tensor in make(model).items()}
+    return replace(prepared, context=prepared.context.knowing(values))
+
+
+def _without_data(plan: Plan) -> Plan:
+    tensors = tuple(
+        replace(tensor, new=tuple(replace(fill, scheme=_zeros_for(fill.scheme)) for fill in tensor.new))
+        for tensor in plan.tensors
+    )
+    return replace(plan, tensors=tensors)
+
+
+def _zeros_for(scheme: Scheme) -> Scheme:
+    return Zeros() if isinstance(scheme, Fitted) else scheme
+
+
+def _proved(prepared: Prepared) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """The model and what the library said; every tensor of it compared with the files."""
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.context)
         model, info = _library_load(prepared, state)
@@ -77,14 +105,15 @@ def from_pretrained(
     report = replace(report, restored=(*report.restored, *restored_buffers(model, prepared)))
     _finish(model, prepared)
     vars(model).update(init_plan=prepared.plan, init_report=report)
-    return (model, info) if output_loading_info else model
+    return model, info
 
 
 def _library_load(prepared: Prepared, state: StateDict) -> tuple[PreTrainedModel, Mapping[str, Any]]:
     target = prepared.target
-    options = dict(config=target.config, state_dict=state.values, dtype=target.dtype, output_loading_info=True)
+    load = {key: value for key, value in target.load.items() if key != "key_mapping"}  # the names are planned already
+    options = dict(config=target.config, state_dict=state.values, dtype=target.dtype, output_loading_info=True, **load)
     try:
-        loaded = plain_loader(target.cls)(None, *target.model_args, **options, **target.load, **target.model_kwargs)
+        loaded = plain_loader(target.cls)(None, *target.model_args, **options, **target.model_kwargs)
     except (*UNBUILDABLE, OSError) as error:
         if not has_own_loader(target.cls):
             raise
@@ -142,3 +171,5 @@ def _finish(model: PreTrainedModel, prepared: Prepared) -> None:
     asked = target.load.get("generation_config")
     if asked is None and model.can_generate() and (target.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(target.folder))
+    for terms in prepared.terms:
+        terms.finish(model)

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._checkpoint import Checkpoint
-from hf_init._diff import DROPPED, Keep, compare
+from hf_init._diff import Keep, compare, named, sources
 from hf_init._errors import HfInitError, PlanError
 from hf_init._layout import describe, shared
 from hf_init._plan import Plan, make
-from hf_init._recipe import RecipeLike, checked_seed
+from hf_init._recipe import Recipe, RecipeLike, checked_seed
 from hf_init._spec import Geometry, Layout, SourceTensor, TensorSpec, Tie
 from hf_init._text import one_line, several
 from hf_init.hf._context import Architecture
-from hf_init.hf._library import Address, Addresses, ignored_on_load, load_on_meta, not_saved, on_disk, ties
-from hf_init.hf._target import Target, resolve
+from hf_init.hf._library import (
+    Address,
+    Addresses,
+    build_on_meta,
+    ignored_on_load,
+    load_on_meta,
+    not_saved,
+    on_disk,
+    ties,
+    tolerated,
+)
+from hf_init.hf._missing import Own, refuse_missing, refuse_unlisted
+from hf_init.hf._target import LOAD_OPTIONS, Target, resolve
+from hf_init.hf._ties import refuse_second_names
 from hf_init.hf._wish import Scene, Terms
 from hf_init.recipes import find
 
@@ -35,6 +49,11 @@ UNBUILDABLE = (
     AssertionError,
 )
 """What the constructors of models raise for values that they can't use."""
+
+NOT_ON_META = ("device_map", "max_memory", "key_mapping")
+IMPLEMENTATIONS = frozenset({"attn_implementation", "experts_implementation"})
+WITHOUT_LOADING = frozenset(LOAD_OPTIONS) - {"use_kernels"}
+"""Options that make no difference to how a model is built, or that its constructor is told of."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +87,37 @@ def prepare(
     """
     chosen = find(recipe).with_rules_first(tuple(rules), None if seed is None else checked_seed(seed))
     model = on_meta(target)
-    layout, addresses = layout_of(model, target.load.get("key_mapping"))
+    layout = layout_of(model)
+    addresses = Addresses(model, target.load.get("key_mapping"))  # renames what the source holds, not what is written
     source = source_tensors(target.source, addresses, ignored_on_load(model))
-    source += second_names(target, layout, addresses, source)
+    _refuse_two_claims(target.source, source)
+    own = cache(partial(_own, target))
+    source += second_names(own, layout, addresses, source)
     layout = _without_unsaved(layout, not_saved(model), source)
-    scene = Scene(target.origin, target.cls, target.config, model, layout, source, tuple(keep or ()))
+    refuse_second_names(chosen, keep, layout)
+    arguments = (target.model_args, target.model_kwargs)
+    twin = partial(_twin, target)
+    scene = Scene(target.origin, target.cls, target.config, model, layout, source, twin, tuple(keep or ()), arguments)
     terms = tuple(wish.terms(scene) for wish in target.wishes)
     wished = {name: how for term in terms for name, how in term.keep.items()}
     plan = make(compare(source, layout, keep, wished), chosen, layout, [term.fills for term in terms])
-    plan = replace(plan, notes=(*plan.notes, *(note for term in terms for note in term.notes)))
-    _refuse_lost(plan, target.source, model.base_model_prefix)
+    record = {name: said for term in terms for name, said in term.record.items()}
+    plan = replace(plan, notes=(*plan.notes, *(note for term in terms for note in term.notes)), record=record)
+    _refuse_unexpected(plan, scene, chosen, terms, own)
+    _refuse_stranger(plan, target, keep)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
-    made = {name: tensor for term in terms for name, tensor in term.values.items()}
-    context = Architecture(model, target.model_args, target.model_kwargs, made)
+    context = Architecture(model, target.model_args, target.model_kwargs)
     return Prepared(target, plan, model, context, terms, converted)
 
 
-def layout_of(model: PreTrainedModel, key_mapping: dict[str, str] | None = None) -> tuple[Layout, Addresses]:
-    """What the files of a model hold, and where its loader puts a name."""
-    addresses = Addresses(model, key_mapping)
+def layout_of(model: PreTrainedModel) -> Layout:
+    """What the files of a model hold, and where its loader puts them."""
     specs = describe(model)
     alias = _aliases(model)
     stored = on_disk(model, {name: t for name, t in model.state_dict().items() if name not in alias})
-    found = addresses.of(list(stored))
+    found = Addresses(model).of(list(stored))
     tensors = tuple(_spec(name, tensor, found[name], specs) for name, tensor in stored.items())
-    layout = Layout(type(model).__name__, tensors, tuple(_ties(alias, tensors)), _std(model), _depth(model))
-    return layout, addresses
+    return Layout(type(model).__name__, tensors, tuple(_ties(alias, tensors)), _std(model), _depth(model))
 
 
 def source_tensors(source: Checkpoint, addresses: Addresses, ignored: Iterable[str]) -> tuple[SourceTensor, ...]:
@@ -112,6 +136,21 @@ def source_tensors(source: Checkpoint, addresses: Addresses, ignored: Iterable[s
     )
 
 
+def _refuse_two_claims(checkpoint: Checkpoint, source: Iterable[SourceTensor]) -> None:
+    """Of several checkpoints, two must not hold one tensor of the target: neither would go before the other."""
+    claims: dict[Address, dict[Path, str]] = {}
+    for tensor in source if checkpoint.parts else ():
+        folder = checkpoint.local(checkpoint.entries[tensor.name].shard).parent
+        claims.setdefault(tensor.address, {})[folder] = tensor.name
+    twice = [held for held in claims.values() if len(held) > 1]
+    if twice:
+        said = [" and ".join(f"{name} of {folder}" for folder, name in held.items()) for held in twice]
+        raise PlanError(
+            f"{len(twice)} tensors are claimed by two checkpoints: {several(said)}. Give a folder without the one that "
+            "isn't meant, or prefixes under which they don't meet"
+        )
+
+
 def _without_unsaved(layout: Layout, unsaved: set[str], source: Iterable[SourceTensor]) -> Layout:
     """The layout without what ``save_pretrained`` leaves out and the library makes anew; what a source holds stays."""
     held = {tensor.address for tensor in source}
@@ -120,7 +159,7 @@ def _without_unsaved(layout: Layout, unsaved: set[str], source: Iterable[SourceT
 
 
 def second_names(
-    target: Target, layout: Layout, addresses: Addresses, source: tuple[SourceTensor, ...]
+    own: Callable[[], Own | None], layout: Layout, addresses: Addresses, source: tuple[SourceTensor, ...]
 ) -> tuple[SourceTensor, ...]:
     """What the source's own architecture ties: stored under one name, and there under another that the target has.
 
@@ -132,24 +171,34 @@ def second_names(
     if {tensor.shape for tensor in lacking}.isdisjoint(tensor.shape for tensor in source):
         return ()
     by_name = {tensor.name: tensor for tensor in source}
-    named = dict(_stored_under(target))
-    found = addresses.of(list(named))
+    mine = own()
+    other = {} if mine is None else dict(_stored_under(mine, list(by_name)))
+    found = addresses.of(list(other))
     return tuple(
         replace(by_name[stored], address=found[name], second=True)
-        for name, stored in named.items()
+        for name, stored in other.items()
         if found[name] not in held
     )
 
 
-def _stored_under(target: Target) -> Iterable[tuple[str, str]]:
-    """Names that the source's own architecture has and the files don't, with the name that they have instead."""
+def _own(target: Target) -> Own | None:
+    """The checkpoint's own class with its own config, on meta; None where the class isn't at hand."""
+    kind = target.origin.kind
+    mine = next((cls for cls in target.cls.__mro__ if cls.__name__ == kind), None)
     try:
-        own = resolve(target.folder)
+        own = resolve(target.folder, mine)
+        if mine is target.cls:
+            own = replace(own, model_args=target.model_args, model_kwargs=target.model_kwargs)
         model = on_meta(own)
-    except HfInitError:  # a class that isn't at hand has no ties to tell
-        return
-    layout, addresses = layout_of(model)
-    at = {address: name for name, address in addresses.of(list(target.source.entries)).items()}
+    except HfInitError:  # such a class has nothing to tell
+        return None
+    return Own(type(model).__name__, layout_of(model), Addresses(model), model.base_model_prefix)
+
+
+def _stored_under(own: Own, names: list[str]) -> Iterable[tuple[str, str]]:
+    """Names that the source's own architecture has and the files don't, with the name that they have instead."""
+    layout = own.layout
+    at = {address: name for name, address in own.addresses.of(names).items()}
     address_of = {tensor.name: tensor.address for tensor in layout.tensors}
     for tie in layout.ties:
         stored = next((at[a] for a in (address_of[tie.of], *tie.addresses) if a in at), None)
@@ -168,15 +217,28 @@ def on_meta(target: Target) -> PreTrainedModel:
         for name, entry in target.source.entries.items()
     }
     try:
-        return _load(target, tensors)
+        return _built(target) or _load(target, tensors)
     except UNBUILDABLE as error:
         raise PlanError(
             f"{target.cls.__name__} can't be built with this config: {one_line(error)}. Give values that fit together"
         ) from error
 
 
+def _twin(target: Target, config: PreTrainedConfig) -> PreTrainedModel:
+    """The target's model on meta under another config."""
+    return on_meta(replace(target, config=config))
+
+
+def _built(target: Target) -> PreTrainedModel | None:
+    """The model by its constructor, unless an option asks for more."""
+    if target.model_args or not target.load.keys() <= WITHOUT_LOADING:
+        return None
+    shape = {key: target.load[key] for key in IMPLEMENTATIONS if key in target.load}
+    return build_on_meta(target.cls, target.config, target.source.entries, target.dtype, **shape, **target.model_kwargs)
+
+
 def _load(target: Target, tensors: Mapping[str, torch.Tensor], **options: Any) -> Any:
-    options |= {key: value for key, value in target.load.items() if key not in ("device_map", "max_memory")}
+    options |= {key: value for key, value in target.load.items() if key not in NOT_ON_META}
     return load_on_meta(
         target.cls,
         target.config,
@@ -254,24 +316,30 @@ def refuse_unloadable(target: Target, plan: Plan) -> None:
         )
 
 
-def _refuse_lost(plan: Plan, source: Checkpoint, prefix: str) -> None:
-    """A layer must not be drawn anew while the checkpoint holds it under a name that the loader doesn't know."""
-    unused = {
-        (_bare(tensor.name, prefix), source.entries[tensor.name].shape): tensor.name
-        for tensor in plan.unused
-        if tensor.reason != DROPPED
-    }
-    drawn = {t.name: (_bare(t.name, prefix), t.shape) for t in plan.tensors if t.new and t.new[0].why == "default"}
-    pairs = [f"{unused[key]} -> {name}" for name, key in drawn.items() if key in unused]
-    if pairs:
+def _refuse_stranger(plan: Plan, target: Target, keep: Keep | None) -> None:
+    """A checkpoint of which nothing would be kept, unasked, is another architecture's."""
+    if not keep and not any(tensor.kept or tensor.source for tensor in plan.tensors):
         raise PlanError(
-            f"{plan.architecture}: the checkpoint holds {len(pairs)} tensors that transformers' loader finds no place "
-            f"for, while tensors of the same shapes would be new under nearly the same names: {several(pairs)}. Give "
-            "their names, key_mapping={REGEX: REPLACEMENT}, or a rule of the recipe that says that they are new"
+            f"nothing of {target.base} ({several(sorted(target.source.entries))}) has a place in {plan.architecture} "
+            f"with this config ({several([tensor.name for tensor in plan.tensors])}): they belong to different models; "
+            "give the class and the config of the checkpoint's own architecture, or of one that contains it"
         )
 
 
-def _bare(name: str, prefix: str) -> str:
-    """A name without the words that tell only how models are nested: ``model.language_model.norm`` is ``norm``."""
-    nesting = (prefix, "model", "language_model", "text_model", "base_model", "tracker_model")
-    return ".".join(word for word in name.split(".") if word not in nesting)
+def _refuse_unexpected(
+    plan: Plan, scene: Scene, recipe: Recipe, terms: Iterable[Terms], own: Callable[[], Own | None]
+) -> None:
+    """What is new must be known to be: by a rule of the recipe, a wish, or the list of what may be new."""
+    lists = [term.allowed for term in terms if term.allowed is not None]
+    globs = [glob for allowed in lists for glob in allowed]
+    if lists:
+        refuse_unlisted(plan, scene.layout, globs)
+    expected = {name for term in terms for name in (*term.new, *term.keep)}
+    expected |= {
+        tensor.name
+        for tensor in scene.layout.tensors
+        if any(rule.matches(tensor) for rule in recipe.rules) or any(named(tensor, glob) for glob in globs)
+    }
+    expected |= {name for name, held in sources(scene.source, scene.layout).items() if held is not None}
+    patterns = [re.compile(pattern) for pattern in tolerated(scene.model)]
+    refuse_missing(plan, scene, expected, own, lambda name: any(pattern.search(name) for pattern in patterns))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,7 +22,7 @@ from hf_init.hf._config import (
     refuse_quantized,
     refuse_unknown,
 )
-from hf_init.hf._source import HUB_OPTIONS, config_json, folder_of
+from hf_init.hf._source import HUB_OPTIONS, config_json, folder_of, headers_of
 from hf_init.hf._wish import Base, Wish
 from hf_init.hf._wishes import wishes_of, words_of_wishes
 
@@ -40,6 +40,7 @@ LOAD_OPTIONS = (
     "low_cpu_mem_usage",
     "proxies",
 )
+Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
 # What the library's auto classes hand to a class of its own accord.
 FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
 
@@ -72,9 +73,10 @@ class Target:
 
 
 def resolve(
-    base: str | Path,
+    base: Bases,
     architecture: Any = None,
     *model_args: Any,
+    headers_only: bool = False,
     trust_remote_code: bool | None = None,
     subfolder: str = "",
     config: PreTrainedConfig | Mapping[str, Any] | None = None,
@@ -85,7 +87,8 @@ def resolve(
     """Finds the checkpoint, the class and the config that a user means.
 
     Args:
-        base: a folder or a hub id.
+        base: a folder or a hub id; or several, by the prefix that the names of each get.
+        headers_only: leave the weights of a hub id where they are: enough for a plan.
         architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, the name of one, or None for the
             checkpoint's own.
         config: a config object to use as it is, or values to set on the checkpoint's own (dots reach nested ones).
@@ -105,11 +108,9 @@ def resolve(
     options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
     _refuse_not_config(given, options)
     words = {key: options.pop(key, given.get(key)) for key in words_of_wishes() if key in options or key in given}
-    folder = folder_of(base, subfolder, **hub)
-    source = Checkpoint.open(folder)
-    raw = config_json(folder)
+    origin = _opened(base, config, subfolder, headers_only, hub)
+    folder, source, raw = origin.folder, origin.source, origin.config
     _refuse_unreadable(source)
-    origin = Base(str(base), folder, source, raw)
     wishes = wishes_of(origin, words)
     named = {key: value for wish in wishes for key, value in wish.values().items()}
     cls = class_of(architecture, raw, folder, trust_remote_code)
@@ -120,10 +121,36 @@ def resolve(
     refuse_quantized(made)
     cls = concrete(cls, made, folder, trust_remote_code)
     refuse_misfit(cls, made)
+    _refuse_retyped({**given, **options}.get("model_type"), made)
     refuse_unknown(cls, made, rest)
     asked = dtype if dtype is not None else torch_dtype
     kind = _dtype(asked, made, source)
-    return Target(str(base), folder, source, cls, made, kind, origin, wishes, model_args, rest, load)
+    return Target(origin.name, folder, source, cls, made, kind, origin, wishes, model_args, rest, load)
+
+
+def _opened(base: Bases, config: Any, subfolder: str, headers_only: bool, hub: Mapping[str, Any]) -> Base:
+    if isinstance(base, Mapping):
+        return _merged(base, config, hub)
+    if headers_only:
+        folder, source = headers_of(base, subfolder, **hub)
+    else:
+        folder = folder_of(base, subfolder, **hub)
+        source = Checkpoint.open(folder)
+    return Base(str(base), folder, source, config_json(folder))
+
+
+def _merged(base: Mapping[str, str | Path], config: Any, hub: Mapping[str, Any]) -> Base:
+    """Several checkpoints as one, in the order given; the config can be none of theirs."""
+    if not base or not isinstance(config, PreTrainedConfig):
+        raise PlanError(
+            "a base of several checkpoints is a mapping from the prefix of each to its folder, and needs the config of "
+            f"the whole as an object: config=..., not {config!r}"
+        )
+    parts = {str(prefix): Checkpoint.open(folder_of(folder, **hub)) for prefix, folder in base.items()}
+    for part in parts.values():
+        config_json(part.root)  # refuses a quantized one
+    name = ", ".join(f"{prefix}={folder}" for prefix, folder in base.items())
+    return Base(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())
 
 
 def _refuse_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -133,6 +160,16 @@ def _refuse_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> 
     twice = [f"{key} ({given[key]!r} and {options[key]!r})" for key in given if options.get(key) is not None]
     if twice:
         raise PlanError(f"given twice: {', '.join(twice)}; give it once")
+
+
+def _refuse_retyped(asked: Any, config: PreTrainedConfig) -> None:
+    """The library would leave the type as it is, without a word."""
+    own = type(config).model_type
+    if asked not in (None, own):
+        raise PlanError(
+            f"model_type: {asked!r} can't be made of a config of type {own!r}; give the class of the "
+            "other type (--architecture) and a config object of it"
+        )
 
 
 def _refuse_unreadable(source: Checkpoint) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -34,6 +35,12 @@ class Base:
     source: Checkpoint
     config: Mapping[str, Any]
 
+    @property
+    def kind(self) -> str:
+        """The class that the config names as the checkpoint's own; empty where it names none."""
+        names = self.config.get("architectures")
+        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -42,7 +49,9 @@ class Scene:
     Attributes:
         model: the target's, on meta.
         layout: the target's tensors. source: those of the base, addressed by the target's loader.
+        twin: the target's model on meta under another config.
         explicit: globs of the user's own ``keep``, which go before what a wish says.
+        arguments: positional and named, that the class takes besides its config.
     """
 
     base: Base
@@ -51,7 +60,9 @@ class Scene:
     model: PreTrainedModel
     layout: Layout
     source: tuple[SourceTensor, ...]
+    twin: Callable[[PreTrainedConfig], PreTrainedModel]
     explicit: tuple[str, ...] = ()
+    arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), MappingProxyType({}))
 
 
 def _nothing(match: Match, choice: Choice) -> Sequence[Fill] | None:
@@ -63,6 +74,10 @@ def _no_files(out: Path) -> None:
     """Has no files."""
 
 
+def _as_loaded(model: PreTrainedModel) -> None:
+    """Leaves a loaded model as it is."""
+
+
 @dataclass(frozen=True)
 class Terms:
     """What a wish comes to in a scene.
@@ -72,16 +87,23 @@ class Terms:
         fills: the new regions of a matched tensor with their schemes, given the recipe's choice for it (whose ``why``
             is ``"default"`` where no rule names the tensor); None where the wish has no word in it.
         notes: sentences for the plan.
+        new: names of tensors that it wants new, so that nobody misses them in the source.
+        allowed: globs of all that may be new; None: no such list was given.
         write: its files into a result's folder, after the base's own files were carried over.
-        values: tensors made from data, by name; the schemes that hold their fingerprint fetch them.
-        record: JSON for the manifest, under the wish's name.
+        values: makes tensors (float32, whole, by name on disk) from data and the model with zeros in their places; the
+            schemes that hold the data's fingerprint fetch them. None where there are none to make.
+        finish: gives a model that was loaded into memory what isn't in its tensors.
+        record: JSON for the plan in the manifest, by the wish's name.
     """
 
     keep: Mapping[str, How] = field(default_factory=dict)
     fills: Callable[[Match, Choice], Sequence[Fill] | None] = _nothing
     notes: tuple[str, ...] = ()
+    new: frozenset[str] = frozenset()
+    allowed: tuple[str, ...] | None = None
     write: Callable[[Path], None] = _no_files
-    values: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    values: Callable[[PreTrainedModel], Mapping[str, torch.Tensor]] | None = None
+    finish: Callable[[PreTrainedModel], None] = _as_loaded
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
