@@ -87,7 +87,7 @@ def choose(
 
 def settled(choice: Choice, tensor: TensorSpec, around: Surroundings) -> Choice:
     """A choice that is a scheme, where it was `auto`."""
-    return advise(tensor, around) if isinstance(choice.scheme, schemes.Auto) else choice
+    return replace(advise(tensor, around), advised=True) if isinstance(choice.scheme, schemes.Auto) else choice
 
 
 def blocks(name: str) -> list[str]:

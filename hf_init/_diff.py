@@ -75,7 +75,7 @@ def compare(
             no such tensor: all offenders at once.
     """
     claims = _claims(source, layout)
-    chosen = {target.name: _choose(target, claims[target.name]) for target in layout.tensors}
+    chosen = _chosen(claims, layout)
     declared = {**(wished or {}), **_declared(keep or {}, chosen, layout)}
     matches = tuple(_matched(layout, chosen, declared))
     used = {copy.source for match in matches for copy in match.copies}
@@ -88,6 +88,20 @@ def compare(
         carried=tuple(tensor for tensor in rest if tensor.ignored),
         unused=tuple(_unused(tensor, declared, chosen) for tensor in rest if not tensor.ignored),
     )
+
+
+def sources(source: Sequence[SourceTensor], layout: Layout) -> dict[str, SourceTensor | None]:
+    """For each target tensor, by name, the source tensor that it is compared with."""
+    return _chosen(_claims(source, layout), layout)
+
+
+def named(target: TensorSpec, glob: str) -> bool:
+    """Whether a glob is for this tensor, by its name on disk or in memory."""
+    return fnmatchcase(target.name, glob) or fnmatchcase(target.parameter, glob)
+
+
+def _chosen(claims: Mapping[str, list[SourceTensor]], layout: Layout) -> dict[str, SourceTensor | None]:
+    return {target.name: _choose(target, claims[target.name]) for target in layout.tensors}
 
 
 def _claims(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[SourceTensor]]:
@@ -114,14 +128,10 @@ def _repeated(tie: Tie, claims: list[SourceTensor], used: set[str]) -> str | Non
 
 def _declared(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Layout) -> dict[str, How]:
     said = {glob: read(how, repr(glob)) for glob, how in keep.items()}
-    idle = [glob for glob in said if not any(_named(t, glob) and chosen[t.name] for t in layout.tensors)]
+    idle = [glob for glob in said if not any(named(t, glob) and chosen[t.name] for t in layout.tensors)]
     if idle:
         raise PlanError(f"keep: {', '.join(map(repr, idle))} names no tensor that the checkpoint and the target share")
-    return {target.name: how for target in layout.tensors for glob, how in said.items() if _named(target, glob)}
-
-
-def _named(target: TensorSpec, glob: str) -> bool:
-    return fnmatchcase(target.name, glob) or fnmatchcase(target.parameter, glob)
+    return {target.name: how for target in layout.tensors for glob, how in said.items() if named(target, glob)}
 
 
 def _matched(layout: Layout, chosen: Mapping[str, SourceTensor | None], declared: Mapping[str, How]) -> Iterator[Match]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import transformers
-from _sweep_shrink import Unreachable, tiny_config
+from _sweep_shrink import Unreachable, config_for, tiny_config
 from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
@@ -106,7 +106,7 @@ def _saved(model_type: str, names: Sequence[str], folder: Path) -> PreTrainedMod
     config = tiny_config(model_type, [cls, *(c for c in map(_found, names[1:]) if c is not None)])
     try:
         torch.manual_seed(0)
-        model = cls(config)
+        model = cls(config_for(cls, config))
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
                 tensor.normal_(0.0, 0.02)
@@ -157,19 +157,15 @@ def _options(cls: type[PreTrainedModel], base: Path) -> dict[str, Any]:
     Raises:
         Unreachable: the class can't be built with it.
     """
-    config: Any = AutoConfig.from_pretrained(base)
-    wanted: Any = cls.config_class
-    own = isinstance(config, wanted)
-    if not own:
-        nested = (getattr(config, key) for key, kind in config.sub_configs.items() if kind is wanted)
-        config = next(nested, config)
+    given: Any = AutoConfig.from_pretrained(base)
+    config = config_for(cls, given)
     try:
         with torch.device("meta"):
             cls(deepcopy(config))
     except Exception as error:  # whatever a model's own code says about a config that it can't use
         said = f"{type(error).__name__}: {error}"
         raise Unreachable(f"the class can't be built with the tiny config: {said}"[:300]) from error
-    return {} if own else {"config": config}
+    return {} if isinstance(given, cls.config_class) else {"config": config}  # type: ignore[arg-type]
 
 
 def _moved(names: Mapping[str, torch.Tensor], model: PreTrainedModel) -> Iterator[str]:

@@ -60,6 +60,13 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "gemma4_assistant": {"text_config.hidden_size_per_layer_input": 0, "text_config.vocab_size_per_layer_input": 0},
     "cohere_compass_text": {"rope_parameters": {"full_attention": None, "sliding_attention": None}},
     "cohere_compass": {"text_config.rope_parameters": {"full_attention": None, "sliding_attention": None}},
+    "dbrx": {"attn_config.rope_theta": 10000.0},
+    "moonshine_streaming": {"num_key_value_heads": 8},
+    "t5gemma2_encoder": {"text_config.dropout_rate": 0.0, "text_config.attention_dropout": 0.0},
+    "qwen3_omni_moe": {
+        "talker_config.text_config.shared_expert_intermediate_size": 128,
+        "talker_config.spatial_merge_size": 2,
+    },
     "granite4_vision": {"deepstack_layer_map": [[0, 0]], "spatial_target_layers": [1, 1, 1, 1]},
 }
 
@@ -70,6 +77,15 @@ GUESSES: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "mlp_layer_types": lambda c: ["sparse"] * c["num_hidden_layers"],
     "layer_types": lambda c: ["full_attention"] * c["num_hidden_layers"],
     "n_routed_experts": lambda c: 4,
+    "n_shared_experts": lambda c: 1,
+    "num_experts": lambda c: 4,
+    "top_k_experts": lambda c: 2,
+    "moe_intermediate_size": lambda c: c["intermediate_size"],
+    "indexer_n_heads": lambda c: c["num_attention_heads"],
+    "indexer_kv_heads": lambda c: 1,
+    "indexer_head_dim": lambda c: c["head_dim"],
+    "indexer_budget": lambda c: 16,
+    "indexer_compress_ratio": lambda c: 4,
     "num_experts_per_tok": lambda c: 2,
     "n_group": lambda c: 1,
     "topk_group": lambda c: 1,
@@ -274,9 +290,17 @@ def _config(model_type: str, values: Mapping[str, Any]) -> PreTrainedConfig:
     return CONFIG_MAPPING[model_type].from_dict(dict(values))
 
 
+def config_for(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedConfig:
+    """The config that a class takes: this one, or the one of its type inside it."""
+    wanted: Any = cls.config_class
+    if isinstance(config, wanted):
+        return config
+    return next((getattr(config, key) for key, kind in config.sub_configs.items() if kind is wanted), config)
+
+
 def _on_meta(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        return cls(config)
+        return cls(config_for(cls, config))
 
 
 def _small(model: PreTrainedModel) -> PreTrainedModel:

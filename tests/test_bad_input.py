@@ -320,11 +320,10 @@ def labelled(base, tmp_path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("labels", ["pos,neg", "cat,dog"])
-def test_trained_rows_do_not_come_to_stand_under_other_labels(refused, labelled, labels):
-    message = refused(labelled, "--labels", labels)
+def test_trained_rows_do_not_come_to_stand_under_other_labels(refused, labelled):
+    message = refused(labelled, "--labels", "cat,dog")
     assert "was trained for the labels ['neg', 'pos']" in message and "classifier.weight" in message
-    assert str(labels.split(",")) in message and "'none'" in message
+    assert "['cat', 'dog']" in message and "'none'" in message
 
 
 @pytest.mark.parametrize("argv", [("--labels", "neg,pos"), ("--num-labels", "2"), ()])

@@ -71,7 +71,7 @@ def test_every_head(case, tmp_path):
     mine, theirs = memory.state_dict(), model.state_dict()
     assert list(mine) == list(theirs)
     assert [name for name in mine if bytes_of(mine[name]) != bytes_of(theirs[name])] == []
-    assert memory.init_report.bytes_compared == sum(source.entries[name].nbytes for name in placed) - ignored(
+    assert memory.init_report.bytes_proved == sum(source.entries[name].nbytes for name in placed) - ignored(
         plan, source
     )
 

@@ -166,3 +166,90 @@ def test_get_class_from_dynamic_module():
     assert first == ["class_reference", "pretrained_model_name_or_path"], (
         f"{VERSION}: get_class_from_dynamic_module takes other arguments"
     )
+
+
+def _config(**values):
+    size = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return transformers.BertConfig(**size, intermediate_size=16, **values)
+
+
+def test_from_config_builds_with_a_dtype_and_an_attention():
+    """``_from_config``: what ``from_pretrained`` tells the constructor, without a checkpoint."""
+    with torch.device("meta"), initialization.no_init_weights():
+        model = PreTrainedModel._from_config.__func__(
+            transformers.BertModel, _config(), dtype=torch.bfloat16, attn_implementation="eager"
+        )
+    assert (model.dtype, model.config._attn_implementation) == (torch.bfloat16, "eager"), (
+        f"{VERSION}: _from_config no longer takes dtype and attn_implementation"
+    )
+
+
+def test_no_init_weights():
+    """Torch's functions do nothing, and nothing is tied: ``tie_weights`` is called afterwards."""
+    with initialization.no_init_weights():
+        model = transformers.BertForMaskedLM(_config())
+        torch.nn.init.ones_(ones := torch.zeros(2))
+    assert not bool(ones.any()), f"{VERSION}: no_init_weights no longer switches torch's functions off"
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings()
+    assert head.weight is not table, f"{VERSION}: no_init_weights ties"
+    model.tie_weights(recompute_mapping=False)
+    assert head.weight is table, f"{VERSION}: tie_weights(recompute_mapping=False) no longer ties"
+
+
+def test_the_plan_of_dtypes(bert):
+    """``_get_dtype_plan``: what is held in another dtype than the model's."""
+    assert bert._get_dtype_plan(torch.float32) == {}, f"{VERSION}: _get_dtype_plan casts something of BERT"
+    bert._keep_in_fp32_modules_strict = {"LayerNorm"}
+    found = bert._get_dtype_plan(torch.bfloat16)
+    bert._keep_in_fp32_modules_strict = set()
+    assert found == {"LayerNorm": torch.float32}, f"{VERSION}: _get_dtype_plan no longer maps a pattern to a dtype"
+
+
+def test_a_renaming_knows_whether_it_was_used(bert):
+    """``was_used``, and ``_weight_conversions``, which is what the loader leaves of those that were."""
+    for name, used in (("bert.embeddings.LayerNorm.weight", False), ("bert.embeddings.LayerNorm.gamma", True)):
+        renamings, converters = _transforms(bert)
+        core_model_loading.rename_source_key(name, renamings, converters, "bert", bert.state_dict())
+        assert any(each.was_used() for each in renamings) is used, f"{VERSION}: was_used no longer says so of {name}"
+    state = {name: torch.empty(t.shape, device="meta") for name, t in bert.state_dict().items()}
+    loaded = transformers.BertForMaskedLM.from_pretrained(None, config=bert.config, state_dict=state, device_map="meta")
+    assert loaded._weight_conversions == [], f"{VERSION}: _weight_conversions is not what the loader used"
+
+
+CASES = [
+    (transformers.BertForMaskedLM, {}, {}, True),
+    (transformers.BertForMaskedLM, {"attn_implementation": "eager"}, {}, True),
+    (transformers.BertForMaskedLM, {}, {"bert.embeddings.LayerNorm.weight": "bert.embeddings.LayerNorm.gamma"}, False),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("cls", "options", "renamed", "built"), CASES)
+def test_the_constructor_alone_gives_what_loading_gives(cls, options, renamed, built, dtype):
+    from hf_init.hf._library import build_on_meta, load_on_meta
+    from hf_init.hf._prepare import layout_of
+
+    shapes = _on_meta(cls, transformers.BertConfig).state_dict()
+    names = [renamed.get(name, name) for name in shapes if ".decoder." not in name]  # the tied ones
+    config = _config(pad_token_id=None)
+    short = build_on_meta(cls, config, names, dtype, **options)
+    assert (short is not None) is built
+    if short is not None:
+        tensors = {name: torch.empty(shapes[name].shape, device="meta") for name in names}
+        whole = load_on_meta(cls, config, tensors, dtype=dtype, **options)
+        assert layout_of(short) == layout_of(whole)
+        assert short.config._attn_implementation == whole.config._attn_implementation
+
+
+def test_what_is_converted_cast_or_fused_is_loaded(mixtral):
+    from hf_init.hf._library import build_on_meta
+
+    def build(cls, config, dtype=torch.bfloat16):
+        return build_on_meta(cls, config, [], dtype)
+
+    class Careful(transformers.BertModel):
+        _keep_in_fp32_modules_strict = ("LayerNorm",)
+
+    assert build(transformers.MixtralForCausalLM, mixtral.config) is None, "experts are fused on the way"
+    assert build(Careful, _config()) is None and build(Careful, _config(), torch.float32) is not None
+    assert build(transformers.BertModel, _config(fusion_config={"patch_embeddings": True})) is None

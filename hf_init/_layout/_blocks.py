@@ -128,7 +128,8 @@ def _by_head(module: nn.Module, fused: Geometry) -> bool:
 def feed_forward(place: Place) -> Found:
     """Up and down, with or without a gate, whose sizes fit each other."""
     for gate, up, down in _names.MLP if place.children else ():
-        first, last = place.matrix(up), place.matrix(down)
+        first = place.matrix(up)
+        last = place.matrix(down) if first is not None else None
         if first is None or last is None or first.fan_in != last.fan_out:
             continue
         if first.fan_out not in (last.fan_in, 2 * last.fan_in) or (gate and place.matrix(gate) != first):

@@ -94,8 +94,8 @@ def _informed(specs: dict[str, TensorSpec], state: Tensors) -> dict[str, TensorS
     known = {id(state[name]): spec for name, spec in specs.items() if spec.role != "parameter"}
 
     def informed(name: str, spec: TensorSpec) -> TensorSpec:
-        other = known.get(id(state[name]), spec) if spec.role == "parameter" else spec
-        return replace(spec, role=other.role, geometry=other.geometry)
+        other = known.get(id(state[name])) if spec.role == "parameter" else None
+        return replace(spec, role=other.role, geometry=other.geometry) if other else spec
 
     return {name: informed(name, spec) for name, spec in specs.items()}
 
@@ -103,7 +103,7 @@ def _informed(specs: dict[str, TensorSpec], state: Tensors) -> dict[str, TensorS
 def _activated(specs: dict[str, TensorSpec], tree: Tree) -> dict[str, TensorSpec]:
     """With the activation that each layer's output goes into, where it is known."""
     found = activations(tree.modules, {name: spec.role for name, spec in specs.items()})
-    return {name: replace(spec, activation=found.get(name)) for name, spec in specs.items()}
+    return {name: replace(spec, activation=found[name]) if name in found else spec for name, spec in specs.items()}
 
 
 @dataclass(frozen=True)

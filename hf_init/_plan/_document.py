@@ -26,6 +26,8 @@ class Plan:
         seed: of the recipe.
         tensors: one entry for each target tensor, in the order of the target's files.
         unused: source tensors that the target has no place for.
+        notes: sentences for whoever reads it.
+        record: what a later extension of the result has to know, by topic: JSON.
 
     Example:
         >>> Plan("Tiny", 0, (TensorPlan("w", Status.NEW, (2,), "float32"),)).counts["new"]
@@ -37,6 +39,7 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     unused: tuple[Unused, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    record: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
@@ -78,6 +81,7 @@ class Plan:
             "unused": [unused.name for unused in self.unused],
             "unused_why": {unused.name: unused.reason for unused in self.unused},
             "counts": self.counts,
+            **({"record": dict(self.record)} if self.record else {}),
         }
 
     @classmethod
@@ -89,6 +93,7 @@ class Plan:
             seed=data["seed"],
             tensors=tuple(TensorPlan.from_json(entry) for entry in data["tensors"]),
             unused=tuple(Unused(name, reasons.get(name, "")) for name in data["unused"]),
+            record=data.get("record", {}),
         )
 
     def __str__(self) -> str:

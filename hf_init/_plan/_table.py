@@ -24,6 +24,8 @@ def fills(status: Status, tensors: Sequence[TensorPlan], draw: Draw = table) -> 
         for tensor in tensors
         for fill in tensor.new
     ]
+    rows += [(t.name, _shape(t.shape), t.dtype, "none", "", "every element is kept, at its new place") for t in tensors
+             if not t.new]  # fmt: skip
     elements = sum(count(fill.region.shape) for tensor in tensors for fill in tensor.new)
     head = f"{status.value} ({_tensors(len(tensors))}, {number(elements)} elements to fill)"
     return draw(head, ("tensor", "shape", "dtype", "region", "scheme", "why"), alike(rows))
@@ -45,9 +47,9 @@ def alike(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def _numbers(found: Sequence[str]) -> str:
-    if len(found) < 2:
-        return "".join(found)
-    numbers = sorted(map(int, found))
+    numbers = sorted({int(number) for number in found if number})
+    if len(numbers) < 2:
+        return found[0]
     runs = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 2
     return f"{{{numbers[0]}..{numbers[-1]}}}" if runs else "{" + ",".join(map(str, numbers)) + "}"
 

@@ -91,10 +91,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Choice:
-    """The scheme that a recipe gives one tensor, and why."""
+    """The scheme that a recipe gives one tensor, and why.
+
+    Attributes:
+        advised: whether the recipe said `auto`, and the scheme is the one that was advised.
+    """
 
     scheme: Scheme
     why: str
+    advised: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, init=False)
