@@ -22,9 +22,7 @@ SIGMAS = 5.0
 FOLDER = tempfile.TemporaryDirectory(prefix="hf_init-rows-")
 TABLE = torch.randn(9, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
 np.save(f"{FOLDER.name}/rows.npy", np.linspace(-1, 1, 24, dtype="float32").reshape(4, 6))
-save_file(
-    {"donor": torch.randn(10, 5, generator=torch.Generator().manual_seed(2))}, f"{FOLDER.name}/model.safetensors"
-)
+save_file({"donor": torch.randn(10, 5, generator=torch.Generator().manual_seed(2))}, f"{FOLDER.name}/model.safetensors")
 PIECES = ((0, 1), (2,), (3, 4, 5), (8, 8))
 
 # One of every scheme that draws, with settings that are not its defaults where it has any.

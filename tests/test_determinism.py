@@ -114,7 +114,13 @@ def test_rounding_happens_once(name):
         "log_prior": {"counts": [10, 20, 30, 10, 20, 30]},
     }
     scheme = schemes.build(name, settings.get(name, {}))
-    shape = {"dirac": (6, 6, 3), "delta_orthogonal": (6, 6, 3), "lstm_bias": (24,), "gru_bias": (18,), "log_prior": (6,)}.get(name, (6, 8))
+    shape = {
+        "dirac": (6, 6, 3),
+        "delta_orthogonal": (6, 6, 3),
+        "lstm_bias": (24,),
+        "gru_bias": (18,),
+        "log_prior": (6,),
+    }.get(name, (6, 8))
     leaf = "bias_ih_l0" if name.endswith("_bias") else "w"
     full = finish(scheme, whole_slot(leaf, shape, parameter=leaf))
     for dtype in ("bfloat16", "float16"):

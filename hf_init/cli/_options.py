@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from hf_init.cli._words import names, whole, wholes
+from hf_init.cli._words import names, texts, whole, wholes
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def _add_head(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_tokens(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--add-tokens", metavar="T,T", type=names, help="new tokens")
+    group.add_argument("--add-tokens", metavar="T,T", type=texts, help="new tokens, as they are, spaces included")
     group.add_argument("--add-tokens-file", metavar="FILE", help="a token a line, or JSON with descriptions")
     group.add_argument("--special", action="store_true", help="they are control tokens, which no text contains")
     group.add_argument("--pad-to-multiple-of", metavar="N", type=whole, help="rows of the vocabulary's tables")

@@ -50,7 +50,8 @@ def _head(args: argparse.Namespace) -> dict[str, Any]:
         "target_mean": args.target_mean,
         "head": args.head,
         "examples": args.examples,
-        "verbalizer": {label: names(texts) for label, texts in pairs("--verbalizer", args.verbalizer).items()} or None,
+        "verbalizer": {label: names(listed) for label, listed in pairs("--verbalizer", args.verbalizer).items()}
+        or None,
     }
 
 
@@ -122,6 +123,10 @@ def whole(text: str) -> int:
 
 def wholes(text: str) -> list[int]:
     return [whole(number.strip()) for number in text.split(",")]
+
+
+def texts(text: str) -> list[str]:
+    return text.split(",")
 
 
 def names(text: str) -> list[str]:
