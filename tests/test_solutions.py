@@ -56,6 +56,16 @@ def test_class_means_gives_the_nearest_mean():
     assert torch.equal(layer(train.features).argmax(1), nearest)
 
 
+@pytest.mark.parametrize("method", ["class_means", "lda"])
+def test_what_all_features_share_is_not_in_the_weight(method):
+    """A large common part, as the features of language models have, would leave half precision no room."""
+    train = sample(240, shift=300.0)
+    layer = calibrated(method, train)
+    assert layer.weight.abs().max() < 10
+    half = (train.features @ layer.weight.bfloat16().double().T + layer.bias).argmax(1)
+    assert (half == train.targets).double().mean() > 0.8
+
+
 def test_lda_is_the_posterior_of_its_own_gaussians():
     train = sample(4000, width=3)
     train = replace(train, features=train.features * torch.tensor([1.0, 3.0, 0.6], dtype=torch.float64))

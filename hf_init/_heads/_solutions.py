@@ -174,7 +174,12 @@ def _left_out(
 
 
 def _with_constant(weight: torch.Tensor, level: torch.Tensor, examples: Labelled, bias: bool) -> Layer:
-    """The layer with its constants in the bias, or, without one, in the weight."""
+    """The layer with its constants in the bias, or, without one, in the weight.
+
+    What all classes have in common changes no probability and is taken off: in half precision it would round away
+    what tells the classes apart.
+    """
+    weight, level = weight - weight.mean(0), level - level.mean()
     if bias:
         return Layer(weight, level)
     ones = examples.features.new_ones(len(examples.features), 1)
