@@ -5,7 +5,7 @@
     python scripts/finetune.py tokens           SmolLM2 with new tokens, of which only the new rows train
 
 The data are the docstrings of Python's standard library, which every machine has: which part of the library one is
-from (head), or the words in it that are names of its modules (tokens). Writes to --out, .cache/finetuned by default.
+from (head), or words that it uses and the tokenizer splits (tokens). Writes to --out, .cache/finetuned by default.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ PARTS = {
     "testing": ["unittest", "doctest.py"],
     "web": ["http", "urllib", "socketserver.py", "xmlrpc", "wsgiref"],
 }
-WORDS = [" asyncio", " coroutine", " awaitable", " unittest", " TestCase", " urllib", " multiprocessing", " subprocess",
-         " Decimal", " mailbox", " docstring", " iterable"]  # fmt: skip
+WORDS = [" operand", " operands", " coroutine", " coroutines", " charset", " mailbox", " doctest", " docstring",
+         " iterable", " watcher", " multipart", " whitespace"]  # fmt: skip
 
 
 @dataclass(frozen=True)
