@@ -17,9 +17,9 @@ from hf_init._spec import Context, region_from_json
 from hf_init._verify import open_base
 from hf_init.hf._context import Architecture
 from hf_init.hf._examples import Examples
-from hf_init.hf._fit import last_layer, solved
+from hf_init.hf._fit import solved, solved_layer
 from hf_init.hf._load import from_pretrained
-from hf_init.hf._prepare import layout_of, on_meta
+from hf_init.hf._prepare import on_meta
 from hf_init.hf._source import config_json
 from hf_init.hf._target import Target, resolve
 from hf_init.schemes import Fitted
@@ -64,10 +64,10 @@ def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
     target = resolve(out)
     context = Architecture(on_meta(target))
     fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
-    return context.knowing(_solved(target, next(iter(fits)), examples)) if fits else context
+    return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
 
 
-def _solved(target: Target, scheme: Fitted, examples: Any) -> dict[str, torch.Tensor]:
+def _solved(target: Target, plan: Plan, scheme: Fitted, examples: Any) -> dict[str, torch.Tensor]:
     if examples is None:
         raise PlanError(
             f"the head was solved from examples ({scheme}): give them (examples=..., --examples FILE), or verify "
@@ -77,4 +77,4 @@ def _solved(target: Target, scheme: Fitted, examples: Any) -> dict[str, torch.Te
     if given.fingerprint != scheme.data:
         raise PlanError(f"these are not the examples that the head was solved from: {given.fingerprint}, not {scheme}")
     model = from_pretrained(target.cls, target.folder, config=target.config)
-    return solved(scheme.method, given, target.folder, last_layer(model, layout_of(on_meta(target))), model)
+    return solved(scheme.method, given, target.folder, solved_layer(plan), model)

@@ -14,12 +14,14 @@ from hf_init import schemes
 from hf_init._diff import Match
 from hf_init._errors import PlanError
 from hf_init._heads import METHODS, calibrated
-from hf_init._plan import Fill
+from hf_init._plan import Fill, Plan
 from hf_init._recipe import Choice
-from hf_init._spec import Layout, Status, TensorSpec
+from hf_init._spec import Status
 from hf_init._text import number, several
 from hf_init.hf._examples import Examples
 from hf_init.hf._features import labelled
+from hf_init.hf._label_rows import head_of
+from hf_init.hf._label_starts import is_last
 from hf_init.hf._wish import Base, Scene, Terms, Wish
 
 DEFAULT = "ridge"
@@ -51,7 +53,7 @@ class Fit(Wish):
         return cls(method or DEFAULT, Examples.of(given))
 
     def terms(self, scene: Scene) -> Terms:
-        layer = last_layer(scene.model, scene.layout)
+        layer = last_layer(scene)
         scheme = schemes.Fitted(method=self.method, data=self.examples.fingerprint)
         why = f"{self.method} on {number(len(self.examples))} labelled examples, its scale calibrated"
 
@@ -115,25 +117,30 @@ def label_names(config: Any) -> list[str]:
     return [str(names[k]) for k in sorted(names)]
 
 
-def last_layer(model: PreTrainedModel, layout: Layout) -> LastLayer:
-    """The last layer of a model's head.
+def last_layer(scene: Scene) -> LastLayer:
+    """The last layer of the target's head: the one whose outputs are the labels.
 
     Raises:
         PlanError: there is none, or more than one.
     """
-    count = len(label_names(model.config))
-    inside = model.base_model_prefix + "."
-    found = [t for t in layout.tensors if _is_last(t, count) and not t.parameter.startswith(inside)]
+    count, head = len(label_names(scene.model.config)), head_of(scene)
+    found = [
+        t
+        for t in scene.layout.tensors
+        if t.name in head and t.shape[0] == count and len(t.shape) == 2 and is_last(t, head[t.name])
+    ]
     if len(found) != 1:
         seen = several([t.name for t in found]) if found else "none"
         raise PlanError(
-            f"head: {type(model).__name__} has no single linear layer with one output for each of its {count} "
+            f"head: {type(scene.model).__name__} has no single linear layer with one output for each of its {count} "
             f"labels (found: {seen}), which is what examples can solve"
         )
     module = found[0].parameter.rpartition(".")[0]
-    bias = next((t.name for t in layout.tensors if t.parameter == f"{module}.bias"), None)
+    bias = next((t.name for t in scene.layout.tensors if t.parameter == f"{module}.bias"), None)
     return LastLayer(module, found[0].name, bias)
 
 
-def _is_last(tensor: TensorSpec, labels: int) -> bool:
-    return len(tensor.shape) == 2 and tensor.shape[0] == labels and "Linear" in tensor.module
+def solved_layer(plan: Plan) -> LastLayer:
+    """The last layer of a plan in which one is solved."""
+    mine = {len(t.shape): t for t in plan.tensors if any(isinstance(f.scheme, schemes.Fitted) for f in t.new)}
+    return LastLayer(mine[2].parameter.rpartition(".")[0], mine[2].name, mine[1].name if 1 in mine else None)

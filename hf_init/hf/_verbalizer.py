@@ -47,7 +47,7 @@ class Verbalizer(Wish):
         return cls(lists)
 
     def terms(self, scene: Scene) -> Terms:
-        layer = last_layer(scene.model, scene.layout)
+        layer = last_layer(scene)
         table = _table(scene, layer)
         words = self._of(label_names(scene.model.config))
         pieces = _pieces(scene, words, first=table.is_head)
