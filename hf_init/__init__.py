@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from hf_init._errors import HfInitError
     from hf_init._plan import Plan
     from hf_init._recipe import Recipe, Rule
-    from hf_init.hf import InitMixin, from_pretrained, probe_vocabulary
+    from hf_init.hf import InitMixin, from_pretrained
+    from hf_init.hf._probe import probe_vocabulary
 
 from hf_init._version import __version__ as __version__
 
@@ -51,7 +52,7 @@ _HOME = {
     "finetune": "hf_init.finetune",
     "from_pretrained": "hf_init.hf",
     "plan": "hf_init._api",
-    "probe_vocabulary": "hf_init.hf",
+    "probe_vocabulary": "hf_init.hf._probe",
     "schemes": "hf_init.schemes",
     "verify": "hf_init._api",
 }

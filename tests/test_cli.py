@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from refusals import HEAD
 
 import hf_init
+from hf_init import _api
 from hf_init._checkpoint import Checkpoint
 from hf_init.cli import main
 
@@ -356,3 +358,60 @@ def test_report_writes_one_file_and_says_which(out, tmp_path, capsys):
     assert "classifier.weight" in page.read_text(encoding="utf-8")
     assert main(["report", str(out), "-o", str(page)]) == 2
     assert "exists" in capsys.readouterr().err
+
+
+# Options that would be passed over.
+
+IDLE = [
+    (("--frozen", "kept"), "--frozen is for --after-training"),
+    (("--plan", "x"), "--plan is for --after-training"),
+    (("-o", "x.png"), "-o is for --after-training"),
+    (("--examples", "x.csv"), "--examples is for --recompute"),
+    (("--no-base", "--base", "x"), "--no-base reads no base"),
+    (("--no-base", "--recompute"), "--no-base reads no base"),
+    (("--after-training", "--recompute"), "--recompute isn't for --after-training"),
+    (("--after-training", "--all", "--no-base"), "--all isn't for --after-training"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), IDLE)
+def test_an_option_that_would_mean_nothing_is_refused(out, capsys, options, message):
+    assert main(["verify", str(out), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_new_values_can_t_be_made_again_without_the_base(out):
+    with pytest.raises(hf_init.HfInitError, match="base=False leaves out"):
+        hf_init.verify(out, False, recompute=True)
+
+
+def test_what_can_t_be_probed_is_refused_before_anything_is_written(base, tmp_path, capsys):
+    (tmp_path / "texts").write_text("A text.")
+    argv = ["extend", str(base), str(tmp_path / "out"), *HEAD, "--num-labels", "2", "--probe", str(tmp_path / "texts")]
+    assert main(argv) == 2
+    assert "only a causal language model can be probed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["texts"]
+
+
+def test_the_command_runs_in_any_thread(base, tmp_path):
+    codes: list[int] = []
+    argv = ["extend", str(base), str(tmp_path / "out"), *HEAD, "--num-labels", "2"]
+    thread = threading.Thread(target=lambda: codes.append(main(argv)))
+    thread.start()
+    thread.join()
+    assert codes == [0] and hf_init.verify(tmp_path / "out").ok
+
+
+def test_progress_counts_the_digests_too(base, tmp_path):
+    steps: list[int] = []
+    extension = _api.prepare_extension(
+        base, tmp_path / "out", HEAD[1], num_labels=3, digest=True, config={"vocab_size": 100},
+        keep={"*word_embeddings.weight": "leading"},
+    )  # fmt: skip
+    extension.run(steps.append)
+    assert sum(steps) == extension.nbytes
+
+
+def test_the_document_of_a_plan_has_its_notes(out, capsys):
+    plan = document(capsys, 0, "plan", out, "--labels", "pos,neg")
+    assert any("labels removed" in note for note in plan["notes"])

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refused(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except KeyboardInterrupt:
-        return _refused("interrupted; an unfinished result is never left behind")
+        return _refused("interrupted; no unfinished result is left, unless --resume keeps it for the next run")
 
 
 def _refused(message: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,10 @@ def notice(text: str) -> None:
 
 @contextmanager
 def stopped_by_signal() -> Iterator[None]:
-    """A request to end (SIGTERM) is an interruption like Ctrl-C: what was begun is cleared away."""
+    """A request to end (SIGTERM) is an interruption like Ctrl-C; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_init.cli._terminal import DIFFERS, DONE, bar, hub_bars, notice, say, stopped_by_signal
-from hf_init.cli._words import target, texts_of
+from hf_init.cli._words import refuse_idle, target, texts_of
+
+if TYPE_CHECKING:
+    from hf_init._plan import Plan
 
 
 def plan(args: Namespace) -> int:
@@ -28,6 +31,8 @@ def extend(args: Namespace) -> int:
         extension = _api.prepare_extension(
             args.base, args.out, args.architecture, rename=not args.no_rename, **how, **target(args)
         )
+    if texts is not None:
+        _refuse_unprobed(args, extension.plan, texts)
     with bar("extend", lambda: extension.nbytes) as progress, stopped_by_signal():
         report = extension.run(progress, notice)
     made = extension.plan
@@ -37,6 +42,15 @@ def extend(args: Namespace) -> int:
         document["probe"] = probe.to_json()
     parts = (made, report, *([] if probe is None else [probe]), f"written: {args.out}")
     return say(args, document, "\n\n".join(map(str, parts)))
+
+
+def _refuse_unprobed(args: Namespace, made: Plan, texts: list[str]) -> None:
+    """What can't be probed is refused while nothing is written."""
+    from hf_init.hf._probe import checked_texts, refuse_kind
+
+    checked_texts(texts)
+    for what in (args.base, args.out):
+        refuse_kind(what, made.architecture)
 
 
 def _probed(args: Namespace, texts: list[str]) -> Any:
@@ -49,6 +63,7 @@ def verify(args: Namespace) -> int:
     """Prove a result again: base from the manifest unless it is given."""
     from hf_init import _api
 
+    refuse_idle(args)
     if args.after_training:
         return _after_training(args)
     base = False if args.no_base else args.base

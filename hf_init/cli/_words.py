@@ -83,6 +83,22 @@ def _tokens(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def refuse_idle(args: argparse.Namespace) -> None:
+    """Raises PlanError for options of ``verify`` that would be passed over: they mean nothing with the others."""
+    trained = {"--frozen": args.frozen, "--plan": args.plan, "-o": args.picture}
+    others = {"--no-base": args.no_base, "--recompute": args.recompute, "--examples": args.examples, "--all": args.all}
+    problems = [
+        *(f"{option} is for --after-training" for option in trained if trained[option] and not args.after_training),
+        *(f"{option} isn't for --after-training" for option in others if others[option] and args.after_training),
+    ]
+    if args.examples and not args.recompute and not args.after_training:
+        problems.append("--examples is for --recompute")
+    if args.no_base and (args.base or args.recompute):
+        problems.append("--no-base reads no base, which --base names and --recompute needs")
+    if problems:
+        raise PlanError("; ".join(problems) + "; leave out what isn't meant")
+
+
 def texts_of(path: str) -> list[str]:
     """The texts of a file: its paragraphs, with an empty line between two."""
     try:

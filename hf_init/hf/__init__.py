@@ -4,4 +4,3 @@ from __future__ import annotations
 
 from hf_init.hf._load import from_pretrained as from_pretrained
 from hf_init.hf._mixin import InitMixin as InitMixin
-from hf_init.hf._probe import probe_vocabulary as probe_vocabulary

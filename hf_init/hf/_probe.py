@@ -171,9 +171,14 @@ def start_of(tokenizer: PreTrainedTokenizerBase) -> int:
 def refuse_others(folder: Path) -> None:
     """Raise PlanError if a folder's model isn't a causal language model."""
     names = config_json(folder).get("architectures") or ["nothing"]
-    if names[0] not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    refuse_kind(str(folder), names[0])
+
+
+def refuse_kind(what: str, architecture: str) -> None:
+    """Raise PlanError if a class isn't that of a causal language model."""
+    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         raise PlanError(
-            f"{folder} is a {names[0]}, which isn't asked for the next token of a text; only a causal language model "
+            f"{what} is a {architecture}, which isn't asked for the next token of a text; only a causal language model "
             "can be probed"
         )
 

@@ -107,7 +107,9 @@ def resolve(
     refuse_options({**given, **options})
     options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
     _refuse_not_config(given, options)
-    words = {key: options.pop(key, given.get(key)) for key in words_of_wishes() if key in options or key in given}
+    words = {key: options.pop(key) for key in words_of_wishes() if key in options}
+    if "num_labels" in given:  # a config value and a wish
+        words.setdefault("num_labels", given["num_labels"])
     origin = _opened(base, config, subfolder, headers_only, hub)
     folder, source, raw = origin.folder, origin.source, origin.config
     _refuse_unreadable(source)
