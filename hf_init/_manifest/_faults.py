@@ -33,6 +33,9 @@ def _plan_faults(plan: dict[str, Any]) -> Iterator[str]:
         value = plan.get(key)
         if not isinstance(value, list) or not all(isinstance(item, kind) for item in value):
             yield f"plan.{key} is {short(value)}, expected a list of {word}"
+    notes = plan.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        yield f"plan.notes is {short(notes)}, expected a list of strings"
     why = plan.get("unused_why", {})
     if not isinstance(why, dict) or not all(isinstance(reason, str) for reason in why.values()):
         yield f"plan.unused_why is {short(why)}, expected tensor -> a string"

@@ -81,6 +81,7 @@ class Plan:
             "unused": [unused.name for unused in self.unused],
             "unused_why": {unused.name: unused.reason for unused in self.unused},
             "counts": self.counts,
+            "notes": list(self.notes),
             **({"record": dict(self.record)} if self.record else {}),
         }
 
@@ -93,6 +94,7 @@ class Plan:
             seed=data["seed"],
             tensors=tuple(TensorPlan.from_json(entry) for entry in data["tensors"]),
             unused=tuple(Unused(name, reasons.get(name, "")) for name in data["unused"]),
+            notes=tuple(data.get("notes", ())),
             record=data.get("record", {}),
         )
 
