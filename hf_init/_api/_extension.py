@@ -7,21 +7,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from hf_init import _verify
 from hf_init._errors import PlanError
+from hf_init._spec import Status, count
 from hf_init._text import several
 from hf_init._verify import VerifyReport
 
 if TYPE_CHECKING:
-    from hf_init._plan import Plan
+    from hf_init._plan import Plan, TensorPlan
     from hf_init._recipe import RecipeLike
     from hf_init._write import Link, Stage
     from hf_init.hf._prepare import Prepared
 
 Progress = Callable[[int], object]
-Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,16 @@ class How:
 
 @dataclass(frozen=True)
 class Extension:
-    """An extension that is planned and checked, and hasn't written anything yet."""
+    """An extension that is planned and checked, and hasn't written anything yet.
+
+    Attributes:
+        room: the bytes that its files will take.
+    """
 
     prepared: Prepared
     out: Path
     how: How
+    room: int
 
     @property
     def plan(self) -> Plan:
@@ -57,8 +62,13 @@ class Extension:
 
     @property
     def nbytes(self) -> int:
-        """What ``run`` has to do and reports to ``progress``: every byte is written, proved, and digested if asked."""
-        return (3 if self.how.digest else 2) * stored(self.plan)
+        """What ``run`` has to do and reports to ``progress``: every byte is written, proved, and digested if asked.
+
+        A digest of what is kept of a resized tensor comes beside that of the tensor.
+        """
+        twice = [tensor for tensor in self.plan.stored if tensor.status is Status.RESIZED]
+        digested = stored(self.plan) + sum(map(_kept_bytes, twice)) if self.how.digest else 0
+        return 2 * stored(self.plan) + digested
 
     def run(self, progress: Progress, say: Callable[[str], object] = lambda text: None) -> VerifyReport:
         """Writes the result and proves it; see ``extend``."""
@@ -66,7 +76,7 @@ class Extension:
         from hf_init.hf._load import fitted
 
         prepared = fitted(self.prepared)
-        with staged(self.out, self._room(), resume=self.how.resume, rename=self.how.rename) as stage:
+        with staged(self.out, self.room, resume=self.how.resume, rename=self.how.rename) as stage:
             _write(prepared, stage, self.how, progress, say)
             report = _verify.verify(stage.folder, self._base(), progress=progress)
             report.raise_if_failed()
@@ -75,14 +85,6 @@ class Extension:
     def _base(self) -> Any:
         parts = self.prepared.source.parts
         return {prefix: part.root for prefix, part in parts} if parts else self.prepared.target.folder
-
-    def _room(self) -> int:
-        from hf_init._write import bytes_written, plan_files
-        from hf_init.hf._files import bytes_of_others
-
-        source = self.prepared.source
-        files = plan_files(self.plan, source, link=self.how.link, max_bytes=self.how.max_bytes)
-        return bytes_written(files, source, self.how.link) + sum(map(bytes_of_others, _folders(self.prepared)))
 
 
 def prepare_extension(
@@ -98,7 +100,8 @@ def prepare_extension(
     **words: Any,
 ) -> Extension:
     """The first half of ``extend``, with the same arguments: everything that can be refused is refused here."""
-    from hf_init._write import plan_files, refuse_existing
+    from hf_init._write import bytes_written, plan_files, refuse_existing
+    from hf_init.hf._files import bytes_of_others
 
     place = _place(out)
     for folder in base.values() if isinstance(base, Mapping) else (base,):
@@ -109,8 +112,9 @@ def prepare_extension(
     made = prepared(base, architecture, **words)
     for folder in _folders(made):
         _refuse_nested(folder, place)
-    plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
-    return Extension(made, place, how)
+    files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
+    room = bytes_written(files, made.source, how.link) + sum(map(bytes_of_others, _folders(made)))
+    return Extension(made, place, how, room)
 
 
 def prepared(
@@ -149,6 +153,12 @@ def stored(plan: Plan) -> int:
     from hf_init._write import nbytes
 
     return sum(nbytes(tensor) for tensor in plan.stored)
+
+
+def _kept_bytes(tensor: TensorPlan) -> int:
+    from hf_init._write import nbytes
+
+    return nbytes(tensor) * sum(count(copy.region.shape) for copy in tensor.kept) // max(count(tensor.shape), 1)
 
 
 def _write(prepared: Prepared, stage: Stage, how: How, progress: Progress, say: Callable[[str], object]) -> None:

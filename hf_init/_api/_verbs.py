@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_init import _verify
-from hf_init._api._extension import Bases, Progress, prepare_extension, prepared
+from hf_init._api._extension import Progress, prepare_extension, prepared
+from hf_init._errors import PlanError
 from hf_init._verify import DiffReport, VerifyReport
 
 if TYPE_CHECKING:
     from hf_init._drift import DriftReport
     from hf_init._plan import Plan
     from hf_init._recipe import RecipeLike
+    from hf_init.hf._target import Bases
 
 
 def plan(
@@ -62,6 +64,8 @@ def extend(
     **options: Any,
 ) -> VerifyReport:
     """Writes an extended checkpoint folder to folder, without the model in memory, and proves it before it appears.
+
+    Only a head that is solved from ``examples`` takes the model into memory, once, to see its features.
 
     Args:
         base: a checkpoint folder or a hub id; it is never written to. Or several, by the prefix that the names of each
@@ -130,6 +134,10 @@ def verify(
 
         verify("out").raise_if_failed()
     """
+    if recompute and base is False:
+        raise PlanError(
+            "recompute: new values are made from the base, which base=False leaves out; give one of them"
+        )
     again = _recomputer(Path(out), base, examples) if recompute else None
     return _verify.verify(Path(out), base, recompute=again, progress=progress, everything=everything)
 
