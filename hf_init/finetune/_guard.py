@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from hf_init._errors import CheckpointError, PlanError, ProofError
 from hf_init._make import Reader, digest, equal_bytes
 from hf_init._spec import Box, Region, Shape, count
 from hf_init._text import number, size
+from hf_init._verify._report import jsonable
 from hf_init.finetune._model import Origin, Place
 from hf_init.finetune._rows import pick, put
 
@@ -47,7 +47,7 @@ class GuardReport:
             "ok": self.ok,
             "tensors": self.tensors,
             "bytes_compared": self.nbytes,
-            "differences": [{key: _plain(value) for key, value in each.items()} for each in self.differences],
+            "differences": jsonable(list(self.differences)),
         }
 
     def raise_if_moved(self) -> None:
@@ -271,11 +271,6 @@ def bits(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's elements as whole numbers of their width: -0.0 is not 0.0, and NaN is itself."""
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(widths[tensor.dtype.itemsize])
-
-
-def _plain(value: Any) -> Any:
-    """The value, spelled where it is a number that JSON doesn't have."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def counts(held: Iterable[Held]) -> str:

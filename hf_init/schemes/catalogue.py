@@ -10,9 +10,10 @@ from typing import Any
 from hf_init import schemes
 from hf_init.schemes._base import settings_of, spelled
 from hf_init.schemes._entries import TEXTS as PLACED
+from hf_init.schemes._head_entries import TEXTS as HEADS
 from hf_init.schemes._row_entries import TEXTS as ROWS
 
-TEXTS = {**PLACED, **ROWS}
+TEXTS = {**PLACED, **HEADS, **ROWS}
 WIDTH = 100
 
 
