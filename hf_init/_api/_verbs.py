@@ -135,9 +135,7 @@ def verify(
         verify("out").raise_if_failed()
     """
     if recompute and base is False:
-        raise PlanError(
-            "recompute: new values are made from the base, which base=False leaves out; give one of them"
-        )
+        raise PlanError("recompute: new values are made from the base, which base=False leaves out; give one of them")
     again = _recomputer(Path(out), base, examples) if recompute else None
     return _verify.verify(Path(out), base, recompute=again, progress=progress, everything=everything)
 
