@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from hf_init._plan import Plan
     from hf_init._recipe import Recipe, Rule
     from hf_init.hf import InitMixin, from_pretrained
+    from hf_init.hf._multihead import MultiHead
     from hf_init.hf._probe import probe_vocabulary
 
+from hf_init import _register
 from hf_init._version import __version__ as __version__
 
 __all__ = [
     "HfInitError",
     "InitMixin",
+    "MultiHead",
     "Plan",
     "Recipe",
     "Rule",
@@ -42,6 +45,7 @@ __all__ = [
 _HOME = {
     "HfInitError": "hf_init._errors",
     "InitMixin": "hf_init.hf",
+    "MultiHead": "hf_init.hf._multihead",
     "Plan": "hf_init._plan",
     "Recipe": "hf_init._recipe",
     "Rule": "hf_init._recipe",
@@ -67,3 +71,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+_register.arrange()  # so that AutoModel loads a saved MultiHead wherever hf_init is imported

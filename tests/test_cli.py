@@ -30,6 +30,8 @@ TARGET = (
     "[--labels A,B,C] [--num-labels N] [--rename-label OLD=NEW] [--entities A,B] "
     "[--labels-keep {names,leading,none}] [--label-counts A=N,B=N] [--target-mean X] "
     "[--head METHOD] [--examples FILE] [--verbalizer LABEL=WORDS] "
+    "[--add-head NAME=KIND] [--remove-head NAME] [--rename-head OLD=NEW] [--take-head NAME=DIR] [--name-head NAME] "
+    "[--export-head NAME] "
     "[--add-tokens T,T] [--add-tokens-file FILE] [--special] [--pad-to-multiple-of N] [--allow-shrink] "
     "[--reinit-rows N,N] [--tokenizer DIR] [--guarantee WHAT] [--row-scheme SCHEME] [--input-rows SCHEME] "
     "[--output-rows SCHEME]"
@@ -38,13 +40,14 @@ FILES = "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--res
 TRAINED = "[--after-training] [--frozen WHAT] [--plan DIR] [-o FILE.png]"
 USAGE = {
     "": "hf-init [-h] VERB ...",
-    "plan": f"hf-init plan [-h] [--json] {TARGET} BASE",
+    "plan": f"hf-init plan [-h] [--json] {TARGET} [--compare-schemes FILE] [--steps N] BASE",
     "extend": f"hf-init extend [-h] [--json] {TARGET} {FILES} BASE OUT",
     "verify": (
         f"hf-init verify [-h] [--json] [--base BASE] [--no-base] [--recompute] [--examples FILE] [--all] {TRAINED} OUT"
     ),
     "check": "hf-init check [-h] [--json] [--text TEXT] [--labels N,N] [--train] [-o FILE.png] DIR",
     "diff": "hf-init diff [-h] [--json] A B",
+    "heads": "hf-init heads [-h] [--json] DIR",
     "report": "hf-init report [-h] [--json] [-o FILE] DIR",
     "schemes": "hf-init schemes [-h] [--json] [NAME]",
 }

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "hf_init"
 # From the top down. A part is a module of hf_init or a package of that name, with everything in it.
 LAYERS = (
     ("__init__", "__main__"),
+    ("_register",),
     ("cli",),
     ("_api",),
     ("hf",),

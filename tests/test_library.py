@@ -253,3 +253,14 @@ def test_what_is_converted_cast_or_fused_is_loaded(mixtral):
     assert build(transformers.MixtralForCausalLM, mixtral.config) is None, "experts are fused on the way"
     assert build(Careful, _config()) is None and build(Careful, _config(), torch.float32) is not None
     assert build(transformers.BertModel, _config(fusion_config={"patch_embeddings": True})) is None
+
+
+def test_registered_configs_are_a_dict_that_is_read_by_its_key():
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    assert isinstance(CONFIG_MAPPING._extra_content, dict), (
+        f"{VERSION}: CONFIG_MAPPING keeps registered configs elsewhere"
+    )
+    assert "multi_head" in CONFIG_MAPPING and CONFIG_MAPPING["multi_head"].model_type == "multi_head", (
+        f"{VERSION}: CONFIG_MAPPING no longer reads what was registered by its key"
+    )

@@ -12,6 +12,7 @@ import hf_init
 NAMES = [
     "HfInitError",
     "InitMixin",
+    "MultiHead",
     "Plan",
     "Recipe",
     "Rule",

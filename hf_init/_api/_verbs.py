@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hf_init._drift import DriftReport
     from hf_init._plan import Plan
     from hf_init._recipe import RecipeLike
+    from hf_init.hf._multihead._listing import Listing
     from hf_init.hf._target import Bases
 
 
@@ -88,8 +89,10 @@ def extend(
         rename: write beside ``out`` and rename at the end; False writes in place, for systems that can't rename.
         progress: called with the bytes done since it was last called.
         options: config values; hub options; of labels ``num_labels``, ``rename_labels``, ``labels_keep``,
-            ``label_counts``; of heads ``head``, ``examples``, ``verbalizer``, ``allow_new``; of tokens
-            ``special_tokens``, ``pad_to_multiple_of``, ``allow_shrink``, ``reinit_rows``, ``tokenizer``, ``guarantee``.
+            ``label_counts``; of one head ``head``, ``examples``, ``verbalizer``, ``allow_new``; of named heads on one
+            trunk ``add_heads``, ``remove_heads``, ``rename_heads``, ``take_heads``, ``name_head``, ``export_head``; of
+            tokens ``special_tokens``, ``pad_to_multiple_of``, ``allow_shrink``, ``reinit_rows``, ``tokenizer``,
+            ``guarantee``.
 
     Returns:
         The report of the proof, as ``verify`` gives it.
@@ -165,6 +168,24 @@ def drift(
     from hf_init import _drift
 
     return _drift.drift(base, trained, plan, frozen=frozen, progress=progress)
+
+
+def heads(folder: str | Path, **hub: Any) -> Listing:
+    """The heads of a checkpoint: their names, kinds, labels and sizes. Reads the config and headers only.
+
+    Args:
+        folder: a folder or a hub id, of a ``MultiHead`` or of any plain class.
+
+    Raises:
+        HfInitError: it can't be read.
+
+    Example::
+
+        print(heads("out"))
+    """
+    from hf_init.hf._multihead._listing import listing
+
+    return listing(str(folder), **hub)
 
 
 def diff(a: str | Path, b: str | Path, *, progress: Progress | None = None) -> DiffReport:

@@ -11,6 +11,7 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     """Those of ``plan`` and ``extend``."""
     _add_class(parser.add_argument_group("target"))
     _add_head(parser.add_argument_group("labels and heads"))
+    _add_heads(parser.add_argument_group("several heads on one trunk"))
     _add_tokens(parser.add_argument_group("tokens"))
 
 
@@ -58,6 +59,22 @@ def _add_head(group: argparse._ArgumentGroup) -> None:
         "--verbalizer", metavar="LABEL=WORDS", action="append", default=[], help="the words of a label, with commas "
         "between them (repeat)",
     )  # fmt: skip
+
+
+def _add_heads(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--add-head", metavar="NAME=KIND", action="append", default=[], help="such as "
+        "topic=sequence-classification:news,sport or 'topic=sequence-classification(pooling=mean,depth=2):news,sport' "
+        "(repeat)",
+    )  # fmt: skip
+    group.add_argument("--remove-head", metavar="NAME", action="append", help="(repeat)")
+    group.add_argument("--rename-head", metavar="OLD=NEW", action="append", default=[], help="(repeat)")
+    group.add_argument(
+        "--take-head", metavar="NAME=DIR", action="append", default=[], help="the head of another checkpoint on "
+        "the same trunk; DIR#THERE where it has several (repeat)",
+    )  # fmt: skip
+    group.add_argument("--name-head", metavar="NAME", help="of the one head that BASE has; default: its kind")
+    group.add_argument("--export-head", metavar="NAME", help="of several: OUT is the plain class with this one alone")
 
 
 def _add_tokens(group: argparse._ArgumentGroup) -> None:

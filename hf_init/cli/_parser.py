@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from hf_init._errors import HfInitError
 from hf_init.cli import _verbs
 from hf_init.cli._options import add_target
-from hf_init.cli._words import names
+from hf_init.cli._words import names, whole
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         description="Extend a pretrained checkpoint: initialize only what is new, and prove the rest untouched.",
     )
     verbs = made.add_subparsers(required=True, metavar="VERB")
-    for add in (_plan, _extend, _verify, _check, _diff, _report, _schemes):
+    for add in (_plan, _extend, _verify, _check, _diff, _heads, _report, _schemes):
         add(verbs)
     return made
 
@@ -41,6 +41,12 @@ def _plan(verbs: Any) -> None:
     made = _verb(verbs, "plan", _verbs.plan)
     made.add_argument("base", metavar="BASE", help="a checkpoint folder or a hub id")
     add_target(made)
+    rows = made.add_argument_group("schemes of new rows")
+    rows.add_argument(
+        "--compare-schemes", metavar="FILE", help="with new tokens: train their rows for a few steps from every scheme "
+        "on these texts, and list the schemes, best first (of a hub id the weights are fetched)",
+    )  # fmt: skip
+    rows.add_argument("--steps", metavar="N", type=whole, help="of that training; default: 50")
 
 
 def _extend(verbs: Any) -> None:
@@ -91,6 +97,11 @@ def _diff(verbs: Any) -> None:
     made = _verb(verbs, "diff", _verbs.diff)
     made.add_argument("a", metavar="A")
     made.add_argument("b", metavar="B")
+
+
+def _heads(verbs: Any) -> None:
+    made = _verb(verbs, "heads", _verbs.heads)
+    made.add_argument("dir", metavar="DIR", help="a checkpoint folder or a hub id")
 
 
 def _report(verbs: Any) -> None:

@@ -6,7 +6,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from hf_init.cli._terminal import DIFFERS, DONE, bar, hub_bars, notice, say, stopped_by_signal
-from hf_init.cli._words import refuse_idle, target, texts_of
+from hf_init.cli._words import comparison, refuse_idle, target, texts_of
 
 if TYPE_CHECKING:
     from hf_init._plan import Plan
@@ -16,9 +16,19 @@ def plan(args: Namespace) -> int:
     """What would be kept, resized, new, tied, unused, and by which scheme."""
     from hf_init import _api
 
+    compared = comparison(args)
     with hub_bars():
         made = _api.plan(args.base, args.architecture, **target(args))
-    return say(args, made.to_json(), made)
+    if compared is None:
+        return say(args, made.to_json(), made)
+    found = _compared(args, compared)
+    return say(args, {**made.to_json(), "comparison": found.to_json()}, f"{made}\n\n{found}")
+
+
+def _compared(args: Namespace, words: dict[str, Any]) -> Any:
+    from hf_init.hf._compare import compare_schemes
+
+    return compare_schemes(args.base, **words, done=lambda run: notice(f"{run.scheme}: done"))
 
 
 def extend(args: Namespace) -> int:
@@ -105,6 +115,15 @@ def diff(args: Namespace) -> int:
         report = _api.diff(args.a, args.b, progress=progress)
     say(args, report.to_json(), report)
     return DONE if report.identical else DIFFERS
+
+
+def heads(args: Namespace) -> int:
+    """The heads of a checkpoint: names, kinds, labels, sizes."""
+    from hf_init import _api
+
+    with hub_bars():
+        found = _api.heads(args.dir)
+    return say(args, found.to_json(), found)
 
 
 def report(args: Namespace) -> int:

@@ -16,6 +16,9 @@ EXAMPLES = {
     "--map": "GLOB=HOW, such as 'classifier.*=leading' or 'classifier.*=[0, 1, null]'",
     "--rename-label": "OLD=NEW, such as neg=negative",
     "--label-counts": "LABEL=N, such as pos=120,neg=80",
+    "--add-head": "NAME=KIND, such as topic=sequence-classification:news,sport",
+    "--rename-head": "OLD=NEW, such as topic=theme",
+    "--take-head": "NAME=DIR or NAME=DIR#THERE, such as topic=other or topic=other#theme",
     "--verbalizer": "LABEL=WORDS, such as 'pos=good,great'",
 }
 
@@ -33,6 +36,7 @@ def target(args: argparse.Namespace) -> dict[str, Any]:
         "revision": args.revision,
         "trust_remote_code": args.trust_remote_code or None,
         **_head(args),
+        **_heads(args),
         **_tokens(args),
     }
     return {key: value for key, value in given.items() if value is not None}
@@ -55,6 +59,40 @@ def _head(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _heads(args: argparse.Namespace) -> dict[str, Any]:
+    taken = pairs("--take-head", args.take_head)
+    return {
+        "add_heads": {name: _spec(text) for name, text in pairs("--add-head", args.add_head).items()} or None,
+        "remove_heads": args.remove_head,
+        "rename_heads": pairs("--rename-head", args.rename_head) or None,
+        "take_heads": {name: _place(text) for name, text in taken.items()} or None,
+        "name_head": args.name_head,
+        "export_head": args.export_head,
+    }
+
+
+def _spec(text: str) -> dict[str, Any]:
+    """``KIND``, its settings in brackets if any, its labels behind a colon if any."""
+    found = re.fullmatch(r"([\w-]+)(?:\((.*?)\))?(?::(.*))?", text.strip(), re.DOTALL)
+    if found is None:
+        raise PlanError(f"--add-head {text!r}: expected {EXAMPLES['--add-head']}")
+    kind, settings, listed = found.groups()
+    given: dict[str, Any] = {
+        key: _value(value) for key, value in pairs("--add-head", names(settings or "") if settings else ()).items()
+    }
+    labels = names(listed) if listed else []
+    if len(labels) == 1 and labels[0].isdecimal():
+        given["labels"] = int(labels[0])
+    elif listed is not None:
+        given["labels"] = labels
+    return {"kind": kind, **given}
+
+
+def _place(text: str) -> tuple[str, str]:
+    folder, _, name = text.partition("#")
+    return folder, name
+
+
 def _counts(text: str | None) -> Any:
     """Numbers by label, or in the labels' order."""
     if text is None:
@@ -64,10 +102,41 @@ def _counts(text: str | None) -> Any:
     return {label: _value(number) for label, number in pairs("--label-counts", names(text)).items()}
 
 
-def _tokens(args: argparse.Namespace) -> dict[str, Any]:
+def comparison(args: argparse.Namespace) -> dict[str, Any] | None:
+    """The keyword arguments of ``compare_schemes``; None: nothing is to be compared.
+
+    Raises:
+        PlanError: options that would be passed over.
+    """
+    if args.compare_schemes is None:
+        if args.steps is not None:
+            raise PlanError("--steps is for --compare-schemes; leave it out, or give texts: --compare-schemes FILE")
+        return None
+    given = {name for name, value in vars(args).items() if value not in (None, [], False)}
+    if idle := given - {*COMPARED, "run", "json"}:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(idle))
+        raise PlanError(f"--compare-schemes tries every scheme for the rows of new tokens; leave out {options}")
+    tokens = [token if isinstance(token, dict) else {"token": token} for token in _listed(args)]
+    return {
+        "tokens": [{**token, "special": True} for token in tokens] if args.special else tokens,
+        "texts": texts_of(args.compare_schemes),
+        "steps": 50 if args.steps is None else args.steps,
+        "seeds": (args.seed or 0,),
+    }
+
+
+COMPARED = ("base", "add_tokens", "add_tokens_file", "special", "seed", "compare_schemes", "steps")
+
+
+def _listed(args: argparse.Namespace) -> list[Any]:
+    """New tokens, from the command line and from a file."""
     from hf_init._token_file import read
 
-    listed = [*(args.add_tokens or ()), *(read(args.add_tokens_file) if args.add_tokens_file else ())]
+    return [*(args.add_tokens or ()), *(read(args.add_tokens_file) if args.add_tokens_file else ())]
+
+
+def _tokens(args: argparse.Namespace) -> dict[str, Any]:
+    listed = _listed(args)
     if args.special and not listed:
         raise PlanError("--special: says that new tokens are control tokens; give them: --add-tokens T,T")
     return {

@@ -19,6 +19,7 @@ from hf_init.hf._context import Architecture
 from hf_init.hf._examples import Examples
 from hf_init.hf._fit import solved, solved_layer
 from hf_init.hf._load import from_pretrained
+from hf_init.hf._multihead import MultiHeadConfig
 from hf_init.hf._prepare import on_meta
 from hf_init.hf._source import config_json
 from hf_init.hf._target import Target, resolve
@@ -56,7 +57,8 @@ def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
     asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.asks]
     if not asking:
         return None
-    if config_json(out).get("auto_map"):
+    raw = config_json(out)
+    if raw.get("auto_map") and raw.get("model_type") != MultiHeadConfig.model_type:
         raise PlanError(
             f"{out}: its new values come from model code in the folder, which recompute would have to run; "
             "verify without recompute compares them with their digests"

@@ -14,6 +14,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_mode
 
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._text import one_line
+from hf_init.hf._multihead import MultiHead, MultiHeadConfig
 
 SAY_WHICH = "say which class to load it into: --architecture CLASS"
 
@@ -94,7 +95,7 @@ def _own(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
     names = raw.get("architectures")
     if not names or not isinstance(names, list) or not isinstance(names[0], str):
         raise PlanError(f"{folder / 'config.json'} names no architecture; {SAY_WHICH}")
-    found = _brought(names[0], raw, folder, trust) or _in_library(names[0])
+    found = _ours(raw) or _brought(names[0], raw, folder, trust) or _in_library(names[0])
     if found is None:
         raise PlanError(
             f"{folder / 'config.json'}: architecture {names[0]!r} isn't in transformers {transformers.__version__}"
@@ -104,7 +105,8 @@ def _own(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
 
 
 def _named(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
-    found = _in_library(name) or _brought(name, raw, folder, trust)
+    found = _in_library(name) or (_ours(raw) if name == MultiHead.__name__ else None)
+    found = found or _brought(name, raw, folder, trust)
     if found is None:
         raise PlanError(f"transformers {transformers.__version__} has no model class {name!r}{_close(name)}")
     return found
@@ -115,6 +117,11 @@ def _brought(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None
         if auto.startswith("AutoModel") and str(reference).rpartition(".")[2] == name:
             return remote(reference, folder, trust)
     return None
+
+
+def _ours(raw: Mapping[str, Any]) -> Any:
+    """The class of this package, whose code in the folder is a copy."""
+    return MultiHead if raw.get("model_type") == MultiHeadConfig.model_type else None
 
 
 def _in_library(name: str) -> Any:

@@ -33,6 +33,7 @@ from hf_init.hf._library import (
     tolerated,
 )
 from hf_init.hf._missing import Own, refuse_missing, refuse_unlisted
+from hf_init.hf._multihead._origins import NOWHERE
 from hf_init.hf._target import LOAD_OPTIONS, Target, resolve
 from hf_init.hf._ties import refuse_second_names
 from hf_init.hf._wish import Scene, Terms
@@ -85,7 +86,8 @@ def prepare(
     Raises:
         PlanError, RecipeError: see ``compare`` and ``make``.
     """
-    chosen = find(recipe).with_rules_first(tuple(rules), None if seed is None else checked_seed(seed))
+    first = (*rules, *(rule for wish in target.wishes for rule in wish.rules()))
+    chosen = find(recipe).with_rules_first(first, None if seed is None else checked_seed(seed))
     model = on_meta(target)
     layout = layout_of(model)
     addresses = Addresses(model, target.load.get("key_mapping"))  # renames what the source holds, not what is written
@@ -130,7 +132,7 @@ def source_tensors(source: Checkpoint, addresses: Addresses, ignored: Iterable[s
             entry.shape,
             entry.dtype,
             found[name],
-            any(drop.search(found[name][0]) for drop in drops),
+            any(drop.search(found[name][0]) for drop in drops) and not found[name][0].startswith(NOWHERE),
         )
         for name, entry in source.entries.items()
     )

@@ -22,6 +22,10 @@ from hf_init.hf._config import (
     refuse_quantized,
     refuse_unknown,
 )
+from hf_init.hf._missing import AllowNew
+from hf_init.hf._multihead import MultiHead
+from hf_init.hf._multihead._asked import WORDS as HEADS
+from hf_init.hf._multihead._reshape import Reshaped, reshaped
 from hf_init.hf._source import HUB_OPTIONS, config_json, folder_of, headers_of
 from hf_init.hf._wish import Base, Wish
 from hf_init.hf._wishes import wishes_of, words_of_wishes
@@ -111,6 +115,11 @@ def resolve(
     if "num_labels" in given:  # a config value and a wish
         words.setdefault("num_labels", given["num_labels"])
     origin = _opened(base, config, subfolder, headers_only, hub)
+    wanted = {key: options.pop(key) for key in HEADS if options.get(key) is not None}
+    if wanted:
+        _refuse_beside_heads(architecture, config, words, origin)
+        shape = reshaped(origin, wanted, {**given, **options}, lambda name: _opened(name, None, "", headers_only, hub))
+        return _of_heads(shape, words, dtype if dtype is not None else torch_dtype, load)
     folder, source, raw = origin.folder, origin.source, origin.config
     _refuse_unreadable(source)
     wishes = wishes_of(origin, words)
@@ -128,6 +137,32 @@ def resolve(
     asked = dtype if dtype is not None else torch_dtype
     kind = _dtype(asked, made, source)
     return Target(origin.name, folder, source, cls, made, kind, origin, wishes, model_args, rest, load)
+
+
+def _of_heads(shape: Reshaped, words: Mapping[str, Any], dtype: Any, load: Mapping[str, Any]) -> Target:
+    """A base with other heads than its own."""
+    base = shape.base
+    _refuse_unreadable(base.source)
+    load = {**load, "key_mapping": {**(load.get("key_mapping") or {}), **shape.renaming}}
+    kind, wishes = _dtype(dtype, shape.config, base.source), (shape.wish, *wishes_of(base, words, (AllowNew,)))
+    return Target(base.name, base.folder, base.source, shape.cls, shape.config, kind, base, wishes, load=load)
+
+
+def _refuse_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any], origin: Base) -> None:
+    """What has no meaning, or two, where heads are added or taken."""
+    problems = [
+        f"{word}: say it of each head, or in an extension of its own"
+        for word in words
+        if word != "allow_new" and words[word] is not None
+    ]
+    if architecture not in (None, MultiHead, MultiHead.__name__):
+        problems.append(f"the class of a model with named heads is MultiHead, not {architecture!r}")
+    if isinstance(config, PreTrainedConfig):
+        problems.append("config: give values, which are the trunk's, and not an object")
+    if origin.source.parts:
+        problems.append("a base of several checkpoints: make one of them first")
+    if problems:
+        raise PlanError("; ".join(problems))
 
 
 def _opened(base: Bases, config: Any, subfolder: str, headers_only: bool, hub: Mapping[str, Any]) -> Base:

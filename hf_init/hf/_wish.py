@@ -14,7 +14,7 @@ from hf_init._checkpoint import Checkpoint
 from hf_init._diff import Match
 from hf_init._keep import How
 from hf_init._plan import Fill
-from hf_init._recipe import Choice
+from hf_init._recipe import Choice, Rule
 from hf_init._spec import Layout, SourceTensor
 
 if TYPE_CHECKING:
@@ -128,6 +128,10 @@ class Wish:
     def values(self) -> Mapping[str, Any]:
         """Config values that it sets; dots reach nested configs."""
         return {}
+
+    def rules(self) -> Sequence[Rule]:
+        """Rules that go before those of the recipe."""
+        return ()
 
     def terms(self, scene: Scene) -> Terms:
         """What it comes to, once the target is known.

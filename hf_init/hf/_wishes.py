@@ -20,11 +20,11 @@ def words_of_wishes() -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for wish in WISHES for word in wish.WORDS))
 
 
-def wishes_of(base: Base, words: Mapping[str, Any]) -> tuple[Wish, ...]:
+def wishes_of(base: Base, words: Mapping[str, Any], kinds: tuple[type[Wish], ...] = WISHES) -> tuple[Wish, ...]:
     """The wishes that a user's words spell.
 
     Raises:
         PlanError: the words contradict each other, or the base.
     """
-    made = (wish.of(base, {key: value for key, value in words.items() if key in wish.WORDS}) for wish in WISHES)
+    made = (wish.of(base, {key: value for key, value in words.items() if key in wish.WORDS}) for wish in kinds)
     return tuple(wish for wish in made if wish is not None)

@@ -1,0 +1,368 @@
+"""Named heads on one trunk, folder to folder and in memory: what goes where, what is new, and that the rest stays."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from refusals import refusal
+from safetensors.torch import load_file
+from transformers import AutoModel, BertForSequenceClassification, BertForTokenClassification
+
+import hf_init
+from hf_init.cli import main
+
+TOPIC = {"kind": "sequence-classification", "labels": ["news", "sport", "arts"]}
+ENTITIES = {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"]}
+HEADS = {"topic": TOPIC, "entities": ENTITIES, "meaning": "similarity"}
+IDS = torch.tensor([[2, 5, 9, 7], [3, 8, 4, 6]])
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+
+
+@pytest.fixture(scope="module")
+def base(tiny) -> Path:
+    return tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def plain(base, tmp_path_factory) -> Path:
+    """A classifier of two labels."""
+    out = tmp_path_factory.mktemp("plain") / "out"
+    hf_init.extend(base, out, "BertForSequenceClassification", labels=["neg", "pos"], seed=5)
+    return out
+
+
+@pytest.fixture(scope="module")
+def multi(base, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("multi") / "out"
+    hf_init.extend(base, out, add_heads=HEADS)
+    return out
+
+
+def test_a_trunk_gets_heads_and_keeps_every_byte(base, multi):
+    before, after = tensors(base), tensors(multi)
+    new = {name for name in after if name.startswith("heads.")}
+    assert new == {f"heads.{head}.classifier.{part}" for head in ("topic", "entities") for part in ("weight", "bias")}
+    assert after.keys() - new == {f"trunk.{name}" for name in before}
+    assert all(same(before[name], after[f"trunk.{name}"]) for name in before)
+    assert hf_init.verify(multi, recompute=True).ok
+
+
+def test_memory_and_disk_are_the_same(base, multi):
+    model = hf_init.from_pretrained(hf_init.MultiHead, base, add_heads=HEADS)
+    disk = tensors(multi)
+    assert model.state_dict().keys() == disk.keys()
+    assert all(same(tensor, disk[name]) for name, tensor in model.state_dict().items())
+    assert "proved" in str(model.init_report)
+
+
+def test_the_result_loads_plainly_and_computes(base, multi):
+    model = AutoModel.from_pretrained(multi).eval()
+    with torch.no_grad():
+        found, trunk = model(input_ids=IDS), AutoModel.from_pretrained(base).eval()(input_ids=IDS)
+    assert type(model) is hf_init.MultiHead
+    assert torch.equal(found.last_hidden_state, trunk.last_hidden_state)
+    assert {name: tuple(logits.shape) for name, logits in found.logits.items()} == {
+        "topic": (2, 3), "entities": (2, 4, 3), "meaning": (2, 32),
+    }  # fmt: skip
+
+
+def test_names_can_be_swapped(multi, tmp_path):
+    hf_init.extend(multi, tmp_path / "out", rename_heads={"topic": "entities", "entities": "topic"})
+    before, after = tensors(multi), tensors(tmp_path / "out")
+    assert before.keys() == after.keys()
+    for part in ("weight", "bias"):
+        assert same(before[f"heads.topic.classifier.{part}"], after[f"heads.entities.classifier.{part}"])
+        assert same(before[f"heads.entities.classifier.{part}"], after[f"heads.topic.classifier.{part}"])
+
+
+def test_a_head_is_replaced_by_another_of_its_name(multi, plain, tmp_path):
+    hf_init.extend(multi, tmp_path / "new", remove_heads=["topic"], add_heads={"topic": "regression"})
+    made, before = tensors(tmp_path / "new"), tensors(multi)
+    assert made["heads.topic.classifier.weight"].shape == (1, 32)
+    assert all(same(made[name], before[name]) for name in before if "topic" not in name)
+    hf_init.extend(multi, tmp_path / "taken", remove_heads="topic", take_heads={"topic": plain})
+    assert same(tensors(tmp_path / "taken")["heads.topic.classifier.weight"], tensors(plain)["classifier.weight"])
+    assert hf_init.verify(tmp_path / "taken").ok
+    hf_init.extend(multi, tmp_path / "renamed", remove_heads=["topic"], rename_heads={"entities": "topic"})
+    assert same(
+        tensors(tmp_path / "renamed")["heads.topic.classifier.weight"], before["heads.entities.classifier.weight"]
+    )
+
+
+def test_heads_are_removed(multi, tmp_path):
+    plan = hf_init.plan(multi, remove_heads=["topic", "meaning"])
+    assert {tensor.name for tensor in plan.unused} == {"heads.topic.classifier.weight", "heads.topic.classifier.bias"}
+    hf_init.extend(multi, tmp_path / "out", remove_heads=["topic", "meaning"])
+    assert list(AutoModel.from_pretrained(tmp_path / "out").heads) == ["entities"]
+
+
+def test_a_plain_head_becomes_the_first(plain, tmp_path):
+    hf_init.extend(plain, tmp_path / "out", name_head="mood", add_heads={"entities": ENTITIES})
+    before, after = tensors(plain), tensors(tmp_path / "out")
+    assert same(after["heads.mood.classifier.weight"], before["classifier.weight"])
+    with torch.no_grad():
+        ours = AutoModel.from_pretrained(tmp_path / "out").eval()(input_ids=IDS).logits["mood"]
+        theirs = BertForSequenceClassification.from_pretrained(plain).eval()(input_ids=IDS).logits
+    assert torch.equal(ours, theirs)
+    named = hf_init.plan(plain, add_heads={"entities": ENTITIES})
+    assert "heads.sequence_classification.classifier.weight" in {tensor.name for tensor in named.tensors}
+
+
+def test_export_gives_back_what_was_brought(plain, tmp_path):
+    hf_init.extend(plain, tmp_path / "multi", name_head="mood", add_heads={"entities": ENTITIES})
+    hf_init.extend(tmp_path / "multi", tmp_path / "out", export_head="mood")
+    before, after = tensors(plain), tensors(tmp_path / "out")
+    assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
+    assert not (tmp_path / "out" / "modeling_multi_head.py").exists()
+    config = BertForSequenceClassification.from_pretrained(tmp_path / "out").config
+    assert config.id2label == {0: "neg", 1: "pos"} and "auto_map" not in json.loads(
+        (tmp_path / "out" / "config.json").read_text()
+    )
+
+
+def test_an_export_computes_what_the_head_did(multi, tmp_path):
+    hf_init.extend(multi, tmp_path / "out", export_head="entities")
+    model = BertForTokenClassification.from_pretrained(tmp_path / "out").eval()
+    with torch.no_grad():
+        assert torch.equal(model(IDS).logits, AutoModel.from_pretrained(multi).eval()(IDS).logits["entities"])
+    assert model.config.id2label == {0: "O", 1: "B-PER", 2: "I-PER"}
+
+
+def test_heads_are_taken_from_elsewhere(multi, plain, tmp_path):
+    hf_init.extend(multi, tmp_path / "out", take_heads={"mood": plain, "other": (multi, "topic")})
+    after = tensors(tmp_path / "out")
+    assert same(after["heads.mood.classifier.weight"], tensors(plain)["classifier.weight"])
+    assert same(after["heads.other.classifier.weight"], tensors(multi)["heads.topic.classifier.weight"])
+    assert hf_init.verify(tmp_path / "out").ok
+    assert "which isn't compared" in str(hf_init.plan(multi, take_heads={"mood": plain}))
+    config = AutoModel.from_pretrained(tmp_path / "out").config
+    assert config.heads["mood"]["labels"] == ["neg", "pos"] and config.heads["other"]["labels"] == TOPIC["labels"]
+
+
+def test_each_head_follows_its_own_recipe(base):
+    recipe = {"rules": [{"name": "classifier.bias", "scheme": "constant(val=2)"}], "default": "zeros"}
+    model = hf_init.from_pretrained(
+        hf_init.MultiHead, base, add_heads={"topic": {**TOPIC, "recipe": recipe}, "other": TOPIC}, recipe="auto"
+    )
+    state = model.state_dict()
+    assert state["heads.topic.classifier.bias"].eq(2).all() and state["heads.topic.classifier.weight"].eq(0).all()
+    assert state["heads.other.classifier.bias"].eq(0).all() and state["heads.other.classifier.weight"].ne(0).any()
+
+
+def test_a_head_starts_alike_whatever_stands_beside_it(base, multi):
+    alone = hf_init.from_pretrained(hf_init.MultiHead, base, add_heads={"topic": TOPIC})
+    assert same(alone.state_dict()["heads.topic.classifier.weight"], tensors(multi)["heads.topic.classifier.weight"])
+
+
+def test_a_pooler_is_there_only_if_it_is_known_or_read(tmp_path):
+    torch.manual_seed(0)
+    size = dict(vocab_size=96, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64)
+    BertForTokenClassification(transformers.BertConfig(**size)).save_pretrained(tmp_path / "base")
+    hf_init.extend(tmp_path / "base", tmp_path / "out", add_heads={"more": ENTITIES})
+    assert not any("pooler" in name for name in tensors(tmp_path / "out"))
+    assert AutoModel.from_pretrained(tmp_path / "out").trunk.pooler is None
+    plan = hf_init.plan(tmp_path / "out", add_heads={"topic": TOPIC})
+    new = {tensor.name for tensor in plan.tensors if tensor.new}
+    assert {"trunk.pooler.dense.weight", "trunk.pooler.dense.bias"} < new
+    assert "trunk.pooler is new" in str(plan)
+
+
+def test_smollm2_keeps_its_language_and_gets_a_reward(smollm2, tmp_path):
+    plan = hf_init.plan(smollm2, add_heads={"reward": "reward"})
+    tied = {tensor.name: tensor.tied_to for tensor in plan.tensors if tensor.tied_to}
+    assert tied == {"heads.language_model.lm_head.weight": "trunk.embed_tokens.weight"}
+    assert [tensor.name for tensor in plan.tensors if tensor.new] == ["heads.reward.score.weight"]
+    assert not plan.unused
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("llama", "value"), ("gpt2", "token-classification"), ("mixtral", "sequence-classification")]
+)
+def test_a_language_model_of_any_kin(tiny, tmp_path, name, kind):
+    """Conv1D, tied and untied, and experts that are converted on the way in and out."""
+    labels = {} if kind == "value" else {"labels": ["a", "b"]}
+    hf_init.extend(tiny(name), tmp_path / "out", name_head="lm", add_heads={"more": {"kind": kind, **labels}})
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(tmp_path / "out").eval()
+        theirs = transformers.AutoModelForCausalLM.from_pretrained(tiny(name)).eval()(IDS[:1]).logits
+        assert torch.equal(model(input_ids=IDS[:1], heads=["lm"]).logits["lm"], theirs)
+    hf_init.extend(tmp_path / "out", tmp_path / "back", export_head="lm")
+    before, after = tensors(tiny(name)), tensors(tmp_path / "back")
+    assert before.keys() == after.keys() and all(same(before[each], after[each]) for each in before)
+
+
+def test_vision_and_speech(tmp_path):
+    size = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    torch.manual_seed(0)
+    vit = transformers.ViTModel(transformers.ViTConfig(**size, image_size=16, patch_size=8))
+    config = transformers.Wav2Vec2Config(
+        **size, conv_dim=(16, 16), conv_stride=(4, 4), conv_kernel=(4, 4), num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    two, three = ["a", "b"], ["x", "y", "z"]
+    speech = transformers.Wav2Vec2Model(config)
+    seen = {"what": {"kind": "image-classification", "labels": two}, "where": {"kind": "per-patch", "labels": three}}
+    said = {
+        "word": {"kind": "audio-classification", "labels": two},
+        "frame": {"kind": "frame-classification", "labels": three},
+    }
+    cases = {
+        "vit": (vit, seen, {"pixel_values": torch.rand(2, 3, 16, 16)}, {"what": (2, 2), "where": (2, 4, 3)}),
+        "speech": (speech, said, {"input_values": torch.rand(2, 400)}, {"word": (2, 2), "frame": (2, 25, 3)}),
+    }
+    for name, (model, heads, batch, shapes) in cases.items():
+        model.eval().save_pretrained(tmp_path / name)
+        hf_init.extend(tmp_path / name, tmp_path / f"{name}-out", add_heads=heads)
+        with torch.no_grad():
+            found, trunk = AutoModel.from_pretrained(tmp_path / f"{name}-out").eval()(**batch), model(**batch)
+        assert torch.equal(found.last_hidden_state, trunk.last_hidden_state)
+        assert {head: tuple(logits.shape) for head, logits in found.logits.items()} == shapes
+
+
+BAD = {
+    "two of one name": (dict(add_heads={"topic": "similarity"}), "two heads of one name: topic"),
+    "no identifier": (dict(add_heads={"my head": "similarity"}), "must be an identifier"),
+    "shadows": (dict(add_heads={"keys": "similarity"}), "one that a module has"),
+    "no such kind": (dict(add_heads={"x": "ranking"}), "'ranking' is no kind of head"),
+    "no such property": (dict(add_heads={"x": {"kind": "similarity", "pool": "mean"}}), "pool: no property of a head"),
+    "another modality": (
+        dict(add_heads={"x": {"kind": "image-classification", "labels": ["a", "b"]}}),
+        "BertConfig reads text, and a image-classification head vision",
+    ),
+    "labels that have no meaning": (dict(add_heads={"x": {"kind": "similarity", "labels": ["a"]}}), "has no labels"),
+    "labels that lack": (dict(add_heads={"x": "token-classification"}), "needs labels"),
+    "labels twice": (dict(add_heads={"x": {**TOPIC, "labels": ["a", "a"]}}), "each needs a name of its own"),
+    "the last": (dict(remove_heads=["topic", "entities", "meaning"]), "no head would be left"),
+    "removes none": (dict(remove_heads=["nope"]), "remove_heads: no head 'nope'; its heads: entities, meaning, topic"),
+    "renames none": (dict(rename_heads={"nope": "x"}), "rename_heads: no head 'nope'"),
+    "both": (dict(rename_heads={"topic": "x"}, remove_heads=["topic"]), "both removed and renamed"),
+    "no plain class": (dict(export_head="meaning"), "transformers has no class for a similarity head on BertConfig"),
+    "exports none": (dict(export_head="nope"), "has no head 'nope'"),
+    "exports and adds": (dict(export_head="topic", add_heads={"x": "similarity"}), "so add has no meaning"),
+    "names what has names": (dict(name_head="x"), "have names; change one with rename_heads"),
+    "another class": (dict(architecture="BertModel", add_heads={"x": "similarity"}), "is MultiHead, not 'BertModel'"),
+    "labels of which head": (dict(add_heads={"x": "similarity"}, labels=["a", "b"]), "labels: say it of each head"),
+    "no such field": (dict(add_heads={"x": "similarity"}, hiden_size=3), "BertConfig takes no 'hiden_size'"),
+    "a rule for nothing": (
+        dict(add_heads={"x": {"kind": "regression", "recipe": {"rules": [{"name": "no.*", "scheme": "zeros"}]}}}),
+        "name='heads.x.no.*') matches no tensor",
+    ),
+    "a list": (dict(add_heads=["topic"]), "add_heads: expected {NAME: KIND"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_error(multi, tmp_path, case):
+    words, said = BAD[case]
+    with pytest.raises(hf_init.HfInitError) as error:
+        hf_init.extend(multi, tmp_path / "out", **words)
+    assert said in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_donor_must_have_the_head(base, multi, plain):
+    with pytest.raises(hf_init.HfInitError, match="has not one head; its heads: none"):
+        hf_init.plan(multi, take_heads={"x": base})
+    with pytest.raises(hf_init.HfInitError, match="has not one head; its heads: entities, meaning, topic"):
+        hf_init.plan(plain, take_heads={"x": multi})
+    with pytest.raises(hf_init.HfInitError, match="has no head 'nope'"):
+        hf_init.plan(plain, take_heads={"x": (multi, "nope")})
+    with pytest.raises(hf_init.HfInitError, match="has no head to name"):
+        hf_init.plan(base, name_head="x", add_heads={"y": "similarity"})
+
+
+def test_the_command_line_adds_lists_and_exports(base, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = ["extend", str(base), str(out), "--add-head", "topic=sequence-classification:news,sport"]
+    argv += ["--add-head", "deep=regression(pooling=attention, depth=2, dropout=0.1)"]
+    assert main([*argv, "--add-head", "kind=token-classification:3", "--init", "heads.topic.*=zeros"]) == 0
+    capsys.readouterr()
+    assert main(["heads", str(out), "--json"]) == 0
+    heads = {head["name"]: head for head in json.loads(capsys.readouterr().out)["heads"]}
+    assert heads["topic"] == {
+        "name": "topic", "kind": "sequence-classification", "plain": "BertForSequenceClassification", "outputs": 2,
+        "labels": ["news", "sport"], "tensors": 2, "elements": 66,
+    }  # fmt: skip
+    assert heads["deep"]["plain"] is None and heads["deep"]["elements"] == 32 + 32 * 32 + 32 + 32 + 1
+    assert heads["kind"]["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert main(["heads", str(out)]) == 0
+    assert (
+        "topic  sequence-classification  BertForSequenceClassification  2        news, sport" in capsys.readouterr().out
+    )
+    argv = ["extend", str(out), str(tmp_path / "next"), "--remove-head", "kind", "--rename-head", "topic=theme"]
+    assert main([*argv, "--take-head", f"again={out}#topic"]) == 0
+    assert main(["extend", str(tmp_path / "next"), str(tmp_path / "plain"), "--export-head", "again"]) == 0
+    assert same(tensors(tmp_path / "plain")["classifier.weight"], tensors(out)["heads.topic.classifier.weight"])
+
+
+def test_the_command_line_refuses(base, multi, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert "--add-head 'a b c': expected" in refusal(tmp_path, capsys, "extend", base, out, "--add-head", "x=a b c")
+    assert "given twice" in refusal(
+        tmp_path, capsys, "extend", base, out, "--add-head", "x=similarity", "--add-head", "x=reward"
+    )
+    said = refusal(tmp_path, capsys, "extend", multi, out, "--export-head", "meaning")
+    assert "no class for a similarity head" in said
+    assert "no such folder" in refusal(tmp_path, capsys, "heads", tmp_path / "none")
+
+
+def test_the_list_of_a_plain_class(plain, base, capsys):
+    assert main(["heads", str(plain), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(head["kind"], head["labels"], head["elements"]) for head in found["heads"]] == [
+        ("sequence-classification", ["neg", "pos"], 66)
+    ]
+    assert found["trunk"]["elements"] == sum(tensor.numel() for tensor in tensors(base).values())
+
+
+OURS, AUTO = "import hf_init", "from transformers import AutoConfig, AutoModel"
+LOADED = "print(type(AutoModel.from_pretrained(folder).config).__name__)"
+READ = "print(type(AutoConfig.from_pretrained(folder)).__name__)"
+LISTED = "from transformers import CONFIG_MAPPING as known; print(*[each.__name__ for each in known.values()])"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [(OURS, AUTO, LOADED), (AUTO, OURS, LOADED), (OURS, AUTO, READ), (OURS, LISTED), (OURS, AUTO, OURS, READ)],
+    ids=["before", "after", "config", "listed", "again"],
+)
+def test_auto_classes_know_it_after_the_import(multi, code):
+    program = "; ".join((f"folder = {str(multi)!r}", *code))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "MultiHeadConfig" in done.stdout.split()
+
+
+def test_the_class_is_imported_when_it_is_asked_for():
+    program = (
+        f"{OURS}; from transformers import CONFIG_MAPPING as known; import sys; "
+        "print('hf_init.hf' in sys.modules, 'multi_head' in known, 'bert' in known, known['bert'].__name__, "
+        "'hf_init.hf' in sys.modules, known['multi_head'].__name__, 'hf_init.hf' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True", "BertConfig", "False", "MultiHeadConfig", "True"]
+
+
+def test_a_changed_byte_is_named(multi, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(multi, out)
+    file = out / "model.safetensors"
+    file.chmod(0o644)
+    weight, data = tensors(out)["heads.topic.classifier.weight"], file.read_bytes()
+    place = data.index(weight.numpy().tobytes())
+    file.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    report = hf_init.verify(out)
+    assert not report.ok and "heads.topic.classifier.weight" in str(report)
