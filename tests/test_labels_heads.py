@@ -273,11 +273,19 @@ SEGFORMER = {
 }  # fmt: skip
 SWIN = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "window_size": 2, "image_size": 32}
 EOMT = {**VIT, "image_size": 32, "patch_size": 16, "num_queries": 4, "num_blocks": 1, "num_upscale_blocks": 1}
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+DETR = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "num_queries": 4,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "use_timm_backbone": False,
+    "use_pretrained_backbone": False, "backbone": None,
+    "backbone_config": transformers.ResNetConfig(**RESNET, out_features=["stage2"]),
+}  # fmt: skip
 HEADS = [
-    ("ResNetForImageClassification", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}, 0),
+    ("ResNetForImageClassification", RESNET, 0),
     ("SegformerForSemanticSegmentation", SEGFORMER, 0),
     ("YolosForObjectDetection", {**VIT, "image_size": [32, 32], "patch_size": 16, "num_detection_tokens": 4}, 1),
     ("EomtForUniversalSegmentation", EOMT, 1),
+    ("DetrForObjectDetection", DETR, 1),
 ]
 
 

@@ -216,32 +216,102 @@ def test_a_renaming_knows_whether_it_was_used(bert):
     assert loaded._weight_conversions == [], f"{VERSION}: _weight_conversions is not what the loader used"
 
 
+NORM, GAMMA = "bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"
 CASES = [
-    (transformers.BertForMaskedLM, {}, {}, True),
-    (transformers.BertForMaskedLM, {"attn_implementation": "eager"}, {}, True),
-    (transformers.BertForMaskedLM, {}, {"bert.embeddings.LayerNorm.weight": "bert.embeddings.LayerNorm.gamma"}, False),
+    (transformers.BertForMaskedLM, {}, {}),
+    (transformers.BertForMaskedLM, {"attn_implementation": "eager"}, {}),
+    (transformers.BertForMaskedLM, {}, {NORM: GAMMA}),
+    (transformers.MixtralForCausalLM, {}, {}),
 ]
 
 
+def _stored(model):
+    """The tensors of a model by their names on disk, on meta."""
+    from hf_init.hf._library import on_disk, ties
+
+    return on_disk(model, {name: t for name, t in model.state_dict().items() if name not in ties(model)})
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("cls", "options", "renamed", "built"), CASES)
-def test_the_constructor_alone_gives_what_loading_gives(cls, options, renamed, built, dtype):
+@pytest.mark.parametrize(("cls", "options", "renamed"), CASES)
+def test_the_constructor_alone_gives_what_loading_gives(cls, options, renamed, dtype):
     from hf_init.hf._library import build_on_meta, load_on_meta
     from hf_init.hf._prepare import layout_of
 
-    shapes = _on_meta(cls, transformers.BertConfig).state_dict()
-    names = [renamed.get(name, name) for name in shapes if ".decoder." not in name]  # the tied ones
-    config = _config(pad_token_id=None)
-    short = build_on_meta(cls, config, names, dtype, **options)
-    assert (short is not None) is built
-    if short is not None:
-        tensors = {name: torch.empty(shapes[name].shape, device="meta") for name in names}
-        whole = load_on_meta(cls, config, tensors, dtype=dtype, **options)
-        assert layout_of(short) == layout_of(whole)
-        assert short.config._attn_implementation == whole.config._attn_implementation
+    bare = _on_meta(cls, cls.config_class)
+    tensors = {renamed.get(name, name): tensor.to(dtype) for name, tensor in _stored(bare).items()}
+    short = build_on_meta(cls, bare.config, list(tensors), dtype, **options)
+    whole = load_on_meta(cls, bare.config, tensors, dtype=dtype, **options)
+    assert short is not None and layout_of(short) == layout_of(whole)
+    assert short.config._attn_implementation == whole.config._attn_implementation
+    used = [[(type(each), each.source_patterns) for each in model._weight_conversions] for model in (short, whole)]
+    assert used[0] == used[1] and bool(used[0]) is (bool(renamed) or cls is transformers.MixtralForCausalLM)
+    assert _stored(short).keys() == _stored(whole).keys()
 
 
-def test_what_is_converted_cast_or_fused_is_loaded(mixtral):
+def test_only_a_class_without_the_users_code_is_built_without_drawing():
+    from hf_init.hf._library import build_on_meta
+
+    class Wrong(transformers.BertModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.extra = torch.nn.Parameter(torch.nn.init.kaiming_uniform_(torch.empty(2)))
+            self.post_init()
+
+    before = torch.nn.init.kaiming_uniform_
+    assert build_on_meta(transformers.BertModel, _config(), [], torch.float32) is not None
+    with pytest.raises(ValueError, match="fewer than 2 dimensions"):  # as when it is loaded
+        build_on_meta(Wrong, _config(), [], torch.float32)
+    assert torch.nn.init.kaiming_uniform_ is before
+
+
+def test_a_real_tensor_is_drawn_beside_those_on_meta():
+    from hf_init.hf._library import _not_drawing
+
+    with _not_drawing():
+        real, meta = torch.empty(2), torch.empty(2, device="meta")
+        assert torch.nn.init.ones_(real).tolist() == [1, 1] and torch.nn.init.normal_(meta) is meta
+    assert torch.nn.init.zeros_(real).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("cls", [transformers.BertForMaskedLM, transformers.MixtralForCausalLM, "the user's"])
+def test_what_is_taken_as_it_is_the_library_loads_whole(cls):
+    from hf_init.hf._library import build_on_meta, load_on_meta, takes_as_they_are
+
+    class Users(transformers.BertForMaskedLM):
+        pass
+
+    cls, library = (Users, transformers.BertForMaskedLM) if isinstance(cls, str) else (cls, cls)
+    tensors = _stored(_on_meta(library, library.config_class))
+    config, shapes = _config(pad_token_id=None), {name: tuple(t.shape) for name, t in tensors.items()}
+    config = config if library is transformers.BertForMaskedLM else _on_meta(library, library.config_class).config
+    model = build_on_meta(cls, config, list(tensors), torch.float32)
+    assert model is not None
+    assert takes_as_they_are(model, shapes) is (cls is transformers.BertForMaskedLM), "others have to be asked"
+    _, info = load_on_meta(library, config, tensors, dtype=torch.float32, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+CHANGES = {
+    "missing": lambda shapes: {name: shape for name, shape in shapes.items() if name != NORM},
+    "unexpected": lambda shapes: {**shapes, "bert.extra": (2,)},
+    "mismatched": lambda shapes: {**shapes, NORM: (3,)},
+    "renamed": lambda shapes: {GAMMA if name == NORM else name: shape for name, shape in shapes.items()},
+    "without its prefix": lambda shapes: {name.removeprefix("bert."): shape for name, shape in shapes.items()},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_whatever_the_library_would_notice_it_is_asked(change):
+    from hf_init.hf._library import build_on_meta, takes_as_they_are
+
+    tensors = _stored(_on_meta(transformers.BertForMaskedLM, transformers.BertConfig))
+    model = build_on_meta(transformers.BertForMaskedLM, _config(pad_token_id=None), list(tensors), torch.float32)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert model is not None and takes_as_they_are(model, shapes) and not takes_as_they_are(model, change(shapes))
+
+
+def test_what_is_cast_or_fused_is_loaded():
     from hf_init.hf._library import build_on_meta
 
     def build(cls, config, dtype=torch.bfloat16):
@@ -250,7 +320,6 @@ def test_what_is_converted_cast_or_fused_is_loaded(mixtral):
     class Careful(transformers.BertModel):
         _keep_in_fp32_modules_strict = ("LayerNorm",)
 
-    assert build(transformers.MixtralForCausalLM, mixtral.config) is None, "experts are fused on the way"
     assert build(Careful, _config()) is None and build(Careful, _config(), torch.float32) is not None
     assert build(transformers.BertModel, _config(fusion_config={"patch_embeddings": True})) is None
 
@@ -258,6 +327,9 @@ def test_what_is_converted_cast_or_fused_is_loaded(mixtral):
 def test_registered_configs_are_a_dict_that_is_read_by_its_key():
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+    import hf_init
+
+    assert "MultiHead" in hf_init.__all__
     assert isinstance(CONFIG_MAPPING._extra_content, dict), (
         f"{VERSION}: CONFIG_MAPPING keeps registered configs elsewhere"
     )

@@ -233,6 +233,41 @@ def test_vision_and_speech(tmp_path):
         assert {head: tuple(logits.shape) for head, logits in found.logits.items()} == shapes
 
 
+def test_check_makes_labels_for_every_head(minilm, tmp_path, capsys):
+    heads = {
+        **HEADS, "several": {"kind": "multi-label", "labels": ["a", "b"]}, "number": "regression", "reward": "reward",
+        "span": "question-answering", "words": "language-model", "choice": "multiple-choice", "value": "value",
+    }  # fmt: skip
+    hf_init.extend(minilm, tmp_path / "out", add_heads=heads)
+    assert main(["check", str(tmp_path / "out"), "--json"]) in (0, 1)
+    report = json.loads(capsys.readouterr().out)
+    assert "heads.number.classifier" in json.dumps(report) and "heads.words.cls" in json.dumps(report)
+    assert "takes none by text" in refusal(tmp_path, capsys, "check", tmp_path / "out", "--labels", "1,2")
+
+
+def test_pipelines_take_what_is_exported(minilm, tmp_path):
+    """The kinds for which the library has a pipeline, on text; each in the memory of the one model."""
+    heads = {
+        **HEADS, "number": "regression", "span": "question-answering", "words": "language-model",
+        "several": {"kind": "multi-label", "labels": ["a", "b"]},
+    }  # fmt: skip
+    model = hf_init.from_pretrained(hf_init.MultiHead, minilm, add_heads=heads)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+
+    def run(task, head, *given):
+        return transformers.pipeline(task, model=model.export(head), tokenizer=tokenizer, device="cpu")(*given)
+
+    assert run("text-classification", "topic", "a goal")[0]["label"] in TOPIC["labels"]
+    assert run("text-classification", "several", "a goal")[0]["label"] in ("a", "b")
+    assert {word["entity"] for word in run("token-classification", "entities", "Acme")} <= set(ENTITIES["labels"])
+    assert len(run("fill-mask", "words", "a [MASK] goal")) == 5
+    with torch.no_grad():
+        logits = model(**tokenizer("a goal", return_tensors="pt"), heads=["topic"]).logits["topic"]
+    assert run("text-classification", "topic", "a goal")[0]["score"] == pytest.approx(float(logits.softmax(-1).max()))
+    weight = model.heads["topic"].classifier.weight
+    assert model.export("topic").classifier.weight.data_ptr() == weight.data_ptr()
+
+
 BAD = {
     "two of one name": (dict(add_heads={"topic": "similarity"}), "two heads of one name: topic"),
     "no identifier": (dict(add_heads={"my head": "similarity"}), "must be an identifier"),

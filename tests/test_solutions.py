@@ -8,11 +8,20 @@ import pytest
 import torch
 
 from hf_init import HfInitError
-from hf_init._heads import METHODS, Labelled, calibrated, solve
-from hf_init._heads._calibrate import temperature
-from hf_init._heads._solutions import STRENGTHS, _left_out
+from hf_init._heads import METHODS, Labelled, Layer, beside, calibrated, solve
+from hf_init._heads._calibrate import scale_and_offset, temperature
+from hf_init._heads._solutions import LOOSENESS, SHARES, STRENGTHS, _left_out, candidates
 
 NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Many small products: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def sample(examples: int, seed: int = 0, width: int = 12, shift: float = 0.0, apart: float = 1.0) -> Labelled:
@@ -48,12 +57,41 @@ def test_the_order_of_the_classes_is_that_of_the_names(method):
     assert torch.allclose(other.weight[(torch.arange(4) + 1) % 4], one.weight, atol=1e-4)
 
 
-def test_class_means_gives_the_nearest_mean():
-    train = sample(40)
-    layer = solve("class_means", train)
+@pytest.mark.parametrize("width", [3, 60])  # fewer and more directions than examples
+def test_class_means_gives_the_nearest_mean_by_every_distance(width):
+    train = sample(40, width=width)
     means = torch.stack([train.features[train.targets == k].mean(0) for k in range(4)])
+    within = train.features - means[train.targets]
+    covariance = within.T @ within / len(within)
+    layers = candidates("class_means", train)
+    assert torch.equal(solve("class_means", train).weight, layers[0].weight) and SHARES[0] == 1.0
+    for share, layer in zip(SHARES, layers, strict=True):
+        metric = (1 - share) * covariance / covariance.diagonal().mean() + share * torch.eye(width).double()
+        apart = train.features[:, None] - means
+        distance = (apart @ torch.linalg.inv(metric) * apart).sum(2)
+        assert torch.allclose(layer(train.features).softmax(1), (-distance / 2).softmax(1), atol=1e-6)
     nearest = torch.cdist(train.features, means).argmin(1)
-    assert torch.equal(layer(train.features).argmax(1), nearest)
+    assert torch.equal(layers[0](train.features).argmax(1), nearest)
+
+
+@pytest.mark.parametrize(("noise", "width", "plain"), [(0.0, 60, True), (30.0, 6, False)])
+def test_unseen_examples_choose_the_distance_to_the_means(noise, width, plain):
+    """Where classes vary along an axis that tells nothing of them, the plain distance sees little else."""
+    train, test = (_noisy(sample(80 if seed else 4000, seed=seed, width=width), noise) for seed in (1, 0))
+    layer = calibrated("class_means", train)
+    assert (layer.facts["share"] >= 0.3) == plain
+    right = (layer(test.features).argmax(1) == test.targets).double().mean()
+    nearest = (solve("class_means", train)(test.features).argmax(1) == test.targets).double().mean()
+    assert right > (nearest - 0.02 if plain else nearest + 0.2)
+
+
+def _noisy(examples, noise):
+    """With one axis along which all classes vary alike."""
+    generator = torch.Generator().manual_seed(len(examples.targets))
+    axis = torch.ones(1, examples.features.shape[1], dtype=torch.float64)
+    axis = axis / axis.norm()
+    more = noise * torch.randn(len(examples.targets), 1, dtype=torch.float64, generator=generator)
+    return replace(examples, features=examples.features + more @ axis)
 
 
 @pytest.mark.parametrize("method", ["class_means", "lda"])
@@ -143,6 +181,127 @@ def test_one_example_a_class_is_enough_for_means():
     assert torch.equal(calibrated("class_means", train)(train.features).argmax(1), train.targets)
 
 
+# Several labels an example.
+
+
+def answers(examples: int, seed: int = 0) -> Labelled:
+    """Three labels with a hyperplane each, of which the last is rare; their noise is one of the sigmoid."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(examples, 5, dtype=torch.float64, generator=generator) + 2
+    slopes = torch.tensor([[3.0, 0, 0, 0, 0], [0, 2, -2, 0, 0], [0, 0, 0, 2, 2]], dtype=torch.float64)
+    logits = (features - 2) @ slopes.T + torch.tensor([0.0, 0.5, -4.0])
+    drawn = torch.rand(examples, 3, dtype=torch.float64, generator=generator) < logits.sigmoid()
+    return Labelled(features, drawn, ("a", "b", "c"))
+
+
+def entropy(layer, examples) -> float:
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    return float(loss(layer(examples.features), examples.targets.double()))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_each_of_several_labels_is_a_question_of_its_own(method, bias):
+    train, test = answers(400), answers(4000, seed=1)
+    layer = calibrated(method, train, bias=bias)
+    assert layer.weight.shape == (3, 5) and (layer.bias is None) == (not bias)
+    shares = test.targets.double().mean(0)
+    level = Layer(torch.zeros(3, 5).double(), shares.logit())
+    assert entropy(layer, test) < 0.75 * entropy(level, test)
+    if bias:
+        assert torch.allclose(layer(test.features).sigmoid().mean(0), shares, atol=0.05)
+        assert entropy(layer.scaled(0.5), test) > entropy(layer, test) < entropy(layer.scaled(2.0), test)
+    one = calibrated(method, Labelled(train.features, train.targets[:, :1], ("a",)), bias=bias)
+    assert torch.equal(one.weight[0], layer.weight[0])
+
+
+def test_the_line_of_a_sigmoid_minimises_the_cross_entropy():
+    generator = torch.Generator().manual_seed(5)
+    logits = 3 * torch.randn(2000, dtype=torch.float64, generator=generator) + 7
+    truth = torch.rand(2000, dtype=torch.float64, generator=generator) < (0.8 * logits - 6).sigmoid()
+    scale, offset = scale_and_offset(logits, truth)
+    assert scale == pytest.approx(0.8, abs=0.15) and offset == pytest.approx(-6, abs=1)
+
+    def loss(a, b):
+        wanted = truth.double()
+        return float(torch.nn.functional.binary_cross_entropy_with_logits(a * logits + b, wanted))
+
+    assert loss(scale, offset) < min(loss(scale * 1.1, offset), loss(scale / 1.1, offset), loss(scale, offset + 0.2))
+
+
+@pytest.mark.parametrize("flip", [1.0, -1.0])
+def test_a_line_stays_finite_and_never_turns(flip):
+    logits = torch.linspace(-1, 1, 20, dtype=torch.float64)
+    scale, offset = scale_and_offset(logits, logits * flip > 0)
+    assert 0 < scale < 100 and abs(offset) < 1e-6
+
+
+def test_a_label_that_one_example_has_is_left_uncalibrated():
+    train = answers(40)
+    rare = train.targets.clone()
+    rare[:, 2] = torch.arange(40) == 7
+    layer = calibrated("ridge", replace(train, targets=rare))
+    assert layer.weight.isfinite().all() and layer.bias is not None and layer.bias.isfinite().all()
+
+
+@pytest.mark.parametrize(("value", "message"), [(True, r"without each of b \(0\)"), (False, r"with each of b \(0\)")])
+def test_a_label_that_all_or_none_have_is_refused(value, message):
+    train = answers(40)
+    targets = train.targets.clone()
+    targets[:, 1] = value
+    with pytest.raises(HfInitError, match=message):
+        calibrated("ridge", replace(train, targets=targets))
+
+
+# New rows beside trained ones.
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_new_rows_come_on_the_scale_of_those_that_are_held(bias):
+    train, test = sample(320, shift=1.0), sample(4000, seed=1, shift=1.0)
+    old = train.of((train.targets < 2).nonzero()[:, 0])
+    known = calibrated("lda", replace(old, names=NAMES[:2]), bias=bias)
+    blank = torch.zeros(2, 12).double()
+    trained = Layer(torch.cat([known.weight, blank]), torch.cat([known.bias, blank[:, 0]]) if bias else None)
+    layer = beside(trained, (2, 3), train)
+    assert torch.equal(layer.weight[:2], known.weight)
+    assert (layer.bias is None) if not bias else torch.equal(layer.bias[:2], known.bias)
+    assert (layer(test.features).argmax(1) == test.targets).double().mean() > 0.85
+    for factor in (0.5, 2.0):  # any other scale of the new rows would be worse on what they haven't seen
+        other = layer.scaled(factor)
+        weight = torch.cat([layer.weight[:2], other.weight[2:]])
+        level = torch.cat([layer.bias[:2], other.bias[2:]]) if bias else None
+        assert loss(Layer(weight, level), test) > loss(layer, test)
+
+
+def test_rows_beside_trained_ones_are_a_minimum():
+    """The gradient of penalised cross-entropy by the new rows is zero, and their biases carry no penalty."""
+    train = sample(200)
+    trained = Layer(torch.ones(4, 12).double() * 0.1, torch.zeros(4).double())
+    layer = beside(trained, (1, 3), train)
+    weight, level = layer.weight.clone().requires_grad_(), layer.bias.clone().requires_grad_()
+    entropy = torch.nn.functional.cross_entropy
+    total = entropy(train.features @ weight.T + level, train.targets, reduction="sum") * layer.facts["C"]
+    spread = float(train.features.std(0).mean())
+    (total + (weight[[1, 3]] * spread).square().sum() / 2).backward()
+    assert layer.facts["C"] in LOOSENESS
+    assert level.grad[[1, 3]].abs().max() < 1e-4 and weight.grad[[1, 3]].abs().max() < 1e-3
+    assert weight.grad[[0, 2]].abs().max() > 1  # those were held
+
+
+def test_one_example_a_class_is_enough_beside_trained_rows():
+    train = sample(4)
+    layer = beside(Layer(torch.zeros(4, 12).double(), torch.zeros(4).double()), (0, 1, 2, 3), train)
+    assert torch.equal(layer(train.features).argmax(1), train.targets)
+
+
+def test_the_trained_labels_need_examples_too():
+    train = sample(40)
+    blank = Layer(torch.zeros(4, 12).double(), None)
+    with pytest.raises(HfInitError, match=r"a \(0\)"):
+        beside(blank, (3,), train.of((train.targets != 0).nonzero()[:, 0]))
+
+
 def no_example_of_d(method):
     train = sample(40)
     return solve(method, train.of((train.targets != 3).nonzero()[:, 0]))
@@ -168,6 +327,11 @@ def test_what_can_t_be_solved_is_refused(case, method):
     make, message = REFUSED[case]
     with pytest.raises(HfInitError, match=message):
         make(method)
+
+
+def test_one_example_a_class_has_no_covariance():
+    with pytest.raises(HfInitError, match="those of each label all have the same features"):
+        solve("lda", sample(4))
 
 
 def test_numbers_are_no_classes():

@@ -1,11 +1,13 @@
-"""The scale at which a layer's logits are probabilities."""
+"""The scale at which a layer's logits are probabilities, by examples that it hasn't seen."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
 from hf_init._heads._labelled import Labelled
-from hf_init._heads._solutions import Layer, solve
+from hf_init._heads._solutions import Layer, candidates, constant
 
 FOLDS = 5
 STEPS = 60
@@ -17,17 +19,26 @@ def calibrated(method: str, examples: Labelled, *, bias: bool = True) -> Layer:
     """The layer of a method, its logits scaled so that they say how sure they may be.
 
     The scale minimises the cross-entropy of logits for examples that a layer hasn't seen: each fold's by the layer of
-    the others. With a single example of some class there is nothing to leave out, and the layer stays as it is. Numbers
-    to regress on need no scale.
+    the others; where a method has several layers to offer, the one with the least is taken. With a single example of
+    some class there is nothing to leave out, and the layer stays as it is. Numbers to regress on need no scale.
 
-    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
+    Where an example may have several labels, each is a question of its own, answered by the difference of the two
+    logits that the method has for it, with a scale and an offset.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017; Platt, "Probabilistic Outputs for Support
+    Vector Machines", 1999, for scale and offset of a sigmoid.
     """
-    layer = solve(method, examples, bias=bias)
-    folds = 0 if examples.is_regression else min(FOLDS, int(examples.counts.min()))
-    if folds < 2:
-        return layer
-    logits, targets = _unseen(method, examples, folds, bias)
-    return layer.scaled(temperature(logits, targets))
+    if examples.kind == "sigmoid":
+        examples.checked()
+        rows = [_answer(method, examples.asking(label), bias) for label in range(examples.classes)]
+        level = torch.cat([row.bias for row in rows if row.bias is not None]) if bias else None
+        return Layer(torch.cat([row.weight for row in rows]), level)
+    layers, unseen = _tried(method, examples, bias)
+    if unseen is None:
+        return layers[0]
+    logits, targets = unseen
+    best = _best(logits, targets)
+    return layers[best].scaled(temperature(logits[best], targets))
 
 
 def temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
@@ -44,7 +55,97 @@ def temperature(logits: torch.Tensor, targets: torch.Tensor) -> float:
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if _slope(logits, targets, middle) < 0 else (low, middle)
-    return max(high, FAINT / max(float(logits.std()), FAINT))
+    return max(high, _faint(logits))
+
+
+def scale_and_offset(logits: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
+    """The line ``a z + b`` whose sigmoid minimises the cross-entropy with what is true of each logit z.
+
+    As if one more example of each answer had been seen in doubt, which keeps the line finite where the logits part
+    the answers without error.
+
+    Args:
+        logits: ``(examples,)``, float64. truth: ``(examples,)``, bool.
+
+    Example:
+        >>> logits = torch.tensor([-1.0, -1.0, 1.0, 1.0], dtype=torch.float64)
+        >>> scale, offset = scale_and_offset(logits, logits > 0)
+        >>> round(scale, 4), abs(round(offset, 4))
+        (1.0986, 0.0)
+    """
+    yes, no = int(truth.sum()), int((~truth).sum())
+    seldom, often = 1 / (no + 2), (yes + 1) / (yes + 2)
+    wanted = seldom + truth.to(logits) * (often - seldom)
+    unit = float(logits.std()) or 1.0
+    inputs = torch.stack([logits / unit, torch.ones_like(logits)], 1)
+    scale, offset = _newton(inputs, wanted).tolist()
+    if scale / unit >= _faint(logits):
+        return scale / unit, offset
+    return _faint(logits), float(wanted.mean().logit() - _faint(logits) * logits.mean())
+
+
+def _newton(inputs: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The weights of a logistic regression on two inputs; a step that makes it worse is halved."""
+    found = inputs.new_zeros(2)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    for _ in range(STEPS):
+        share = (inputs @ found).sigmoid()
+        curvature = (inputs.T * (share * (1 - share))) @ inputs + 1e-12 * torch.eye(2, dtype=inputs.dtype)
+        step = torch.linalg.solve(curvature, inputs.T @ (share - wanted))
+        now = loss(inputs @ found, wanted)
+        while loss(inputs @ (found - step), wanted) > now and float(step.abs().max()) > 1e-12:
+            step = step / 2
+        found = found - step
+    return found
+
+
+def _answer(method: str, question: Labelled, bias: bool) -> Layer:
+    """One row: the logit of the second of two classes over the first."""
+    layers, unseen = _tried(method, question, bias)
+    if unseen is None:
+        return _difference(layers[0])
+    logits, targets = unseen
+    best = _best(logits, targets)
+    scale, offset = scale_and_offset(logits[best][:, 1] - logits[best][:, 0], targets == 1)
+    row = _difference(layers[best]).scaled(scale)
+    if row.bias is None:
+        return Layer(row.weight + offset * constant(question.features), None, row.facts)
+    return Layer(row.weight, row.bias + offset, row.facts)
+
+
+def _difference(layer: Layer) -> Layer:
+    bias = None if layer.bias is None else layer.bias[1:] - layer.bias[:1]
+    return Layer(layer.weight[1:] - layer.weight[:1], bias, layer.facts)
+
+
+def _tried(
+    method: str, examples: Labelled, bias: bool
+) -> tuple[Sequence[Layer], tuple[Sequence[torch.Tensor], torch.Tensor] | None]:
+    """The layers of a method; the logits that each kind of them has for examples it hasn't seen, and their classes.
+
+    None in place of those where nothing can be left out.
+    """
+    layers = candidates(method, examples, bias=bias)
+    folds = 0 if examples.kind == "regression" else min(FOLDS, int(examples.counts.min()))
+    if folds < 2:
+        return layers, None
+    fold = examples.fold(folds)
+    logits, targets = [], []
+    for number in range(folds):
+        rest = examples.of((fold == number).nonzero()[:, 0])
+        made = candidates(method, examples.of((fold != number).nonzero()[:, 0]), bias=bias)
+        logits.append([layer(rest.features) for layer in made])
+        targets.append(rest.targets)
+    return layers, ([torch.cat(each) for each in zip(*logits, strict=True)], torch.cat(targets))
+
+
+def _best(logits: Sequence[torch.Tensor], targets: torch.Tensor) -> int:
+    """The place of the logits that say most of the targets, each at its own best scale."""
+    if len(logits) == 1:
+        return 0
+    entropy = torch.nn.functional.cross_entropy
+    losses = [float(entropy(each * temperature(each, targets), targets)) for each in logits]
+    return losses.index(min(losses))
 
 
 def _slope(logits: torch.Tensor, targets: torch.Tensor, factor: float) -> float:
@@ -53,21 +154,6 @@ def _slope(logits: torch.Tensor, targets: torch.Tensor, factor: float) -> float:
     return float((expected - logits.gather(1, targets[:, None])[:, 0]).mean())
 
 
-def _unseen(method: str, examples: Labelled, folds: int, bias: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits of every example by a layer that was made without it, and their classes."""
-    fold = _fold_of(examples, folds)
-    parts = []
-    for number in range(folds):
-        inside, outside = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
-        rest = examples.of(outside)
-        parts.append((solve(method, examples.of(inside), bias=bias)(rest.features), rest.targets))
-    return torch.cat([logits for logits, _ in parts]), torch.cat([targets for _, targets in parts])
-
-
-def _fold_of(examples: Labelled, folds: int) -> torch.Tensor:
-    """The fold of each example: every class is dealt out in turn, in the order of the examples."""
-    fold = torch.empty_like(examples.targets)
-    for label in range(examples.classes):
-        mine = (examples.targets == label).nonzero()[:, 0]
-        fold[mine] = torch.arange(len(mine)) % folds
-    return fold
+def _faint(logits: torch.Tensor) -> float:
+    """The least factor on logits."""
+    return FAINT / max(float(logits.std()), FAINT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -13,6 +13,10 @@ from hf_init._heads._labelled import Labelled
 
 STRENGTHS = tuple(10.0**power for power in range(-4, 5))
 """Ridge penalties that are tried, in units of the features' mean variance."""
+SHARES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+"""Of a sphere in the distance to a class mean that are tried; 1 is the plain distance."""
+LOOSENESS = (1.0, 0.01, 0.1, 10.0, 100.0)
+"""Inverse penalties of a logistic regression that are tried, on features of about unit spread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +42,12 @@ class Layer:
         return Layer(self.weight * factor, bias, {**self.facts, "scale": factor})
 
 
+Layers: TypeAlias = tuple[Layer, ...]
+"""Those among which examples that a layer hasn't seen choose; the first one where there are none."""
+
+
 def solve(method: str, examples: Labelled, *, bias: bool = True) -> Layer:
-    """The layer that a method gives for labelled features.
+    """The layer that a method gives for labelled features, before unseen examples have had a say.
 
     Args:
         method: a key of ``METHODS``.
@@ -55,24 +63,45 @@ def solve(method: str, examples: Labelled, *, bias: bool = True) -> Layer:
         >>> layer(features).argmax(1).tolist()
         [0, 1, 0]
     """
+    return candidates(method, examples, bias=bias)[0]
+
+
+def candidates(method: str, examples: Labelled, *, bias: bool = True) -> Layers:
+    """The layers that a method gives, as many for every set of examples and in the same order; raises as ``solve``."""
     if method not in METHODS:
         raise PlanError(f"head: unknown method {method!r}; known: {', '.join(METHODS)}")
-    if examples.is_regression and method != "ridge":
+    if examples.kind == "regression" and method != "ridge":
         raise PlanError(f"head: {method} is for classes, and the examples hold numbers; use ridge")
     return METHODS[method](examples.checked(), bias)
 
 
-def class_means(examples: Labelled, bias: bool) -> Layer:
-    """The nearest class mean: ``w_c = mu_c``, ``b_c = -|mu_c|^2 / 2``.
+def class_means(examples: Labelled, bias: bool) -> Layers:
+    """The nearest class mean: ``w_c = M^-1 m_c``, ``b_c = -m_c' M^-1 m_c / 2``, with ``M = (1-a) S/s + a I``.
 
-    Source: Snell et al., "Prototypical Networks", 2017; Qi et al., "Low-Shot Learning with Imprinted Weights", 2018.
+    S is the covariance within the classes and s its mean variance: a direction in which examples of one class differ
+    anyway counts for less. For each share a of ``SHARES`` there is a layer; a = 1 is the plain distance, where
+    ``w_c = m_c``, ``b_c = -|m_c|^2 / 2``. Features that were trained on other classes vary within a new one along the
+    few axes that parted the old ones, and there the plain distance sees little else.
+
+    Source: Snell et al., "Prototypical Networks", 2017, for the means; Friedman, "Regularized Discriminant Analysis",
+    1989, for M and its choice by unseen examples; Bateni et al., "Improved Few-Shot Visual Classification" (Simple
+    CNAPS), 2020, for such a distance to the means of a few examples.
     """
     means = _means(examples)
-    return _with_constant(means, -(means**2).sum(1) / 2, examples, bias)
+    _, singular, axes = torch.linalg.svd(examples.features - means[examples.targets], full_matrices=False)
+    tiny = torch.finfo(singular.dtype).tiny
+    variances = singular.square() / (singular.square().sum() / examples.features.shape[1]).clamp_min(tiny)
+    along = means @ axes.T
+    found = []
+    for share in SHARES:
+        weight = means / share + (along * (1 / ((1 - share) * variances + share) - 1 / share)) @ axes
+        layer = _with_constant(weight, -(weight * means).sum(1) / 2, examples, bias)
+        found.append(Layer(layer.weight, layer.bias, {"share": share}))
+    return tuple(found)
 
 
-def lda(examples: Labelled, bias: bool) -> Layer:
-    """Linear discriminant analysis: ``w_c = S^-1 mu_c``, ``b_c = -mu_c' S^-1 mu_c / 2 + log(n_c / n)``.
+def lda(examples: Labelled, bias: bool) -> Layers:
+    """Linear discriminant analysis: ``w_c = S^-1 m_c``, ``b_c = -m_c' S^-1 m_c / 2 + log(n_c / n)``.
 
     S is the covariance within the classes, shrunk towards a multiple of the identity by the amount that minimises the
     expected squared error.
@@ -86,10 +115,10 @@ def lda(examples: Labelled, bias: bool) -> Layer:
     weight = torch.linalg.solve(covariance, means.T).T
     prior = (examples.counts / len(examples.targets)).log()
     layer = _with_constant(weight, prior - (weight * means).sum(1) / 2, examples, bias)
-    return Layer(layer.weight, layer.bias, {"shrinkage": shrinkage})
+    return (Layer(layer.weight, layer.bias, {"shrinkage": shrinkage}),)
 
 
-def ridge(examples: Labelled, bias: bool) -> Layer:
+def ridge(examples: Labelled, bias: bool) -> Layers:
     """Least squares on the classes' indicators (or on numbers) with an L2 penalty.
 
     The penalty is the one of ``STRENGTHS`` with the smallest leave-one-out error, which has a closed form.
@@ -104,39 +133,35 @@ def ridge(examples: Labelled, bias: bool) -> Layer:
     best = STRENGTHS[int(torch.stack(errors).argmin())]
     shrink = singular / (singular.square() + best * unit)
     weight = ((left.T @ (wanted - level)) * shrink[:, None]).T @ right
-    return Layer(weight, level - weight @ centre if bias else None, {"penalty": best})
+    return (Layer(weight, level - weight @ centre if bias else None, {"penalty": best}),)
 
 
-def logistic(examples: Labelled, bias: bool) -> Layer:
-    """Multinomial logistic regression with an L2 penalty chosen by cross-validation; by scikit-learn.
+def logistic(examples: Labelled, bias: bool) -> Layers:
+    """Multinomial logistic regression with an L2 penalty, by scikit-learn: a layer for each of ``LOOSENESS``.
 
     Raises:
         HfInitError: scikit-learn isn't installed (extra ``probe``).
     """
     try:
         from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import GridSearchCV, StratifiedKFold
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise HfInitError("logistic needs scikit-learn: pip install 'hf_init[probe]'") from error
-    spread = float(examples.features.std(0).mean()) or 1.0
-    centre = examples.features.mean(0) if bias else 0 * examples.features[0]  # the solver's steps are short without
+    centre, spread = frame(examples, bias)  # the solver's steps are short without
     rows, labels = ((examples.features - centre) / spread).numpy(), examples.targets.numpy()
-    folds = min(5, int(examples.counts.min()))
-    search = LogisticRegression(max_iter=2000, fit_intercept=bias)
-    if folds > 1:
-        split = StratifiedKFold(folds, shuffle=True, random_state=0)
-        search = GridSearchCV(search, {"C": [0.03, 0.3, 3.0, 30.0]}, cv=split, scoring="neg_log_loss")
     with threadpool_limits(1):  # many small products: threads would only wait for each other
-        found = search.fit(rows, labels)
-    model: Any = getattr(found, "best_estimator_", found)
+        models = [LogisticRegression(C=C, max_iter=2000, fit_intercept=bias).fit(rows, labels) for C in LOOSENESS]
+    return tuple(_of_regression(model, examples.classes, centre, spread) for model in models)
+
+
+def _of_regression(model: Any, classes: int, centre: torch.Tensor, spread: float) -> Layer:
     weight, level = torch.from_numpy(model.coef_) / spread, torch.from_numpy(model.intercept_)
-    if len(weight) == 1 < examples.classes:  # two classes share one row there
+    if len(weight) == 1 < classes:  # two classes share one row there
         weight, level = torch.cat([-weight, weight]) / 2, torch.cat([-level, level]) / 2
-    return Layer(weight, level - weight @ centre if bias else None, {"C": float(model.C)})
+    return Layer(weight, level - weight @ centre if model.fit_intercept else None, {"C": float(model.C)})
 
 
-METHODS: dict[str, Callable[[Labelled, bool], Layer]] = {
+METHODS: dict[str, Callable[[Labelled, bool], Layers]] = {
     "class_means": class_means,
     "lda": lda,
     "ridge": ridge,
@@ -144,8 +169,19 @@ METHODS: dict[str, Callable[[Labelled, bool], Layer]] = {
 }
 
 
+def frame(examples: Labelled, bias: bool) -> tuple[torch.Tensor, float]:
+    """A centre and a spread by which features become numbers of about 1; without a bias nothing can be centred."""
+    centre = examples.features.mean(0) if bias else 0 * examples.features[0]
+    return centre, float(examples.features.std(0).mean()) or 1.0
+
+
+def constant(features: torch.Tensor) -> torch.Tensor:
+    """The direction along which features are nearest to 1, so that a layer without a bias has something like one."""
+    ones = features.new_ones(len(features), 1)
+    return torch.linalg.lstsq(features, ones, driver="gelsd").solution[:, 0]
+
+
 def _means(examples: Labelled) -> torch.Tensor:
-    examples.checked(least=1)
     return (examples.one_hot.T @ examples.features) / examples.counts[:, None]
 
 
@@ -182,6 +218,4 @@ def _with_constant(weight: torch.Tensor, level: torch.Tensor, examples: Labelled
     weight, level = weight - weight.mean(0), level - level.mean()
     if bias:
         return Layer(weight, level)
-    ones = examples.features.new_ones(len(examples.features), 1)
-    unit = torch.linalg.lstsq(examples.features, ones, driver="gelsd").solution[:, 0]
-    return Layer(weight + level[:, None] * unit, None)
+    return Layer(weight + level[:, None] * constant(examples.features), None)

@@ -15,6 +15,8 @@ from hf_init._errors import CheckpointError, PlanError
 from hf_init._manifest import NAME
 from hf_init._text import one_line
 from hf_init.hf._library import quiet
+from hf_init.hf._multihead import MultiHead, MultiHeadConfig
+from hf_init.hf._multihead._batch import labels_for
 
 TEXTS = (
     "The train to the coast leaves at seven and arrives before noon.",
@@ -76,6 +78,8 @@ def _model(place: Path) -> PreTrainedModel:
 
 def _architecture(config: PreTrainedConfig, place: Path) -> Any:
     names = config.architectures or []
+    if isinstance(config, MultiHeadConfig):
+        return MultiHead
     cls = getattr(transformers, names[0], None) if len(names) == 1 else None
     if not isinstance(cls, type) or not issubclass(cls, PreTrainedModel):
         raise PlanError(
@@ -108,8 +112,11 @@ def _encoded(place: Path, texts: list[str]) -> dict[str, torch.Tensor]:
     return dict(tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt"))
 
 
-def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels: Any) -> dict[str, torch.Tensor]:
+def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels: Any) -> dict[str, Any]:
     """What the head's loss takes, by the kind of head that the class's name says."""
+    if isinstance(model, MultiHead):
+        _refuse_labels(model, labels)
+        return {"labels": labels_for(model.eval(), encoded)}
     ids, mask = encoded["input_ids"], encoded.get("attention_mask")
     kind = next((word for word in _HEADS if type(model).__name__.endswith(word)), None)
     if kind is None:
@@ -117,10 +124,8 @@ def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels:
             f"{type(model).__name__} has no head whose labels are known ({', '.join(_HEADS)}); load the model yourself "
             "and call hf_init.check(model, batch)"
         )
-    if labels is not None and kind != "ForSequenceClassification":
-        raise PlanError(
-            f"labels: {type(model).__name__} takes none by text; leave them out, they follow from the texts"
-        )
+    if kind != "ForSequenceClassification":
+        _refuse_labels(model, labels)
     if kind == "ForSequenceClassification":
         return {"labels": _classes(model, len(ids), labels)}
     if kind == "ForQuestionAnswering":
@@ -129,6 +134,13 @@ def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels:
     tokens = torch.arange(ids.numel()).reshape(ids.shape) % _num_labels(model)
     wanted = tokens if kind == "ForTokenClassification" else ids
     return {"labels": wanted if mask is None else wanted.masked_fill(mask == 0, -100)}
+
+
+def _refuse_labels(model: PreTrainedModel, labels: Any) -> None:
+    if labels is not None:
+        raise PlanError(
+            f"labels: {type(model).__name__} takes none by text; leave them out, they follow from the texts"
+        )
 
 
 _HEADS = (
@@ -162,8 +174,8 @@ def _num_labels(model: PreTrainedModel) -> int:
 
 def _images(model: PreTrainedModel, labels: Any) -> dict[str, Any]:
     """Noise, the same every time."""
-    config = model.config
-    if not type(model).__name__.endswith("ForImageClassification"):
+    config = model.config.trunk if isinstance(model, MultiHead) else model.config
+    if not isinstance(model, MultiHead) and not type(model).__name__.endswith("ForImageClassification"):
         raise PlanError(
             f"{type(model).__name__} has no head whose labels are known (ForImageClassification); load the model "
             "yourself and call hf_init.check(model, batch)"
@@ -173,4 +185,7 @@ def _images(model: PreTrainedModel, labels: Any) -> dict[str, Any]:
     many = _IMAGES if labels is None else len(labels)
     shape = (many, getattr(config, "num_channels", 3), height, width)
     pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    if isinstance(model, MultiHead):
+        _refuse_labels(model, labels)
+        return {"pixel_values": pixels, "labels": labels_for(model.eval(), {"pixel_values": pixels})}
     return {"pixel_values": pixels, "labels": _classes(model, many, labels)}

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoTokenizer
 
 from hf_init._errors import HfInitError, PlanError
+from hf_init._heads import Kind
 from hf_init._text import one_line, several
 
 FORMS = (
@@ -30,7 +31,11 @@ Batch = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Text:
-    """One example in words: a text, or words with a label each."""
+    """One example in words: a text, or words with a label each.
+
+    Attributes:
+        label: a name or number; a list of names, or 0 or 1 for every label, where a text may have several.
+    """
 
     text: Any
     label: Any
@@ -81,12 +86,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts) + sum(len(batch["labels"]) for batch in self.batches)
 
-    def ready(self, folder: Path, label2id: Mapping[str, int]) -> Iterator[Batch]:
-        """The batches that a model takes, each with ``labels``: class numbers, or numbers to regress on.
+    def ready(self, folder: Path, label2id: Mapping[str, int], kind: Kind = "softmax") -> Iterator[Batch]:
+        """The batches that a model takes, each with ``labels``: class numbers, answers for each label, or numbers.
 
         Args:
             folder: holds the tokenizer.
-            label2id: the numbers of the labels' names; empty for regression.
+            label2id: the numbers of the labels' names; of no use for regression.
+            kind: of the model's outputs.
 
         Raises:
             PlanError: a label that the config doesn't have, or a text that can't be tokenized.
@@ -94,17 +100,25 @@ class Examples:
         if self.batches:
             yield from self.batches
             return
-        numbers = self._numbers(label2id)
+        numbers = self.numbers(label2id, kind)
         tokenizer = tokenizer_of(folder)
         for start in range(0, len(self.texts), BATCH):
             yield _encoded(tokenizer, self.texts[start : start + BATCH], numbers[start : start + BATCH])
 
-    def _numbers(self, label2id: Mapping[str, int]) -> list[Any]:
-        found = [_number(text.label, label2id) for text in self.texts]
+    def numbers(self, label2id: Mapping[str, int], kind: Kind) -> list[Any]:
+        """The label of every text as a model takes it, or its labels'; nothing where the examples are batches.
+
+        Raises:
+            PlanError: a label that the config doesn't have, or not the same sort of them throughout.
+        """
+        read = _answers if kind == "sigmoid" else _number
+        known = {} if kind == "regression" else label2id
+        found = [read(text.label, known) for text in self.texts]
         strange = sorted({str(text.label) for text, n in zip(self.texts, found, strict=True) if _is_strange(n)})
         if strange:
-            known = several(list(label2id)) if label2id else "none, so that a number is expected"
-            raise PlanError(f"examples: labels that the config doesn't have: {several(strange)}; its labels: {known}")
+            said = several(list(known)) if known else "none, so that a number is expected"
+            raise PlanError(f"examples: labels that the config doesn't have: {several(strange)}; its labels: {said}")
+        _refuse_uneven(found, self.texts, kind)
         return found
 
 
@@ -172,6 +186,35 @@ def _number(label: Any, label2id: Mapping[str, int]) -> Any:
     number = _float(label)
     whole = number is not None and number == int(number) and (0 <= number < len(label2id) or number == IGNORED)
     return int(number) if whole and number is not None else None
+
+
+def _answers(label: Any, label2id: Mapping[str, int]) -> Any:
+    """1 for the labels that a text has, 0 for the others; None where one of them isn't known.
+
+    Args:
+        label: a name, a list of names, or the answers themselves.
+    """
+    names = [label] if isinstance(label, str) else label
+    if not isinstance(names, (list, tuple)):
+        return None
+    if names and not any(isinstance(name, str) for name in names):
+        return [_float(name) for name in names] if len(names) == len(label2id) else None
+    if not all(isinstance(name, str) and name in label2id for name in names):
+        return None
+    return [float(name in names) for name in label2id]
+
+
+def _refuse_uneven(numbers: Sequence[Any], texts: Sequence[Text], kind: Kind) -> None:
+    """The labels of whole texts make one tensor: one each, or as many each."""
+    mine = [number for number, text in zip(numbers, texts, strict=True) if isinstance(text.text, str)]
+    sizes = {len(number) if isinstance(number, list) else 0 for number in mine}
+    if kind == "softmax" and sizes - {0}:
+        raise PlanError(
+            "examples: a text has several labels; say problem_type='multi_label_classification' (--config "
+            "problem_type=multi_label_classification), or 'regression' where they are numbers"
+        )
+    if len(sizes) > 1:
+        raise PlanError("examples: some texts have more labels than others; give as many numbers for each")
 
 
 def _is_strange(number: Any) -> bool:

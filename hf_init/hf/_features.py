@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -10,11 +10,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_init._errors import PlanError
-from hf_init._heads import Labelled
+from hf_init._heads import Kind, Labelled
 from hf_init.hf._examples import IGNORED, Batch
 
 
-def labelled(model: PreTrainedModel, layer: str, batches: Iterable[Batch], names: tuple[str, ...]) -> Labelled:
+def labelled(
+    model: PreTrainedModel, layer: str, batches: Iterable[Batch], names: tuple[str, ...], kind: Kind = "softmax"
+) -> Labelled:
     """The features at a layer, pooled as the head itself pools them, with their labels; float64.
 
     The layer is taken out for the time, so that the model's own logits are what would have gone into it: the pooling
@@ -23,9 +25,10 @@ def labelled(model: PreTrainedModel, layer: str, batches: Iterable[Batch], names
     Args:
         layer: the last layer's name in the model, ``"classifier"``.
         names: of the labels, in order; one name a number for regression.
+        kind: of the outputs.
 
     Raises:
-        PlanError: the model's logits aren't one vector an example, or one a token.
+        PlanError: the model's logits aren't one vector an example, or one a token; or its labels aren't of that kind.
     """
     parts = []
     with _without(model, layer), torch.no_grad():
@@ -35,11 +38,7 @@ def labelled(model: PreTrainedModel, layer: str, batches: Iterable[Batch], names
     if not parts:
         raise PlanError("examples: there is none; give at least a few for each label")
     features = torch.cat([each for each, _ in parts]).double().cpu()
-    targets = torch.cat([each for _, each in parts])
-    if targets.is_floating_point():
-        return Labelled(features, targets.double().reshape(len(features), -1), names)
-    _refuse_unknown(targets, names)
-    return Labelled(features, targets.long(), names)
+    return Labelled(features, _AS[kind](torch.cat([each for _, each in parts]), names), names)
 
 
 def _logits(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -59,10 +58,46 @@ def _matched(features: torch.Tensor, labels: torch.Tensor, layer: str) -> tuple[
     )
 
 
-def _refuse_unknown(targets: torch.Tensor, names: tuple[str, ...]) -> None:
+def _classes(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """One class an example."""
+    if targets.is_floating_point() or targets.dim() != 1:
+        raise PlanError(
+            f"examples: labels of {targets.dtype} and shape {tuple(targets.shape)}, where one class number each was "
+            "expected; where an example may have several labels say problem_type='multi_label_classification' "
+            "(--config problem_type=...), for numbers 'regression'"
+        )
     strange = sorted({int(n) for n in targets.unique() if not 0 <= n < len(names)})
     if strange:
         raise PlanError(f"examples: labels {strange} in the data; those of the config are 0 to {len(names) - 1}")
+    return targets.long()
+
+
+def _answers(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """0 or 1 for each label."""
+    if targets.shape[1:] != (len(names),) or not ((targets == 0) | (targets == 1)).all():
+        raise PlanError(
+            f"examples: for several labels an example, expected 0 or 1 for each of {len(names)}, not labels of shape "
+            f"{tuple(targets.shape)} between {float(targets.min()):g} and {float(targets.max()):g}"
+        )
+    return targets.bool()
+
+
+def _numbers(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """A number for each output."""
+    found = targets.double().reshape(len(targets), -1)
+    if found.shape[1] != len(names) or not found.isfinite().all():
+        raise PlanError(
+            f"examples: expected {len(names)} finite numbers each to regress on, not labels of shape "
+            f"{tuple(targets.shape)}"
+        )
+    return found
+
+
+_AS: Mapping[Kind, Callable[[torch.Tensor, tuple[str, ...]], torch.Tensor]] = {
+    "softmax": _classes,
+    "sigmoid": _answers,
+    "regression": _numbers,
+}
 
 
 @contextmanager

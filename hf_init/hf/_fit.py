@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,35 @@ from transformers import PreTrainedModel
 from hf_init import schemes
 from hf_init._diff import Match
 from hf_init._errors import PlanError
-from hf_init._heads import METHODS, calibrated
-from hf_init._plan import Fill, Plan
+from hf_init._heads import METHODS, Kind, Labelled, Layer, beside, calibrated
+from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._recipe import Choice
-from hf_init._spec import Status
+from hf_init._spec import Region, Rows, Status
 from hf_init._text import number, several
 from hf_init.hf._examples import Examples
 from hf_init.hf._features import labelled
 from hf_init.hf._label_rows import head_of
-from hf_init.hf._label_starts import is_last
+from hf_init.hf._label_starts import is_last, rows_of
 from hf_init.hf._wish import Base, Scene, Terms, Wish
 
 DEFAULT = "ridge"
+BESIDE = "logistic"
+"""Beside trained rows of a softmax: the one method whose rows come on the scale of those."""
 
 
 @dataclass(frozen=True)
 class Fit(Wish):
-    """The last layer of a new head from labelled examples.
+    """The last layer of a head, or its new rows, from labelled examples.
 
     Attributes:
-        method: a key of ``METHODS``.
+        method: a key of ``METHODS``; None: the default.
         examples: a file, pairs of text and label, or batches.
     """
 
-    method: str
+    method: str | None
     examples: Examples
 
-    WORDS = ("head", "examples")
+    WORDS = ("head", "examples", "label_counts", "target_mean")
 
     @classmethod
     def of(cls, base: Base, words: Mapping[str, Any]) -> Fit | None:
@@ -50,27 +52,61 @@ class Fit(Wish):
             raise PlanError(f"head: unknown method {method!r}; known: {', '.join((*METHODS, 'verbalizer'))}")
         if given is None:
             raise PlanError(f"head: {method} solves the head from labelled examples; give them: examples=FILE")
-        return cls(method or DEFAULT, Examples.of(given))
+        idle = [word for word in ("label_counts", "target_mean") if words.get(word) is not None]
+        if idle:
+            raise PlanError(
+                f"{idle[0]}: the examples give the bias, so it would have no effect; leave out one of the two"
+            )
+        return cls(method, Examples.of(given))
 
     def terms(self, scene: Scene) -> Terms:
-        layer = last_layer(scene)
-        scheme = schemes.Fitted(method=self.method, data=self.examples.fingerprint)
-        why = f"{self.method} on {number(len(self.examples))} labelled examples, its scale calibrated"
+        layer, kind = last_layer(scene), kind_of(scene.model.config)
+        self.examples.numbers(_label2id(scene.model.config), kind)  # refuses what the model can't take
 
         def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
             if match.target.name not in layer.names or not match.new:
                 return None
-            if match.status is not Status.NEW:
-                raise PlanError(
-                    f"{match.target.name}: a part of it is kept, and a head is solved as a whole; say "
-                    "labels_keep='none' to make it new, or leave out the examples"
-                )
-            return [Fill(region, scheme, why) for region in match.new]
+            scheme = schemes.Fitted(method=self._method(match, kind), data=self.examples.fingerprint)
+            return [Fill(region, scheme, self._why(match, scheme.method, kind)) for region in match.new]
 
         def values(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
-            return solved(self.method, self.examples, scene.base.folder, layer, model)
+            planned = vars(model)["init_plan"][layer.weight]
+            new = rows_new(planned)
+            if new == ():  # the user's own keep took all
+                return {}
+            method = self.method or _default(kind, held=new is not None)
+            return solved(method, self.examples, scene.base.folder, replace(layer, new=new), model)
 
         return Terms(fills=fills, values=values)
+
+    def _method(self, match: Match, kind: Kind) -> str:
+        """The method for a tensor of the layer.
+
+        Raises:
+            PlanError: a part of each row is kept, or the rows would come on another scale than the kept ones.
+        """
+        held = match.status is not Status.NEW
+        method = self.method or _default(kind, held)
+        if held and not all(_whole_rows(region, match.target.shape) for region in match.new):
+            raise PlanError(f"{match.target.name}: a part of each row is kept, and rows are solved as a whole")
+        if held and kind == "softmax" and method != BESIDE:
+            raise PlanError(
+                f"{match.target.name}: some rows are kept, and those of {method} would come on a scale of their own; "
+                f"head={BESIDE!r} solves the new ones with the kept ones held, and labels_keep='none' makes the whole "
+                "head new"
+            )
+        return method
+
+    def _why(self, match: Match, method: str, kind: Kind) -> str:
+        why = f"{method} on {number(len(self.examples))} labelled examples"
+        if kind == "regression":
+            return why
+        beside_kept = kind == "softmax" and match.status is not Status.NEW
+        return f"{why}, the kept rows held as they are" if beside_kept else f"{why}, its scale calibrated"
+
+
+def _default(kind: Kind, held: bool) -> str:
+    return BESIDE if held and kind == "softmax" else DEFAULT
 
 
 def solved(
@@ -80,18 +116,29 @@ def solved(
 
     Args:
         folder: holds the tokenizer.
-        model: in memory; what its last layer holds doesn't matter.
+        layer: with the rows to solve.
+        model: in memory; what those rows hold doesn't matter.
 
     Raises:
         PlanError: the examples can't be used.
     """
-    names = tuple(label_names(model.config))
-    regression = getattr(model.config, "problem_type", None) == "regression" or len(names) == 1
-    label2id = {} if regression else {name: k for k, name in enumerate(names)}
-    features = labelled(model, layer.module, examples.ready(folder, label2id), names)
-    found = calibrated(method, features, bias=layer.bias is not None)
+    names, kind = tuple(label_names(model.config)), kind_of(model.config)
+    batches = examples.ready(folder, _label2id(model.config), kind)
+    found = _layer(method, labelled(model, layer.module, batches, names, kind), layer, model)
     made = {layer.weight: found.weight.float()}
     return made if layer.bias is None or found.bias is None else {**made, layer.bias: found.bias.float()}
+
+
+def _layer(method: str, features: Labelled, layer: LastLayer, model: PreTrainedModel) -> Layer:
+    if layer.new is None or features.kind != "softmax":
+        return calibrated(method, features, bias=layer.bias is not None)
+    held: Any = model.get_submodule(layer.module)
+    weight, bias = held.weight, getattr(held, "bias", None)
+    return beside(Layer(_exact(weight), None if bias is None else _exact(bias)), layer.new, features)
+
+
+def _exact(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().double().cpu()
 
 
 @dataclass(frozen=True)
@@ -100,21 +147,35 @@ class LastLayer:
 
     Attributes:
         module: its name in the model. weight, bias: on disk; no bias where the class has none.
+        new: the rows to solve, beside others that are kept; None: all of them.
     """
 
     module: str
     weight: str
     bias: str | None
+    new: tuple[int, ...] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
 
+def kind_of(config: Any) -> Kind:
+    """What an output of a classifier is by its config: without ``problem_type``, one output alone is a number."""
+    problem = getattr(config, "problem_type", None)
+    if problem == "regression" or (problem is None and len(label_names(config)) == 1):
+        return "regression"
+    return "sigmoid" if problem == "multi_label_classification" else "softmax"
+
+
 def label_names(config: Any) -> list[str]:
     """The labels of a config, in the order of their numbers."""
     names = dict(config.id2label or {})
     return [str(names[k]) for k in sorted(names)]
+
+
+def _label2id(config: Any) -> dict[str, int]:
+    return {name: k for k, name in enumerate(label_names(config))}
 
 
 def last_layer(scene: Scene) -> LastLayer:
@@ -143,4 +204,18 @@ def last_layer(scene: Scene) -> LastLayer:
 def solved_layer(plan: Plan) -> LastLayer:
     """The last layer of a plan in which one is solved."""
     mine = {len(t.shape): t for t in plan.tensors if any(isinstance(f.scheme, schemes.Fitted) for f in t.new)}
-    return LastLayer(mine[2].parameter.rpartition(".")[0], mine[2].name, mine[1].name if 1 in mine else None)
+    bias = mine[1].name if 1 in mine else None
+    return LastLayer(mine[2].parameter.rpartition(".")[0], mine[2].name, bias, rows_new(mine[2]))
+
+
+def rows_new(tensor: TensorPlan) -> tuple[int, ...] | None:
+    """The new rows of a tensor of which others are kept; None where all are new."""
+    if tensor.status is Status.NEW:
+        return None
+    return tuple(sorted(row for fill in tensor.new for row in rows_of(fill.region)))
+
+
+def _whole_rows(region: Region, shape: Sequence[int]) -> bool:
+    if isinstance(region, Rows):
+        return region.dim == 0
+    return not any(region.start[1:]) and tuple(region.stop[1:]) == tuple(shape[1:])

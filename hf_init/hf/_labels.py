@@ -14,11 +14,15 @@ from hf_init._diff import Match
 from hf_init._errors import PlanError
 from hf_init._plan import Fill
 from hf_init._recipe import Choice
+from hf_init._roles import matches
 from hf_init._text import several
 from hf_init.hf._config import BAD_VALUE, label_values
 from hf_init.hf._label_rows import Head, Trained, head_of, vocabulary_of
 from hf_init.hf._label_starts import Numbers, Starts, checked, is_bias, is_last
 from hf_init.hf._wish import Base, Scene, Terms, Wish
+
+SOLVING = ("examples", "verbalizer", "head")
+"""Words of other wishes, which have no meaning where no row is new."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Labels(Wish):
         renames: of the base's own, before anything else.
         mode: how trained rows follow, a word of ``MODES``; None: by name.
         counts: how often each occurs. mean: of the targets of a regression.
+        solved: the word by which the last layer's new rows were asked of examples or words; empty where they weren't.
     """
 
     before: pure.Names
@@ -40,8 +45,18 @@ class Labels(Wish):
     mode: str | None = None
     counts: Numbers | None = None
     mean: Numbers | None = None
+    solved: str = ""
 
-    WORDS = ("labels", "num_labels", "entities", "rename_labels", "labels_keep", "label_counts", "target_mean")
+    WORDS = (
+        "labels",
+        "num_labels",
+        "entities",
+        "rename_labels",
+        "labels_keep",
+        "label_counts",
+        "target_mean",
+        *SOLVING,
+    )
 
     @classmethod
     def of(cls, base: Base, words: Mapping[str, Any]) -> Labels:
@@ -58,6 +73,7 @@ class Labels(Wish):
             made,
             counts=None if counts is None else pure.numbers("label_counts", counts, least=0.0),
             mean=None if mean is None else pure.numbers("target_mean", _as_list(mean)),
+            solved=next((word for word in SOLVING if words.get(word) is not None), ""),
         )
 
     def _known(self, known: pure.Names) -> pure.Names | None:
@@ -87,7 +103,8 @@ class Labels(Wish):
     def _said(self) -> bool:
         """Whether the user spoke of labels in words that have no meaning without a head for them."""
         spoken = (self.mode, self.counts, self.mean)
-        return bool(self.renames) or self.names is not None or any(word is not None for word in spoken)
+        said = bool(self.renames) or bool(self.solved) or self.names is not None
+        return said or any(word is not None for word in spoken)
 
     def terms(self, scene: Scene) -> Terms:
         after = pure.read(getattr(scene.config, "id2label", None) or {})
@@ -125,8 +142,8 @@ class Labels(Wish):
         asked = self.counts is not None or self.mean is not None
 
         def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
-            if not match.new or not (choice.advised or asked):
-                return None
+            if not match.new or not (choice.advised or asked) or matches(match.target.role, "embedding"):
+                return None  # an embedding has a row for each token, and needs no second model to tell
             axes = head().get(match.target.name, ())
             return starts().fills(match, choice, axes) if axes else None
 
@@ -138,8 +155,9 @@ class Labels(Wish):
             return
         vocabulary = vocabulary_of(scene)
         hint = (
-            f"; its {several(vocabulary)} has a row for each token instead: give the vocabulary's size with vocab_size "
-            "(--config vocab_size=N) and the row of each token with keep (--map)"
+            f"; its {several(vocabulary)} has a row for each token instead, and follows the tokenizer: give another "
+            "(tokenizer=DIR, --tokenizer) or new tokens (add_tokens); without a tokenizer, the vocabulary's size with "
+            "vocab_size (--config vocab_size=N) and the row of each token with keep (--map)"
             if vocabulary
             else ""
         )
@@ -150,6 +168,12 @@ class Labels(Wish):
         if self.renames and not trained:
             raise PlanError(
                 "rename_labels: the checkpoint has no trained row for any label of this head; name them with labels"
+            )
+        last = {t.name for t in scene.layout.tensors if is_last(t, head.get(t.name, ()))}
+        if self.solved and last <= {target.name for target, _ in trained.tensors} and None not in index:
+            raise PlanError(
+                f"{self.solved}: no label is new, and trained rows stay as they are; leave it out, or say "
+                "labels_keep='none' (--labels-keep none) for a new head"
             )
         if self.counts is None and self.mean is None:
             return

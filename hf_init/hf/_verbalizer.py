@@ -18,6 +18,8 @@ from hf_init.hf._fit import LastLayer, label_names, last_layer
 from hf_init.hf._wish import Base, Scene, Terms, Wish
 
 NAME = "verbalizer"
+TIED = ("CausalLM", "LMHead", "MaskedLM")
+"""In the names of classes whose head is the input embeddings, where the files hold no other."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Verbalizer(Wish):
 
     words: Mapping[str, Sequence[str]]
 
-    WORDS = ("head", "verbalizer")
+    WORDS = ("head", "verbalizer", "label_counts", "target_mean")
 
     @classmethod
     def of(cls, base: Base, words: Mapping[str, Any]) -> Verbalizer | None:
@@ -41,6 +43,9 @@ class Verbalizer(Wish):
             raise PlanError(f"head: {head} and words for a verbalizer: give one of the two")
         if head != NAME and given is None:
             return None
+        idle = [word for word in ("label_counts", "target_mean") if words.get(word) is not None]
+        if idle:
+            raise PlanError(f"{idle[0]}: the words give the bias, so it would have no effect; leave out one of the two")
         if given is not None and not isinstance(given, Mapping):
             raise PlanError(f"verbalizer: expected label -> words, such as {{'pos': ['good', 'great']}}, not {given!r}")
         lists = {str(label): [text] if isinstance(text, str) else list(text) for label, text in (given or {}).items()}
@@ -112,8 +117,11 @@ def _table(scene: Scene, layer: LastLayer) -> Table:
     head = next((tensor for tensor in found if tensor.address not in placed), None)
     _refuse_transform(scene, placed, head)
     weight = head or found[0]
-    bias = next((t.name for t in scene.source if t.name == weight.name.removesuffix("weight") + "bias"), None)
-    return Table(weight, bias, head is not None or "ForCausalLM" in scene.base.kind or "LMHead" in scene.base.kind)
+    is_head = head is not None or any(word in scene.base.kind for word in TIED)
+    own = weight.name.removesuffix("weight") + "bias"
+    spare = [t.name for t in scene.source if t.shape == (size,) and t.address not in placed and not t.second]
+    tied = spare[0] if spare and is_head else None  # a tied head's bias has a name of its own
+    return Table(weight, own if own in spare else tied, is_head)
 
 
 def _refuse_transform(scene: Scene, placed: set[tuple[Any, ...]], head: SourceTensor | None) -> None:

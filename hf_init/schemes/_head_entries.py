@@ -34,12 +34,14 @@ TEXTS: dict[str, Text] = {
     "fitted": Text(
         GROUP,
         "solved from labelled examples",
-        "class_means: w_c = m_c, b_c = -|m_c|^2/2; lda: w_c = S^-1 m_c, b_c = -m_c' S^-1 m_c/2 + log p_c; "
-        "ridge: (X'X + a I)^-1 X'Y; logistic; then scaled by the temperature that fits unseen examples",
+        "class_means: w_c = M^-1 m_c, b_c = -m_c' M^-1 m_c/2, M = (1-a) S/s + a I with the a that fits unseen "
+        "examples; lda: w_c = S^-1 m_c, b_c = -m_c' S^-1 m_c/2 + log p_c; ridge: (X'X + a I)^-1 X'Y; logistic; then "
+        "scaled by the temperature that fits unseen examples",
         {"method": "class_means, lda, ridge or logistic", "data": "SHA-256 of the examples"},
         "The last layer of a head when a few labelled examples are at hand; written as head='ridge', examples=FILE",
         "",
-        "Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022, for why; Hoerl and Kennard, Ridge "
-        "Regression, 1970; Ledoit and Wolf, 2004; Guo et al., On Calibration of Modern Neural Networks, 2017",
+        "Kumar et al., Fine-Tuning can Distort Pretrained Features, 2022, for why; Snell et al., Prototypical "
+        "Networks, 2017; Friedman, Regularized Discriminant Analysis, 1989; Hoerl and Kennard, Ridge Regression, 1970; "
+        "Ledoit and Wolf, 2004; Guo et al., On Calibration of Modern Neural Networks, 2017",
     ),
 }
