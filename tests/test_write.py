@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from hf_init._make import Reader, equal_bytes, part
 from hf_init._plan import TensorPlan
 from hf_init._runs import outer, runs
 from hf_init._spec import Box, Copy, Region, Rows, Status, count, subtract
-from hf_init._write import bytes_written, plan_files
+from hf_init._write import _copying, bytes_written, plan_files, room_needed
 from hf_init._write._form import form
 from hf_init._write._writing import Budget
 
@@ -260,6 +261,31 @@ def test_the_room_that_is_counted_is_the_room_that_is_taken(three, tmp_path, lin
     origins = {os.stat(path).st_ino for path in three.root.iterdir()}
     own = [path for path in (tmp_path / "out").glob("*.safetensors") if os.stat(path).st_ino not in origins]
     assert bytes_written(plan_files(plan, three, link=link), three, link) == sum(path.stat().st_size for path in own)
+
+
+def test_a_copy_that_shares_its_blocks_needs_no_room(three, tmp_path, monkeypatch):
+    """A filesystem with reflinks, played; and the real one here, which takes a copy's bytes or none of them."""
+    files = plan_files(plan_of(*all_kept(three, "b"), grown(three, "b", 2), new("head", 2)), three)
+    copied, linked = bytes_written(files, three), bytes_written(files, three, "hard")
+    assert linked < copied and room_needed(files, three, "copy", tmp_path / "a" / "out") in (linked, copied)
+    tried: list[int] = []
+    monkeypatch.setattr(_copying.fcntl, "ioctl", lambda new, request, old: tried.append(new))
+    assert room_needed(files, three, "copy", tmp_path / "a" / "out") == linked and len(tried) == 1
+    assert room_needed(files[1:2], three, "copy", tmp_path / "out") == bytes_written(files[1:2], three)
+    assert {path.name for path in tmp_path.iterdir()} == {three.root.name}, "nothing is left of the trial"
+    monkeypatch.delattr(os, "O_TMPFILE")
+    assert room_needed(files, three, "copy", tmp_path / "out") == copied
+
+
+def test_a_copy_that_can_t_share_its_blocks_needs_its_room(three, tmp_path, monkeypatch):
+    def refused(new: int, request: int, old: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    files = plan_files(plan_of(*all_kept(three)), three)
+    monkeypatch.setattr(_copying.fcntl, "ioctl", refused)
+    assert room_needed(files, three, "copy", tmp_path / "out") == bytes_written(files, three) > 0
+    assert room_needed(files, three, "hard", tmp_path / "out") == 0
+    assert not _copying.shares_blocks(tmp_path / "not there", tmp_path)
 
 
 def test_links_are_links_and_the_bytes_are_the_same(three, tmp_path):

@@ -515,3 +515,11 @@ def test_the_callers_random_state_is_left_alone(source, tmp_path):
         plan_of(kept(source, "a"), grown(source, "b", 2), kept(source, "c"), kept(source, "d")),
     )
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("rename", [True, False])
+def test_a_folder_that_can_t_be_written_to_is_one_clear_error(source, rename):
+    """The kernel's own folder, where nobody makes a file, the superuser neither."""
+    with pytest.raises(HfInitError, match=r"/sys/out couldn't be made: .*nothing is left behind"):
+        extend(source, Path("/sys/out"), plan_for(source), rename=rename)
+    assert not Path("/sys/out").exists()

@@ -100,7 +100,7 @@ def prepare_extension(
     **words: Any,
 ) -> Extension:
     """The first half of ``extend``, with the same arguments: everything that can be refused is refused here."""
-    from hf_init._write import bytes_written, plan_files, refuse_existing
+    from hf_init._write import plan_files, refuse_existing, room_needed
     from hf_init.hf._files import bytes_of_others
 
     place = _place(out)
@@ -113,7 +113,7 @@ def prepare_extension(
     for folder in _folders(made):
         _refuse_nested(folder, place)
     files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
-    room = bytes_written(files, made.source, how.link) + sum(map(bytes_of_others, _folders(made)))
+    room = room_needed(files, made.source, how.link, place) + sum(map(bytes_of_others, _folders(made)))
     return Extension(made, place, how, room)
 
 
@@ -134,7 +134,7 @@ def prepared(
 
     target = resolve(base, architecture, headers_only=headers_only, **options)
     made = prepare(target, recipe, seed=seed, keep=keep, rules=rules)
-    refuse_unloadable(target, made.plan)
+    refuse_unloadable(target, made.plan, made.model)
     return replace(made, plan=replace(made.plan, notes=(*made.plan.notes, *_strays(made))))
 
 

@@ -44,7 +44,7 @@ ATTRIBUTES = (
     "hidden_act",
     "nonlinearity",
 )
-FIRST = ("mlp.up", "mlp.gate", "mlp.gate_up", "expert.up", "expert.gate", "expert.gate_up")
+FIRST = ("mlp.up.", "mlp.gate.", "mlp.gate_up.", "expert.up.", "expert.gate.", "expert.gate_up.")
 PASSED = (nn.Dropout, nn.Identity, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.GroupNorm)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -66,7 +66,7 @@ def activations(modules: Mapping[str, nn.Module], roles: Mapping[str, str]) -> d
 def _after(name: str, role: str, modules: Mapping[str, nn.Module], gated: set[str]) -> str | None:
     path = name.rpartition(".")[0]
     parent = modules.get(_parent(path))
-    first = any(role.startswith(f"{layer}.") for layer in FIRST)
+    first = role.startswith(FIRST)
     if isinstance(parent, nn.Sequential):
         return _next_in(parent, path.rpartition(".")[2])
     if first and role.startswith(("mlp.up.", "expert.up.")) and _parent(path) in gated:

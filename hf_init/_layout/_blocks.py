@@ -74,6 +74,8 @@ def multihead(place: Place) -> Found:
 
 def attention(place: Place) -> Found:
     """Query, key, value and output, separate or fused, of a module that has them all."""
+    if not place.children:
+        return
     layers = {path: (_names.ATTENTION[name], whole) for name, path, whole in _dense(place, _names.ATTENTION)}
     roles = {role for role, _ in layers.values()}
     if "attention.query" in roles:  # a fused tensor beside a query of its own holds the other two
@@ -128,7 +130,7 @@ def _by_head(module: nn.Module, fused: Geometry) -> bool:
 def feed_forward(place: Place) -> Found:
     """Up and down, with or without a gate, whose sizes fit each other."""
     for gate, up, down in _names.MLP if place.children else ():
-        first = place.matrix(up)
+        first = place.matrix(up) if up.partition(".")[0] in place.children else None
         last = place.matrix(down) if first is not None else None
         if first is None or last is None or first.fan_in != last.fan_out:
             continue
@@ -145,7 +147,7 @@ def feed_forward(place: Place) -> Found:
 
 def experts(place: Place) -> Found:
     """Experts of a mixture in 3-D tensors, in either order."""
-    shapes = {name: shape for name in _names.EXPERTS if len(shape := place.shape(name)) == 3}
+    shapes = {name: shape for name in _names.EXPERTS if place.tensors and len(shape := place.shape(name)) == 3}
     down = shapes.get("down_proj")
     if down is None or len(shapes) < 2:
         return

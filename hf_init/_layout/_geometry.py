@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TypeAlias
 
 from torch import nn
@@ -16,7 +17,12 @@ Reader: TypeAlias = Callable[[nn.Module, Shape], Geometry]
 
 def lineage(module: nn.Module) -> tuple[str, ...]:
     """The class names of a module: its own first, then its bases in the order Python resolves them."""
-    return tuple(base.__name__ for base in type(module).__mro__[:-1])
+    return _lineage(type(module))
+
+
+@lru_cache(maxsize=256)
+def _lineage(cls: type[nn.Module]) -> tuple[str, ...]:
+    return tuple(base.__name__ for base in cls.__mro__[:-1])
 
 
 def linear(module: nn.Module, shape: Shape) -> Geometry:

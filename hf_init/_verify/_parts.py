@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,8 +14,8 @@ import numpy as np
 from hf_init._checkpoint import Checkpoint, Entry, Files, bits
 from hf_init._spec import Box, Region, Rows, Shape, count, region_from_json
 
-CHUNK = 1 << 20
-"""Bytes read at once: enough to amortise the call, few enough to find both sides in a core's cache when compared."""
+CHUNK = 2 << 20
+"""Bytes read at once: enough to amortise the call, few enough to find both sides in the cache when compared."""
 
 Piece: TypeAlias = tuple[slice, ...]
 Corners: TypeAlias = list[tuple[int, int]]
@@ -29,9 +30,15 @@ class Hand:
 
     def room(self, nbytes: int) -> np.ndarray:
         """The buffer's first bytes; what it held is lost."""
-        if len(self._buffer) < nbytes:
-            self._buffer = np.empty(1 << (nbytes - 1).bit_length(), np.uint8)
+        if len(self._buffer) < nbytes:  # memory of whole pages: the system copies to it half as fast again
+            self._buffer = np.frombuffer(mmap.mmap(-1, 1 << (nbytes - 1).bit_length()), np.uint8)
         return self._buffer[:nbytes]
+
+    def take(self, start: int, nbytes: int) -> np.ndarray:
+        """Bytes of the chosen file, in the buffer."""
+        room = self.room(nbytes)
+        self.files.fill(start, room)
+        return room
 
 
 class Part(Protocol):
@@ -100,8 +107,7 @@ class Stored:
     def _box(self, hand: Hand, corners: Corners) -> np.ndarray:
         """The elements between two corners: read with what lies between them in the file, and viewed."""
         first, last = self._ends(corners)
-        room = hand.room(last - first)
-        hand.files.fill(self.entry.start + first, room)
+        room = hand.take(self.entry.start + first, last - first)
         return np.ndarray([stop - start for start, stop in corners], f"<u{self.width}", room.data, 0, self.spans)
 
     def _ends(self, corners: Corners) -> tuple[int, int]:
@@ -210,3 +216,19 @@ def pieces(shape: Shape, spans: Shape) -> Iterator[Piece]:
     tails = list(pieces(shape[1:], spans[1:])) if spans[0] > CHUNK else [tuple(slice(0, n) for n in shape[1:])]
     for start in range(0, shape[0], step):
         yield from ((slice(start, min(start + step, shape[0])), *tail) for tail in tails)
+
+
+def cuts(start: int, nbytes: int) -> Iterator[tuple[int, int]]:
+    """Cut bytes of a file into pieces of at most ``CHUNK`` that end where its pages do, which are copied faster.
+
+    Args:
+        start: where they start in the file; the pieces are counted from there.
+
+    Example:
+        >>> list(cuts(CHUNK - 8, CHUNK)) == [(0, 8), (8, CHUNK)]
+        True
+    """
+    at = 0
+    for stop in (*range(CHUNK - start % CHUNK, nbytes, CHUNK), nbytes):
+        yield at, stop
+        at = stop

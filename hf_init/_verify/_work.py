@@ -10,19 +10,16 @@ from itertools import chain, islice
 from threading import Lock
 from typing import TypeAlias
 
-import numpy as np
-
 from hf_init._verify._parts import Hand
 
 _MOST_THREADS = 16  # more wait for each other's memory bandwidth, and each has buffers of its own
 
 
 class Desk:
-    """What one thread works with: a hand for what is seen, one for what is expected, and scratch memory."""
+    """What one thread works with: a hand for what is seen, one for what is expected."""
 
     def __init__(self) -> None:
         self.seen, self.expected = Hand(), Hand()
-        self._scratch = np.empty(0, bool)
 
     def __enter__(self) -> Desk:
         return self
@@ -30,12 +27,6 @@ class Desk:
     def __exit__(self, *_: object) -> None:
         self.seen.files.close()
         self.expected.files.close()
-
-    def differ(self, left: np.ndarray, right: np.ndarray) -> bool:
-        """Whether two contiguous arrays of one length hold different numbers."""
-        if len(self._scratch) < len(left):
-            self._scratch = np.empty(len(left), bool)
-        return bool(np.not_equal(left, right, out=self._scratch[: len(left)]).any())
 
 
 Job: TypeAlias = Callable[[Desk], bool]

@@ -3,7 +3,7 @@
 from hf_init._write._files import LINKS, File, Link, bytes_written, plan_files
 from hf_init._write._form import nbytes
 from hf_init._write._stage import Stage, refuse_existing, staged, sweep
-from hf_init._write._writing import write
+from hf_init._write._writing import room_needed, write
 
 __all__ = [
     "LINKS",
@@ -14,6 +14,7 @@ __all__ = [
     "nbytes",
     "plan_files",
     "refuse_existing",
+    "room_needed",
     "staged",
     "sweep",
     "write",

@@ -113,6 +113,21 @@ def link_file(source: Path, target: Path, how: str) -> None:
         ) from error
 
 
+def shares_blocks(source: Path, folder: Path) -> bool:
+    """Whether the system lets a new file in a folder share another file's blocks. Nothing is left there."""
+    try:
+        number = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC)
+    except (OSError, AttributeError):  # AttributeError: not Linux
+        return False
+    try:
+        with opened(source) as old:
+            return _clone(old, File(number, folder))
+    except OSError:  # the source is gone: the copying will say so
+        return False
+    finally:
+        os.close(number)
+
+
 def _nobody(done: int) -> None:
     """Nobody is told."""
 

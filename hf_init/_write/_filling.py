@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -60,8 +60,21 @@ def fill_kept(file: File, folder: Path, source: Checkpoint, told: Told) -> None:
                 copy_runs(old, new, kept.source, kept.target, told)
 
 
+@dataclass(frozen=True)
+class Target:
+    """A file that new values go to.
+
+    Attributes:
+        ready: returns when the file is there, with what is kept; nothing is written before.
+    """
+
+    path: Path
+    file: File
+    ready: Callable[[], object]
+
+
 def fill_new(
-    tensor: TensorPlan, file: File, folder: Path, reader: Reader, seed: int, context: Context | None, told: Told
+    tensor: TensorPlan, target: Target, reader: Reader, seed: int, context: Context | None, told: Told
 ) -> list[str]:
     """Every new region of a tensor, drawn and put into the file; returns their digests, in the plan's order.
 
@@ -70,11 +83,12 @@ def fill_new(
         OSError: the file can't be written.
     """
     digests = []
-    with opened(folder / file.name, os.O_RDWR) as new:
-        for scheme, slot in slots(tensor, reader, seed, context):
-            values = drawn(scheme, slot)
-            put_runs(new, _places(file, tensor, slot.region), as_bytes(values).numpy().data, told)
-            digests.append(digest(values))
+    for scheme, slot in slots(tensor, reader, seed, context):
+        values = drawn(scheme, slot)
+        digests.append(digest(values))
+        target.ready()
+        with opened(target.path, os.O_RDWR) as new:
+            put_runs(new, _places(target.file, tensor, slot.region), as_bytes(values).numpy().data, told)
     return digests
 
 

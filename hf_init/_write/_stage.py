@@ -20,6 +20,7 @@ from hf_init._write._lock import LOCK, discard, empty, held, is_left, refuse_bus
 WORK = ".hf_init"
 """In a result that is written in place: the folder whose lock says that it isn't whole yet."""
 
+_FLUSHERS = 4  # threads that wait for the disk: it brings down together what is asked for at once
 _RESULT = "result"
 _JOURNAL = "hf_init.journal"
 _INTERRUPTIONS = (OSError, KeyboardInterrupt)
@@ -41,7 +42,7 @@ class Stage(os.PathLike[str]):
     work: Path
     resume: bool = False
     before_commit: list[Callable[[], object]] = field(default_factory=list)
-    _flusher: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1), repr=False)
+    _flusher: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_FLUSHERS), repr=False)
     _flushes: list[Future[None]] = field(default_factory=list, repr=False)
 
     def __fspath__(self) -> str:
@@ -61,10 +62,10 @@ class Stage(os.PathLike[str]):
 
     def settle(self) -> None:
         """Everything down to the disk, every file and every folder, and nothing has changed that mustn't."""
+        for path in (*_within(self.folder), self.folder):
+            self.flush(path)
         for flushed in self._flushes:
             flushed.result()
-        for path in (*_within(self.folder), self.folder):
-            _fsync(path)
         for check in self.before_commit:
             check()
 
@@ -113,8 +114,8 @@ def refuse_existing(out: Path) -> None:
     if out.exists() and not _is_free(out):
         sweep(out)
         raise PlanError(f"{out} exists and isn't empty; remove it, or give another place for the result")
-    if not _nearest(out).is_dir():
-        raise PlanError(f"{_nearest(out)} isn't a folder, so {out} can't lie in it; give another place for the result")
+    if not nearest(out).is_dir():
+        raise PlanError(f"{nearest(out)} isn't a folder, so {out} can't lie in it; give another place for the result")
     for work in (_work(out, True), _work(out, False)):
         refuse_busy(work)
 
@@ -194,14 +195,14 @@ def _take_name(folder: Path, out: Path) -> None:
 
 
 def _refuse_full(out: Path, needed: int) -> None:
-    free = shutil.disk_usage(_nearest(out)).free
+    free = shutil.disk_usage(nearest(out)).free
     if free < needed:
         raise PlanError(
             f"no space for {out}: {size(needed)} needed, {size(free)} free; make room, or give another place"
         )
 
 
-def _nearest(out: Path) -> Path:
+def nearest(out: Path) -> Path:
     """The innermost folder above ``out`` that is there."""
     return next(parent for parent in out.absolute().parents if os.path.lexists(parent))
 

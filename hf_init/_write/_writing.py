@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Condition, Lock
+from typing import TypeAlias
 
 from hf_init._checkpoint import INDEX, Checkpoint
 from hf_init._make import Reader, prove_duplicates
 from hf_init._plan import Plan, TensorPlan
 from hf_init._spec import Context, count
-from hf_init._write._copying import copy_file, link_file, same_file
-from hf_init._write._files import File, Link, index_text, plan_files
-from hf_init._write._filling import Digests, fill_kept, fill_new, is_filled
+from hf_init._write._copying import copy_file, link_file, same_file, shares_blocks
+from hf_init._write._files import File, Link, bytes_written, index_text, plan_files
+from hf_init._write._filling import Digests, Target, fill_kept, fill_new, is_filled
 from hf_init._write._journal import Journal, job_of, open_journal
-from hf_init._write._stage import Stage
+from hf_init._write._stage import Stage, nearest
 from hf_init._write._watch import look, refuse_changed
 
 Progress = Callable[[int], object]
@@ -70,6 +71,18 @@ def write(
         (stage.folder / INDEX).write_text(index_text(files, total_parameters), encoding="utf-8")
     refuse_changed(seen)
     return made
+
+
+def room_needed(files: Sequence[File], source: Checkpoint, link: Link, out: Path) -> int:
+    """The bytes that the files take at their place: none for a link, nor for a copy that shares its blocks there.
+
+    Raises:
+        CheckpointError: a file's values aren't here.
+    """
+    carried = [source.local(file.carried) for file in files if file.carried is not None]
+    one_each = {path.parent: path for path in carried}.values()
+    shared = bool(one_each) and all(shares_blocks(path, nearest(out)) for path in one_each)
+    return bytes_written(files, source, "hard" if shared else link)
 
 
 class Stopped(Exception):
@@ -128,6 +141,13 @@ class Budget:
                 self._changed.notify_all()
 
 
+Copied: TypeAlias = "Future[Digests | None]"
+"""That what is kept of a file is in its place; of a file that was whole already, the digests of what is new in it."""
+
+Drawn: TypeAlias = "dict[str, Future[list[str]]]"
+"""The digests of the new regions of each tensor, once they are in the file."""
+
+
 @dataclass(frozen=True)
 class _Work:
     """What the threads have in common."""
@@ -148,8 +168,9 @@ class _Work:
         painters = ThreadPoolExecutor(os.cpu_count())
         with copiers, painters, self.told.watching():
             begun = [copiers.submit(self._begin, file) for file in files]
-            for file, copied in zip(files, begun, strict=True):
-                made.update(self._finish(file, copied, painters))
+            drawn = [self._draw(file, copied, painters) for file, copied in zip(files, begun, strict=True)]
+            for file, copied, waiting in zip(files, begun, drawn, strict=True):
+                made.update(self._finish(file, copied, waiting))
         return made
 
     def _begin(self, file: File) -> Digests | None:
@@ -164,28 +185,39 @@ class _Work:
             self._carry(file, path) if file.carried else fill_kept(file, self.stage.folder, self.source, self.told)
             return None
 
-    def _finish(self, file: File, copied: Future[Digests | None], painters: ThreadPoolExecutor) -> Digests:
+    def _draw(self, file: File, copied: Copied, painters: ThreadPoolExecutor) -> Drawn:
+        """Begins with what is new in a file, while its kept bytes are still being copied."""
+        fresh = (tensor for tensor in file.tensors if tensor.new and not _asks(tensor))
+        return {tensor.name: painters.submit(self._paint, tensor, file, copied) for tensor in fresh}
+
+    def _finish(self, file: File, copied: Copied, waiting: Drawn) -> Digests:
         """What is new in a file, too. Schemes that ask the architecture take turns, here in the caller's own thread."""
         digests = copied.result()
         if digests is None:
             fresh = [tensor for tensor in file.tensors if tensor.new]
-            waiting = {t.name: painters.submit(self._paint, t, file) for t in fresh if not _asks(t)}
-            asked = {t.name: self._paint(t, file) for t in fresh if _asks(t)}
+            asked = {t.name: self._paint(t, file, copied) for t in fresh if _asks(t)}
             digests = {t.name: asked[t.name] if _asks(t) else waiting[t.name].result() for t in fresh}
             self.journal.add(file, digests)
-        if file.carried is None or self.link == "copy":
+        if file.carried is None:
             self.stage.flush(self.stage.folder / file.name)
         return digests
 
-    def _paint(self, tensor: TensorPlan, file: File) -> list[str]:
+    def _paint(self, tensor: TensorPlan, file: File, copied: Copied) -> list[str]:
+        """Draws a tensor's new regions, and puts them in the file once what is kept of it is there."""
         largest = max(4 * count(fill.region.shape) for fill in tensor.new)
-        with self.told.watching(), self.budget.taken(largest):
-            return fill_new(tensor, file, self.stage.folder, self.reader, self.seed, self.context, self.told)
+        with self.told.watching():
+            self.told.go_on()
+            if file.name in self.journal.finished and copied.result() is not None:
+                return []  # the file was whole already
+            with self.budget.taken(largest):
+                target = Target(self.stage.folder / file.name, file, copied.result)
+                return fill_new(tensor, target, self.reader, self.seed, self.context, self.told)
 
     def _carry(self, file: File, path: Path) -> None:
         origin, size = self._origin(file)
         if self.link == "copy":
             copy_file(origin, path, self.told, header=size - file.nbytes)
+            self.stage.flush(path)
         else:
             link_file(origin, path, self.link)
             self.told(file.nbytes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -27,6 +27,8 @@ from transformers.utils import logging
 from hf_init._errors import PlanError
 
 Address = tuple[Any, ...]
+
+_LIBRARYS = frozenset(["transformers", "torch", "builtins", "abc", "typing"])
 
 
 @contextmanager
@@ -85,14 +87,14 @@ def load_on_meta(
 def build_on_meta(
     cls: type[PreTrainedModel], config: Any, names: Iterable[str], dtype: torch.dtype, **options: Any
 ) -> PreTrainedModel | None:
-    """What ``load_on_meta`` gives for tensors of these names, by the constructor alone: in a third of the time.
+    """What ``load_on_meta`` gives for tensors of these names, by the constructor alone: in a fraction of the time.
 
-    None where loading does more than to put tensors in their places: where it renames, converts or casts some, or
-    fuses layers.
+    None where loading changes the model: where it casts some tensors, or fuses layers.
     """
     if getattr(config, "fusion_config", None) is not None:
         return None
-    with quiet(), torch.device("meta"), library_init.meta_device_safe_creation_ops():
+    drawing = _not_drawing() if is_the_librarys(cls) else nullcontext()
+    with quiet(), torch.device("meta"), library_init.meta_device_safe_creation_ops(), drawing:
         model = PreTrainedModel._from_config.__func__(  # type: ignore[attr-defined]  # of a bound class method
             cls, deepcopy(config), dtype=dtype, **options
         )
@@ -101,11 +103,35 @@ def build_on_meta(
             f"{cls.__name__} doesn't end its __init__ with self.post_init(), and transformers can load no class that "
             "doesn't; add it"
         )
-    if model._get_dtype_plan(dtype) or Addresses(model).transform(names):
+    if model._get_dtype_plan(dtype):
         return None
-    model._weight_conversions = []  # as the loader leaves it where it had none to do: ``on_disk`` reads it
+    model._weight_conversions = Addresses(model).used(names)  # as the loader leaves it: ``on_disk`` reads it
     model.tie_weights(recompute_mapping=False)
     return model
+
+
+def is_the_librarys(cls: type) -> bool:
+    """Whether a class is one of transformers itself, with none of the user's code in it."""
+    return {base.__module__.partition(".")[0] for base in cls.__mro__} <= _LIBRARYS
+
+
+@contextmanager
+def _not_drawing() -> Iterator[None]:
+    """torch's initialization functions leave meta tensors as they are: there is nothing to draw, and it takes time."""
+    originals = dict(library_init.TORCH_INIT_FUNCTIONS)
+    library_init.TORCH_INIT_FUNCTIONS.update({name: _off_meta(function) for name, function in originals.items()})
+    try:
+        with library_init.guard_torch_init_functions():
+            yield
+    finally:
+        library_init.TORCH_INIT_FUNCTIONS.update(originals)
+
+
+def _off_meta(function: Callable[..., Any]) -> Callable[..., Any]:
+    def only_real(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return tensor if tensor.device.type == "meta" else function(tensor, *args, **kwargs)
+
+    return only_real
 
 
 class Addresses:
@@ -136,11 +162,11 @@ class Addresses:
                 positions[parameter, pattern] += 1
         return found
 
-    def transform(self, names: Iterable[str]) -> bool:
-        """Whether the loader makes others of any tensors, or has another name for one of these."""
+    def used(self, names: Iterable[str]) -> list[Any]:
+        """What the loader has to do with tensors of these names: its renamings and conversions that match one."""
         for name in names:
             self._renamed(name)
-        return bool(self._converters) or any(transform.was_used() for transform in self._transforms)
+        return [transform for transform in self._transforms if transform.was_used()]
 
     def _renamed(self, name: str) -> tuple[str, str | None]:
         """The loader's own rule, its second try without renamings included."""
@@ -152,8 +178,25 @@ class Addresses:
 
 def on_disk(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Tensors of a model's state dict under the names and shapes that ``save_pretrained`` writes."""
+    if getattr(model, "_weight_conversions", None) == []:  # nothing to revert, but the library would try every name
+        return dict(sorted(tensors.items(), key=lambda named: dot_natural_key(named[0])))
     with quiet():
         return revert_weight_conversion(model, dict(tensors))
+
+
+def takes_as_they_are(model: PreTrainedModel, tensors: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a load of tensors of these names and shapes is certain to find a place for each and a tensor for each.
+
+    It is where a class of the library's own needs no conversion, every name is one of its state dict and stays what it
+    is, every shape is the one there, and what has no tensor is tied to one that has. False where it isn't certain:
+    then the library has to be asked.
+    """
+    if not is_the_librarys(type(model)) or getattr(model, "_weight_conversions", None) != []:
+        return False
+    state, alias, addresses = model.state_dict(), ties(model), Addresses(model)
+    if any(address != (name,) for name, address in addresses.of(list(tensors)).items()) or addresses.used(()):
+        return False
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if name not in alias} == dict(tensors)
 
 
 def ties(model: PreTrainedModel) -> dict[str, str]:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint import Checkpoint, Entry
 from hf_init._diff import Keep, compare, named, sources
 from hf_init._errors import HfInitError, PlanError
 from hf_init._layout import describe, shared
-from hf_init._plan import Plan, make
+from hf_init._plan import Plan, TensorPlan, make
 from hf_init._recipe import Recipe, RecipeLike, checked_seed
 from hf_init._spec import Geometry, Layout, SourceTensor, TensorSpec, Tie
 from hf_init._text import one_line, several
@@ -29,6 +29,7 @@ from hf_init.hf._library import (
     load_on_meta,
     not_saved,
     on_disk,
+    takes_as_they_are,
     ties,
     tolerated,
 )
@@ -208,18 +209,17 @@ def _stored_under(own: Own, names: list[str]) -> Iterable[tuple[str, str]]:
             yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
 
 
-def on_meta(target: Target) -> PreTrainedModel:
+def on_meta(target: Target, names: Iterable[str] | None = None) -> PreTrainedModel:
     """The target's model, without values.
+
+    Args:
+        names: of the tensors that it is loaded from; by default, the source's.
 
     Raises:
         PlanError: the class can't be built with this config.
     """
-    tensors = {
-        name: torch.empty(entry.shape, dtype=getattr(torch, entry.dtype), device="meta")
-        for name, entry in target.source.entries.items()
-    }
     try:
-        return _built(target) or _load(target, tensors)
+        return _built(target, names) or _load(target, _empty(target.source.entries.values()))
     except UNBUILDABLE as error:
         raise PlanError(
             f"{target.cls.__name__} can't be built with this config: {one_line(error)}. Give values that fit together"
@@ -227,16 +227,21 @@ def on_meta(target: Target) -> PreTrainedModel:
 
 
 def _twin(target: Target, config: PreTrainedConfig) -> PreTrainedModel:
-    """The target's model on meta under another config."""
-    return on_meta(replace(target, config=config))
+    """The target's model on meta under another config, for its shapes: what a load would rename isn't asked."""
+    return on_meta(replace(target, config=config), names=())
 
 
-def _built(target: Target) -> PreTrainedModel | None:
+def _built(target: Target, names: Iterable[str] | None) -> PreTrainedModel | None:
     """The model by its constructor, unless an option asks for more."""
     if target.model_args or not target.load.keys() <= WITHOUT_LOADING:
         return None
     shape = {key: target.load[key] for key in IMPLEMENTATIONS if key in target.load}
-    return build_on_meta(target.cls, target.config, target.source.entries, target.dtype, **shape, **target.model_kwargs)
+    names = target.source.entries if names is None else names
+    return build_on_meta(target.cls, target.config, names, target.dtype, **shape, **target.model_kwargs)
+
+
+def _empty(tensors: Iterable[Entry | TensorPlan]) -> dict[str, torch.Tensor]:
+    return {t.name: torch.empty(t.shape, dtype=getattr(torch, t.dtype), device="meta") for t in tensors}
 
 
 def _load(target: Target, tensors: Mapping[str, torch.Tensor], **options: Any) -> Any:
@@ -294,16 +299,17 @@ def _matrix(shape: tuple[int, ...]) -> Geometry | None:
     return Geometry(fan_in=shape[1], fan_out=shape[0]) if len(shape) == 2 else None
 
 
-def refuse_unloadable(target: Target, plan: Plan) -> None:
+def refuse_unloadable(target: Target, plan: Plan, model: PreTrainedModel | None = None) -> None:
     """The library must take the planned files without a word: asked on meta, before anything is made.
 
     A load into memory needs no such question: the library says there what it found.
+
+    Args:
+        model: of the target, on meta; where it leaves no doubt, nothing is loaded.
     """
-    tensors = {
-        tensor.name: torch.empty(tensor.shape, dtype=getattr(torch, tensor.dtype), device="meta")
-        for tensor in plan.stored
-    }
-    _, info = _load(target, tensors, output_loading_info=True)
+    if model is not None and takes_as_they_are(model, {tensor.name: tensor.shape for tensor in plan.stored}):
+        return
+    _, info = _load(target, _empty(plan.stored), output_loading_info=True)
     left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
     problems = {
         "missing": sorted(set(info["missing_keys"]) - left_out),
