@@ -11,6 +11,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -300,7 +301,7 @@ def config_for(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrain
 
 def _on_meta(cls: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
     with torch.device("meta"):
-        return cls(config_for(cls, config))
+        return cls(deepcopy(config_for(cls, config)))  # T5's encoder and others write into the config that they get
 
 
 def _small(model: PreTrainedModel) -> PreTrainedModel:

@@ -5,6 +5,7 @@
     scripts/sweep.py bert gpt2           these, anew
     scripts/sweep.py --part 10           a fixed tenth of them
     scripts/sweep.py --table             the table of what is in the results file
+    scripts/sweep.py --heads             heads of every kind on one trunk, instead (about half an hour)
 
 Every type has a process of its own, a time limit, and fresh memory that is full of NaN.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -29,7 +31,10 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-RESULTS = Path(tempfile.gettempdir()) / "hf_init-sweep.jsonl"
+RESULTS = {
+    "_sweep_pairs": Path(tempfile.gettempdir()) / "hf_init-sweep.jsonl",
+    "_sweep_heads": Path(tempfile.gettempdir()) / "hf_init-sweep-heads.jsonl",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,11 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     from _sweep_pairs import classes
 
+    what = "_sweep_heads" if args.heads else "_sweep_pairs"
+    results = args.results or RESULTS[what]
     wanted = args.types or [name for name in classes() if in_part(name, args.part)]
-    done = {} if args.types else {entry["type"]: entry for entry in read(args.results)}
+    done = {} if args.types else {entry["type"]: entry for entry in read(results)}
     if not args.table:
-        for entry in run([name for name in wanted if name not in done], args.workers, args.limit):
-            append(args.results, entry)
+        for entry in run([name for name in wanted if name not in done], args.workers, args.limit, what):
+            append(results, entry)
             done[entry["type"]] = entry
             print(line(entry), file=sys.stderr, flush=True)
     entries = [done[name] for name in wanted if name in done]
@@ -53,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("types", nargs="*", help="model types; none: all")
     parser.add_argument("--part", type=int, default=1, metavar="N", help="every N-th type, by a hash of its name")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="a JSON-lines file, read first and added to")
+    parser.add_argument("--heads", action="store_true", help="heads of every kind on one trunk, not pairs of classes")
+    parser.add_argument("--results", type=Path, help="a JSON-lines file, read first and added to")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that one type may take")
     parser.add_argument("--table", action="store_true", help="run nothing")
@@ -65,17 +73,21 @@ def in_part(model_type: str, part: int) -> bool:
     return int.from_bytes(hashlib.blake2b(model_type.encode(), digest_size=8).digest(), "little") % part == 0
 
 
-def run(types: Sequence[str], workers: int, limit: float) -> Iterator[dict[str, Any]]:
+def run(types: Sequence[str], workers: int, limit: float, what: str = "_sweep_pairs") -> Iterator[dict[str, Any]]:
     """The outcome of every type, as they come in."""
     with ThreadPoolExecutor(workers) as pool:
-        for future in as_completed([pool.submit(run_one, name, limit) for name in types]):
+        for future in as_completed([pool.submit(run_one, name, limit, what) for name in types]):
             yield future.result()
 
 
-def run_one(model_type: str, limit: float) -> dict[str, Any]:
-    """The outcome of one type, from a process of its own that is ended at the limit."""
+def run_one(model_type: str, limit: float, what: str = "_sweep_pairs") -> dict[str, Any]:
+    """The outcome of one type, from a process of its own that is ended at the limit.
+
+    Args:
+        what: the module whose ``run_type`` is asked.
+    """
     folder = Path(tempfile.mkdtemp(prefix="hf_init-sweep-"))
-    process = get_context("fork").Process(target=_child, args=(model_type, folder), daemon=True)
+    process = get_context("fork").Process(target=_child, args=(model_type, folder, what), daemon=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # the waiting threads hold nothing that a fork needs
@@ -89,13 +101,12 @@ def run_one(model_type: str, limit: float) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _child(model_type: str, folder: Path) -> None:
+def _child(model_type: str, folder: Path, what: str) -> None:
     import torch
-    from _sweep_pairs import run_type
 
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    outcome = run_type(model_type, folder)
+    outcome = importlib.import_module(what).run_type(model_type, folder)
     (folder / "outcome.json").write_text(json.dumps(outcome.to_json()))
 
 

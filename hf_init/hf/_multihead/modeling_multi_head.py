@@ -66,8 +66,8 @@ KINDS: dict[str, Kind] = {
     "per-patch": Kind((), ("vision",), pooled=False),
     "question-answering": Kind(("AutoModelForQuestionAnswering",), ("text",), ("span",), pooled=False, outputs=2),
     CHOICE: Kind(("AutoModelForMultipleChoice",), ("text",), outputs=1),
-    TEXT: Kind(("AutoModelForCausalLM", "AutoModelForMaskedLM"), ("text",), ("next_token", "cross_entropy"),
-                           pooled=False),
+    TEXT: Kind(("AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForImageTextToText"), ("text",),
+               ("next_token", "cross_entropy"), pooled=False),
     "similarity": Kind((), ANY, ("contrastive",)),
     "reward": Kind(CLASSIFIERS[:1], ("text",), ("preference", *DISTANCES), problem=NUMBER, outputs=1),
     "value": Kind(("AutoModelForTokenClassification",), ("text",), DISTANCES, pooled=False, outputs=1),
@@ -75,6 +75,7 @@ KINDS: dict[str, Kind] = {
 LABELLED = ("sequence-classification", "image-classification", "audio-classification", "multi-label",
             "token-classification", "frame-classification", "per-patch")  # fmt: skip
 INPUTS = {"input_ids": "text", "pixel_values": "vision", "input_values": "audio", "input_features": "audio"}
+TRUNK, ENCODER = "trunk.", "trunk.encoder"  # what forwards take is kept by the head's name, or one of these
 POOLINGS = ("first", "mean", "last", "attention")
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
 
@@ -121,10 +122,13 @@ class HeadSpec:
         if given.get("kind") not in KINDS:
             raise ValueError(f"head {name!r}: {given.get('kind')!r} is no kind of head; {_choices(KINDS)}")
         labels = given.get("labels")
+        if isinstance(labels, str):
+            raise ValueError(f"head {name!r}: labels {labels!r}: give a list of names")
         names = [f"LABEL_{k}" for k in range(labels)] if isinstance(labels, int) else labels
         loss = given.get("loss") or KINDS[given["kind"]].losses[0]
         spec = cls(**{**given, "loss": loss, "labels": None if names is None else tuple(names)})
-        spec._check(name)
+        if problems := list(spec._problems()):
+            raise ValueError(f"head {name!r}: {'; '.join(problems)}")
         return spec
 
     @property
@@ -153,30 +157,29 @@ class HeadSpec:
         said = {key: value for key, value in asdict(self).items() if value is not None or key == "plain"}
         return said if self.labels is None else {**said, "labels": list(self.labels)}
 
-    def _check(self, name: str) -> None:
-        kind = KINDS[self.kind]
-        if self.labels is not None and (len(set(self.labels)) < len(self.labels) or not all(self.labels)):
-            raise ValueError(f"head {name!r}: labels {list(self.labels)}: each needs a name of its own")
-        if (self.labels is None) == (self.kind in LABELLED):
-            raise ValueError(f"head {name!r}: a {self.kind} head {'needs' if self.labels is None else 'has no'} labels")
-        if self.outputs is not None and (kind.outputs or self.labels or self.outputs < 1):
-            raise ValueError(
-                f"head {name!r}: outputs {self.outputs}: a {self.kind} head has {kind.outputs or 'labels'}"
-            )
-        for key, known in (
-            ("pooling", POOLINGS),
-            ("activation", ACTIVATIONS),
-            ("loss", kind.losses),
-            ("depth", (1, 2)),
+    def _problems(self) -> Iterable[str]:
+        kind, one = KINDS[self.kind], f"a {self.kind} head"
+        if self.labels is not None and not (
+            len(set(self.labels)) == len(self.labels) and self.labels and all(self.labels)
         ):
-            if (value := getattr(self, key)) is not None and value not in known:
-                raise ValueError(f"head {name!r}: {key} {value!r}: {_choices(known)}")
+            yield f"labels {list(self.labels)}: each needs a name of its own"
+        if (self.labels is None) == (self.kind in LABELLED):
+            yield f"{one} {'needs' if self.labels is None else 'has no'} labels"
+        if self.outputs is not None and (kind.outputs or self.labels or self.outputs < 1):
+            yield f"outputs {self.outputs}: {one} has {kind.outputs or 'labels, or at least one'}"
+        known: dict[str, Iterable[Any]]
+        known = {"pooling": POOLINGS, "activation": ACTIVATIONS, "loss": kind.losses, "depth": (1, 2)}
+        for key, values in known.items():
+            if (value := getattr(self, key)) is not None and value not in values:
+                yield f"{key} {value!r}; {_choices(values)}"
         if self.pooling and not kind.pooled:
-            raise ValueError(f"head {name!r}: pooling: a {self.kind} head answers for every token")
-        if self.custom and self.kind in (CHOICE, TEXT):
-            raise ValueError(f"head {name!r}: a {self.kind} head is transformers' own; leave out pooling and depth")
+            yield f"pooling: {one} answers for every token"
+        if self.activation and self.depth != 2:
+            yield "activation: it stands between two layers, so depth must be 2"
+        if self.kind in (CHOICE, TEXT) and (self.custom or self.plain is None):
+            yield f"{one} is transformers' own; leave out pooling and depth"
         if not 0 <= (self.dropout or 0) < 1 or self.weight < 0:
-            raise ValueError(f"head {name!r}: dropout {self.dropout}, weight {self.weight}: out of range")
+            yield f"dropout {self.dropout}, weight {self.weight}: out of range"
 
 
 _PROPERTIES = tuple(field.name for field in fields(HeadSpec))
@@ -254,6 +257,14 @@ def _trunk_class(trunk: PreTrainedConfig) -> type[PreTrainedModel]:
         raise ValueError(f"{type(trunk).__name__} has no AutoModel in transformers, and a trunk is one")
     found: Any = mapping[type(trunk)]
     return found[0] if isinstance(found, (list, tuple)) else found
+
+
+def _class(name: Any) -> type[PreTrainedModel]:
+    """Transformers' class of a name, which may come from a file."""
+    found = getattr(transformers, str(name), None)
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise ValueError(f"transformers has no model class {name!r}; a head's plain class is one, or none")
+    return found
 
 
 def modality(trunk: PreTrainedConfig) -> str:
@@ -496,12 +507,16 @@ class MultiHead(PreTrainedModel):
             setattr(self.trunk, name, None)
         self.heads = torch.nn.ModuleDict()
         self._plain: dict[str, Plain] = {}
-        self._takes = {"": _names(self.trunk.forward)}
+        self._takes = {TRUNK: _names(self.trunk.forward)}
         for name, spec in self.specs.items():
             self.heads[name] = self._plain_head(name) if spec.plain else self._own_head(spec)
             self._takes[name] = _names(self.heads[name].forward)
         self._tied_weights_keys = {key: of for plain in self._plain.values() for key, of in plain.ties.items()}
         self._reads = modality(config.trunk)
+        encoder = self.trunk.get_encoder() if config.trunk.is_encoder_decoder else self.trunk
+        self._takes[ENCODER] = _names(encoder.forward)
+        # One that reads the feature maps of a backbone can't run alone.
+        self._alone = encoder is not self.trunk and _reads(encoder, self.trunk.main_input_name)
         self.main_input_name = self.trunk.main_input_name
         self.post_init()
 
@@ -590,11 +605,11 @@ class MultiHead(PreTrainedModel):
         spec = self.config.spec(head)
         if spec.plain is None:
             raise ValueError(f"head {head!r} can't be exported: {fitting_class(self.config.trunk, spec)[1]}")
-        plain: Any = copy.copy(self.heads[head])
-        trunk = copy.copy(self.trunk)
-        trunk._modules = {name: None if name in self._plain[head].without else child
-                          for name, child in self.trunk._modules.items()}  # fmt: skip
-        plain._modules = {**plain._modules, plain.base_model_prefix: trunk}
+        found, trunk = copy.copy(self.heads[head]), copy.copy(self.trunk)
+        without = self._plain[head].without
+        trunk._modules = {name: None if name in without else child for name, child in trunk._modules.items()}
+        found._modules = {**found._modules, str(found.base_model_prefix): trunk}
+        plain = _sharing(found)
         plain.__dict__.pop("_tied_weights_keys", None)
         plain.all_tied_weights_keys = self._plain[head].all_ties
         plain.config = self.config.plain_config(head)
@@ -620,12 +635,20 @@ class MultiHead(PreTrainedModel):
         """The library calls it at the end of a load: the generation config is that of the folder, or the trunk's."""
         mixin: Any = GenerationMixin
         mixin.adjust_generation_fn(self, *args, **kwargs)
-        if self.generation_config._from_model_config:
+        if self.generation_config._from_model_config:  # of this config, which leaves tokens to the trunk's
+            said = {key: value for key, value in self.generation_config.to_dict().items() if value is not None}
             self.generation_config = GenerationConfig.from_model_config(self.config.trunk)
+            self.generation_config.update(**said)
 
     def collator(self, tokenizer: Any) -> Collator:
         """Makes batches of rows whose ``labels`` is a mapping from heads, each row to its own; for a Trainer."""
         return Collator(tokenizer, self.specs)
+
+    def get_expanded_tied_weights_keys(self, all_submodels: bool = False) -> dict[str, str]:
+        """The library reads the names as patterns, and these are names: of a head, those that its class ties."""
+        if all_submodels:
+            return super().get_expanded_tied_weights_keys(all_submodels)
+        return dict(self._tied_weights_keys)
 
     def get_output_embeddings(self) -> Any:
         found = (head.get_output_embeddings() for head in self._text_heads())
@@ -639,7 +662,7 @@ class MultiHead(PreTrainedModel):
 
     def _generating(self) -> list[str]:
         heads = self.config.heads
-        return [name for name in self._texts() if getattr(transformers, heads[name]["plain"]).can_generate()]
+        return [name for name in self._texts() if _class(heads[name]["plain"]).can_generate()]
 
     def _texts(self) -> list[str]:
         return [name for name, spec in self.config.heads.items() if spec["kind"] == TEXT]
@@ -651,7 +674,7 @@ class MultiHead(PreTrainedModel):
         return Head(spec, _width(self.config.trunk), _pooling(self.config.trunk, spec))
 
     def _plain_head(self, name: str) -> torch.nn.Module:
-        plain: Any = getattr(transformers, self.specs[name].plain or "")(self.config.plain_config(name))
+        plain: Any = _class(self.specs[name].plain)(self.config.plain_config(name))
         prefix, ties = plain.base_model_prefix, plain.all_tied_weights_keys
         inner = getattr(plain, prefix)._modules
         if read := [child for child in self.config.left_out if inner.get(child) is not None]:
@@ -686,9 +709,9 @@ class MultiHead(PreTrainedModel):
     def _run(self, given: Mapping[str, Any], chosen: Iterable[str]) -> Any:
         """The trunk; of an encoder-decoder no more than is read."""
         plain = [self.heads[name] for name in chosen if self.specs[name].plain]
-        if self.config.trunk.is_encoder_decoder and not plain:
-            return self.trunk.get_encoder()(**_taken(_names(self.trunk.get_encoder().forward), given))
-        taken = {**_taken(self._takes[""], given), **_decoded(self.trunk, given)}
+        if self._alone and not plain:
+            return self.trunk.get_encoder()(**_taken(self._takes[ENCODER], given))
+        taken = {**_taken(self._takes[TRUNK], given), **_decoded(self.trunk, given)}
         if any(getattr(head.config, "use_weighted_layer_sum", False) for head in plain):
             taken["output_hidden_states"] = True
         return self.trunk(**taken)
@@ -707,7 +730,7 @@ class MultiHead(PreTrainedModel):
 
     def _tokens(self, spec: HeadSpec, trunk: Any, given: Mapping[str, Any]) -> tuple[Any, Any]:
         """The last states ``(rows, tokens, width)``, and which of them count."""
-        encoder = trunk.get("encoder_last_hidden_state")
+        encoder = trunk.get("encoder_last_hidden_state") if self._alone else None
         hidden = trunk.last_hidden_state if encoder is None else encoder
         if hidden.dim() == 4:
             hidden = hidden.flatten(2).transpose(1, 2)
@@ -908,6 +931,11 @@ def _shapes(given: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {tuple(value.shape)}" for key, value in given.items() if hasattr(value, "shape"))
 
 
+def _sharing(module: Any) -> Any:
+    """A copy of its own modules, so that no hook is on two models, and of the same tensors."""
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+
+
 def _by_choice(given: Mapping[str, Any]) -> bool:
     """Whether the rows are of several choices each."""
     ids = given.get("input_ids")
@@ -926,14 +954,18 @@ def _names(forward: Callable[..., Any]) -> frozenset[str] | None:
     return None if anything else frozenset(parameters)
 
 
+def _reads(module: torch.nn.Module, name: str) -> bool:
+    return name in inspect.signature(module.forward).parameters
+
+
 def _taken(names: frozenset[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if names is None or key in names}
 
 
 def is_causal(trunk: PreTrainedConfig) -> bool:
     """Whether a trunk sees no token after the one that it stands at."""
-    maps: Any = modeling_auto
-    only = type(trunk) in maps.MODEL_FOR_CAUSAL_LM_MAPPING and type(trunk) not in maps.MODEL_FOR_MASKED_LM_MAPPING
+    known = {name: type(trunk) in getattr(transformers, name)._model_mapping for name in KINDS[TEXT].autos}
+    only = any(known.values()) and not known["AutoModelForMaskedLM"]
     return only or bool(getattr(trunk, "is_decoder", False))
 
 
