@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._make import Reader
 from hf_init._spec import Box
+from hf_init._text import number
+from hf_init._vocabulary import spelled
 
 SHARE = 1e-3
 """Of the typical row's largest element: a row whose own is below is untrained."""
@@ -31,6 +35,33 @@ class Untrained:
     rows: tuple[int, ...]
     largest: float
     typical: float
+
+    def __str__(self) -> str:
+        many = f"row {self.rows[0]}" if len(self.rows) == 1 else f"{number(len(self.rows))} rows ({spelled(self.rows)})"
+        return (
+            f"{self.table}: {many} never trained: max |x| {self.largest:.2g}, where {self.typical:.2g} is the median "
+            "row's"
+        )
+
+
+def untrained(folder: str | Path) -> tuple[Untrained, ...]:
+    """The same for every vocabulary that a folder's config counts, in any of its parts.
+
+    Raises:
+        CheckpointError: the folder can't be read.
+    """
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()  # no config, no vocabulary: a report of the tensors is due all the same
+    return tuple(each for rows in sorted(set(_sizes(config))) for each in untrained_rows(folder, rows))
+
+
+def _sizes(config: Any) -> Iterator[int]:
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if key == "vocab_size" and isinstance(value, int) and value > 0:
+            yield value
+        yield from _sizes(value)
 
 
 def untrained_rows(folder: str | Path, rows: int) -> tuple[Untrained, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from hf_init._errors import CheckpointError, PlanError
 from hf_init._probe import Comparison, ProbeReport, Reading, Run, passages
 from hf_init._probe._measure import Differences, Ids
 from hf_init._probe._new_rows import Grown, grown
-from hf_init._probe._train import Passage, batches
-from hf_init.hf._compare import LIBRARY, Bench, compare_schemes, resized
+from hf_init._probe._train import Passage, batches, readings
+from hf_init.cli import main
+from hf_init.hf import _compare as compare
+from hf_init.hf._compare import LIBRARY, Bench, compare_schemes, new_rows, resized
 from hf_init.hf._probe import probe_vocabulary
 
 TOKENS = ["cat", " sat"]
@@ -228,6 +231,18 @@ def test_batches_hold_every_passage_once_a_round_and_predict_each_token():
     assert ids.shape == targets.shape == (5, 5) and int((targets != -100).sum()) == 15
 
 
+def test_passages_read_together_are_read_as_each_alone(bases):
+    model = model_of(bases("llama"))
+    made = [Passage("x" * n, tuple(8 + (3 * n + k) % 200 for k in range(n))) for n in (7, 1, 12, 5)]
+    found = readings(model, 0, made, tokens=13)
+    for passage, reading in zip(made, found, strict=True):
+        ids = torch.tensor([[0, *passage.ids]])
+        loss = model(input_ids=ids, labels=torch.tensor([[-100, *passage.ids]])).loss
+        assert reading == Reading(
+            pytest.approx(float(loss.detach()) * len(passage.ids), rel=1e-5), *[len(passage.ids)] * 2
+        )
+
+
 # --- schemes compared ---
 
 
@@ -246,6 +261,75 @@ def test_training_helps_and_changes_nothing_else(name, bases):
     assert run.bits[3] < run.bits[0] and run == bench.run("auto", {}, 0, (0, 3))
     after = bench.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_model_of_bfloat16_trains_rows_of_float32(bases):
+    exact, rounded = (Bench.of(bases("phi"), TOKENS, TEXTS, 32, 24, 2, dtype) for dtype in ("float32", "bfloat16"))
+    with grown(rounded.model, new_rows(rounded._prepared({}, 0), rounded.model)) as leaves:
+        assert {leaf.dtype for leaf in leaves} == {torch.float32}
+        assert rounded.model(input_ids=torch.tensor([[0, 8]])).logits.dtype == torch.float32
+    for name in ("auto", "resize_token_embeddings"):
+        runs = [bench.run(name, bench.schemes()[name], 0, (0, 3)) for bench in (exact, rounded)]
+        assert runs[1].bits[3] < runs[1].bits[0] == pytest.approx(runs[0].bits[0], rel=0.02)
+
+
+def test_what_fills_the_same_is_run_once_and_what_is_there_not_again(bases, monkeypatch):
+    bench = Bench.of(bases("llama"), TOKENS, TEXTS, 32, 24, 1)
+    ran: list[str] = []
+
+    def run(self: Bench, name: str, words: Any, seed: int, steps: Any) -> Run:
+        ran.append(name)
+        return Run(name, seed, {0: len(ran)}, {"table": str(words)} if words is None else {"table": "mean"})
+
+    monkeypatch.setattr(Bench, "run", run)
+    monkeypatch.setattr(compare, "_spelled", lambda plan: {"table": "mean"})
+    chosen = {
+        "auto(distribution)": {"guarantee": "distribution"},
+        "mean": {"row_scheme": "mean"},
+        **dict.fromkeys(LIBRARY),
+    }
+    found = [*bench.runs(chosen, (0, 1), (0,), [Run("mean", 1, {0: 9.0}, {"table": "mean"})])]
+    assert ran == ["auto(distribution)", *LIBRARY, *LIBRARY]
+    assert [(run.scheme, run.seed, run.bits[0]) for run in found if run.scheme not in LIBRARY] == [
+        ("auto(distribution)", 0, 1),
+        ("mean", 0, 1),
+        ("auto(distribution)", 1, 9.0),
+    ]
+
+
+def test_only_passages_with_a_new_token_teach_and_tell(bases):
+    bench = Bench.of(bases("llama"), TOKENS, [*TEXTS, "the abc he " * 30], 32, 24, 9)
+    assert all({"cat", " sat"} & set(re.findall("cat| sat", each.text)) for each in (*bench.training, *bench.held))
+    run = bench.run("auto", {}, 0, (0,))
+    assert sum(run.nats[0]) / math.log(2) / sum(len(each.text) for each in bench.held) == pytest.approx(run.bits[0])
+
+
+def test_the_command_line_ranks_schemes_on_a_file_of_texts(bases, tmp_path, capsys):
+    (tmp_path / "texts").write_text("\n\n".join(TEXTS))
+    argv = ["plan", str(bases("llama")), "--add-tokens", "cat, sat", "--compare-schemes", str(tmp_path / "texts")]
+    assert main([*argv, "--steps", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 tokens with new rows" in out and "resize_token_embeddings(mean_resizing=False)" in out and "step 2" in out
+    assert "hf-init: auto: done" in err
+    (tmp_path / "tokens.json").write_text(json.dumps({"<cat>": "a cat", "cat": None}))
+    argv[2:4] = ["--add-tokens-file", str(tmp_path / "tokens.json"), "--special"]
+    (tmp_path / "texts").write_text("\n\n".join(TEXTS).replace("the cat", "<cat>"))
+    assert main([*argv, "--steps", "1", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)["comparison"]
+    assert said["ranked"] and said["base"] > 0 and len(said["runs"]) == len(said["ranked"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "9"], "--steps is for --compare-schemes"),
+        (["--compare-schemes", "texts", "--row-scheme", "mean", "--init", "a=zeros"], "leave out --init, --row-scheme"),
+        (["--compare-schemes", "texts"], "texts can't be read"),
+    ],
+)
+def test_options_that_a_comparison_would_pass_over_are_refused(bases, capsys, options, message):
+    assert main(["plan", str(bases("llama")), "--add-tokens", "cat", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_step_0_is_the_extended_model_s_own_reading(bases, tmp_path):
@@ -277,9 +361,25 @@ def test_a_comparison_ranks_by_the_last_step():
     runs = (Run("a", 0, {0: 1.0, 5: 0.9}), Run("b", 0, {0: 2.0, 5: 0.8}), Run("b", 1, {0: 2.0, 5: 0.82}))
     found = Comparison(runs, 1.5)
     assert found.ranked == ("b", "a") and found.best == "b" and found.mean("b", 5) == pytest.approx(0.81)
+    assert found.behind("a", "b", 5) == (pytest.approx(0.09), 0.0)
     assert "0.8100 +-0.0100" in str(found) and "<td>a</td>" in found._repr_html_()
     again = [Run.from_json(run) for run in json.loads(json.dumps(found.to_json()))["runs"]]
     assert tuple(again) == runs
+
+
+def test_a_difference_has_the_error_of_the_passages_it_was_seen_on():
+    """Equal differences have none."""
+
+    def seen(name: str, nats: list[float]) -> Run:
+        return Run(name, 0, {0: sum(nats) / math.log(2) / (100 * len(nats))}, {}, {0: tuple(nats)})
+
+    ours, theirs = [50.0, 60.0, 70.0, 80.0], [49.0, 56.0, 69.0, 76.0]
+    found = Comparison((seen("a", ours), seen("b", theirs), seen("c", [nat - 2 for nat in ours])), 1.0)
+    differences = torch.tensor(ours) - torch.tensor(theirs)
+    error = float(differences.std() / 2) / math.log(2) / 100  # of the mean of four, in bits per byte
+    assert found.behind("a", "b", 0) == (pytest.approx(2.5 / math.log(2) / 100), pytest.approx(error))
+    assert found.behind("a", "c", 0) == (pytest.approx(2 / math.log(2) / 100), 0.0)
+    assert found.behind("b", "a", 0)[0] == -found.behind("a", "b", 0)[0]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +387,7 @@ def test_a_comparison_ranks_by_the_last_step():
     [
         ({"steps": 0}, "steps is 0"),
         ({"seeds": ()}, "there are 0 seeds"),
-        ({"texts": ["the"]}, "1 passages of at most"),
+        ({"texts": ["the cat"]}, "1 passages of at most"),
         ({"schemes": {"mine": None}}, "'mine' has no words"),
         ({"tokens": ["abc"]}, "abc"),
     ],

@@ -115,6 +115,17 @@ def test_norm_gives_every_row_the_trained_rows_length(norm):
     assert scheme(row_slot((9, 10), (11, 6))).norm(dim=1).tolist() == pytest.approx([wanted] * 2, rel=1e-6)
 
 
+def test_a_centred_norm_scales_the_distance_from_the_mean_and_nothing_else():
+    table = TABLE + torch.tensor([5.0, -3.0, 0, 0, 40.0, 1.0])
+    scheme = schemes.SubTokens(table="table", pieces=((0, 1, 2), (3, 5)), trained=((0, 3), (5, 9)))
+    trained = table[[0, 1, 2, 5, 6, 7, 8]].double()
+    mean, slot = trained.mean(0), row_slot((9, 10), (11, 6), table)
+    plain, made = scheme(slot).double() - mean, replace(scheme, norm="centred")(slot).double() - mean
+    wanted = float((trained - mean).norm(dim=1).median())
+    assert made.norm(dim=1).tolist() == pytest.approx([wanted] * 2, rel=1e-5)
+    torch.testing.assert_close(torch.cosine_similarity(made, plain), torch.ones(2).double(), rtol=0, atol=1e-6)
+
+
 def test_a_row_of_zeros_has_no_direction_to_scale():
     table = torch.cat([TABLE, torch.zeros(1, 6)])
     made = schemes.SubTokens(norm="median", table="table", pieces=((9,),))(row_slot((10,), (11, 6), table))
@@ -548,7 +559,7 @@ def test_a_bias_has_no_length(scheme):
     ("name", "settings", "message"),
     [
         ("subtokens", {"weights": "expfirst"}, "did you mean 'exp_first'"),
-        ("subtokens", {"norm": "max"}, "norm is 'max', expected one of median, mean"),
+        ("subtokens", {"norm": "max"}, "norm is 'max', expected one of median, mean, centred"),
         ("subtokens", {"pieces": [[1], []]}, "expected a list of lists of row numbers, none of them empty"),
         ("subtokens", {"pieces": [[-1]]}, "expected a list of lists of row numbers"),
         ("subtokens", {"pieces": [[1, 2]], "lengths": [[1]]}, "lengths don't belong to pieces"),

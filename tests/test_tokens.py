@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import shutil
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +20,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import hf_init
 from hf_init import Recipe, Rule
 from hf_init._spec import Status
+from hf_init.cli import main
+from hf_init.schemes._row_pursuit import pursue
 
 WORDS = ["abcab", "hello", {"token": "<tool>", "special": True}, {"token": "<x>", "description": "the tab"}]
 NEW = {"abcab": ROWS, "hello": ROWS + 1, "<tool>": ROWS + 2, "<x>": ROWS + 3}
@@ -251,7 +257,7 @@ LEAN = "weights=exp_first, alpha=0.05"
     [
         ("greedy", f"subtokens({LEAN})", "subtokens(weights=exp_first)", "greedy kept"),
         ("distribution", "mean", "mean", "at most"),
-        ("learning", f"subtokens({LEAN}, norm=median)", "subtokens(weights=exp_first)", "fastest to learn"),
+        ("learning", f"subtokens({LEAN}, norm=centred)", "subtokens(weights=exp_first)", "fastest to learn"),
     ],
 )
 def test_each_guarantee_has_its_schemes_and_is_named(bases, guarantee, tied, untied, said):
@@ -309,6 +315,81 @@ def test_a_donor_s_tokenizer_says_which_rows_are_shared(bases, tmp_path):
     hf_init.extend(bases["phi"], tmp_path / "out", add_tokens=["hello"], **words)
     row, want = (tensors(tmp_path / folder)["lm_head.weight"][ROWS] for folder in ("out", "donor"))
     torch.testing.assert_close(row, want, rtol=1e-3, atol=1e-3)
+
+
+def test_a_real_donor_of_another_kind_shares_words_and_gives_the_row_that_least_squares_gives(minilm, tmp_path):
+    """MiniLM's WordPiece has whole words, which the byte-level base spells with the space in front of them."""
+    words = ["home", "garden", "river", "street", "stone", "winter"]
+    source = base("llama", tmp_path / "base")
+    larger = tokenizer(extra=[f"\u0120{word}" for word in words])
+    data = tensors(source)
+    data["model.embed_tokens.weight"] = torch.randn(len(larger), 32, generator=torch.Generator().manual_seed(0))
+    save_file(data, source / "model.safetensors", {"format": "pt"})
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "vocab_size": len(larger)}))
+    larger.save_pretrained(source)
+    scheme: Any = {"omp": {"donor": str(minilm), "donor_table": "embeddings.word_embeddings.weight"}}
+    hf_init.extend(source, tmp_path / "out", add_tokens=[" house"], row_scheme=scheme)
+    theirs, ours = AutoTokenizer.from_pretrained(minilm), larger.get_vocab()
+    (fill,) = hf_init.Plan.load(tmp_path / "out")["model.embed_tokens.weight"].new
+    shared = dict(fill.scheme.shared)  # type: ignore[attr-defined]
+    assert fill.scheme.rows == (theirs.convert_tokens_to_ids("house"),)  # type: ignore[attr-defined]
+    assert {theirs.convert_tokens_to_ids(w): ours[f"\u0120{w}"] for w in ("the", *words)}.items() <= shared.items()
+    assert shared[theirs.convert_tokens_to_ids("##ab")] == ours["ab"]
+    table = tensors(minilm)["embeddings.word_embeddings.weight"]
+    found, row = tensors(tmp_path / "out")["model.embed_tokens.weight"][len(larger)], table[fill.scheme.rows[0]]  # type: ignore[attr-defined]
+    # The nearest of the shared words is chosen first, and 64 of them leave what least squares on those 64 leave.
+    atoms = table[list(shared)]
+    nearest = int((torch.nn.functional.normalize(atoms, dim=1) @ row).abs().argmax())
+    assert theirs.convert_ids_to_tokens(list(shared)[nearest]) == "home"
+    chosen, _ = pursue(atoms, row[None], 64)
+    weights = torch.linalg.lstsq(atoms[chosen[0]].T.double(), row.double()[:, None]).solution[:, 0].float()
+    want = weights @ data["model.embed_tokens.weight"][[list(shared.values())[at] for at in chosen[0]]]
+    torch.testing.assert_close(found, want, rtol=1e-3, atol=1e-3)
+
+
+def test_minilm_as_a_donor_for_smollm2_shares_a_third_of_its_tokens(smollm2, minilm):
+    scheme: Any = {"omp": {"donor": str(minilm), "donor_table": "embeddings.word_embeddings.weight"}}
+    plan = hf_init.plan(smollm2, add_tokens=[" unspecified", "terminates"], row_scheme=scheme)
+    (fill,) = plan["model.embed_tokens.weight"].new
+    assert len(fill.scheme.shared) > 17_000  # type: ignore[attr-defined]
+    with pytest.raises(hf_init.HfInitError, match="the donor has no token ' photoelectronic'"):
+        hf_init.plan(smollm2, add_tokens=[" photoelectronic"], row_scheme=scheme)
+
+
+# On the command line, and in a script.
+
+
+def test_the_command_line_adds_tokens_and_probes_them(bases, tmp_path, capsys):
+    (tmp_path / "tokens.json").write_text(json.dumps({"<tool>": "the tab", "<end>": None}))
+    (tmp_path / "texts").write_text("abc the abc\n\nhe the <tool> he")
+    out = tmp_path / "out"
+    options = ["--add-tokens-file", tmp_path / "tokens.json", "--special", "--pad-to-multiple-of", 64, "--json"]
+    assert main([*map(str, ["extend", bases["llama"], out, *options, "--probe", tmp_path / "texts"])]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["probe"]["new"] == 2 and "greedy kept" in said["probe"]["guarantees"] and said["verify"]["ok"]
+    assert any("guarantee: greedy kept" in note for note in said["plan"]["notes"])
+    after = AutoTokenizer.from_pretrained(out)
+    assert {"<tool>", "<end>"} <= {*after.all_special_tokens, *map(str, after.added_tokens_decoder.values())}
+    assert len(tensors(out)["model.embed_tokens.weight"]) % 64 == 0
+
+
+def test_words_worth_a_token_are_found_in_one_half_of_a_text_and_save_tokens_in_the_other(
+    bases, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    script = importlib.import_module("domain_vocabulary")
+    monkeypatch.delitem(sys.modules, "domain_vocabulary")
+    assert script.worth_a_token([" abcabc" * 3 + " the" * 9 + " rare"], tokenizer(), 9) == [(" abcabc", 6)]
+    (tmp_path / "text").write_text(
+        "\n\n".join(["the photoelectron hit the metal surface and the photoelectron left " * 2] * 8)
+    )
+    argv = [bases["llama"], tmp_path / "out", "--text", tmp_path / "text", "--words", 5, "--probed", 2]
+    monkeypatch.setattr("sys.argv", ["domain_vocabulary.py", *map(str, argv)])
+    assert script.main() == 0
+    said = capsys.readouterr().out
+    saved = float(re.findall(r"([\d.]+)% saved", said)[0])
+    assert "' photoelectron'" in said and saved > 20 and "greedy kept" in said
 
 
 # Another tokenizer.

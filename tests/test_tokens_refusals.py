@@ -16,10 +16,11 @@ from transformers import AutoTokenizer
 import hf_init
 from hf_init import HfInitError
 from hf_init._checkpoint import Checkpoint
+from hf_init._report import report
 from hf_init._token_file import read as read_tokens
-from hf_init._untrained import untrained_rows
+from hf_init._untrained import untrained, untrained_rows
 from hf_init._vocabulary import Vocabulary, VocabularyRows, ranges, rows_for
-from hf_init.hf._tokens._splitter import Splitter, text_of
+from hf_init.hf._tokens._splitter import Splitter, by_text, of_words, text_of
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,20 @@ def test_the_space_that_sentencepiece_adds_is_no_piece_of_a_token_and_a_token_s_
     assert splitter.id_of("a") == 2 and splitter.id_of("ab") is None
     assert [text_of(metaspace(["\u2581a"]), "\u2581a"), text_of(tokenizer(), "\u0120the")] == [" a", " the"]
     assert text_of(tokenizer(), "\u00c3") == ""  # a byte that is no character
+    assert text_of(tokenizer(("##",)), "##") == "##"  # which marks the inside of a word for WordPiece alone
+
+
+def test_tokens_of_unlike_tokenizers_come_together_by_their_texts(minilm):
+    pieces = AutoTokenizer.from_pretrained(minilm)
+    words, bytes_, spaces = (by_text(one) for one in (pieces, tokenizer(), metaspace(["\u2581the", "ab", "\u2581"])))
+    the = [made[" the"] for made in (words, bytes_, spaces)]
+    assert the == [pieces.convert_tokens_to_ids("the"), tokenizer().convert_tokens_to_ids("\u0120the"), 1]
+    assert words["ab"] == pieces.convert_tokens_to_ids("##ab") and words[" ab"] == pieces.convert_tokens_to_ids("ab")
+    assert bytes_["ab"] == tokenizer().convert_tokens_to_ids("ab") and spaces["ab"] == 2 and " ab" not in bytes_
+    assert (
+        words["[CLS]"] == 101 and bytes_["<s>"] == 0 and bytes_["\u00c3"] == tokenizer().convert_tokens_to_ids("\u00c3")
+    )
+    assert [of_words(one) for one in (pieces, tokenizer(), transformers.ByT5Tokenizer())] == [True, False, False]
 
 
 def test_tokens_that_a_splitter_is_to_know_nothing_of_are_split_like_any_text_and_others_keep_their_ids():
@@ -222,6 +237,23 @@ def test_untrained_rows_are_found_by_their_size_and_only_those(phi, copy):
     (found,) = untrained_rows(copy, ROWS)
     assert (found.table, found.rows) == ("lm_head.weight", (5, 9)) and found.largest < 1e-8 < found.typical
     assert Checkpoint.open(copy).entries["lm_head.weight"].shape[0] == ROWS
+    assert untrained(copy) == (found,) and untrained(phi) == ()
+    (copy / "config.json").write_text(json.dumps({"text_config": {"vocab_size": ROWS}, "other": {"vocab_size": 3}}))
+    assert untrained(copy) == (found,)
+    (copy / "config.json").unlink()
+    assert untrained(copy) == ()
+
+
+def test_untrained_rows_are_in_the_report_of_a_base_and_of_a_result_and_stay_as_they_are(phi, copy, tmp_path):
+    data = tensors(copy)
+    data["lm_head.weight"][[5, 9]] = 1e-9
+    save_file(data, copy / "model.safetensors", {"format": "pt"})
+    hf_init.extend(copy, tmp_path / "out", add_tokens=["hello"], guarantee="distribution")
+    assert torch.equal(tensors(tmp_path / "out")["lm_head.weight"][:ROWS], data["lm_head.weight"])
+    pages = [report(folder, tmp_path / f"{folder.name}.html").read_text() for folder in (phi, copy, tmp_path / "out")]
+    said = "lm_head.weight: 2 rows (5, 9) never trained: max |x| 1e-09"
+    assert [said in page for page in pages] == [False, True, True]
+    assert "guarantee: distribution kept" in pages[2]
 
 
 @pytest.mark.parametrize(

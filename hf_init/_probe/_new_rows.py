@@ -43,7 +43,8 @@ class Inputs(torch.nn.Module):
         place: Any = self.place
         at = place[ids]
         new = (at >= 0).unsqueeze(-1)
-        return torch.where(new, self.new(at.clamp(min=0)), self.old(ids.where(at < 0, 0)))
+        old = self.old(ids.where(at < 0, 0))
+        return torch.where(new, self.new(at.clamp(min=0)).to(old.dtype), old)
 
 
 class Outputs(torch.nn.Module):
@@ -56,17 +57,18 @@ class Outputs(torch.nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         ids: Any = self.ids
-        old = self.old(states)
+        old = self.old(states).to(self.new.weight.dtype)
         beyond = max(0, int(ids.max()) + 1 - old.shape[-1])
         logits = torch.nn.functional.pad(old, (0, beyond), value=float("-inf"))
-        return logits.index_copy(-1, ids, self.new(states))
+        return logits.index_copy(-1, ids, self.new(states.to(logits.dtype)))
 
 
 @contextmanager
 def grown(model: Any, new: Grown) -> Iterator[list[torch.nn.Parameter]]:
     """The model with new rows, all else frozen; gives the rows, to train. Afterwards the model is as it was.
 
-    Its logits are those of the model with the rows in its tables.
+    Its logits are those of the model with the rows in its tables. The rows keep their own dtype, which is that of the
+    logits, too: in a model of bfloat16, steps too small for it add up all the same.
     """
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from hf_init._probe._measure import logits_of, read
 from hf_init._probe._report import Reading
+
+T = TypeVar("T")
 
 # Of the standard deviation of the rows, a step: fifty steps can move an element by as much as it varies.
 RATE = 0.02
@@ -18,6 +19,7 @@ RATE = 0.02
 # logits down would move them as far as those of the tokens that are: measured, the loss then rises. This is above the
 # ones and below the others.
 EPSILON = 1e-3
+PASSED = -100
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,18 @@ class Passage:
     ids: tuple[int, ...]
 
 
-def reading(model: Any, start: int, passages: Sequence[Passage]) -> Reading:
-    """How well a model predicts passages."""
-    total = Reading(0.0, 0, 0)
-    for passage in passages:
-        logits = logits_of(model, start, list(passage.ids))
-        total += read(logits, torch.tensor(passage.ids), passage.text)
-    return total
+def readings(model: Any, start: int, passages: Sequence[Passage], tokens: int = 256) -> list[Reading]:
+    """How well a model predicts each of some passages, read in batches of about this many tokens."""
+    found: dict[int, Reading] = {}
+    by_length = sorted(range(len(passages)), key=lambda place: len(passages[place].ids))
+    for places in _groups(by_length, lambda place: len(passages[place].ids), tokens):
+        some = [passages[place] for place in places]
+        ids, targets = _stacked(some, start)
+        with torch.inference_mode():
+            nats = _nats(model, ids, targets)
+        for place, passage, lost in zip(places, some, nats.sum(1).tolist(), strict=True):
+            found[place] = Reading(lost, len(passage.ids), len(passage.text.encode()))
+    return [found[place] for place in range(len(passages))]
 
 
 def trained(
@@ -42,24 +49,23 @@ def trained(
     leaves: Sequence[torch.nn.Parameter],
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
     steps: Sequence[int],
-    measure: Callable[[], float],
+    measure: Callable[[], T],
     rate: float,
-) -> dict[int, float]:
+) -> dict[int, T]:
     """Trains leaves by AdamW (betas .9, .999; epsilon 1e-3; no decay; a constant rate), and measures at some steps.
 
     Args:
-        batches: of ids and of targets, each ``(passages, tokens)``; a target of -100 isn't counted.
+        batches: of ids and of targets, each ``(passages, tokens)``; a target of ``PASSED`` isn't counted.
         steps: after how many steps to measure; 0 is before any.
     """
     optimizer = torch.optim.AdamW(leaves, lr=rate, eps=EPSILON, weight_decay=0.0)
-    found: dict[int, float] = {}
+    found: dict[int, T] = {}
     for step in range(max(steps) + 1):
         if step in steps:
             found[step] = measure()
         if step < max(steps):
             ids, targets = next(batches)
-            logits = model(input_ids=ids, use_cache=False).logits
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+            loss = _nats(model, ids, targets).sum() / (targets != PASSED).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -69,23 +75,44 @@ def trained(
 def batches(
     passages: Sequence[Passage], start: int, tokens: int, seed: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of about this many tokens, in an order that the seed gives, without end; shorter passages are padded."""
+    """Batches of about this many tokens, in an order that the seed gives, without end.
+
+    Passages of like length go together, so that little is padded.
+    """
     order = random.Random(seed)
-    waiting: list[Passage] = []
     while True:
-        some: list[Passage] = []
-        while sum(len(passage.ids) for passage in some) < tokens:
-            if not waiting:
-                waiting = order.sample(list(passages), len(passages))
-            some.append(waiting.pop())
-        yield _stacked(some, start)
+        by_length = sorted(order.sample(list(passages), len(passages)), key=lambda passage: len(passage.ids))
+        groups = [*_groups(by_length, lambda passage: len(passage.ids), tokens)]
+        for some in order.sample(groups, len(groups)):
+            yield _stacked(some, start)
+
+
+def _groups(things: Sequence[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Neighbours in groups, each closed as soon as it has this much."""
+    some: list[T] = []
+    for thing in things:
+        some.append(thing)
+        if sum(map(size, some)) >= most:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _nats(model: Any, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The loss of each target, 0 where there is none."""
+    logits = model(input_ids=ids, use_cache=False).logits.float()
+    lost = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=PASSED, reduction="none"
+    )
+    return lost.unflatten(0, targets.shape)
 
 
 def _stacked(passages: Sequence[Passage], start: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Padding stands behind a causal model's eyes: it changes no logit before it, and isn't counted itself."""
     longest = max(len(passage.ids) for passage in passages)
     ids = torch.full((len(passages), longest), start)
-    targets = torch.full((len(passages), longest), -100)
+    targets = torch.full((len(passages), longest), PASSED)
     for row, passage in enumerate(passages):
         many = len(passage.ids)
         ids[row, 1:many] = torch.tensor(passage.ids[:-1], dtype=torch.int64)

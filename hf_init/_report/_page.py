@@ -49,9 +49,11 @@ def _extended(survey: Extended) -> Iterator[Html]:
             class_="soft",
         ),
         _chips([*plan.counts.items(), ("new values", sum(count(s.measure.shape) for s in survey.subjects))]),
+        tag("ul", *(tag("li", note) for note in plan.notes)) if plan.notes else "",
     )
     links = {subject.tensor.name: f"#new-{at}" for at, subject in reversed([*enumerate(survey.subjects)])}
     yield _findings(survey, links)
+    yield from _untrained(survey)
     yield tag("h2", "New values")
     if not survey.subjects:
         yield tag("p", "Nothing is new: every tensor is kept.")
@@ -73,6 +75,14 @@ def _findings(survey: Extended | Plain, links: dict[str, str] | None = None) -> 
         "identical rows, and of a spread that fits its scheme and its neighbours."
     )
     return joined((tag("h2", "What looks wrong"), tag("p", text, class_="note")))
+
+
+def _untrained(survey: Extended | Plain) -> Iterator[Html]:
+    """Rows that nobody asked to be made anew: said, and left alone."""
+    if survey.untrained:
+        yield tag("h2", "Rows of the vocabulary that were never trained")
+        yield tag("ul", *(tag("li", str(each)) for each in survey.untrained))
+        yield tag("p", "They stay as they are unless they are asked for: ", tag("code", "--reinit-rows"), class_="soft")
 
 
 def _chips(counts: Sequence[tuple[str, int]]) -> Html:
@@ -169,6 +179,7 @@ def _plain(survey: Plain) -> Iterator[Html]:
         _chips([("tensors", len(measures)), ("values", total)]),
     )
     yield _findings(survey)
+    yield from _untrained(survey)
     yield tag("h2", "Histograms")
     yield tag(
         "p",

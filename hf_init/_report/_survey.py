@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_init._checkpoint import Checkpoint
@@ -20,6 +20,7 @@ from hf_init._report._picture import Chart, Picture, chart, picture
 from hf_init._report._promise import Promise, promise
 from hf_init._report._values import is_floating
 from hf_init._spec import Slot, count
+from hf_init._untrained import Untrained, untrained
 
 PICTURES = 200
 """The most new regions that get a picture; all get their statistics."""
@@ -52,6 +53,7 @@ class Extended:
     manifest: Manifest
     plan: Plan
     subjects: tuple[Subject, ...]
+    untrained: tuple[Untrained, ...] = ()
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -67,6 +69,7 @@ class Plain:
     measures: tuple[Measure, ...]
     findings: tuple[Finding, ...]
     charts: tuple[tuple[str, int, Chart], ...]
+    untrained: tuple[Untrained, ...] = ()
 
 
 def survey(folder: Path) -> Extended | Plain:
@@ -76,9 +79,9 @@ def survey(folder: Path) -> Extended | Plain:
         CheckpointError: it can't be read, or its manifest describes other tensors than its files hold.
     """
     with Checkpoint.open(folder) as checkpoint:
-        if os.path.lexists(folder / NAME):
-            return _extended(checkpoint, Manifest.load(folder))
-        return _plain(checkpoint)
+        extended = os.path.lexists(folder / NAME)
+        found = _extended(checkpoint, Manifest.load(folder)) if extended else _plain(checkpoint)
+    return replace(found, untrained=untrained(folder))
 
 
 def _extended(checkpoint: Checkpoint, manifest: Manifest) -> Extended:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,9 +14,9 @@ import torch
 from hf_init._errors import PlanError
 from hf_init._make import Reader, drawn, slots
 from hf_init._plan import Plan
-from hf_init._probe import Comparison, Run, passages
+from hf_init._probe import Comparison, Reading, Run, passages
 from hf_init._probe._new_rows import Grown, grown
-from hf_init._probe._train import RATE, Passage, batches, reading, trained
+from hf_init._probe._train import RATE, Passage, batches, readings, trained
 from hf_init._spec import Rows
 from hf_init._text import several
 from hf_init.hf._library import quiet
@@ -24,7 +24,7 @@ from hf_init.hf._prepare import Prepared, prepare
 from hf_init.hf._probe import checked_texts, model_of, most, split, start_of
 from hf_init.hf._source import folder_of
 from hf_init.hf._target import resolve
-from hf_init.hf._tokens._splitter import load
+from hf_init.hf._tokens._splitter import ids_of, load
 from hf_init.hf._tokens._tokens import Tokens
 
 LIBRARY: Mapping[str, bool] = MappingProxyType(
@@ -38,7 +38,9 @@ _TIED = {
     for name in (
         "subtokens",
         "subtokens(norm=median)",
+        "subtokens(norm=centred)",
         "subtokens(weights=characters)",
+        "subtokens(weights=characters, norm=centred)",
         "subtokens(weights=exp_first)",
         "subtokens(weights=exp_last)",
         "subtokens(weights=last)",
@@ -47,6 +49,11 @@ _TIED = {
 _CALIBRATED = {"input_rows": "subtokens(norm=median)"}
 _UNTIED = {
     "subtokens / subtokens": {"row_scheme": "subtokens"},
+    "subtokens(norm=centred) / exp_first": {
+        "input_rows": "subtokens(norm=centred)",
+        "output_rows": "subtokens(weights=exp_first)",
+    },
+    "subtokens(norm=centred) / subtokens(norm=centred)": {"row_scheme": "subtokens(norm=centred)"},
     "subtokens(norm=median) / subtokens": {**_CALIBRATED, "output_rows": "subtokens"},
     "subtokens(norm=median) / characters": {**_CALIBRATED, "output_rows": "subtokens(weights=characters)"},
     "subtokens(norm=median) / exp_first": {**_CALIBRATED, "output_rows": "subtokens(weights=exp_first)"},
@@ -68,15 +75,17 @@ def compare_schemes(
     schemes: Mapping[str, Mapping[str, Any] | None] | None = None,
     seeds: Sequence[int] = (0,),
     *,
-    batch_tokens: int = 256,
-    longest: int = 128,
-    held: int = 24,
+    batch_tokens: int = 128,
+    longest: int = 64,
+    held: int = 48,
+    dtype: str = "float32",
     done: Callable[[Run], object] | None = None,
 ) -> Comparison:
     """Trains the rows of new tokens, and nothing else, for a few steps from each scheme, and ranks the schemes.
 
-    Of every three passages one is held out; some of those are measured, in bits per byte, before and after. The model
-    is loaded once, in float32 on the CPU. The loss before any training doesn't tell which scheme learns fastest.
+    Of every three passages with a new token in them one is held out; some of those are measured, in bits per byte,
+    before and after. The model is loaded once, on the CPU, and the new rows are in float32. The loss before any
+    training doesn't tell which scheme learns fastest. A scheme that fills the same as another one is run once.
 
     Args:
         base: the checkpoint folder or hub id of a causal language model.
@@ -89,6 +98,7 @@ def compare_schemes(
         batch_tokens: of one step, about.
         longest: tokens of a passage, at most.
         held: passages to measure, at most.
+        dtype: of the frozen model: bfloat16 is faster on a processor that multiplies it, and rounds the old logits.
         done: called with every run when it is done.
 
     Returns:
@@ -104,14 +114,12 @@ def compare_schemes(
     """
     if steps < 1 or not seeds:
         raise PlanError(f"steps is {steps} and there are {len(seeds)} seeds; give at least one of each")
-    bench = Bench.of(base, tokens, texts, batch_tokens, longest, held)
-    chosen = bench.schemes() if schemes is None else schemes
+    bench = Bench.of(base, tokens, texts, batch_tokens, longest, held, dtype)
     found = []
-    for name, words in chosen.items():
-        for seed in seeds:
-            found.append(bench.run(name, words, seed, (0, steps)))
-            if done is not None:
-                done(found[-1])
+    for run in bench.runs(bench.schemes() if schemes is None else schemes, seeds, (0, steps)):
+        found.append(run)
+        if done is not None:
+            done(run)
     return Comparison(tuple(found), bench.base_bits())
 
 
@@ -143,6 +151,7 @@ class Bench:
         batch_tokens: int,
         longest: int,
         held: int,
+        dtype: str = "float32",
     ) -> Bench:
         """Loads the model, and splits the texts with the new tokens.
 
@@ -150,18 +159,22 @@ class Bench:
             PlanError: as ``compare_schemes``.
         """
         wanted, folder = checked_texts(texts), folder_of(base)
-        model, before = model_of(folder), load(folder)
+        model, before = model_of(folder, getattr(torch, dtype)), load(folder)
         after = _tokenizer(resolve(folder, None, add_tokens=tokens))
         limit = min(longest, most([model]))
         pieces = list(passages(wanted, lambda text: len(split(before, text)), limit))
-        pieces = [piece for piece in pieces if piece.strip()]
+        old = frozenset(ids_of(before))
+        new = {id_ for token, id_ in ids_of(after).items() if token not in old}
+        pieces = [piece for piece in pieces if not new.isdisjoint(split(after, piece))]
         if len(pieces) < 3:
-            raise PlanError(f"texts: {len(pieces)} passages of at most {limit} tokens; give three or more")
+            raise PlanError(
+                f"texts: {len(pieces)} passages of at most {limit} tokens have a new token in them; give three or more"
+            )
         kept = pieces[::3]
         kept = kept[:: max(1, -(-len(kept) // held))]
         measured, plain = (_passages(tokenizer, kept) for tokenizer in (after, before))
         training = _passages(after, [piece for place, piece in enumerate(pieces) if place % 3])
-        rate = RATE * float(model.get_input_embeddings().weight.detach().std())
+        rate = RATE * float(model.get_input_embeddings().weight.detach().float().std())
         return cls(folder, tokens, model, start_of(before), training, measured, plain, batch_tokens, rate)
 
     @property
@@ -175,7 +188,27 @@ class Bench:
 
     def base_bits(self) -> float:
         """Bits per byte of the base, in its own tokens, on the held-out passages."""
-        return reading(self.model, self.start, self.plain).bits_per_byte
+        return sum(readings(self.model, self.start, self.plain), Reading(0.0, 0, 0)).bits_per_byte
+
+    def runs(
+        self,
+        chosen: Mapping[str, Mapping[str, Any] | None],
+        seeds: Sequence[int],
+        steps: Sequence[int],
+        there: Iterable[Run] = (),
+    ) -> Iterator[Run]:
+        """Every scheme under every seed, but for those that are there; what fills the same is run once."""
+        known = list(there)
+        for name, seed in ((name, seed) for seed in seeds for name in chosen):
+            words = chosen[name]
+            filled = {} if words is None else _spelled(self._prepared(words, seed).plan)
+            alike = [
+                run for run in known if run.seed == seed and run.schemes == filled and (filled or run.scheme == name)
+            ]
+            if name in (run.scheme for run in alike):
+                continue
+            known.append(replace(alike[0], scheme=name) if alike else self.run(name, words, seed, steps))
+            yield known[-1]
 
     def run(self, name: str, words: Mapping[str, Any] | None, seed: int, steps: Sequence[int]) -> Run:
         """Trains the rows that a scheme gives, measuring after each of some numbers of steps.
@@ -185,20 +218,25 @@ class Bench:
         """
         if words is None and name not in LIBRARY:
             raise PlanError(f"schemes: {name!r} has no words; give some, or name one of {', '.join(LIBRARY)}")
-        prepared = prepare(resolve(self.folder, None, add_tokens=self.tokens, **(words or {})), seed=seed)
-        rows = _made(prepared, self.model)
+        prepared = self._prepared(words or {}, seed)
+        rows = new_rows(prepared, self.model)
         if words is None:
             rows = resized(self.model, rows, LIBRARY[name], seed, _dtype(prepared.plan))
         with grown(self.model, rows) as leaves:
-            bits = trained(
+            found = trained(
                 self.model,
                 leaves,
                 batches(self.training, self.start, self.batch_tokens, seed),
                 steps,
-                lambda: reading(self.model, self.start, self.held).bits_per_byte,
+                lambda: readings(self.model, self.start, self.held),
                 self.rate,
             )
-        return Run(name, seed, bits, {} if words is None else _spelled(prepared.plan))
+        bits = {step: sum(each, Reading(0.0, 0, 0)).bits_per_byte for step, each in found.items()}
+        nats = {step: tuple(reading.nats for reading in each) for step, each in found.items()}
+        return Run(name, seed, bits, {} if words is None else _spelled(prepared.plan), nats)
+
+    def _prepared(self, words: Mapping[str, Any], seed: int) -> Prepared:
+        return prepare(resolve(self.folder, None, add_tokens=self.tokens, **words), seed=seed)
 
 
 def resized(model: Any, like: Grown, mean: bool, seed: int, dtype: torch.dtype) -> Grown:
@@ -224,7 +262,7 @@ def resized(model: Any, like: Grown, mean: bool, seed: int, dtype: torch.dtype) 
     )
 
 
-def _made(prepared: Prepared, model: Any) -> Grown:
+def new_rows(prepared: Prepared, model: Any) -> Grown:
     """The new rows of a plan, made as they would be written."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     names = {id(parameter): name for name, parameter in model.named_parameters()}

@@ -183,8 +183,8 @@ def refuse_kind(what: str, architecture: str) -> None:
         )
 
 
-def model_of(folder: Path) -> Any:
-    """A folder's causal language model, in float32 on the CPU, in evaluation mode.
+def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A folder's causal language model, on the CPU, in evaluation mode.
 
     Raises:
         PlanError: it is none, or can't be loaded.
@@ -192,7 +192,7 @@ def model_of(folder: Path) -> Any:
     refuse_others(folder)
     try:
         with quiet():
-            return AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).eval()
+            return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise PlanError(f"{folder} can't be loaded: {one_line(error)}") from error
 

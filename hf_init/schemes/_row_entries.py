@@ -14,7 +14,8 @@ WEIGHTS = "uniform; characters, by length; exp_first, exp_last: exp(-alpha) from
 PIECES = {
     "weights": WEIGHTS,
     "alpha": "of the exponential weights",
-    "norm": "scale each row to the median or the mean length of the trained rows; leaves the hull",
+    "norm": "scale each row to the median or the mean length of the trained rows, or (centred) its distance from their "
+    "mean to the median of theirs; leaves the hull",
     "table": TABLE,
     "pieces": "the rows of each new row's pieces; bound by the plan",
     "lengths": "of the pieces, in characters; bound by the plan",
@@ -48,7 +49,8 @@ TEXTS: dict[str, Text] = {
     "subtokens": Text(
         GROUP,
         "a weighted mean of the rows of the token's old pieces",
-        "w = sum_i a_i e_i, a_i >= 0, sum a_i = 1 exactly; with norm: w * median(|e|) / |w|",
+        "w = sum_i a_i e_i, a_i >= 0, sum a_i = 1 exactly; with norm: w * median(|e|) / |w|; centred, m the mean of "
+        "the e: m + (w - m) * median(|e - m|) / |w - m|",
         PIECES,
         "New words. Input rows: uniform, with norm=median. Output rows: exp_first or characters, without norm, so that "
         "no old greedy choice changes. Tied: uniform",

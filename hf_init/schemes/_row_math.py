@@ -126,6 +126,17 @@ def scaled(rows: torch.Tensor, length: float) -> torch.Tensor:
     return (rows.to(torch.float64) * factors[:, None]).to(torch.float32)
 
 
+def lengthened(rows: torch.Tensor, table: torch.Tensor, ranges: Ranges, which: str) -> torch.Tensor:
+    """Rows as long as the trained rows of a table; ``centred``: as far from their mean as those are, by the median."""
+    if which != "centred":
+        return scaled(rows, typical_norm([table], ranges, which))
+    sums = moments([table], ranges, spread=False)
+    assert sums is not None, "a piece of a token is a row of the table"
+    distances = (block - sums.mean for block in blocks([table], ranges))
+    made = scaled(rows - sums.mean, typical_norm(distances, (), "median"))
+    return (made + sums.mean).to(torch.float32)
+
+
 def typical_norm(tables: Iterable[torch.Tensor], ranges: Ranges, which: str) -> float:
     """The median or the mean length of the rows of some tables."""
     lengths = torch.cat([norms(block) for block in blocks(tables, ranges)])

@@ -36,13 +36,16 @@ class SubTokens(RowScheme):
 
     The weights are at least 0 and add up to exactly 1, so a row lies in the convex hull of the old ones and its logit
     is at most the largest old logit: greedy decoding doesn't change. A row whose pieces are all one row is that row,
-    bit for bit. With ``norm`` a row is scaled and leaves the hull: for input rows, never for output rows.
+    bit for bit. With ``norm`` a row is scaled and leaves the hull. A mean of several rows is nearer to the mean of all
+    rows than one row is; ``norm="centred"`` makes up for that and leaves what all rows have in common as it is, where
+    scaling the whole row would scale that, too, and with it, on the output, every logit.
 
     Args:
         weights: of a token's pieces: ``uniform``; ``characters``, by their lengths; ``exp_first`` and ``exp_last``,
             ``exp(-alpha)`` from one piece to the next, largest at the first or the last; ``first``, ``last``: it alone.
         alpha: of the exponential weights.
-        norm: scale each row to the ``median`` or the ``mean`` length of the trained rows.
+        norm: scale each row to the ``median`` or the ``mean`` length of the trained rows; ``centred``: scale its
+            distance from their mean to the median of theirs.
         table: the tensor of the source whose rows are meant; empty until the plan binds it, as are the rest.
         pieces: for each new row, in the region's order, the rows of its pieces.
         lengths: of the pieces, in characters.
@@ -101,7 +104,7 @@ class SubTokens(RowScheme):
         made = _row_math.combined(table, self.pieces, [self.shares(row) for row in range(len(self.pieces))])
         if self.norm is None:
             return made
-        return _row_math.scaled(made, _row_math.typical_norm([table], self.trained, self.norm))
+        return _row_math.lengthened(made, table, self.trained, self.norm)
 
 
 def _exponential(many: int, alpha: float) -> Iterator[float]:

@@ -12,7 +12,7 @@ from hf_init._checkpoint import Checkpoint
 from hf_init._errors import RecipeError
 from hf_init._recipe import Choice
 from hf_init._text import several
-from hf_init.hf._tokens._splitter import Splitter, ids_of, load
+from hf_init.hf._tokens._splitter import Splitter, by_text, ids_of, load
 from hf_init.schemes import Scheme
 from hf_init.schemes._row_base import RowScheme
 
@@ -107,7 +107,7 @@ def auto(side: str, kind: Kind, guarantee: Guarantee) -> Choice:
         return Choice(_MEAN, "the mean row: n new tokens take at most n/(V+n) of the probability")
     if guarantee == "learning" and side == "tied" and kind in ("word", "described"):
         return Choice(
-            replace(_SUBTOKENS, norm="median"), "tied, to be trained: the mean of its pieces, as long as an old row"
+            replace(_SUBTOKENS, norm="centred"), "tied, to be trained: the mean of its pieces, as far out as an old row"
         )
     return _SIDES[side][kind]
 
@@ -173,20 +173,22 @@ def _from_donor(scheme: schemes.Omp, table: Table, tokens: Sequence[Fresh]) -> d
     if table.splitter is None:
         raise RecipeError(f"{scheme}: the base has no tokenizer, so which tokens are shared isn't known")
     folder = Path(scheme.donor).expanduser()
-    theirs, ours = ids_of(load(folder)), table.splitter.vocabulary
-    lacking = [repr(token.text) for token in tokens if token.text not in theirs]
+    donor = load(folder)
+    theirs, spelled, ours = by_text(donor), ids_of(donor), table.splitter.texts
+    # As the vocabulary spells it; as a text; as a word, which begins with a space where the donor's tokens do.
+    rows = [spelled.get(t.text, theirs.get(t.text, theirs.get(f" {t.text}"))) for t in tokens]
+    lacking = [repr(token.text) for token, row in zip(tokens, rows, strict=True) if row is None]
     if lacking:
         raise RecipeError(f"{scheme}: the donor has no token {several(lacking)}; take another, or choose subtokens")
-    fresh = {token.text for token in tokens}
     trained = table.trained or ((0, max(ours.values()) + 1),)
     shared = sorted(
         (theirs[text], id_)
         for text, id_ in ours.items()
-        if text in theirs and text not in fresh and any(start <= id_ < stop for start, stop in trained)
+        if text in theirs and theirs[text] not in rows and any(start <= id_ < stop for start, stop in trained)
     )
     return {
         "donor_table": scheme.donor_table or _donor_table(folder, table.source),
-        "rows": tuple(theirs[token.text] for token in tokens),
+        "rows": tuple(row for row in rows if row is not None),
         "shared": tuple(shared),
     }
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.tokenization_python import Trie
 
@@ -98,6 +98,12 @@ class Splitter:
         """Every token's id, but for those that it is to know nothing of."""
         return {text: id_ for text, id_ in ids_of(self._tokenizer).items() if text not in self._without}
 
+    @cached_property
+    def texts(self) -> dict[str, int]:
+        """The same by the text that each stands for, as ``by_text`` has it."""
+        known = set(self.vocabulary.values())
+        return {text: id_ for text, id_ in by_text(self._tokenizer).items() if id_ in known}
+
     def id_of(self, text: str) -> int | None:
         """The id of a token, given as the vocabulary spells it or as a text that is one token; None: it is none."""
         pieces = self.pieces(text) if text not in self.vocabulary else (self.vocabulary[text],)
@@ -118,8 +124,33 @@ def text_of(tokenizer: PreTrainedTokenizerBase, token: str) -> str:
     """The characters that a token of a vocabulary stands for; empty where they are no whole ones."""
     if MARKERS[0] in token:
         return token.replace(MARKERS[0], " ")
-    text = tokenizer.convert_tokens_to_string([token.removeprefix("##")])
+    text: Any = tokenizer.convert_tokens_to_string([token.removeprefix("##") if of_words(tokenizer) else token])
+    if isinstance(text, Mapping):  # a CTC tokenizer tells where each character is, too
+        text = text["text"]
     return "" if "\ufffd" in text else text
+
+
+def of_words(tokenizer: Any) -> bool:
+    """Whether it is WordPiece, where a token begins a word unless ``##`` is before it."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if isinstance(backend, Tokenizer):
+        return isinstance(backend.model, models.WordPiece)
+    return hasattr(tokenizer, "wordpiece_tokenizer")
+
+
+def by_text(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Every token's id by the text that it stands for, which begins with a space where the token begins a word.
+
+    So tokens of different kinds of tokenizers come together. One that stands for no whole characters, or is a control
+    token, goes by its spelling.
+    """
+    control = set(tokenizer.all_special_tokens)
+    begin = of_words(tokenizer)
+    found: dict[str, int] = {}
+    for token, id_ in ids_of(tokenizer).items():
+        text = "" if token in control else text_of(tokenizer, token)
+        found.setdefault(f" {text}" if begin and text and not token.startswith("##") else text or token, id_)
+    return found
 
 
 def _hidden(id_: int) -> str:
