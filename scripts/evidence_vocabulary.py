@@ -54,18 +54,12 @@ def lines(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def verdict(comparison: Comparison) -> Iterator[str]:
-    """Where the default `auto` is worse than a mode of the library, or `auto` is behind the best scheme beyond noise.
-
-    `auto` is then the better of its two: the default keeps old greedy choices, `--guarantee learning` needn't.
-    """
-    ours = [name for name in comparison.ranked if name in ("auto", "auto(learning)")]
-    for step in comparison.steps if "auto" in ours else ():
-        best = min(ours, key=lambda name: comparison.mean(name, step))
+    """Where `auto` is worse than a mode of the library, or behind the best scheme beyond noise."""
+    for step in comparison.steps if "auto" in comparison.ranked else ():
         for name in comparison.ranked:
-            mine = "auto" if name in LIBRARY else best
-            behind, error = comparison.behind(mine, name, step)
+            behind, error = comparison.behind("auto", name, step)
             if behind > (0 if name in LIBRARY else SIGMAS * error):
-                yield f"{mine} at step {step} is {behind:.4f} behind {name} (standard error {error:.4f})"
+                yield f"auto at step {step} is {behind:.4f} behind {name} (standard error {error:.4f})"
 
 
 def arguments() -> argparse.Namespace:

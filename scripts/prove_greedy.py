@@ -31,14 +31,14 @@ from hf_init.hf._target import resolve
 from hf_init.hf._tokens._splitter import load
 
 BASE = Path(__file__).resolve().parent.parent / ".cache" / "SmolLM2-135M-Instruct"
-WEIGHTS = ("uniform", "characters", "exp_first", "exp_last", "first", "last")
+WEIGHTS = ("uniform", "characters", "characters_first", "exp_first", "exp_last", "first", "last")
 CONVEX: Mapping[str, Mapping[str, Any]] = {
     "auto": {},
     "auto(distribution)": {"guarantee": "distribution"},
     **{f"subtokens(weights={each})": {"row_scheme": f"subtokens(weights={each})"} for each in WEIGHTS},
 }
 OTHERS: Mapping[str, Mapping[str, Any]] = {
-    "auto(learning)": {"guarantee": "learning"},
+    "subtokens(norm=median)": {"row_scheme": "subtokens(norm=median)"},
     "gaussian": {"row_scheme": "gaussian"},
 }
 SLACK = 1e-4

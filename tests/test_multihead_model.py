@@ -574,7 +574,8 @@ for parameter in model.parameters():
 given, expected = torch.load(sys.argv[2])
 found = model(**given).logits
 assert found.keys() == expected.keys()
-assert all(torch.equal(found[name], expected[name]) for name in expected), "other answers"
+for name in expected:  # to the last bits: they depend on how the memory lies
+    torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
 model.save_pretrained(folder + "/again")
 again = AutoModel.from_pretrained(folder + "/again", trust_remote_code=True).eval()
 plain = again.export("topic")

@@ -23,7 +23,7 @@ from hf_init.schemes._row_base import RowScheme
 
 ROWS = [scheme for scheme in SAMPLES if isinstance(scheme, RowScheme)]
 each_row_scheme = pytest.mark.parametrize("scheme", ROWS, ids=lambda scheme: scheme.name)
-KINDS = ("uniform", "characters", "exp_first", "exp_last", "first", "last")
+KINDS = ("uniform", "characters", "characters_first", "exp_first", "exp_last", "first", "last")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -53,6 +53,7 @@ def test_every_kind_of_weights_is_convex(kind, lengths, alpha):
     [
         ("uniform", [1 / 3, 1 / 3, 1 / 3]),
         ("characters", [4 / 8, 1 / 8, 3 / 8]),
+        ("characters_first", [4 / 5.25, 0.5 / 5.25, 0.75 / 5.25]),
         ("exp_first", [1 / 1.75, 0.5 / 1.75, 0.25 / 1.75]),
         ("exp_last", [0.25 / 1.75, 0.5 / 1.75, 1 / 1.75]),
         ("first", [1, 0, 0]),

@@ -10,7 +10,7 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_init import _labels as pure
-from hf_init._diff import Match
+from hf_init._diff import Match, sources
 from hf_init._errors import PlanError
 from hf_init._plan import Fill
 from hf_init._recipe import Choice
@@ -111,7 +111,7 @@ class Labels(Wish):
         head = cache(lambda: head_of(scene))
         starts = cache(lambda: checked(Starts.of(scene, after, head(), counts=self.counts, mean=self.mean)))
         terms = Terms(fills=self._filler(head, starts))
-        if not self._said and self.before == after:
+        if not self._said and (self.before == after or self._rowless(scene, len(after))):
             return terms
         self._refuse_headless(scene, head())
         trained = Trained.of(scene, head())
@@ -122,6 +122,14 @@ class Labels(Wish):
         new = frozenset(head()) if self.mode == "none" else frozenset()
         terms = replace(terms, new=new)
         return self._followed(terms, scene, head(), trained, index, after) if trained else terms
+
+    def _rowless(self, scene: Scene, many: int) -> bool:
+        """Whether shapes tell that the checkpoint has no row for a label: nothing grew, and nothing is so long."""
+        if len(self.before) == many:
+            return False
+        found = sources(scene.source, scene.layout)
+        held = ((tensor.shape, source.shape) for tensor in scene.layout.tensors if (source := found[tensor.name]))
+        return all(shape == before and not {many, many + 1} & set(shape) for shape, before in held)
 
     def _followed(
         self, terms: Terms, scene: Scene, head: Head, trained: Trained, index: pure.Index, after: pure.Names

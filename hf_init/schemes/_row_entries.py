@@ -10,7 +10,10 @@ OWN_TABLE = "the tensor of the source whose rows are read; empty: the tensor's o
 TRAINED = "ranges (start, stop) of the table's trained rows; empty: all. Bound by the plan"
 KEYS = "the tokens' texts, each of which seeds its own row; bound by the plan"
 HEWITT = "Hewitt, Initializing New Word Embeddings for Pretrained Language Models, 2021"
-WEIGHTS = "uniform; characters, by length; exp_first, exp_last: exp(-alpha) from piece to piece; first; last"
+WEIGHTS = (
+    "uniform; characters, by length; exp_first, exp_last: exp(-alpha) from piece to piece; characters_first, both; "
+    "first; last"
+)
 PIECES = {
     "weights": WEIGHTS,
     "alpha": "of the exponential weights",
@@ -53,7 +56,7 @@ TEXTS: dict[str, Text] = {
         "the e: m + (w - m) * median(|e - m|) / |w - m|",
         PIECES,
         "New words. Input rows: uniform, with norm=median. Output rows: exp_first or characters, without norm, so that "
-        "no old greedy choice changes. Tied: uniform",
+        "no old greedy choice changes. Tied: characters_first",
         "",
         "Gee et al., Fast Vocabulary Transfer for Language Model Compression, 2022; Kim et al., EEVE, 2024; Nakash et "
         f"al., AdaptiVocab, 2025; {HULL}, 2024",

@@ -101,6 +101,8 @@ PieceLists: TypeAlias = Annotated[
 LengthLists: TypeAlias = Annotated[tuple[tuple[int, ...], ...], Many(_lengths, "a list of lists of lengths, 0 or more")]
 Pairs: TypeAlias = Annotated[tuple[tuple[int, int], ...], Many(_pair, "a list of pairs of row numbers")]
 Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], _in_order]
-Weights: TypeAlias = Annotated[str, OneOf(("uniform", "characters", "exp_first", "exp_last", "first", "last"))]
+Weights: TypeAlias = Annotated[
+    str, OneOf(("uniform", "characters", "characters_first", "exp_first", "exp_last", "first", "last"))
+]
 Norm: TypeAlias = Annotated[str | None, Word(("median", "mean", "centred"))]
 Way: TypeAlias = Annotated[str, OneOf(("linear", "slerp"))]

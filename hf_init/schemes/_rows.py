@@ -27,6 +27,7 @@ from hf_init.schemes._settings import AtLeast0, Share
 if TYPE_CHECKING:
     import torch
 
+BY_LENGTH = ("characters", "characters_first")
 UNBOUND = "say which rows it is made of: name tokens where the base has a tokenizer (add_tokens)"
 
 
@@ -42,7 +43,9 @@ class SubTokens(RowScheme):
 
     Args:
         weights: of a token's pieces: ``uniform``; ``characters``, by their lengths; ``exp_first`` and ``exp_last``,
-            ``exp(-alpha)`` from one piece to the next, largest at the first or the last; ``first``, ``last``: it alone.
+            ``exp(-alpha)`` from one piece to the next, largest at the first or the last; ``characters_first``, lengths
+            times those of ``exp_first``, so that tokens of the same pieces in another order differ; ``first``,
+            ``last``: it alone.
         alpha: of the exponential weights.
         norm: scale each row to the ``median`` or the ``mean`` length of the trained rows; ``centred``: scale its
             distance from their mean to the median of theirs.
@@ -83,8 +86,8 @@ class SubTokens(RowScheme):
     def unfit(self, slot: Slot) -> str:
         if not self.table or not self.pieces:
             return f"{UNBOUND}, or use mean"
-        if self.weights == "characters" and not self.lengths:
-            return "weights=characters needs the lengths of the pieces: give lengths, or use weights=uniform"
+        if self.weights in BY_LENGTH and not self.lengths:
+            return f"weights={self.weights} needs the lengths of the pieces: give lengths, or use weights=uniform"
         if self.norm and len(slot.whole) < 2:
             return "a bias has no rows to scale: use norm=None"
         return mismatch(slot, pieces=self.pieces)
@@ -115,9 +118,15 @@ def _by_length(many: int, lengths: Sequence[int]) -> list[float]:
     return [float(length) for length in lengths] if any(lengths) else [1.0] * many
 
 
+def _both(lengths: Sequence[float], shares: Sequence[float]) -> list[float]:
+    found = [length * share for length, share in zip(lengths, shares, strict=True)]
+    return found if any(found) else [*shares]
+
+
 _SHARES = {
     "uniform": lambda many, alpha, lengths: [1.0] * many,
     "characters": lambda many, alpha, lengths: _by_length(many, lengths),
+    "characters_first": lambda many, alpha, lengths: _both(_by_length(many, lengths), [*_exponential(many, alpha)]),
     "exp_first": lambda many, alpha, lengths: [*_exponential(many, alpha)],
     "exp_last": lambda many, alpha, lengths: [*_exponential(many, alpha)][::-1],
     "first": lambda many, alpha, lengths: [1.0] + [0.0] * (many - 1),

@@ -15,6 +15,7 @@ from hf_init._text import several
 from hf_init.hf._tokens._splitter import Splitter, by_text, ids_of, load
 from hf_init.schemes import Scheme
 from hf_init.schemes._row_base import RowScheme
+from hf_init.schemes._rows import BY_LENGTH
 
 Guarantee: TypeAlias = Literal["distribution", "greedy", "learning"]
 Kind: TypeAlias = Literal["word", "described", "control", "bare", "padding"]
@@ -64,6 +65,7 @@ _SUBTOKENS = schemes.SubTokens(weights="exp_first", alpha=LEAN)
 _CALIBRATED = schemes.SubTokens(weights="exp_last", alpha=LEAN, norm="median")
 _MEAN, _PARTED = schemes.MeanRow(), schemes.MeanRow(noise=NOISE)
 _FIRST = schemes.SubTokens(weights="exp_first")
+_WEIGHED = schemes.SubTokens(weights="characters_first", alpha=LEAN)
 
 _INPUT = {
     "word": Choice(_CALIBRATED, "a word: the mean of its pieces, as long as an old row"),
@@ -80,7 +82,7 @@ _OUTPUT = {
     "padding": Choice(_MEAN, "padding, no token's: the mean row, never the likeliest; zeros might be"),
 }
 _TIED = {
-    "word": Choice(_SUBTOKENS, f"a word, tied: the mean of its pieces, {_CONVEX}"),
+    "word": Choice(_WEIGHED, f"a word, tied: its pieces by their lengths, {_CONVEX}"),
     "described": Choice(_SUBTOKENS, f"tied: the mean of its description's pieces, {_CONVEX}"),
     "control": Choice(_SUBTOKENS, f"a control token, tied: the mean of its own text's pieces, {_CONVEX}"),
     "bare": Choice(_PARTED, "no pieces, tied: the mean row, with noise that parts them"),
@@ -101,14 +103,11 @@ def auto(side: str, kind: Kind, guarantee: Guarantee) -> Choice:
     """The scheme for a kind of token on one side of a model, and why.
 
     Evidence: composition of pieces learns faster than the mean row; on the input a calibrated length helps; on the
-    output the first piece is what the model predicts, and a row in the hull never wins (Mundra et al., 2024).
+    output the first piece is what the model predicts, and a row in the hull never wins (Mundra et al., 2024). Where
+    both are one table, pieces by their lengths predict and learn best (scripts/evidence_vocabulary.py).
     """
     if guarantee == "distribution" and side != "input":
         return Choice(_MEAN, "the mean row: n new tokens take at most n/(V+n) of the probability")
-    if guarantee == "learning" and side == "tied" and kind in ("word", "described"):
-        return Choice(
-            replace(_SUBTOKENS, norm="centred"), "tied, to be trained: the mean of its pieces, as far out as an old row"
-        )
     return _SIDES[side][kind]
 
 
@@ -154,7 +153,7 @@ def _of_pieces(scheme: schemes.SubTokens, table: Table, tokens: Sequence[Fresh])
             "description, or choose mean"
         )
     found: dict[str, Any] = {"pieces": tuple(token.pieces for token in tokens)}
-    if scheme.weights == "characters" and table.splitter is not None:
+    if scheme.weights in BY_LENGTH and table.splitter is not None:
         found["lengths"] = tuple(table.splitter.lengths(token.pieces) for token in tokens)
     return found
 

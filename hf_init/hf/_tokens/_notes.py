@@ -85,6 +85,5 @@ def _guarantee(change: Change, sides: set[str]) -> str:
             "probability"
         ),
         "greedy": "guarantee: greedy kept: new output rows are in the convex hull of old ones, none is the likeliest",
-        "learning": "guarantee: fastest to learn"
-        + (": old greedy choices may change until it is trained" if "tied" in sides else ", and greedy kept"),
+        "learning": "guarantee: fastest to learn, and greedy kept",
     }[change.asked.guarantee] + " (unless a recipe's rule names the rows)"
