@@ -54,12 +54,28 @@ def lines(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def verdict(comparison: Comparison) -> Iterator[str]:
-    """Where `auto` is worse than a mode of the library, or behind the best scheme beyond noise."""
-    for step in comparison.steps if "auto" in comparison.ranked else ():
-        for name in comparison.ranked:
-            behind, error = comparison.behind("auto", name, step)
+    """Where `auto` is worse than a mode of the library, or behind the best scheme in the hull beyond noise.
+
+    Over the seeds that both have. Rows out of the hull change greedy choices, as `auto` doesn't, and are no rivals.
+    """
+    for name in comparison.ranked if "auto" in comparison.ranked else ():
+        pair = _both(comparison, "auto", name)
+        for step in pair.steps if name in LIBRARY or not _leaves_hull(comparison, name) else ():
+            behind, error = pair.behind("auto", name, step)
             if behind > (0 if name in LIBRARY else SIGMAS * error):
                 yield f"auto at step {step} is {behind:.4f} behind {name} (standard error {error:.4f})"
+
+
+def _both(comparison: Comparison, *names: str) -> Comparison:
+    """The runs of some schemes under the seeds that all of them have."""
+    seeds = set.intersection(*({run.seed for run in comparison.runs if run.scheme == name} for name in names))
+    runs = (run for run in comparison.runs if run.scheme in names and run.seed in seeds)
+    return Comparison(tuple(runs), comparison.base)
+
+
+def _leaves_hull(comparison: Comparison, name: str) -> bool:
+    filled = [text for run in comparison.runs if run.scheme == name for text in run.schemes.values()]
+    return any("norm=" in text or text.startswith("gaussian") for text in filled)
 
 
 def arguments() -> argparse.Namespace:
