@@ -980,6 +980,8 @@ def _pooling(trunk: PreTrainedConfig, spec: HeadSpec) -> str:
 def _width(trunk: PreTrainedConfig) -> int:
     config = trunk.get_text_config()
     found = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
+    if hasattr(config, "hidden_size_per_layer_input"):  # of Gemma's kin; its embedding models project what they give
+        found = getattr(config, "embedding_dim", found)
     if not isinstance(found, int):
         raise ValueError(f"{type(trunk).__name__} doesn't say how wide its last states are (hidden_size)")
     return found
