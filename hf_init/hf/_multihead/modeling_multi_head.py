@@ -427,6 +427,7 @@ class Head(torch.nn.Module):
 
     def __init__(self, spec: HeadSpec, width: int, pooling: str) -> None:
         super().__init__()
+        self.width = width
         self.pooling = pooling if KINDS[spec.kind].pooled else ""
         self.similarity = spec.kind == "similarity"
         self.activation = ACTIVATIONS[spec.activation or "tanh"]
@@ -439,6 +440,8 @@ class Head(torch.nn.Module):
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Of ``(rows, tokens, width)`` and which tokens count, ``(rows, outputs)`` or ``(rows, tokens, outputs)``."""
+        if hidden.shape[-1] != self.width and self.out_proj is not None:
+            raise ValueError(f"the trunk's states are {hidden.shape[-1]} wide, and its config says {self.width}")
         found = self.dropout(self._pooled(hidden, mask))
         if self.dense is not None:
             found = self.dropout(self.activation(self.dense(found)))
