@@ -49,9 +49,6 @@ def verify(
 ) -> VerifyReport:
     """Compare every byte of a result with what its manifest says: kept ones with the base, new ones with their digests.
 
-    A file that the result has from the base by a link is the base's own: it is there and as long as it was, and a
-    reading of it against itself could find nothing.
-
     Args:
         out: the result's folder.
         base: the source's folder; by default the one that the manifest names. Where that isn't there, or for False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -44,25 +43,9 @@ class _Stretch:
     def jobs(self, everything: bool) -> Iterator[Job]:
         first = self.runs[0].starts[0]
         ends = [run.starts[0] - first + run.nbytes for run in self.runs]
-        if self._is_one():
-            yield partial(self._held, ends[-1])
-            return
         stretch = cuts(first, ends[-1])
         while batch := list(islice(stretch, TOGETHER)):
             yield partial(self._compare, batch, ends, everything)
-
-    def _is_one(self) -> bool:
-        """Whether both sides are the same bytes of one file, by a link: no reading could find a difference."""
-        run = self.runs[0]
-        paths = [side.checkpoint.local(side.entry.shard) for side in (run.seen, run.expected)]
-        return run.starts[0] == run.starts[1] and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
-
-    def _held(self, nbytes: int, desk: Desk) -> bool:
-        """That the file is there, and as long as it was."""
-        run = self.runs[0]
-        desk.seen.files.choose(run.seen.checkpoint, run.seen.entry.shard)
-        run.comparison.done(nbytes)
-        return False
 
     def _compare(self, batch: list[tuple[int, int]], ends: list[int], everything: bool, desk: Desk) -> bool:
         run, found, done = self.runs[0], False, 0
