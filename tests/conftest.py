@@ -105,3 +105,14 @@ def _torch_state() -> Iterator[None]:
     yield
     torch.set_default_dtype(dtype)
     torch.set_rng_state(random)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For many small products: threads would only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

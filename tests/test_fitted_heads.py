@@ -27,14 +27,7 @@ BAD = ("a bore", "terrible film", "I hated it", "bad acting", "awful", "a dull s
 EXAMPLES = [(text, "pos") for text in GOOD] + [(text, "neg") for text in BAD]
 LABELS = ["neg", "pos"]
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Many small products: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def logits(model, folder, texts):

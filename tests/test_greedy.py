@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,17 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
 @pytest.fixture
-def prove(monkeypatch) -> Any:
+def script(monkeypatch) -> Iterator[Callable[[str], Any]]:
+    """Imports a script by its name."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import prove_greedy
-
-    yield prove_greedy
-    for name in ("prove_greedy", "domain_vocabulary"):
+    yield import_module
+    for name in ("prove_greedy", "evidence_vocabulary", "domain_vocabulary"):
         sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def prove(script) -> Any:
+    return script("prove_greedy")
 
 
 TEXT = (
@@ -83,13 +90,8 @@ def test_an_old_logit_that_differs_is_counted(prove):
 
 
 @pytest.fixture
-def evidence(monkeypatch) -> Any:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import evidence_vocabulary
-
-    yield evidence_vocabulary
-    for name in ("evidence_vocabulary", "domain_vocabulary"):
-        sys.modules.pop(name, None)
+def evidence(script) -> Any:
+    return script("evidence_vocabulary")
 
 
 def run(scheme: str, *nats: float) -> Run:
@@ -105,6 +107,10 @@ def test_auto_is_judged_against_the_library_and_within_noise_against_the_rest(ev
     assert said.startswith("auto at step 0 is 0.0144 behind gaussian (standard error 0.0")
     (said,) = evidence.verdict(Comparison((run("auto", 51.0, 60.0, 70.1), library), 1.0))
     assert "behind resize_token_embeddings" in said
+    wide = replace(better, schemes={"rows": "subtokens(norm=centred)"})
+    assert [*evidence.verdict(Comparison((ours, library, wide), 1.0))] == [], "it changes greedy choices"
+    (said,) = evidence.outside(Comparison((ours, library, wide), 1.0))
+    assert "auto at step 0 is 0.0144 behind gaussian" in said, "but it is said"
 
 
 def test_lines_of_other_settings_are_passed_over_and_of_one_scheme_and_seed_the_last_counts(

@@ -14,14 +14,7 @@ from hf_init._heads._solutions import LOOSENESS, SHARES, STRENGTHS, _left_out, c
 
 NAMES = ("a", "b", "c", "d")
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Many small products: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def sample(examples: int, seed: int = 0, width: int = 12, shift: float = 0.0, apart: float = 1.0) -> Labelled:
