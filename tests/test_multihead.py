@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -307,6 +308,42 @@ def test_bad_input_is_one_error(multi, tmp_path, case):
         hf_init.extend(multi, tmp_path / "out", **words)
     assert said in str(error.value)
     assert not list(tmp_path.iterdir())
+
+
+EDITED = {
+    "kind": ({"heads": {"x": {"kind": "nope"}}}, "'nope' is no kind of head"),
+    "a list": ({"heads": [1]}, "expected a mapping from each name"),
+    "no heads": ({"heads": {}}, "at least one head"),
+    "outputs": ({"heads": {"x": {"kind": "regression", "outputs": "a"}}}, "outputs 'a': expected a whole number"),
+    "weight": ({"heads": {"x": {"kind": "similarity", "weight": "a"}}}, "weight 'a': expected a number"),
+    "class": ({"heads": {"x": {"kind": "regression", "plain": "os.system"}}}, "transformers has no such model class"),
+    "no module": ({"left_out": ["zzz"]}, "BertModel has no module 'zzz'"),
+    "no modules": ({"left_out": 5}, "left_out 5: expected a list"),
+    "trunk": ({"trunk": {"model_type": "nope"}}, "nope"),
+}
+
+
+@pytest.mark.parametrize("case", EDITED)
+def test_an_edited_config_is_refused(multi, tmp_path, case):
+    values, said = EDITED[case]
+    folder = shutil.copytree(multi, tmp_path / "edited")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
+    with pytest.raises(hf_init.HfInitError, match=re.escape(said)):
+        hf_init.plan(folder)
+    if case != "no module":  # what is left out is settled anew where heads change
+        with pytest.raises(hf_init.HfInitError, match=re.escape(said)):
+            hf_init.plan(folder, add_heads={"y": "similarity"})
+
+
+def test_a_trunk_without_states_is_refused(tmp_path):
+    size = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    text = transformers.CLIPTextConfig(**size, vocab_size=99)
+    vision = transformers.CLIPVisionConfig(**size, image_size=16, patch_size=8)
+    config = transformers.CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict())
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    with pytest.raises(hf_init.HfInitError, match="CLIPModel gives no last_hidden_state"):
+        hf_init.plan(tmp_path, add_heads={"x": "similarity"})
 
 
 def test_a_donor_must_have_the_head(base, multi, plain):

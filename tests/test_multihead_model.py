@@ -461,7 +461,7 @@ def test_a_trunk_that_heads_cannot_read_is_refused():
         MultiHeadConfig(trunk=TEXTS["t5"](), heads={"x": "language-model"})
     with pytest.raises(ValueError, match="needs a trunk's config and at least one head"):
         MultiHeadConfig(trunk=TEXTS["bert"](), heads={})
-    with pytest.raises(ValueError, match="transformers has no model class 'pipeline'"):
+    with pytest.raises(ValueError, match="head 'x': plain 'pipeline': transformers has no such model class"):
         MultiHead(MultiHeadConfig(trunk=TEXTS["bert"](), heads={"x": {"kind": "reward", "plain": "pipeline"}}))
 
 

@@ -6,18 +6,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._checkpoint import Checkpoint, Entry
-from hf_init._diff import Keep, compare, named, sources
+from hf_init._diff import Keep, compare
 from hf_init._errors import HfInitError, PlanError
 from hf_init._layout import describe, shared
 from hf_init._plan import Plan, TensorPlan, make
-from hf_init._recipe import Recipe, RecipeLike, checked_seed
+from hf_init._recipe import RecipeLike, checked_seed
 from hf_init._spec import Geometry, Layout, SourceTensor, TensorSpec, Tie
 from hf_init._text import one_line, several
 from hf_init.hf._context import Architecture
@@ -31,10 +30,10 @@ from hf_init.hf._library import (
     on_disk,
     takes_as_they_are,
     ties,
-    tolerated,
 )
-from hf_init.hf._missing import Own, refuse_missing, refuse_unlisted
+from hf_init.hf._missing import Own
 from hf_init.hf._multihead._origins import NOWHERE
+from hf_init.hf._refusals import refuse_stranger, refuse_two_claims, refuse_unexpected
 from hf_init.hf._target import LOAD_OPTIONS, Target, resolve
 from hf_init.hf._ties import refuse_second_names
 from hf_init.hf._wish import Scene, Terms
@@ -93,7 +92,7 @@ def prepare(
     layout = layout_of(model)
     addresses = Addresses(model, target.load.get("key_mapping"))  # renames what the source holds, not what is written
     source = source_tensors(target.source, addresses, ignored_on_load(model))
-    _refuse_two_claims(target.source, source)
+    refuse_two_claims(target.source, source)
     own = cache(partial(_own, target))
     source += second_names(own, layout, addresses, source)
     layout = _without_unsaved(layout, not_saved(model), source)
@@ -106,8 +105,8 @@ def prepare(
     plan = make(compare(source, layout, keep, wished), chosen, layout, [term.fills for term in terms])
     record = {name: said for term in terms for name, said in term.record.items()}
     plan = replace(plan, notes=(*plan.notes, *(note for term in terms for note in term.notes)), record=record)
-    _refuse_unexpected(plan, scene, chosen, terms, own)
-    _refuse_stranger(plan, target, keep)
+    refuse_unexpected(plan, scene, chosen, terms, own)
+    refuse_stranger(plan, target, keep)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
     context = Architecture(model, target.model_args, target.model_kwargs)
     return Prepared(target, plan, model, context, terms, converted)
@@ -137,21 +136,6 @@ def source_tensors(source: Checkpoint, addresses: Addresses, ignored: Iterable[s
         )
         for name, entry in source.entries.items()
     )
-
-
-def _refuse_two_claims(checkpoint: Checkpoint, source: Iterable[SourceTensor]) -> None:
-    """Of several checkpoints, two must not hold one tensor of the target: neither would go before the other."""
-    claims: dict[Address, dict[Path, str]] = {}
-    for tensor in source if checkpoint.parts else ():
-        folder = checkpoint.local(checkpoint.entries[tensor.name].shard).parent
-        claims.setdefault(tensor.address, {})[folder] = tensor.name
-    twice = [held for held in claims.values() if len(held) > 1]
-    if twice:
-        said = [" and ".join(f"{name} of {folder}" for folder, name in held.items()) for held in twice]
-        raise PlanError(
-            f"{len(twice)} tensors are claimed by two checkpoints: {several(said)}. Give a folder without the one that "
-            "isn't meant, or prefixes under which they don't meet"
-        )
 
 
 def _without_unsaved(layout: Layout, unsaved: set[str], source: Iterable[SourceTensor]) -> Layout:
@@ -322,32 +306,3 @@ def refuse_unloadable(target: Target, plan: Plan, model: PreTrainedModel | None 
             f"{plan.architecture}: transformers wouldn't load the planned result whole ({said}); this architecture "
             "can't be extended folder to folder with this version"
         )
-
-
-def _refuse_stranger(plan: Plan, target: Target, keep: Keep | None) -> None:
-    """A checkpoint of which nothing would be kept, unasked, is another architecture's."""
-    if not keep and not any(tensor.kept or tensor.source for tensor in plan.tensors):
-        raise PlanError(
-            f"nothing of {target.base} ({several(sorted(target.source.entries))}) has a place in {plan.architecture} "
-            f"with this config ({several([tensor.name for tensor in plan.tensors])}): they belong to different models; "
-            "give the class and the config of the checkpoint's own architecture, or of one that contains it"
-        )
-
-
-def _refuse_unexpected(
-    plan: Plan, scene: Scene, recipe: Recipe, terms: Iterable[Terms], own: Callable[[], Own | None]
-) -> None:
-    """What is new must be known to be: by a rule of the recipe, a wish, or the list of what may be new."""
-    lists = [term.allowed for term in terms if term.allowed is not None]
-    globs = [glob for allowed in lists for glob in allowed]
-    if lists:
-        refuse_unlisted(plan, scene.layout, globs)
-    expected = {name for term in terms for name in (*term.new, *term.keep)}
-    expected |= {
-        tensor.name
-        for tensor in scene.layout.tensors
-        if any(rule.matches(tensor) for rule in recipe.rules) or any(named(tensor, glob) for glob in globs)
-    }
-    expected |= {name for name, held in sources(scene.source, scene.layout).items() if held is not None}
-    patterns = [re.compile(pattern) for pattern in tolerated(scene.model)]
-    refuse_missing(plan, scene, expected, own, lambda name: any(pattern.search(name) for pattern in patterns))

@@ -77,8 +77,23 @@ class Asked:
             raise PlanError(
                 f"{base.name}: no head would be left; to leave a trunk alone, export it or extend to its class"
             )
-        taken = {name: _only(name, donor, self.take[name][1]) for name, donor in donors.items()}
+        taken = {name: donor.heads[self.there(name, donor)] for name, donor in donors.items()}
         return {**{new: base.heads[old] for old, new in moves.items()}, **taken, **self.add}, moves
+
+    def there(self, name: str, donor: Origin) -> str:
+        """What a head that is taken is called where it comes from.
+
+        Raises:
+            PlanError: it isn't there, or it isn't said which.
+        """
+        wanted = self.take[name][1]
+        found = wanted or (next(iter(donor.heads)) if len(donor.heads) == 1 else "")
+        if found not in donor.heads:
+            raise PlanError(
+                f"take_heads: {name!r}: {donor.name} has {'no head ' + repr(wanted) if wanted else 'not one head'}; "
+                f"its heads: {', '.join(donor.heads) or 'none'}"
+            )
+        return found
 
     def rules(self) -> tuple[Rule, ...]:
         """The recipes of heads as rules on full names."""
@@ -93,22 +108,6 @@ class Asked:
         problems += [f"{name!r} is both removed and renamed" for name in both]
         if problems:
             raise PlanError(f"{base.name}: {'; '.join(problems)}; its heads: {', '.join(base.heads) or 'none'}")
-
-
-def _only(name: str, donor: Origin, wanted: str) -> HeadSpec:
-    found = wanted or (next(iter(donor.heads)) if len(donor.heads) == 1 else "")
-    if found not in donor.heads:
-        raise PlanError(
-            f"take_heads: {name!r}: {donor.name} has {'no head ' + repr(wanted) if wanted else 'not one head'}; its "
-            f"heads: {', '.join(donor.heads) or 'none'}"
-        )
-    return donor.heads[found]
-
-
-def there(name: str, donor: Origin, wanted: str) -> str:
-    """What a taken head is called where it comes from."""
-    _only(name, donor, wanted)
-    return wanted or next(iter(donor.heads))
 
 
 def _scoped(head: str, recipe: Any) -> list[Rule]:

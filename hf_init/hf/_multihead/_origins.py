@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_init._errors import PlanError
@@ -23,6 +23,7 @@ from hf_init.hf._multihead.modeling_multi_head import (
     MultiHeadConfig,
     fitting_class,
     modality,
+    trunk_class,
 )
 from hf_init.hf._wish import Base
 
@@ -70,7 +71,7 @@ class Origin:
         if kind not in CONFIG_MAPPING:
             raise PlanError(f"{base.name}: heads go on a model_type that transformers knows, not {kind!r}")
         trunk = _trunk({key: value for key, value in raw.items() if key not in OF_HEADS}, values or {})
-        trunk.architectures = [type(trunk_on_meta(trunk)).__name__]
+        trunk.architectures = [_class_of(trunk)]
         own = getattr(transformers, base.kind, None)
         prefix = _prefix(base, own)
         spec = _own_head(raw, trunk, own) if prefix else None
@@ -137,21 +138,15 @@ def _trunk(raw: Mapping[str, Any], values: Mapping[str, Any]) -> PreTrainedConfi
     return config_made({**raw, **values}) if values else made
 
 
+def _class_of(trunk: PreTrainedConfig) -> str:
+    try:
+        return trunk_class(trunk).__name__
+    except ValueError as error:
+        raise PlanError(str(error)) from None
+
+
 def _dtype(raw: Mapping[str, Any]) -> Any:
     return raw.get("dtype") or raw.get("torch_dtype")
-
-
-def trunk_on_meta(trunk: PreTrainedConfig) -> PreTrainedModel:
-    """A trunk without values.
-
-    Raises:
-        PlanError: transformers has none for this config.
-    """
-    try:
-        with quiet(), torch.device("meta"):
-            return AutoModel.from_config(trunk)
-    except (*BAD_VALUE, RuntimeError, ImportError) as error:
-        raise PlanError(f"no trunk can be made of a {type(trunk).__name__}: {one_line(error)}") from error
 
 
 def _prefix(base: Base, own: Any) -> str:
@@ -187,10 +182,14 @@ def _own_head(raw: Mapping[str, Any], trunk: PreTrainedConfig, own: Any) -> Head
 
 
 def _kind(raw: Mapping[str, Any], trunk: PreTrainedConfig, own: Any) -> str | None:
+    try:
+        reads = modality(trunk)
+    except ValueError:  # no head goes on it; one that is asked for is refused in these words
+        return None
     found = [
         kind
         for kind, each in KINDS.items()
-        if modality(trunk) in each.inputs and any(_serves(auto, trunk, own) for auto in each.autos)
+        if reads in each.inputs and any(_serves(auto, trunk, own) for auto in each.autos)
     ]
     problem, many = raw.get("problem_type"), len(raw.get("id2label") or (0, 1))
     if problem == "multi_label_classification" and "multi-label" in found:

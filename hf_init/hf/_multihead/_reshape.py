@@ -18,8 +18,8 @@ from hf_init._text import one_line
 from hf_init.hf._config import BAD_VALUE
 from hf_init.hf._library import quiet
 from hf_init.hf._multihead import modeling_multi_head
-from hf_init.hf._multihead._asked import WORDS, Asked, there
-from hf_init.hf._multihead._origins import DONE, NOWHERE, Origin, trunk_on_meta
+from hf_init.hf._multihead._asked import WORDS, Asked
+from hf_init.hf._multihead._origins import DONE, NOWHERE, Origin
 from hf_init.hf._multihead.modeling_multi_head import HeadSpec, MultiHead, MultiHeadConfig, fitting_class
 from hf_init.hf._wish import Base, Scene, Terms, Wish
 
@@ -99,7 +99,7 @@ def reshaped(
     rules = [
         rule
         for name, donor in donors.items()
-        for rule in donor.rules(parts[name], {there(name, donor, asked.take[name][1]): name}, trunk=False)
+        for rule in donor.rules(parts[name], {asked.there(name, donor): name}, trunk=False)
     ]
     # The library tries a name that has no place once more as it is: a removed head's must not be that of another.
     own = "base." if not specs.keys().isdisjoint(asked.remove) else ""
@@ -158,16 +158,17 @@ def _config(origin: Origin, specs: Mapping[str, HeadSpec]) -> MultiHeadConfig:
 
 def _optional(config: MultiHeadConfig) -> tuple[list[str], set[str]]:
     """Modules of the trunk that its class can be built without, and those of them that a head reads."""
-    trunk = trunk_on_meta(config.trunk)
-    inner = []
-    for name, spec in config.heads.items():
-        if spec["plain"]:
-            with quiet(), torch.device("meta"):
-                plain = getattr(transformers, spec["plain"])(config.plain_config(name))
-            inner.append(getattr(plain, plain.base_model_prefix)._modules)
-    there = [child for child, module in trunk._modules.items() if module is not None]
-    optional = [c for c in there if any(each.get(c) is None for each in inner) or (not inner and c == "pooler")]
-    return optional, {child for child in optional if any(each.get(child) is not None for each in inner)}
+    try:
+        with quiet(), torch.device("meta"):
+            model = MultiHead(config)
+    except (*BAD_VALUE, RuntimeError, ImportError) as error:
+        raise PlanError(f"MultiHead can't be built on a {type(config.trunk).__name__}: {one_line(error)}") from error
+    without = [plain.without for plain in model.plains.values()]
+    there = [child for child, module in model.trunk._modules.items() if module is not None]
+    optional = [
+        child for child in there if any(child in each for each in without) or (not without and child == "pooler")
+    ]
+    return optional, {child for child in optional if any(child not in each for each in without)}
 
 
 def _held(origin: Origin, base: Base) -> set[str]:

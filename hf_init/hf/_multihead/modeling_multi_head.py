@@ -122,12 +122,12 @@ class HeadSpec:
         if given.get("kind") not in KINDS:
             raise ValueError(f"head {name!r}: {given.get('kind')!r} is no kind of head; {_choices(KINDS)}")
         labels = given.get("labels")
-        if isinstance(labels, str):
+        if isinstance(labels, (str, bool)) or not isinstance(labels, (int, Sequence, type(None))):
             raise ValueError(f"head {name!r}: labels {labels!r}: give a list of names")
         names = [f"LABEL_{k}" for k in range(labels)] if isinstance(labels, int) else labels
         loss = given.get("loss") or KINDS[given["kind"]].losses[0]
         spec = cls(**{**given, "loss": loss, "labels": None if names is None else tuple(names)})
-        if problems := list(spec._problems()):
+        if problems := list(spec._mistyped()) or list(spec._problems()):
             raise ValueError(f"head {name!r}: {'; '.join(problems)}")
         return spec
 
@@ -157,10 +157,16 @@ class HeadSpec:
         said = {key: value for key, value in asdict(self).items() if value is not None or key == "plain"}
         return said if self.labels is None else {**said, "labels": list(self.labels)}
 
+    def _mistyped(self) -> Iterable[str]:
+        for key, (types, word) in TYPES.items():
+            value = getattr(self, key)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
+                yield f"{key} {value!r}: expected {word}"
+
     def _problems(self) -> Iterable[str]:
         kind, one = KINDS[self.kind], f"a {self.kind} head"
         if self.labels is not None and not (
-            len(set(self.labels)) == len(self.labels) and self.labels and all(self.labels)
+            len(set(self.labels)) == len(self.labels) and self.labels and all(map(_is_name, self.labels))
         ):
             yield f"labels {list(self.labels)}: each needs a name of its own"
         if (self.labels is None) == (self.kind in LABELLED):
@@ -172,6 +178,8 @@ class HeadSpec:
         for key, values in known.items():
             if (value := getattr(self, key)) is not None and value not in values:
                 yield f"{key} {value!r}; {_choices(values)}"
+        if self.plain not in ("auto", None) and not _is_model(getattr(transformers, self.plain, None)):
+            yield f"plain {self.plain!r}: transformers has no such model class; a head's plain class is one, or none"
         if self.pooling and not kind.pooled:
             yield f"pooling: {one} answers for every token"
         if self.activation and self.depth != 2:
@@ -183,6 +191,18 @@ class HeadSpec:
 
 
 _PROPERTIES = tuple(field.name for field in fields(HeadSpec))
+TYPES: dict[str, tuple[Any, str]] = {
+    "outputs": (int, "a whole number"), "dropout": ((int, float), "a number"), "weight": ((int, float), "a number"),
+    "config": (Mapping, "a mapping"), "plain": (str, "the name of a class"),
+}  # fmt: skip
+
+
+def _is_name(label: Any) -> bool:
+    return isinstance(label, str) and bool(label)
+
+
+def _is_model(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, PreTrainedModel)
 
 
 class MultiHeadConfig(PreTrainedConfig):
@@ -210,6 +230,10 @@ class MultiHeadConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.trunk is None or not self.heads:
             raise ValueError("a multi-head config needs a trunk's config and at least one head")
+        if not isinstance(self.heads, Mapping):
+            raise ValueError(f"heads {self.heads!r}: expected a mapping from each name to what the head is")
+        if not isinstance(self.left_out or [], (list, tuple)):
+            raise ValueError(f"left_out {self.left_out!r}: expected a list of modules of the trunk")
         super().__post_init__(**kwargs)
         self.heads = {name: self._head(name, given) for name, given in self.heads.items()}
         self.left_out = list(self.left_out or ())
@@ -251,20 +275,12 @@ class MultiHeadConfig(PreTrainedConfig):
         return {**spec.to_dict(), "plain": found}
 
 
-def _trunk_class(trunk: PreTrainedConfig) -> type[PreTrainedModel]:
+def trunk_class(trunk: PreTrainedConfig) -> type[PreTrainedModel]:
     mapping = modeling_auto.MODEL_MAPPING
     if type(trunk) not in mapping:
         raise ValueError(f"{type(trunk).__name__} has no AutoModel in transformers, and a trunk is one")
     found: Any = mapping[type(trunk)]
     return found[0] if isinstance(found, (list, tuple)) else found
-
-
-def _class(name: Any) -> type[PreTrainedModel]:
-    """Transformers' class of a name, which may come from a file."""
-    found = getattr(transformers, str(name), None)
-    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
-        raise ValueError(f"transformers has no model class {name!r}; a head's plain class is one, or none")
-    return found
 
 
 def modality(trunk: PreTrainedConfig) -> str:
@@ -273,7 +289,7 @@ def modality(trunk: PreTrainedConfig) -> str:
     Raises:
         ValueError: it reads something else, or gives no states that heads could read.
     """
-    cls = _trunk_class(trunk)
+    cls = trunk_class(trunk)
     main = cls.main_input_name if isinstance(cls.main_input_name, str) else cls.main_input_name[0]
     if main not in INPUTS:
         raise ValueError(f"{cls.__name__} reads {main}, and heads go on a trunk that reads {', '.join(INPUTS)}")
@@ -506,15 +522,17 @@ class MultiHead(PreTrainedModel):
         self.specs = {name: config.spec(name) for name in config.heads}
         # Not the dtype that the trunk's config may say: the heads have the one that this model is made in.
         self.trunk: Any = AutoModel.from_config(config.trunk, dtype=torch.get_default_dtype())
+        if unknown := [name for name in config.left_out if name not in self.trunk._modules]:
+            raise ValueError(f"left_out: {type(self.trunk).__name__} has no module {', '.join(map(repr, unknown))}")
         for name in config.left_out:
             setattr(self.trunk, name, None)
         self.heads = torch.nn.ModuleDict()
-        self._plain: dict[str, Plain] = {}
+        self.plains: dict[str, Plain] = {}
         self._takes = {TRUNK: _names(self.trunk.forward)}
         for name, spec in self.specs.items():
             self.heads[name] = self._plain_head(name) if spec.plain else self._own_head(spec)
             self._takes[name] = _names(self.heads[name].forward)
-        self._tied_weights_keys = {key: of for plain in self._plain.values() for key, of in plain.ties.items()}
+        self._tied_weights_keys = {key: of for plain in self.plains.values() for key, of in plain.ties.items()}
         self._reads = modality(config.trunk)
         encoder = self.trunk.get_encoder() if config.trunk.is_encoder_decoder else self.trunk
         self._takes[ENCODER] = _names(encoder.forward)
@@ -609,12 +627,12 @@ class MultiHead(PreTrainedModel):
         if spec.plain is None:
             raise ValueError(f"head {head!r} can't be exported: {fitting_class(self.config.trunk, spec)[1]}")
         found, trunk = copy.copy(self.heads[head]), copy.copy(self.trunk)
-        without = self._plain[head].without
+        without = self.plains[head].without
         trunk._modules = {name: None if name in without else child for name, child in trunk._modules.items()}
         found._modules = {**found._modules, str(found.base_model_prefix): trunk}
         plain = _sharing(found)
         plain.__dict__.pop("_tied_weights_keys", None)
-        plain.all_tied_weights_keys = self._plain[head].all_ties
+        plain.all_tied_weights_keys = self.plains[head].all_ties
         plain.config = self.config.plain_config(head)
         if plain.can_generate() and self.can_generate():
             plain.generation_config = copy.deepcopy(self.generation_config)
@@ -665,7 +683,7 @@ class MultiHead(PreTrainedModel):
 
     def _generating(self) -> list[str]:
         heads = self.config.heads
-        return [name for name in self._texts() if _class(heads[name]["plain"]).can_generate()]
+        return [name for name in self._texts() if getattr(transformers, heads[name]["plain"]).can_generate()]
 
     def _texts(self) -> list[str]:
         return [name for name, spec in self.config.heads.items() if spec["kind"] == TEXT]
@@ -677,7 +695,7 @@ class MultiHead(PreTrainedModel):
         return Head(spec, _width(self.config.trunk), _pooling(self.config.trunk, spec))
 
     def _plain_head(self, name: str) -> torch.nn.Module:
-        plain: Any = _class(self.specs[name].plain)(self.config.plain_config(name))
+        plain: Any = getattr(transformers, self.specs[name].plain or "")(self.config.plain_config(name))
         prefix, ties = plain.base_model_prefix, plain.all_tied_weights_keys
         inner = getattr(plain, prefix)._modules
         if read := [child for child in self.config.left_out if inner.get(child) is not None]:
@@ -688,7 +706,7 @@ class MultiHead(PreTrainedModel):
 
         placed = {place(key): place(of) for key, of in ties.items() if not _inner(plain, key)}
         without = frozenset(child for child in self.trunk._modules if inner.get(child) is None)
-        self._plain[name] = Plain(placed, ties, without)
+        self.plains[name] = Plain(placed, ties, without)
         setattr(plain, prefix, Ready(self.trunk))
         plain._tied_weights_keys, plain.all_tied_weights_keys = None, {}
         return plain
