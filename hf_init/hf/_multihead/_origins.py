@@ -15,6 +15,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from hf_init._errors import PlanError
 from hf_init._text import one_line
 from hf_init.hf._config import BAD_VALUE
+from hf_init.hf._labels import names_of
 from hf_init.hf._library import quiet
 from hf_init.hf._multihead.modeling_multi_head import (
     KINDS,
@@ -167,21 +168,22 @@ def _modules(own: Any, raw: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
 
 def _own_head(raw: Mapping[str, Any], trunk: PreTrainedConfig, own: Any) -> HeadSpec | None:
     """The head of a plain class, where that is of a kind."""
-    kind = _kind(raw, trunk, own)
+    names = names_of(raw)
+    kind = _kind(raw, len(names), trunk, own)
     if kind is None:
         return None
-    names = tuple(str(name) for _, name in sorted((raw.get("id2label") or {}).items(), key=lambda pair: int(pair[0])))
-    names = names or ("LABEL_0", "LABEL_1")
     spec: dict[str, Any] = {"kind": kind}
     if kind in LABELLED:
         spec["labels"] = names
     elif kind == "regression":
         spec["outputs"] = len(names)
     made = HeadSpec.of(kind, spec)
-    return replace(made, plain=own.__name__) if fitting_class(trunk, made)[0] == own.__name__ else None
+    with quiet():
+        fits = fitting_class(trunk, made)[0] == own.__name__
+    return replace(made, plain=own.__name__) if fits else None
 
 
-def _kind(raw: Mapping[str, Any], trunk: PreTrainedConfig, own: Any) -> str | None:
+def _kind(raw: Mapping[str, Any], labels: int, trunk: PreTrainedConfig, own: Any) -> str | None:
     try:
         reads = modality(trunk)
     except ValueError:  # no head goes on it; one that is asked for is refused in these words
@@ -191,10 +193,10 @@ def _kind(raw: Mapping[str, Any], trunk: PreTrainedConfig, own: Any) -> str | No
         for kind, each in KINDS.items()
         if reads in each.inputs and any(_serves(auto, trunk, own) for auto in each.autos)
     ]
-    problem, many = raw.get("problem_type"), len(raw.get("id2label") or (0, 1))
+    problem = raw.get("problem_type")
     if problem == "multi_label_classification" and "multi-label" in found:
         return "multi-label"
-    if (problem == "regression" or many == 1) and "regression" in found:
+    if (problem == "regression" or labels == 1) and "regression" in found:
         return "regression"
     return found[0] if found else None
 
