@@ -43,6 +43,7 @@ class Reader:
         self._source = source
         self._stack = ExitStack()
         self._open: dict[str, Any] = {}
+        self._paths: dict[str, Path] = {}
         self._lock = Lock()
 
     def __enter__(self) -> Reader:
@@ -63,7 +64,9 @@ class Reader:
     def place(self, name: str) -> tuple[Path, int, int]:
         """The file of a tensor, and where in it its bytes start and stop."""
         entry = self._source.entries[name]
-        return self._source.local(entry.shard), entry.start, entry.stop
+        if entry.shard not in self._paths:
+            self._paths[entry.shard] = self._source.local(entry.shard)
+        return self._paths[entry.shard], entry.start, entry.stop
 
     def rows(self, name: str, region: Region) -> Iterator[torch.Tensor]:
         """A region's elements, read some of its leading slices at a time: ``(some, *region.shape[1:])``.

@@ -86,6 +86,7 @@ class Pages:
 
     def __init__(self, found: Iterable[Area], pagemap: int) -> None:
         self._areas: dict[tuple[int, int], list[Area]] = {}
+        self._files: dict[Path, tuple[int, int]] = {}
         self._written: dict[Area, np.ndarray] = {}
         self._pagemap = pagemap
         for area in found:
@@ -98,16 +99,23 @@ class Pages:
         """
         if not _plain(tensor) or tensor.numel() * tensor.element_size() != stop - start:
             return False
-        status, address = os.stat(path), tensor.data_ptr()
-        mapped = self._areas.get((status.st_dev, status.st_ino), ())
+        mapped, address = self._areas.get(self._file(path), ()), tensor.data_ptr()
         area = next((area for area in mapped if area.shows(address, stop - start, start)), None)
         return area is not None and not self._any_written(area, address, address + stop - start)
+
+    def _file(self, path: Path) -> tuple[int, int]:
+        if path not in self._files:
+            status = os.stat(path)
+            self._files[path] = (status.st_dev, status.st_ino)
+        return self._files[path]
 
     def _any_written(self, area: Area, start: int, stop: int) -> bool:
         if area not in self._written:
             self._written[area] = _written(self._pagemap, area)
-        first, last = start // mmap.PAGESIZE, -(-stop // mmap.PAGESIZE)
         pages = self._written[area]
+        if not pages.size:
+            return False
+        first, last = start // mmap.PAGESIZE, -(-stop // mmap.PAGESIZE)
         return int(np.searchsorted(pages, first)) < int(np.searchsorted(pages, last))
 
 

@@ -264,7 +264,7 @@ def test_a_description_agrees_with_the_state_dict(name: str):
         assert getattr(torch, spec.dtype) is state[key].dtype
         assert spec.role in ROLES
         assert "Module" in spec.module
-        assert spec.address == ()
+        assert spec.address == (key,)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -597,7 +597,9 @@ class Renamed(nn.Linear):
 
 def test_a_name_without_a_module_is_a_parameter_of_which_nothing_is_known():
     specs = describe(Renamed(2, 3))
-    assert specs == {"inner.packed": TensorSpec("inner.packed", (3, 2), "float32", "inner.packed")}
+    assert specs == {
+        "inner.packed": TensorSpec("inner.packed", (3, 2), "float32", "inner.packed", address=("inner.packed",))
+    }
 
 
 def test_a_tied_tensor_is_described_under_every_name():

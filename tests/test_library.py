@@ -232,6 +232,51 @@ def _stored(model):
     return on_disk(model, {name: t for name, t in model.state_dict().items() if name not in ties(model)})
 
 
+def _model(built):
+    """The model of what ``build_on_meta`` gives, which must have built one."""
+    assert built is not None
+    return built[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("cls", "options", "renamed"), CASES)
+def test_the_loader_takes_the_model_that_is_there_for_a_new_one(cls, options, renamed, dtype):
+    from hf_init.hf._library import build_on_meta, load_into, plain_loader
+
+    config = _on_meta(cls, cls.config_class).config
+    torch.manual_seed(0)
+    values = _stored(cls(config).to(dtype))
+    state = {renamed.get(name, name): tensor for name, tensor in values.items()}
+    built = _model(build_on_meta(cls, config, list(state), dtype, **options))
+    load = dict(dtype=dtype, output_loading_info=True, **options)
+    ours, said = load_into(built, dict(state), **load)
+    plain, expected = plain_loader(cls)(None, config=config, state_dict=dict(state), **load)
+    assert ours is built and said == expected, f"{VERSION}: from_pretrained doesn't ask a class for its model"
+    assert type(ours) is cls and ours.training is plain.training is False
+    named = {"_name_or_path": "base"}
+    assert {**ours.config.to_dict(), **named} == {**plain.config.to_dict(), **named}
+    for tensors in (lambda model: model.named_parameters(remove_duplicate=False), lambda model: model.named_buffers()):
+        found, wanted = dict(tensors(ours)), dict(tensors(plain))
+        assert found.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            assert torch.equal(found[name], tensor) and found[name].dtype is tensor.dtype, name
+            assert found[name].requires_grad is tensor.requires_grad, name
+
+
+def test_a_load_builds_the_model_once(minilm):
+    import hf_init
+
+    built = []
+
+    class Counted(transformers.BertForSequenceClassification):
+        def __init__(self, config):
+            super().__init__(config)
+            built.append(self)
+
+    model = hf_init.from_pretrained(Counted, minilm, recipe="transformer")
+    assert built == [model] and model.init_report.bytes_proved > 22_000_000
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("cls", "options", "renamed"), CASES)
 def test_the_constructor_alone_gives_what_loading_gives(cls, options, renamed, dtype):
@@ -240,9 +285,11 @@ def test_the_constructor_alone_gives_what_loading_gives(cls, options, renamed, d
 
     bare = _on_meta(cls, cls.config_class)
     tensors = {renamed.get(name, name): tensor.to(dtype) for name, tensor in _stored(bare).items()}
-    short = build_on_meta(cls, bare.config, list(tensors), dtype, **options)
+    made = build_on_meta(cls, bare.config, list(tensors), dtype, **options)
+    assert made is not None
+    short, addresses = made
     whole = load_on_meta(cls, bare.config, tensors, dtype=dtype, **options)
-    assert short is not None and layout_of(short) == layout_of(whole)
+    assert layout_of(short) == layout_of(short, addresses) == layout_of(whole)
     assert short.config._attn_implementation == whole.config._attn_implementation
     used = [[(type(each), each.source_patterns) for each in model._weight_conversions] for model in (short, whole)]
     assert used[0] == used[1] and bool(used[0]) is (bool(renamed) or cls is transformers.MixtralForCausalLM)
@@ -285,8 +332,7 @@ def test_what_is_taken_as_it_is_the_library_loads_whole(cls):
     tensors = _stored(_on_meta(library, library.config_class))
     config, shapes = _config(pad_token_id=None), {name: tuple(t.shape) for name, t in tensors.items()}
     config = config if library is transformers.BertForMaskedLM else _on_meta(library, library.config_class).config
-    model = build_on_meta(cls, config, list(tensors), torch.float32)
-    assert model is not None
+    model = _model(build_on_meta(cls, config, list(tensors), torch.float32))
     assert takes_as_they_are(model, shapes) is (cls is transformers.BertForMaskedLM), "others have to be asked"
     _, info = load_on_meta(library, config, tensors, dtype=torch.float32, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -306,9 +352,9 @@ def test_whatever_the_library_would_notice_it_is_asked(change):
     from hf_init.hf._library import build_on_meta, takes_as_they_are
 
     tensors = _stored(_on_meta(transformers.BertForMaskedLM, transformers.BertConfig))
-    model = build_on_meta(transformers.BertForMaskedLM, _config(pad_token_id=None), list(tensors), torch.float32)
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    assert model is not None and takes_as_they_are(model, shapes) and not takes_as_they_are(model, change(shapes))
+    built = build_on_meta(transformers.BertForMaskedLM, _config(pad_token_id=None), list(tensors), torch.float32)
+    model, shapes = _model(built), {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert takes_as_they_are(model, shapes) and not takes_as_they_are(model, change(shapes))
 
 
 def test_what_is_cast_or_fused_is_loaded():

@@ -33,8 +33,8 @@ Found: TypeAlias = Iterator[tuple[str, Label]]
 def labels_of(tree: Tree) -> Labels:
     """Every label that the rules give; of two for one path the first, the one of the outer block, holds."""
     found: dict[str, Label] = {}
-    for place in tree.places():
-        for rule in RULES:
+    for place in tree.places.values():
+        for rule in RULES if place.children or not place.path else LEAVES:
             for path, label in rule(place):
                 found.setdefault(path, label)
     return found
@@ -221,3 +221,5 @@ RULES: tuple[Callable[[Place], Found], ...] = (
     flat_experts,
     residual_norm,
 )
+LEAVES = (router, experts, flat_experts)
+"""The rules that have something to say of a module without children."""

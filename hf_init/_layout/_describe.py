@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import math
 import re
@@ -80,13 +81,13 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
 def _spec(name: str, tensor: torch.Tensor, tree: Tree, labels: Labels) -> TensorSpec:
     path, leaf = owner_of(name)
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
-    module = tree.modules.get(path)
-    if module is None:  # a name that the model's own state dict hooks made up
-        return TensorSpec(name, shape, dtype, parameter=name)
-    owner = Owner(Place(tree, path, module), leaf, shape, isinstance(tensor, nn.Parameter), labels)
+    place = tree.places.get(path)
+    if place is None:  # a name that the model's own state dict hooks made up
+        return TensorSpec(name, shape, dtype, parameter=name, address=(name,))
+    module, owner = place.module, Owner(place, leaf, shape, isinstance(tensor, nn.Parameter), labels)
     role, geometry = next(reading for recognise in RECOGNISERS if (reading := recognise(owner)))
     padding = getattr(module, "padding_idx", None) if matches(role, "embedding") else None
-    return TensorSpec(name, shape, dtype, name, lineage(module), role, geometry, padding=padding)
+    return TensorSpec(name, shape, dtype, name, lineage(module), role, geometry, padding=padding, address=(name,))
 
 
 def _informed(specs: dict[str, TensorSpec], state: Tensors) -> dict[str, TensorSpec]:
@@ -233,6 +234,9 @@ RECOGNISERS: tuple[Callable[[Owner], Reading | None], ...] = (
 @lru_cache(maxsize=256)
 def adds_one(norm: type[nn.Module]) -> bool:
     """Whether the forward of a class adds 1 to its weight, by its source; without a source, no."""
+    code = getattr(inspect.unwrap(norm.forward), "__code__", None)
+    if code is not None and all(each.argval != 1 for each in dis.get_instructions(code)):
+        return False  # there is no 1 in it: its source, which takes longer to read, can't say else
     try:
         source = textwrap.dedent(inspect.getsource(norm.forward))
         nodes = list(ast.walk(ast.parse(source)))

@@ -24,11 +24,13 @@ class Tree:
         modules: every module by its path; a module that is used twice is under both.
         children: of every path, the names of its children.
         tensors: of every path, the tensors of the state dict that the module owns itself.
+        places: every module with what belongs to it, by its path.
     """
 
     modules: Mapping[str, nn.Module]
     children: Mapping[str, tuple[str, ...]]
     tensors: Mapping[str, Tensors]
+    places: Mapping[str, Place]
 
     @classmethod
     def of(cls, model: nn.Module, state: Tensors) -> Tree:
@@ -42,27 +44,22 @@ class Tree:
         for name, tensor in state.items():
             path, leaf = owner_of(name)
             tensors[path][leaf] = tensor
-        return cls(modules, {path: tuple(names) for path, names in children.items()}, tensors)
-
-    def places(self) -> list[Place]:
-        return [Place(self, path, module) for path, module in self.modules.items()]
+        places: dict[str, Place] = {}
+        tree = cls(modules, {path: tuple(names) for path, names in children.items()}, dict(tensors), places)
+        for path, module in modules.items():
+            places[path] = Place(tree, path, module, tree.children.get(path, ()), tree.tensors.get(path, {}))
+        return tree
 
 
 @dataclass(frozen=True)
 class Place:
-    """A module in its tree."""
+    """A module in its tree, with the names of its children and the tensors that it owns itself."""
 
     tree: Tree
     path: str
     module: nn.Module
-
-    @property
-    def children(self) -> tuple[str, ...]:
-        return self.tree.children.get(self.path, ())
-
-    @property
-    def tensors(self) -> Tensors:
-        return self.tree.tensors.get(self.path, {})
+    children: tuple[str, ...]
+    tensors: Tensors
 
     @property
     def name(self) -> str:
@@ -71,14 +68,11 @@ class Place:
 
     @property
     def parent(self) -> Place | None:
-        if not self.path:
-            return None
-        path = self.path.rpartition(".")[0]
-        return Place(self.tree, path, self.tree.modules[path])
+        return self.tree.places[self.path.rpartition(".")[0]] if self.path else None
 
     def go(self, name: str) -> Place:
         """The place of a child, which there must be."""
-        return Place(self.tree, self.at(name), self.tree.modules[self.at(name)])
+        return self.tree.places[self.at(name)]
 
     def below(self) -> Iterator[Place]:
         """This module and every module in it."""

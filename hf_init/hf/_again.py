@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
             "verify without recompute compares them with their digests"
         )
     target = resolve(out)
-    context = Architecture(on_meta(target))
+    context = Architecture(partial(on_meta, target))
     fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
     return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
 

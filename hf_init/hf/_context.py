@@ -27,18 +27,20 @@ class Architecture:
     What ``_init_weights`` doesn't reach keeps the value that the constructor gave it.
 
     Args:
-        model: on meta; its tensors get the library's mark for what is loaded.
+        build: gives the model, on meta, when it is needed; its tensors get the library's mark for what is loaded.
         args, kwargs: what its class's constructor takes besides the config.
     """
 
-    def __init__(self, model: PreTrainedModel, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None):
-        self._model = model
+    def __init__(
+        self,
+        build: Callable[[], PreTrainedModel],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ):
+        self._build = build
         self._made: Mapping[str, torch.Tensor] = {}
         self._arguments = (args, dict(kwargs or {}))
         self._last: tuple[tuple[str, int], dict[str, torch.Tensor]] | None = None
-        self._names = {name for name, _ in _all_tensors(model)}
-        for _, tensor in _all_tensors(model):
-            tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # the library's mark: init passes over these
 
     def architecture(self, slot: Slot) -> torch.Tensor:
         """The slot's values in a freshly built model: float32, of ``slot.shape``.
@@ -67,6 +69,11 @@ class Architecture:
         other._made = values
         return other
 
+    def on(self, build: Callable[[], PreTrainedModel]) -> Architecture:
+        """The same, on another model of the same class and config."""
+        args, kwargs = self._arguments
+        return Architecture(build, args, kwargs).knowing(self._made)
+
     def fresh(self, name: str, key: int) -> torch.Tensor:
         """A parameter or buffer of a freshly built model, by its name in memory, drawn under a key.
 
@@ -80,13 +87,20 @@ class Architecture:
         return self._initialized(name, key, self._declared(name, key).to(values.dtype))
 
     @cached_property
+    def _model(self) -> PreTrainedModel:
+        model = self._build()
+        for _, tensor in _all_tensors(model):
+            tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # the library's mark: init passes over these
+        return model
+
+    @cached_property
     def _recording(self) -> Recording:
         args, kwargs = self._arguments
         with quiet():
             return Recording.of(self._model, *args, **kwargs)
 
     def _values(self, what: str, values_of: Callable[[str, int], torch.Tensor], slot: Slot) -> torch.Tensor:
-        if slot.parameter not in self._names:
+        if not _has(self._model, slot.parameter):
             raise RecipeError(
                 f"{slot.name}: {type(self._model).__name__} has no tensor {slot.parameter!r} to ask for its values; "
                 "the plan is of another model, or was edited"
@@ -133,7 +147,7 @@ class Architecture:
             held = {other: stack.enter_context(_only(self._model, other, real[other])) for other in real}
             for other, tensor in held.items():
                 tensor._is_hf_initialized = other != name  # type: ignore[attr-defined]  # the library's own mark
-            torch.manual_seed(key)
+            torch.default_generator.manual_seed(key)  # the CPU's alone, which `quiet` puts back
             for module, owner in _outward(self._model, name):
                 self._init(module, owner, name)
         return held[name].detach()
@@ -148,6 +162,15 @@ class Architecture:
                 f"{parameter}: {type(owner).__name__}'s own `_init_weights` fails on {type(module).__name__} alone "
                 f"({error}); give the tensor a rule with a scheme of its own"
             ) from error
+
+
+def _has(model: torch.nn.Module, name: str) -> bool:
+    path, _, leaf = name.rpartition(".")
+    try:
+        module = model.get_submodule(path)
+    except AttributeError:
+        return False
+    return any(store.get(leaf) is not None for store in (module._parameters, module._buffers))
 
 
 def _all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

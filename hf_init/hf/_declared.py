@@ -62,10 +62,10 @@ class Recording:
     def value(self, name: str, key: int) -> torch.Tensor:
         """A parameter or buffer as the constructor leaves it, drawn under the key; fresh memory is poisoned.
 
-        The caller's random state is used: see ``quiet``.
+        The caller's random state is used, that of the CPU: see ``quiet``.
         """
         wanted = find(self._model, name).detach()
-        torch.manual_seed(key)
+        torch.default_generator.manual_seed(key)  # the CPU's alone: `torch.manual_seed` seeds every device
         replay = _Replay(self._constants)
         with torch.no_grad():
             for call in self._leading_to(wanted):
@@ -100,7 +100,7 @@ def untouched(tensor: torch.Tensor) -> torch.Tensor:
 
 def poisoned(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     """Fresh memory, full of a value that no initialization leaves."""
-    return torch.full(tuple(shape), _poison(dtype), dtype=dtype)
+    return torch.empty(tuple(shape), dtype=dtype).fill_(_poison(dtype))
 
 
 def _poison(dtype: torch.dtype) -> Any:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from logging import ERROR
 from typing import Any
 
 import torch
@@ -35,13 +36,16 @@ _LIBRARYS = frozenset(["transformers", "torch", "builtins", "abc", "typing"])
 def quiet() -> Iterator[None]:
     """Without the library's progress bars and reports, and without a trace in the caller's random state."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    loud = verbosity != ERROR  # each change makes every logger of the process forget its level
+    if loud:
+        logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
-        logging.set_verbosity(verbosity)
+        if loud:
+            logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
 
@@ -86,10 +90,11 @@ def load_on_meta(
 
 def build_on_meta(
     cls: type[PreTrainedModel], config: Any, names: Iterable[str], dtype: torch.dtype, **options: Any
-) -> PreTrainedModel | None:
+) -> tuple[PreTrainedModel, Addresses] | None:
     """What ``load_on_meta`` gives for tensors of these names, by the constructor alone: in a fraction of the time.
 
-    None where loading changes the model: where it casts some tensors, or fuses layers.
+    With the addresses of the model, which tell what loading has to do. None where loading changes the model: where it
+    casts some tensors, or fuses layers.
     """
     if getattr(config, "fusion_config", None) is not None:
         return None
@@ -105,9 +110,29 @@ def build_on_meta(
         )
     if model._get_dtype_plan(dtype):
         return None
-    model._weight_conversions = Addresses(model).used(names)  # as the loader leaves it: ``on_disk`` reads it
+    addresses = Addresses(model)
+    model._weight_conversions = addresses.used(names)  # as the loader leaves it: ``on_disk`` reads it
     model.tie_weights(recompute_mapping=False)
-    return model
+    return model, addresses
+
+
+class _Standing:
+    """In the place of a model's class: who asks it for a model gets the one that is there."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def __call__(self, config: Any, *args: Any, **kwargs: Any) -> PreTrainedModel:
+        return self._model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(type(self._model), name)
+
+
+def load_into(model: PreTrainedModel, state: Mapping[str, Any], **options: Any) -> Any:
+    """What the library's loader gives for a state dict, in a model of ``build_on_meta`` instead of one of its own."""
+    load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]  # of a bound class method
+    return load(_Standing(model), None, config=model.config, state_dict=state, **options)
 
 
 def is_the_librarys(cls: type) -> bool:
@@ -147,13 +172,14 @@ class Addresses:
         self._renamings = [t for t in self._transforms if isinstance(t, WeightRenaming)]
         self._converters = [t for t in self._transforms if isinstance(t, WeightConverter)]
         self._prefix = model.base_model_prefix
-        self._parameters = model.state_dict()
+        self._parameters = model.state_dict(keep_vars=True)  # for its names: nothing is detached
+        self._known: dict[str, tuple[str, str | None]] = {}
 
     def of(self, names: Sequence[str]) -> dict[str, Address]:
         """The address of every name; names that the model has no place for get one of their own."""
         positions: Counter[tuple[str, str]] = Counter()
         found: dict[str, Address] = {}
-        for name in sorted(names, key=dot_natural_key):
+        for name in sorted(names, key=dot_natural_key) if self._converters else names:
             parameter, pattern = self._renamed(name)
             if pattern is None:
                 found[name] = (parameter,)
@@ -170,6 +196,11 @@ class Addresses:
 
     def _renamed(self, name: str) -> tuple[str, str | None]:
         """The loader's own rule, its second try without renamings included."""
+        if name not in self._known:
+            self._known[name] = self._asked(name)
+        return self._known[name]
+
+    def _asked(self, name: str) -> tuple[str, str | None]:
         renamed, pattern = rename_source_key(name, self._renamings, self._converters, self._prefix, self._parameters)
         if renamed not in self._parameters and name in self._parameters:
             return rename_source_key(name, [], [], self._prefix, self._parameters)
@@ -201,6 +232,8 @@ def takes_as_they_are(model: PreTrainedModel, tensors: Mapping[str, tuple[int, .
 
 def ties(model: PreTrainedModel) -> dict[str, str]:
     """Every tied name in the state dict with the name that the files hold, by the config's word."""
+    if not model.all_tied_weights_keys:
+        return {}
     names = model.state_dict().keys()
     declared = {alias: of for alias, of in model.all_tied_weights_keys.items() if alias in names and of in names}
     return {alias: _first(of, declared) for alias, of in declared.items()}

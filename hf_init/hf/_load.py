@@ -19,7 +19,7 @@ from hf_init._recipe import RecipeLike
 from hf_init._spec import key_of
 from hf_init._text import one_line
 from hf_init.hf._declared import find as tensor_of
-from hf_init.hf._library import has_own_loader, on_disk, plain_loader
+from hf_init.hf._library import has_own_loader, load_into, on_disk, plain_loader
 from hf_init.hf._prepare import UNBUILDABLE, Prepared, prepare
 from hf_init.hf._target import Bases, resolve
 from hf_init.schemes import Fitted, Scheme, Zeros
@@ -68,7 +68,7 @@ def from_pretrained(
         print(model.init_plan)
     """
     target = resolve(base, cls, *model_args, labels=labels, add_tokens=add_tokens, **options)
-    model, info = _proved(fitted(prepare(target, recipe, seed=seed, keep=keep)))
+    model, info = _proved(fitted(prepare(target, recipe, seed=seed, keep=keep)), spend=True)
     return (model, info) if output_loading_info else model
 
 
@@ -94,26 +94,42 @@ def _zeros_for(scheme: Scheme) -> Scheme:
     return Zeros() if isinstance(scheme, Fitted) else scheme
 
 
-def _proved(prepared: Prepared) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """The model and what the library said; every tensor of it compared with the files."""
+def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """The model and what the library said; every tensor of it compared with the files.
+
+    Args:
+        spend: load into the model that was planned on, if that can be: nobody else needs it.
+    """
+    spend = spend and prepared.bare and not has_own_loader(prepared.target.cls)
+    wanted = fresh_buffers(prepared)
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.context)
-        model, info = _library_load(prepared, state)
+        model, info = _library_load(prepared, state, prepared.model if spend else None)
+    prepared = prepared.without_model() if spend else prepared
     # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
     with Reader(prepared.source) as reader:
         report = prove(prepared.plan, reader, prepared.context, state.digests, _held(model, prepared))
-    report = replace(report, restored=(*report.restored, *restored_buffers(model, prepared)))
+    report = replace(report, restored=(*report.restored, *_restored(model, wanted)))
     _finish(model, prepared)
     vars(model).update(init_plan=prepared.plan, init_report=report)
     return model, info
 
 
-def _library_load(prepared: Prepared, state: StateDict) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+def _library_load(
+    prepared: Prepared, state: StateDict, into: PreTrainedModel | None = None
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """
+    Args:
+        into: a model on meta; by default, the library makes one.
+    """
     target = prepared.target
     load = {key: value for key, value in target.load.items() if key != "key_mapping"}  # the names are planned already
-    options = dict(config=target.config, state_dict=state.values, dtype=target.dtype, output_loading_info=True, **load)
+    options = dict(dtype=target.dtype, output_loading_info=True, **load)
+    if into is not None:
+        return _whole(prepared.plan, load_into(into, state.values, **options))
+    options |= dict(config=target.config, state_dict=state.values, **target.model_kwargs)
     try:
-        loaded = plain_loader(target.cls)(None, *target.model_args, **options, **target.model_kwargs)
+        loaded = plain_loader(target.cls)(None, *target.model_args, **options)
     except (*UNBUILDABLE, OSError) as error:
         if not has_own_loader(target.cls):
             raise
@@ -121,16 +137,17 @@ def _library_load(prepared: Prepared, state: StateDict) -> tuple[PreTrainedModel
             f"{target.cls.__name__} has a from_pretrained of its own, which can't load from memory "
             f"({one_line(error)}); extend folder to folder, and load the result with plain transformers"
         ) from error
-    model, info = loaded
-    _refuse_incomplete(prepared.plan, info)
-    return model, info
+    return _whole(prepared.plan, loaded)
 
 
-def _refuse_incomplete(plan: Plan, info: Mapping[str, Any]) -> None:
+def _whole(plan: Plan, loaded: tuple[PreTrainedModel, Mapping[str, Any]]) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """What was loaded, unless something is missing in it."""
+    info = loaded[1]
     left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
     missing = sorted(set(info["missing_keys"]) - left_out)
     if missing or info["mismatched_keys"]:
         raise PlanError(f"{plan.architecture}: the library found no value for {missing or info['mismatched_keys']}")
+    return loaded
 
 
 def _held(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], Held | None]:
@@ -146,19 +163,25 @@ def _held(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], 
     return find
 
 
-def restored_buffers(model: PreTrainedModel, prepared: Prepared) -> tuple[str, ...]:
-    """Gives every buffer that no file holds what a freshly built model holds; the names of those that held else.
+def fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
+    """What every buffer that no file holds is in a freshly built model.
 
     Raises:
         RecipeError: a freshly built model's value can't be had.
     """
+    seed = prepared.plan.seed
+    return {name: prepared.context.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}
+
+
+def _restored(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Gives every buffer that no file holds its value; the names of those that held else."""
     restored = []
-    for name in buffers(model)[1]:
+    for name, want in wanted.items():
         held = tensor_of(model, name)
-        wanted = prepared.context.fresh(name, key_of(prepared.plan.seed, name)).to(held.dtype)
-        if held.device.type != "meta" and not equal_bytes(held, wanted):
+        want = want.to(held.dtype)
+        if held.device.type != "meta" and not equal_bytes(held, want):
             with torch.no_grad():
-                held.copy_(wanted)
+                held.copy_(want)
             restored.append(name)
     return tuple(restored)
 

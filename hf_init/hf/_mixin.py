@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -84,7 +85,7 @@ def _claim(model: PreTrainedModel, missing: set[str]) -> None:
         if isinstance(scheme, schemes.Skip):
             continue
         if context is None and scheme.asks:
-            context = Architecture(_twin(model))
+            context = Architecture(partial(_twin, model))
         _write(tensor_of(model, name), scheme, spec, recipe.seed, context)
 
 

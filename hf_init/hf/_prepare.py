@@ -64,6 +64,7 @@ class Prepared:
     Attributes:
         terms: of every wish.
         converted: names on disk of the tensors that the loader makes others of.
+        bare: whether the model is as its constructor made it, so that a checkpoint can be loaded into it.
     """
 
     target: Target
@@ -72,10 +73,15 @@ class Prepared:
     context: Architecture
     terms: tuple[Terms, ...] = ()
     converted: frozenset[str] = frozenset()
+    bare: bool = False
 
     @property
     def source(self) -> Checkpoint:
         return self.target.source
+
+    def without_model(self) -> Prepared:
+        """The same, for when a checkpoint was loaded into the model: its context builds another, if it needs one."""
+        return replace(self, context=self.context.on(partial(on_meta, self.target)), bare=False)
 
 
 def prepare(
@@ -88,9 +94,11 @@ def prepare(
     """
     first = (*rules, *(rule for wish in target.wishes for rule in wish.rules()))
     chosen = find(recipe).with_rules_first(first, None if seed is None else checked_seed(seed))
-    model = on_meta(target)
-    layout = layout_of(model)
-    addresses = Addresses(model, target.load.get("key_mapping"))  # renames what the source holds, not what is written
+    model, found = _made(target)
+    plainly = found or Addresses(model)
+    layout = layout_of(model, plainly)
+    mapping = target.load.get("key_mapping")  # renames what the source holds, not what is written
+    addresses = Addresses(model, mapping) if mapping else plainly
     source = source_tensors(target.source, addresses, ignored_on_load(model))
     refuse_two_claims(target.source, source)
     own = cache(partial(_own, target))
@@ -108,16 +116,22 @@ def prepare(
     refuse_unexpected(plan, scene, chosen, terms, own)
     refuse_stranger(plan, target, keep)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
-    context = Architecture(model, target.model_args, target.model_kwargs)
-    return Prepared(target, plan, model, context, terms, converted)
+    context = Architecture(lambda: model, target.model_args, target.model_kwargs)
+    return Prepared(target, plan, model, context, terms, converted, bare=found is not None)
 
 
-def layout_of(model: PreTrainedModel) -> Layout:
-    """What the files of a model hold, and where its loader puts them."""
+def layout_of(model: PreTrainedModel, addresses: Addresses | None = None) -> Layout:
+    """What the files of a model hold, and where its loader puts them.
+
+    Args:
+        addresses: of the model, without renamings; made where they aren't at hand.
+    """
     specs = describe(model)
     alias = _aliases(model)
-    stored = on_disk(model, {name: t for name, t in model.state_dict().items() if name not in alias})
-    found = Addresses(model).of(list(stored))
+    with torch.no_grad():
+        state = model.state_dict(keep_vars=True)  # nothing is detached
+        stored = on_disk(model, {name: tensor for name, tensor in state.items() if name not in alias})
+    found = (addresses or Addresses(model)).of(list(stored))
     tensors = tuple(_spec(name, tensor, found[name], specs) for name, tensor in stored.items())
     return Layout(type(model).__name__, tensors, tuple(_ties(alias, tensors)), _std(model), _depth(model))
 
@@ -179,7 +193,8 @@ def _own(target: Target) -> Own | None:
         model = on_meta(own)
     except HfInitError:  # such a class has nothing to tell
         return None
-    return Own(type(model).__name__, layout_of(model), Addresses(model), model.base_model_prefix)
+    addresses = Addresses(model)
+    return Own(type(model).__name__, layout_of(model, addresses), addresses, model.base_model_prefix)
 
 
 def _stored_under(own: Own, names: list[str]) -> Iterable[tuple[str, str]]:
@@ -202,8 +217,13 @@ def on_meta(target: Target, names: Iterable[str] | None = None) -> PreTrainedMod
     Raises:
         PlanError: the class can't be built with this config.
     """
+    return _made(target, names)[0]
+
+
+def _made(target: Target, names: Iterable[str] | None = None) -> tuple[PreTrainedModel, Addresses | None]:
+    """The target's model; with its addresses, if it is as its constructor made it."""
     try:
-        return _built(target, names) or _load(target, _empty(target.source.entries.values()))
+        return _built(target, names) or (_load(target, _empty(target.source.entries.values())), None)
     except UNBUILDABLE as error:
         raise PlanError(
             f"{target.cls.__name__} can't be built with this config: {one_line(error)}. Give values that fit together"
@@ -215,7 +235,7 @@ def _twin(target: Target, config: PreTrainedConfig) -> PreTrainedModel:
     return on_meta(replace(target, config=config), names=())
 
 
-def _built(target: Target, names: Iterable[str] | None) -> PreTrainedModel | None:
+def _built(target: Target, names: Iterable[str] | None) -> tuple[PreTrainedModel, Addresses] | None:
     """The model by its constructor, unless an option asks for more."""
     if target.model_args or not target.load.keys() <= WITHOUT_LOADING:
         return None
@@ -275,6 +295,8 @@ def _spec(name: str, tensor: torch.Tensor, address: Address, specs: Mapping[str,
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
     if parameter is None:
         return TensorSpec(name, shape, dtype, parameter=name, address=address)
+    if (name, shape, dtype, address) == (parameter.name, parameter.shape, parameter.dtype, parameter.address):
+        return parameter
     geometry = parameter.geometry if len(address) == 1 else _matrix(shape)
     return replace(parameter, name=name, shape=shape, dtype=dtype, geometry=geometry, address=address)
 
