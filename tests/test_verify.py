@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hf_init
 from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, _read
 from hf_init._errors import CheckpointError, ProofError
 from hf_init._manifest import NAME, Manifest, region_fault
@@ -33,6 +35,7 @@ from hf_init._verify._parts import CHUNK, Hand, Held, contiguous_spans, pieces, 
 from hf_init._verify._stretches import compare_all
 from hf_init._verify._tally import Tally, decode
 from hf_init._verify._tiling import tiling_fault
+from hf_init._verify._work import Meter
 
 CODES = {"f": "F32", "H": "BF16", "l": "I64"}  # numpy's letter: bfloat16 is held as its bits
 Tensors = dict[str, np.ndarray]
@@ -208,6 +211,7 @@ def test_the_report_is_json(made):
         "counts": {"tensors": 9, "kept": 3, "resized": 2, "new": 3, "tied": 1, "unused": 1},
         "bytes_compared": 48 + 36 + 24 + 8 + 8,
         "bytes_digested": 92,
+        "bytes_linked": 0,
         "differences": [],
         "notes": [],
         "base": str(made[0]),
@@ -1158,8 +1162,21 @@ assert verify(sys.argv[1]).ok and diff(sys.argv[1], sys.argv[1]).identical
     subprocess.run([sys.executable, "-c", code, str(base)], check=True)
 
 
+@pytest.mark.parametrize("link", ["hard", "symbolic"])
+def test_a_result_of_links_says_that_it_is_its_base(minilm, tmp_path, link):
+    base = tmp_path / "base"
+    shutil.copytree(minilm, base)
+    report = hf_init.extend(base, tmp_path / "out", link=link)
+    assert report.ok and report.bytes_compared == 0 < report.bytes_linked == Checkpoint.open(base).nbytes
+    assert "86.6 MiB in files that are its own, by links" in str(report)
+    (tmp_path / "out" / SINGLE).unlink()
+    shutil.copy(base / SINGLE, tmp_path / "out")
+    copied = hf_init.verify(tmp_path / "out")
+    assert (copied.bytes_compared, copied.bytes_linked) == (report.bytes_linked, 0) and "links" not in str(copied)
+
+
 @pytest.mark.parametrize("link", [os.link, os.symlink])
-def test_a_linked_file_is_read_as_any_other(made, monkeypatch, link):
+def test_a_linked_file_is_the_base_s_own_and_counted_apart(made, monkeypatch, link):
     base, out = made
     tensors = [entry for entry in planned_tensors() if entry["status"] == "kept"]
     (out / SINGLE).unlink()
@@ -1169,8 +1186,16 @@ def test_a_linked_file_is_read_as_any_other(made, monkeypatch, link):
     with Checkpoint.open(out) as left, Checkpoint.open(base) as right:
         parts = [(stored(left, entry["source"]), stored(right, entry["source"])) for entry in tensors]
         tally = Tally.of((1,), "uint8")
-        compare_all([Comparison(a, b, a.region, tally) for a, b in parts])
-        assert sum(read) == sum(a.entry.nbytes for a, _ in parts) and not tally.first
+        meter = Meter()
+        compare_all([Comparison(a, b, a.region, tally, done=meter.compare, linked=meter.link) for a, b in parts])
+        assert not read and not tally.first
+        assert (meter.compared, meter.linked) == (0, sum(a.entry.nbytes for a, _ in parts))
+        a, b = stored(left, "embed"), stored(right, "pooler")
+        assert a.entry.start != b.entry.start, "other bytes of one file are compared"
+        narrow = Box.whole((1,)), Box.whole((1,))
+        flat = [replace(part, whole=(4,), width=1, region=box) for part, box in zip((a, b), narrow, strict=True)]
+        compare_all([Comparison(flat[0], flat[1], flat[0].region, tally, done=meter.compare, linked=meter.link)])
+        assert read == [1] and meter.compared == 1
     os.truncate(base / SINGLE, 10)
     with pytest.raises(CheckpointError, match="has changed"):
         compare_all([Comparison(a, b, a.region, tally) for a, b in parts])

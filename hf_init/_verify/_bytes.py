@@ -37,6 +37,7 @@ class Comparison:
         number: of the region, among those of the tally's tensor.
         done: told the bytes that have been compared.
         everything: or up to the first difference of each job.
+        linked: told the bytes that need no comparison: those of one file that both sides have.
     """
 
     seen: Part
@@ -46,6 +47,7 @@ class Comparison:
     number: int = 0
     done: Done = nothing
     everything: bool = True
+    linked: Done = nothing
 
     def jobs(self) -> Iterator[Job]:
         """The comparison in jobs for threads."""

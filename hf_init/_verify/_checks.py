@@ -17,7 +17,7 @@ from hf_init._verify._bytes import Comparison, Done, digest
 from hf_init._verify._forms import Difference
 from hf_init._verify._parts import Held, Part, Stored, stored
 from hf_init._verify._tally import Tally
-from hf_init._verify._work import Desk, Job
+from hf_init._verify._work import Desk, Job, Meter
 
 KEPT = "kept bytes differ from the base"
 
@@ -75,7 +75,7 @@ class Digested:
             yield {"name": self.name, "reason": reason, **places[0], "changed_regions": len(places)}
 
 
-def kept(result: Checkpoint, base: Checkpoint, entry: dict[str, Any], done: Done, everything: bool) -> Compared:
+def kept(result: Checkpoint, base: Checkpoint, entry: dict[str, Any], meter: Meter, everything: bool) -> Compared:
     """Every kept region against its source."""
     tally = _tally(result, entry["name"])
     comparisons = tuple(
@@ -85,8 +85,9 @@ def kept(result: Checkpoint, base: Checkpoint, entry: dict[str, Any], done: Done
             seen.region,
             tally,
             number,
-            done,
+            meter.compare,
             everything,
+            meter.link,
         )
         for number, copy in enumerate(copies(entry))
     )

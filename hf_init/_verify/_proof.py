@@ -49,6 +49,9 @@ def verify(
 ) -> VerifyReport:
     """Compare every byte of a result with what its manifest says: kept ones with the base, new ones with their digests.
 
+    A file that the result has from the base by a link is the base's own, whatever it holds: it isn't read against
+    itself, and its bytes are counted apart, as linked.
+
     Args:
         out: the result's folder.
         base: the source's folder; by default the one that the manifest names. Where that isn't there, or for False,
@@ -83,6 +86,7 @@ def verify(
             tuple(_notes(proof, differences)),
             None if source is None else str(source.root),
             everything or not differences,
+            proof.meter.linked,
         )
 
 
@@ -199,7 +203,7 @@ def _wanted(proof: _Proof, entries: list[dict[str, Any]], wrong: set[str]) -> It
     if base is None:
         yield from (_checks.recorded(result, manifest, entry, meter.digest) for entry in held)
         return
-    yield from (_checks.kept(result, base, entry, meter.compare, proof.everything) for entry in held)
+    yield from (_checks.kept(result, base, entry, meter, proof.everything) for entry in held)
     for entry in entries:
         if entry["status"] == Status.TIED and entry["tied_to"] not in wrong:
             yield from _checks.tied(base, entry, _pairs(proof, entry), proof.everything)

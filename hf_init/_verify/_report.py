@@ -29,6 +29,7 @@ class VerifyReport:
         notes: what is worth knowing and proves nothing.
         base: the folder compared with; None without one.
         complete: whether everything was compared; else it ended with the first difference.
+        bytes_linked: kept bytes of files that are the base's own, by a link: there is one file, and nothing to compare.
     """
 
     counts: dict[str, int]
@@ -38,6 +39,7 @@ class VerifyReport:
     notes: tuple[str, ...]
     base: str | None
     complete: bool = True
+    bytes_linked: int = 0
 
     @property
     def ok(self) -> bool:
@@ -50,6 +52,7 @@ class VerifyReport:
             "counts": self.counts,
             "bytes_compared": self.bytes_compared,
             "bytes_digested": self.bytes_digested,
+            "bytes_linked": self.bytes_linked,
             "differences": jsonable(list(self.differences)),
             "notes": list(self.notes),
             "base": self.base,
@@ -85,9 +88,10 @@ class VerifyReport:
 
     def _amounts(self) -> str:
         compared = "no base" if self.base is None else f"{size(self.bytes_compared)} compared with {self.base}"
+        linked = f", {size(self.bytes_linked)} in files that are its own, by links" if self.bytes_linked else ""
         rest = [] if self.complete else ["the comparison ended here; everything=True (--all) lists all that differs"]
         notes = "".join(f"\nnote: {note}" for note in (*self.notes, *rest))
-        return f"{compared}, {size(self.bytes_digested)} with their digests{notes}"
+        return f"{compared}{linked}, {size(self.bytes_digested)} with their digests{notes}"
 
 
 def counted(differences: Sequence[dict[str, Any]]) -> str:

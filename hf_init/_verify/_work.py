@@ -35,11 +35,16 @@ Job: TypeAlias = Callable[[Desk], bool]
 
 @dataclass
 class Meter:
-    """Counts the bytes that are done, and tells ``progress`` each step, one thread at a time."""
+    """Counts the bytes that are done, and tells ``progress`` each step, one thread at a time.
+
+    Attributes:
+        linked: those that were not read, as both sides are one file.
+    """
 
     progress: Callable[[int], object] | None = None
     compared: int = 0
     digested: int = 0
+    linked: int = 0
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def compare(self, nbytes: int) -> None:
@@ -50,6 +55,11 @@ class Meter:
     def digest(self, nbytes: int) -> None:
         with self._lock:
             self.digested += nbytes
+            self._tell(nbytes)
+
+    def link(self, nbytes: int) -> None:
+        with self._lock:
+            self.linked += nbytes
             self._tell(nbytes)
 
     def _tell(self, nbytes: int) -> None:
