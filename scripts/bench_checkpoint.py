@@ -2,7 +2,8 @@
 
 On SmolLM2 and on Llamas of several sizes with random weights, in files of about a tenth (made once, into --cache): 100
 rows more in the embedding. Each run is a process of its own; the ways take turns, after one run of each that brings the
-base into the system's cache; results are removed before the next run. Medians. The time of the imports, of the module
+base into the system's cache; results are removed, and what others still have to write is on the disk, before a run is
+timed. Medians. The time of the imports, of the module
 of the model's class too, is measured in runs of their own and taken off. `cp` returns before its bytes are on the disk,
 hf-init doesn't: `cp -r, sync` is the same with that. Exits 1 where a target is missed.
 
@@ -88,6 +89,7 @@ class Run:
 
 def run(way: Way, out: Path) -> Run:
     shutil.rmtree(out, ignore_errors=True)
+    os.sync()
     begun = time.perf_counter()
     done = subprocess.run(
         way.command, stdout=subprocess.PIPE if way.watched else subprocess.DEVNULL, text=True, check=True

@@ -189,7 +189,7 @@ def _write(prepared: Prepared, stage: Stage, how: How, progress: Progress, say: 
     manifest = Manifest(plan, _origin(prepared, how), digests, f"hf_init {__version__}")
     if how.digest:
         manifest = replace(manifest, **_verify.digests(stage.folder, plan["tensors"], progress))
-    manifest.save(stage.folder)
+    manifest.save(stage.folder, flush=False)  # the stage flushes it with everything else, while the proof is read
 
 
 def _origin(prepared: Prepared, how: How) -> dict[str, Any]:

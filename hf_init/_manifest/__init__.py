@@ -95,8 +95,11 @@ class Manifest:
         }
         return {**document, "plan": self.plan}
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the manifest into a folder, down to the disk.
+    def save(self, folder: str | os.PathLike[str], flush: bool = True) -> None:
+        """Write the manifest into a folder.
+
+        Args:
+            flush: bring it down to the disk, too. A filesystem may then bring down first what else was just written.
 
         Raises:
             CheckpointError: the manifest is one that ``load`` would refuse; nothing is written then.
@@ -105,8 +108,9 @@ class Manifest:
         Manifest.from_json(parse_object(text.encode(), NAME))
         with open(Path(folder) / NAME, "w", encoding="utf-8") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def _check_version(version: Any, what: str) -> None:
