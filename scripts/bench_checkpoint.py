@@ -1,11 +1,11 @@
 """Extending a checkpoint on disk, and proving it: against transformers' load-resize-save, cp, cmp, cat and sha256sum.
 
-On SmolLM2 and on Llamas of several sizes with random weights, in files of about a tenth (made once, into --cache): 100
-rows more in the embedding. Each run is a process of its own; the ways take turns, after one run of each that brings the
-base into the system's cache; results are removed, and what others still have to write is on the disk, before a run is
-timed. Medians. The time of the imports, of the module
-of the model's class too, is measured in runs of their own and taken off. `cp` returns before its bytes are on the disk,
-hf-init doesn't: `cp -r, sync` is the same with that. Exits 1 where a target is missed.
+On SmolLM2 and on Llamas of several sizes with random weights, in files of about a tenth (made once, into --cache):
+100 rows more in the embedding. Each run is a process of its own; the ways take turns, after one run of each that
+brings the base into the system's cache; results are removed, and what others still have to write is on the disk,
+before a run is timed. Medians. The time of the imports, of the module of the model's class too, is measured in runs
+of their own and taken off. `cp` returns before its bytes are on the disk, hf-init doesn't: `cp -r, sync` is the same
+with that. Exits 1 where a target is missed.
 
     python scripts/bench_checkpoint.py [--runs 5] [--gigabytes 0.3 1 3 9] [--cache DIR] [--no-smollm2]
 """

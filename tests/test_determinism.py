@@ -38,6 +38,18 @@ def test_after_any_manual_seed_and_without_a_trace(minilm, reference):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("scheme", ["model", "declared"])
+def test_no_other_device_is_seeded(minilm, tmp_path, monkeypatch, scheme):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    hf_init.from_pretrained(CLS, minilm, recipe={"default": scheme}, num_labels=3)
+    hf_init.extend(minilm, tmp_path / "out", CLS, recipe={"default": scheme}, num_labels=3)
+    hf_init.verify(tmp_path / "out", recompute=True).raise_if_failed()
+    assert not seeded
+    torch.manual_seed(0)
+    assert seeded == [0], "what is watched is what torch.manual_seed calls"
+
+
 def test_writing_leaves_no_trace_either(minilm, reference, tmp_path):
     torch.manual_seed(5)
     before = torch.get_rng_state()
