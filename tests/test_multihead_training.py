@@ -182,7 +182,10 @@ def test_gradients_are_the_same_with_checkpointing(name):
 
 @pytest.mark.parametrize("name", ["bert", "llama", "vit"])
 def test_compiled_whole_it_answers_the_same(name):
-    """As one graph; in evaluation, and in training with labels of some heads, and then of others."""
+    """As one graph; in evaluation, and in training with labels of some heads, and then of others.
+
+    To the last bits but no further: torch 2.7 compiles a plain ViT so, too.
+    """
     heads: dict[str, Any] = {**THREE, "mean": {"kind": "regression", "pooling": "mean", "depth": 2}}
     if name == "vit":
         heads = {
@@ -195,11 +198,10 @@ def test_compiled_whole_it_answers_the_same(name):
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
-        expected = model(**given).logits
-        assert all(same(value, expected[head]) for head, value in compiled(**given).logits.items())
+        torch.testing.assert_close(compiled(**given).logits, model(**given).logits)
     model.train()
     for labels in ({"topic": TOPICS}, {"topic": TOPICS.flip(0)}):
-        assert same(compiled(**given, labels=labels).loss, model(**given, labels=labels).loss)
+        torch.testing.assert_close(compiled(**given, labels=labels).loss, model(**given, labels=labels).loss)
     assert all(
         getattr(head, head.base_model_prefix).outputs is None
         for head in model.heads.values()
