@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import peft
@@ -184,7 +185,7 @@ def test_gradients_are_the_same_with_checkpointing(name):
 def test_compiled_whole_it_answers_the_same(name):
     """As one graph; in evaluation, and in training with labels of some heads, and then of others.
 
-    To the last bits but no further: torch 2.7 compiles a plain ViT so, too.
+    Bit for bit, where torch compiles the trunk alone so: torch 2.7 gives a plain ViT other last bits.
     """
     heads: dict[str, Any] = {**THREE, "mean": {"kind": "regression", "pooling": "mean", "depth": 2}}
     if name == "vit":
@@ -198,10 +199,13 @@ def test_compiled_whole_it_answers_the_same(name):
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     with torch.no_grad():
-        torch.testing.assert_close(compiled(**given).logits, model(**given).logits)
+        bare = torch.compile(model.trunk, backend="eager", fullgraph=True)(**given).last_hidden_state
+        alike = same if same(bare, model.trunk(**given).last_hidden_state) else partial(torch.allclose, atol=1e-6)
+        expected = model(**given).logits
+        assert all(alike(value, expected[head]) for head, value in compiled(**given).logits.items())
     model.train()
     for labels in ({"topic": TOPICS}, {"topic": TOPICS.flip(0)}):
-        torch.testing.assert_close(compiled(**given, labels=labels).loss, model(**given, labels=labels).loss)
+        assert alike(compiled(**given, labels=labels).loss, model(**given, labels=labels).loss)
     assert all(
         getattr(head, head.base_model_prefix).outputs is None
         for head in model.heads.values()

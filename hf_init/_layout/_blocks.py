@@ -205,7 +205,7 @@ def residual_norm(place: Place) -> Found:
         if set(pair) <= set(place.children):
             yield from ((place.at(name), Label("residual")) for name in pair)
     if {"layer", "shortcut"} <= set(place.children):  # ResNet and RegNet of transformers
-        count = len(place.tree.children.get(place.at("layer"), ()))
+        count = len(place.go("layer").children)
         yield place.at(f"layer.{count - 1}.normalization"), Label("residual")
     elif "bn2" in place.children and hasattr(place.module, "downsample"):  # ResNet of torchvision and timm
         yield place.at("bn3" if "bn3" in place.children else "bn2"), Label("residual")

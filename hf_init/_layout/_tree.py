@@ -22,14 +22,10 @@ class Tree:
 
     Attributes:
         modules: every module by its path; a module that is used twice is under both.
-        children: of every path, the names of its children.
-        tensors: of every path, the tensors of the state dict that the module owns itself.
         places: every module with what belongs to it, by its path.
     """
 
     modules: Mapping[str, nn.Module]
-    children: Mapping[str, tuple[str, ...]]
-    tensors: Mapping[str, Tensors]
     places: Mapping[str, Place]
 
     @classmethod
@@ -45,9 +41,9 @@ class Tree:
             path, leaf = owner_of(name)
             tensors[path][leaf] = tensor
         places: dict[str, Place] = {}
-        tree = cls(modules, {path: tuple(names) for path, names in children.items()}, dict(tensors), places)
+        tree = cls(modules, places)
         for path, module in modules.items():
-            places[path] = Place(tree, path, module, tree.children.get(path, ()), tree.tensors.get(path, {}))
+            places[path] = Place(tree, path, module, tuple(children[path]), tensors[path])
         return tree
 
 
@@ -84,21 +80,19 @@ class Place:
         """The full path of what is below this module."""
         return f"{self.path}.{relative}" if self.path and relative else self.path or relative
 
-    def child(self, relative: str) -> nn.Module | None:
-        return self.tree.modules.get(self.at(relative))
-
     def shape(self, leaf: str) -> Shape:
         """Of a tensor of this module's own; ``()`` where there is none."""
         return tuple(self.tensors[leaf].shape) if leaf in self.tensors else ()
 
     def matrix(self, relative: str) -> Geometry | None:
         """The logical matrix of a child, a dense layer; None if it is something else."""
-        module, owned = self.child(relative), self.tree.tensors.get(self.at(relative), {})
+        place = self.tree.places.get(self.at(relative))
+        owned = place.tensors if place else {}
         weight = next((owned[leaf] for leaf in ("weight", "original1", "weight_v") if leaf in owned), None)
-        if module is None or weight is None or weight.ndim < 2:
+        if place is None or weight is None or weight.ndim < 2:
             return None
-        role, read = kind(module) or ("", None)
-        return read(module, tuple(weight.shape)) if read and role == "linear" else None
+        role, read = kind(place.module) or ("", None)
+        return read(place.module, tuple(weight.shape)) if read and role == "linear" else None
 
 
 def owner_of(name: str) -> tuple[str, str]:

@@ -246,7 +246,7 @@ def resized(model: Any, like: Grown, mean: bool, seed: int, dtype: torch.dtype) 
     # A copy that shares all but its tables: resizing writes to them, and to the config.
     twin = copy.deepcopy(model, {id(p): p for p in model.parameters() if id(p) not in own})
     with quiet():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's, where the model is: `quiet` puts back no other
         twin.resize_token_embeddings(max(len(tables[0].weight), max(like.ids) + 1), mean_resizing=mean)
     inputs, outputs = twin.get_input_embeddings(), twin.get_output_embeddings()
     ids = torch.tensor(like.ids)

@@ -101,11 +101,11 @@ def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, M
         spend: load into the model that was planned on, if that can be: nobody else needs it.
     """
     spend = spend and prepared.bare and not has_own_loader(prepared.target.cls)
-    wanted = fresh_buffers(prepared)
+    wanted = _fresh_buffers(prepared)
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.context)
         model, info = _library_load(prepared, state, prepared.model if spend else None)
-    prepared = prepared.without_model() if spend else prepared
+    prepared = prepared.spent() if spend else prepared
     # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
     with Reader(prepared.source) as reader:
         report = prove(prepared.plan, reader, prepared.context, state.digests, _held(model, prepared))
@@ -118,7 +118,8 @@ def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, M
 def _library_load(
     prepared: Prepared, state: StateDict, into: PreTrainedModel | None = None
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """
+    """What the library loads of a state dict in which nothing is missing.
+
     Args:
         into: a model on meta; by default, the library makes one.
     """
@@ -163,7 +164,7 @@ def _held(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], 
     return find
 
 
-def fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
+def _fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
     """What every buffer that no file holds is in a freshly built model.
 
     Raises:

@@ -79,7 +79,7 @@ class Prepared:
     def source(self) -> Checkpoint:
         return self.target.source
 
-    def without_model(self) -> Prepared:
+    def spent(self) -> Prepared:
         """The same, for when a checkpoint was loaded into the model: its context builds another, if it needs one."""
         return replace(self, context=self.context.on(partial(on_meta, self.target)), bare=False)
 
