@@ -212,6 +212,7 @@ def test_the_report_is_json(made):
         "bytes_compared": 48 + 36 + 24 + 8 + 8,
         "bytes_digested": 92,
         "bytes_linked": 0,
+        "bytes_shared": 0,
         "differences": [],
         "notes": [],
         "base": str(made[0]),
@@ -1187,14 +1188,14 @@ def test_a_linked_file_is_the_base_s_own_and_counted_apart(made, monkeypatch, li
         parts = [(stored(left, entry["source"]), stored(right, entry["source"])) for entry in tensors]
         tally = Tally.of((1,), "uint8")
         meter = Meter()
-        compare_all([Comparison(a, b, a.region, tally, done=meter.compare, linked=meter.link) for a, b in parts])
+        compare_all([Comparison(a, b, a.region, tally, meter=meter) for a, b in parts])
         assert not read and not tally.first
         assert (meter.compared, meter.linked) == (0, sum(a.entry.nbytes for a, _ in parts))
         a, b = stored(left, "embed"), stored(right, "pooler")
         assert a.entry.start != b.entry.start, "other bytes of one file are compared"
         narrow = Box.whole((1,)), Box.whole((1,))
         flat = [replace(part, whole=(4,), width=1, region=box) for part, box in zip((a, b), narrow, strict=True)]
-        compare_all([Comparison(flat[0], flat[1], flat[0].region, tally, done=meter.compare, linked=meter.link)])
+        compare_all([Comparison(flat[0], flat[1], flat[0].region, tally, meter=meter)])
         assert read == [1] and meter.compared == 1
     os.truncate(base / SINGLE, 10)
     with pytest.raises(CheckpointError, match="has changed"):

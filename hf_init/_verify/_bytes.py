@@ -15,7 +15,7 @@ import numpy as np
 from hf_init._spec import Region
 from hf_init._verify._parts import Hand, Part, Piece, pieces
 from hf_init._verify._tally import Tally
-from hf_init._verify._work import Desk, Job
+from hf_init._verify._work import Desk, Job, Meter
 
 TOGETHER = 4  # pieces of one job
 
@@ -35,9 +35,8 @@ class Comparison:
         region: the place of ``seen`` in its tensor, for the differences.
         tally: where they are noted.
         number: of the region, among those of the tally's tensor.
-        done: told the bytes that have been compared.
+        meter: counts the bytes that are done; None where nobody counts.
         everything: or up to the first difference of each job.
-        linked: told the bytes that need no comparison: those of one file that both sides have.
     """
 
     seen: Part
@@ -45,9 +44,8 @@ class Comparison:
     region: Region
     tally: Tally
     number: int = 0
-    done: Done = nothing
+    meter: Meter | None = None
     everything: bool = True
-    linked: Done = nothing
 
     def jobs(self) -> Iterator[Job]:
         """The comparison in jobs for threads."""
@@ -68,7 +66,8 @@ class Comparison:
                 self._note(left.shape, piece, seen, expected)
                 if not self.everything:
                     break
-        self.done(done)
+        if self.meter is not None:
+            self.meter.compare(done)
         return found
 
     def _note(self, shape: tuple[int, ...], piece: Piece, seen: np.ndarray, expected: np.ndarray) -> None:

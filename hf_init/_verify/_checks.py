@@ -85,9 +85,8 @@ def kept(result: Checkpoint, base: Checkpoint, entry: dict[str, Any], meter: Met
             seen.region,
             tally,
             number,
-            meter.compare,
+            meter,
             everything,
-            meter.link,
         )
         for number, copy in enumerate(copies(entry))
     )

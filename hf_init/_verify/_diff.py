@@ -108,7 +108,7 @@ def _comparisons(
         tallies[name] = Tally.of(after.whole, after.entry.dtype)
         common = Box.whole((*map(min, before.whole[:1], after.whole[:1]), *after.whole[1:]))
         left, right = replace(before, region=common), replace(after, region=common)
-        yield Comparison(right, left, common, tallies[name], done=meter.compare, linked=meter.link)
+        yield Comparison(right, left, common, tallies[name], meter=meter)
 
 
 def _comparable(before: Stored, after: Stored) -> bool:

@@ -50,7 +50,8 @@ def verify(
     """Compare every byte of a result with what its manifest says: kept ones with the base, new ones with their digests.
 
     A file that the result has from the base by a link is the base's own, whatever it holds: it isn't read against
-    itself, and its bytes are counted apart, as linked.
+    itself, and its bytes are counted apart, as linked. Bytes that lie in the same blocks of the disk, after a copy by
+    reflink, are equal as long as the filesystem says so (Linux): they aren't read either, and counted apart as shared.
 
     Args:
         out: the result's folder.
@@ -87,6 +88,7 @@ def verify(
             None if source is None else str(source.root),
             everything or not differences,
             proof.meter.linked,
+            proof.meter.shared,
         )
 
 

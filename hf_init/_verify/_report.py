@@ -30,6 +30,8 @@ class VerifyReport:
         base: the folder compared with; None without one.
         complete: whether everything was compared; else it ended with the first difference.
         bytes_linked: kept bytes of files that are the base's own, by a link: there is one file, and nothing to compare.
+        bytes_shared: kept bytes that lie in the same blocks of the disk as the base's (a copy by reflink): equal
+            without being read, until one of the two files is written to.
     """
 
     counts: dict[str, int]
@@ -40,6 +42,7 @@ class VerifyReport:
     base: str | None
     complete: bool = True
     bytes_linked: int = 0
+    bytes_shared: int = 0
 
     @property
     def ok(self) -> bool:
@@ -53,6 +56,7 @@ class VerifyReport:
             "bytes_compared": self.bytes_compared,
             "bytes_digested": self.bytes_digested,
             "bytes_linked": self.bytes_linked,
+            "bytes_shared": self.bytes_shared,
             "differences": jsonable(list(self.differences)),
             "notes": list(self.notes),
             "base": self.base,
@@ -89,9 +93,10 @@ class VerifyReport:
     def _amounts(self) -> str:
         compared = "no base" if self.base is None else f"{size(self.bytes_compared)} compared with {self.base}"
         linked = f", {size(self.bytes_linked)} in files that are its own, by links" if self.bytes_linked else ""
+        shared = f", {size(self.bytes_shared)} in the same blocks of the disk" if self.bytes_shared else ""
         rest = [] if self.complete else ["the comparison ended here; everything=True (--all) lists all that differs"]
         notes = "".join(f"\nnote: {note}" for note in (*self.notes, *rest))
-        return f"{compared}{linked}, {size(self.bytes_digested)} with their digests{notes}"
+        return f"{compared}{linked}{shared}, {size(self.bytes_digested)} with their digests{notes}"
 
 
 def counted(differences: Sequence[dict[str, Any]]) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 
 from hf_init._errors import CheckpointError
 from hf_init._spec import Box
-from hf_init._verify._bytes import TOGETHER, Comparison, nothing, same
+from hf_init._verify._bytes import TOGETHER, Comparison, same
 from hf_init._verify._parts import Stored, cuts
-from hf_init._verify._work import Desk, Job, work_off
+from hf_init._verify._shared import Blocks
+from hf_init._verify._work import Desk, Job, Meter, work_off
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class _Run:
     def of(cls, comparison: Comparison, seen: Stored, expected: Stored) -> _Run:
         files = (id(seen.checkpoint), seen.entry.shard, id(expected.checkpoint), expected.entry.shard)
         starts = (_start(seen), _start(expected))
-        return cls(comparison, seen, expected, (*files, comparison.done), starts, seen.shape[0] * seen.width)
+        return cls(comparison, seen, expected, (*files, id(comparison.meter)), starts, seen.shape[0] * seen.width)
 
 
 @dataclass(frozen=True)
@@ -41,27 +43,29 @@ class _Stretch:
     runs: tuple[_Run, ...]
     doubted: set[int] = field(default_factory=set)
 
-    def jobs(self, everything: bool) -> Iterator[Job]:
-        first = self.runs[0].starts[0]
-        ends = [run.starts[0] - first + run.nbytes for run in self.runs]
-        if self._is_one():
-            yield partial(self._linked, ends[-1])
-            return
-        stretch = cuts(first, ends[-1])
-        while batch := list(islice(stretch, TOGETHER)):
-            yield partial(self._compare, batch, ends, everything)
-
-    def _is_one(self) -> bool:
-        """Whether both sides are the same bytes of one file, by a link: no reading could find a difference."""
+    def jobs(self, blocks: Blocks, everything: bool) -> Iterator[Job]:
         run = self.runs[0]
-        paths = [side.checkpoint.local(side.entry.shard) for side in (run.seen, run.expected)]
-        return run.starts[0] == run.starts[1] and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
+        ends = [each.starts[0] - run.starts[0] + each.nbytes for each in self.runs]
+        seen, expected = (side.checkpoint.local(side.entry.shard) for side in (run.seen, run.expected))
+        if run.starts[0] == run.starts[1] and _are_one(seen, expected):
+            yield partial(self._pass, ends[-1], Meter.link)
+            return
+        done = 0
+        for start, stop in (*blocks.common((seen, expected), run.starts, ends[-1]), (ends[-1], ends[-1])):
+            stretch = cuts(run.starts[0] + done, start - done) if start > done else iter(())
+            while batch := [(done + first, done + last) for first, last in islice(stretch, TOGETHER)]:
+                yield partial(self._compare, batch, ends, everything)
+            if start < stop:
+                yield partial(self._pass, stop - start, Meter.share)
+            done = stop
 
-    def _linked(self, nbytes: int, desk: Desk) -> bool:
-        """That the file is there, and as long as it was."""
+    def _pass(self, nbytes: int, count: Callable[[Meter, int], None], desk: Desk) -> bool:
+        """That both files are there, and as long as they were: no reading could find a difference."""
         run = self.runs[0]
         desk.seen.files.choose(run.seen.checkpoint, run.seen.entry.shard)
-        run.comparison.linked(nbytes)
+        desk.expected.files.choose(run.expected.checkpoint, run.expected.entry.shard)
+        if run.comparison.meter is not None:
+            count(run.comparison.meter, nbytes)
         return False
 
     def _compare(self, batch: list[tuple[int, int]], ends: list[int], everything: bool, desk: Desk) -> bool:
@@ -76,23 +80,30 @@ class _Stretch:
                 self.doubted.update(range(bisect_right(ends, start), bisect_left(ends, stop) + 1))
                 if not everything:
                     break
-        run.comparison.done(done)
+        if run.comparison.meter is not None:
+            run.comparison.meter.compare(done)
         return found
+
+
+def _are_one(a: Path, b: Path) -> bool:
+    """Whether both are names of one file."""
+    return a.exists() and b.exists() and os.path.samefile(a, b)
 
 
 def compare_all(comparisons: Iterable[Comparison], then: Iterable[Job] = (), everything: bool = True) -> None:
     """Make comparisons, in the order of the files of what is seen, then other jobs; differences go to the tallies.
 
-    What both sides have of one file, by a link, isn't read, and is told of as such.
+    What both sides have of one file, by a link, or in the same blocks of the disk isn't read, and is counted apart.
 
     Raises:
         CheckpointError: a file can't be read, or changes while it is.
     """
     runs, loose = _runs(comparisons)
     stretches = [_Stretch(tuple(group)) for group in _neighbours(_in_order(runs))]
-    jobs = (stretch.jobs(everything) for stretch in stretches)
+    blocks = Blocks()
+    jobs = (stretch.jobs(blocks, everything) for stretch in stretches)
     work_off(chain(*jobs, *(comparison.jobs() for comparison in loose), then), everything)
-    doubted = [replace(s.runs[k].comparison, done=nothing) for s in stretches for k in sorted(s.doubted)]
+    doubted = [replace(s.runs[k].comparison, meter=None) for s in stretches for k in sorted(s.doubted)]
     work_off(chain.from_iterable(comparison.jobs() for comparison in doubted), everything)
     if doubted and not any(comparison.tally.first for comparison in doubted):
         raise CheckpointError(

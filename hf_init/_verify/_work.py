@@ -39,12 +39,14 @@ class Meter:
 
     Attributes:
         linked: those that were not read, as both sides are one file.
+        shared: those that were not read, as both sides lie in the same blocks of the disk.
     """
 
     progress: Callable[[int], object] | None = None
     compared: int = 0
     digested: int = 0
     linked: int = 0
+    shared: int = 0
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     def compare(self, nbytes: int) -> None:
@@ -60,6 +62,11 @@ class Meter:
     def link(self, nbytes: int) -> None:
         with self._lock:
             self.linked += nbytes
+            self._tell(nbytes)
+
+    def share(self, nbytes: int) -> None:
+        with self._lock:
+            self.shared += nbytes
             self._tell(nbytes)
 
     def _tell(self, nbytes: int) -> None:

@@ -1,0 +1,156 @@
+"""Which bytes of two files lie in the same blocks of the disk: equal without being read.
+
+A copy by reflink (XFS, Btrfs, bcachefs, OCFS2) shares its blocks with the original until one of the two is written
+to; then the written part gets blocks of its own. Where the blocks of a file lie, Linux tells by FIEMAP. Only extents
+that the filesystem itself calls shared count, once what memory still holds of the file is on the disk, and not where
+their place says too little: compressed, encrypted, packed with others, or not written yet.
+
+Source: the kernel's Documentation/filesystems/fiemap.rst and include/uapi/linux/fiemap.h.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from io import FileIO
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+if sys.platform == "linux":
+    from fcntl import ioctl
+
+_FIEMAP = 0xC020660B
+_SYNC = 0x1  # asked for: first what memory holds goes to the disk
+_HEAD, _EXTENT = struct.Struct("=QQIIII"), struct.Struct("=QQQ2QI3I")
+_MANY = 256  # extents asked for at once
+_LAST, _SHARED = 0x1, 0x2000
+_VAGUE = 0x2 | 0x4 | 0x8 | 0x80 | 0x100 | 0x200 | 0x400 | 0x800
+"""Unknown, not allocated yet, encoded, encrypted, not aligned, inline, packed tail, unwritten."""
+
+_SAMPLE = 4096
+LEAST = 1 << 20
+"""Bytes below which reading costs less than asking."""
+
+Range: TypeAlias = tuple[int, int]
+
+
+class Extent(NamedTuple):
+    """Bytes of a file that lie one after another on the disk: from where in the file, from where on the disk."""
+
+    start: int
+    place: int
+    nbytes: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.nbytes
+
+
+class Blocks:
+    """Knows where the files of two checkpoints lie; each file is asked once, and by one thread at a time."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[int, Sequence[Extent]]] = {}
+
+    def common(self, paths: tuple[Path, Path], starts: Range, nbytes: int) -> list[Range]:
+        """Which of so many bytes, from a start in each of two files on, are the same bytes of the disk.
+
+        Returns:
+            Ranges counted from the starts, in order; none where it isn't certain. A sample of each is compared: where
+            it differs, the filesystem isn't believed in anything.
+        """
+        if nbytes < LEAST:
+            return []
+        (device, ours), (other_device, theirs) = map(self._of, paths)
+        if device != other_device or not ours or not theirs:
+            return []
+        found = list(overlaps(ours, theirs, starts, nbytes))
+        return found if _agree(paths, starts, found) else []
+
+    def _of(self, path: Path) -> tuple[int, Sequence[Extent]]:
+        if path not in self._known:
+            self._known[path] = _shared(path)
+        return self._known[path]
+
+
+def overlaps(ours: Iterable[Extent], theirs: Sequence[Extent], starts: Range, nbytes: int) -> Iterator[Range]:
+    """The ranges, counted from a start in each file on, at which both are in the same place; neighbours are one.
+
+    Example:
+        >>> list(overlaps([Extent(0, 4096, 8192)], [Extent(0, 8192, 4096)], (4096, 0), 8192))
+        [(0, 4096)]
+    """
+    here, there = starts
+    begun: Range | None = None
+    mine, yours = list(ours), list(theirs)
+    i = j = 0
+    while i < len(mine) and j < len(yours):
+        a, b = mine[i], yours[j]
+        start = max(a.start - here, b.start - there, 0)
+        stop = min(a.stop - here, b.stop - there, nbytes)
+        if start < stop and a.place - (a.start - here) == b.place - (b.start - there):
+            if begun and begun[1] == start:
+                begun = (begun[0], stop)
+            else:
+                if begun:
+                    yield begun
+                begun = (start, stop)
+        if a.stop - here < b.stop - there:
+            i += 1
+        else:
+            j += 1
+    if begun:
+        yield begun
+
+
+def _shared(path: Path) -> tuple[int, Sequence[Extent]]:
+    """A file's device, and its extents that other files share, as far as their place is certain."""
+    if sys.platform != "linux":
+        return 0, ()
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # reading it will tell why
+        return 0, ()
+    try:
+        device = os.fstat(number).st_dev
+        if not any(flags & _SHARED for _, flags in _extents(number, 0)):
+            return device, ()  # nobody has to wait for the disk
+        found = _extents(number, _SYNC)
+        return device, [extent for extent, flags in found if flags & _SHARED and not flags & _VAGUE]
+    except OSError:  # a filesystem that doesn't tell
+        return 0, ()
+    finally:
+        os.close(number)
+
+
+def _extents(number: int, how: int) -> Iterator[tuple[Extent, int]]:
+    """Every extent of an open file, with its flags."""
+    start = 0
+    while True:
+        answer = bytearray(_HEAD.size + _MANY * _EXTENT.size)
+        _HEAD.pack_into(answer, 0, start, (1 << 64) - 1 - start, how, 0, _MANY, 0)
+        ioctl(number, _FIEMAP, answer)
+        many = _HEAD.unpack_from(answer)[3]
+        flags = _LAST
+        for at in range(many):
+            first, place, nbytes, _, _, flags, *_ = _EXTENT.unpack_from(answer, _HEAD.size + at * _EXTENT.size)
+            yield Extent(first, place, nbytes), flags
+            start = first + nbytes
+        if flags & _LAST:
+            return
+
+
+def _agree(paths: tuple[Path, Path], starts: Range, ranges: Iterable[Range]) -> bool:
+    """Whether the first and the last bytes of each range are the same in both files."""
+    samples = [at for start, stop in ranges for at in (start, max(start, stop - _SAMPLE))]
+    try:
+        with open(paths[0], "rb", buffering=0) as ours, open(paths[1], "rb", buffering=0) as theirs:
+            return all(_sample(ours, starts[0] + at) == _sample(theirs, starts[1] + at) for at in samples)
+    except OSError:  # reading all of it will tell why
+        return False
+
+
+def _sample(file: FileIO, at: int) -> bytes:
+    return os.pread(file.fileno(), _SAMPLE, at)
