@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,8 +18,12 @@ Told = Callable[[int], object]
 """Called with the bytes done since it was last called; it may raise to stop the work."""
 
 _FICLONE = 0x40049409  # linux/fs.h: the new file shares the old one's blocks until one of them is written to
+_FICLONERANGE = 0x4020940D  # the same of whole blocks
+_RANGE = struct.Struct("=qQQQ")
 _STEP = 64 << 20
-_LONG = 64 << 10
+LONG = 64 << 10
+"""Bytes from which on a run is moved by itself, by the system."""
+
 _TARGET_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -39,11 +44,23 @@ def copy_file(source: Path, target: Path, told: Told, header: int = 0) -> None:
 
 
 def copy_range(old: File, new: File, source: int, target: int, size: int, told: Told) -> None:
-    """So many bytes from one place to another.
+    """So many bytes from one place to another; whole blocks that lie alike in both files are shared, where they can be.
 
     Raises:
         CheckpointError, OSError: as ``copy_file``.
     """
+    block = os.fstatvfs(new.number).f_bsize
+    before = -source % block
+    whole = (size - before) // block * block
+    alike = whole >= LONG and (source - target) % block == 0
+    if alike and _clone_range(old, new, source + before, target + before, whole):
+        told(whole)
+        _copy(old, new, source, target, before, told)
+        source, target, size = source + before + whole, target + before + whole, size - before - whole
+    _copy(old, new, source, target, size, told)
+
+
+def _copy(old: File, new: File, source: int, target: int, size: int, told: Told) -> None:
     end = source + size
     while source < end:
         step = min(_STEP, end - source)
@@ -58,9 +75,12 @@ def copy_runs(old: File, new: File, source: Runs, target: Runs, told: Told) -> N
     Raises:
         CheckpointError, OSError: as ``copy_file``.
     """
+    if source.many == 1:
+        copy_range(old, new, source.starts(0, 1).item(), target.starts(0, 1).item(), source.size, told)
+        return
     for size, (froms, tos) in blocks(source, target):
         heads, sizes = joined(size, froms, tos)
-        if sizes.sum() < _LONG * len(heads):
+        if sizes.sum() < LONG * len(heads):
             scatter(new, tos, gather(old, froms, size))
             told(size * len(froms))
             continue
@@ -136,6 +156,15 @@ def _clone(old: File, new: File) -> bool:
     """Whether the system could let both files share their blocks."""
     try:
         fcntl.ioctl(new.number, _FICLONE, old.number)
+    except OSError:
+        return False
+    return True
+
+
+def _clone_range(old: File, new: File, source: int, target: int, size: int) -> bool:
+    """Whether the system could let both files share whole blocks."""
+    try:
+        fcntl.ioctl(new.number, _FICLONERANGE, _RANGE.pack(old.number, source, size, target))
     except OSError:
         return False
     return True

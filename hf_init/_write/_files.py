@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, get_args
@@ -28,11 +28,15 @@ class File:
         name: in the result's folder.
         tensors: what it will hold.
         carried: the name of the source's file that it is, byte for byte; None for a file that is written.
+        spaces: at the end of its header, so that it can share blocks of the disk with the source.
+        shared: its bytes that can then do so.
     """
 
     name: str
     tensors: tuple[TensorPlan, ...]
     carried: str | None = None
+    spaces: int = 0
+    shared: int = 0
 
     @property
     def how(self) -> str:
@@ -49,7 +53,7 @@ class File:
     @cached_property
     def form(self) -> Form:
         """Of a file that is written."""
-        return form(self.tensors)
+        return form(self.tensors, self.spaces)
 
 
 def plan_files(
@@ -74,13 +78,11 @@ def plan_files(
     )
 
 
-def bytes_written(files: Iterable[File], source: Checkpoint, link: Link = "copy") -> int:
-    """The room that the files take: links take none."""
-    sizes = (
-        file.form.size if file.carried is None else source.by_shard[file.carried].size if link == "copy" else 0
-        for file in files
-    )
-    return sum(sizes)
+def bytes_written(files: Sequence[File], source: Checkpoint, link: Link = "copy") -> int:
+    """The room that the files take: links take none, nor what shares its blocks."""
+    written = sum(file.form.size - file.shared for file in files if file.carried is None)
+    carried = sum(source.by_shard[file.carried].size for file in files if file.carried is not None)
+    return written + (carried if link == "copy" else 0)
 
 
 def index_text(files: Sequence[File], total_parameters: int | None = None) -> str:

@@ -31,6 +31,15 @@ class Kept:
     source: Runs
     target: Runs
 
+    def follows(self, other: Kept) -> bool:
+        """Whether both are in one piece, and this one begins in both files where the other ends."""
+        pairs = ((self.source, other.source), (self.target, other.target))
+        return self.shard == other.shard and all(run.follows(before) for run, before in pairs)
+
+    def with_more(self, nbytes: int) -> Kept:
+        """The same, in one piece, with the bytes behind it."""
+        return Kept(self.shard, self.source.with_more(nbytes), self.target.with_more(nbytes))
+
 
 def kept_in(file: File, source: Checkpoint) -> Iterator[Kept]:
     """What a file keeps, in the order in which it will hold it."""
@@ -45,6 +54,20 @@ def kept_in(file: File, source: Checkpoint) -> Iterator[Kept]:
             )
 
 
+def stretches(file: File, source: Checkpoint) -> Iterator[Kept]:
+    """What a file keeps, neighbours in both files as one."""
+    last: Kept | None = None
+    for kept in kept_in(file, source):
+        if last is not None and kept.follows(last):
+            last = last.with_more(kept.source.size)
+            continue
+        if last is not None:
+            yield last
+        last = kept
+    if last is not None:
+        yield last
+
+
 def fill_kept(file: File, folder: Path, source: Checkpoint, told: Told) -> None:
     """A new file with its header and everything that is kept; the rest of it is zeros.
 
@@ -55,7 +78,7 @@ def fill_kept(file: File, folder: Path, source: Checkpoint, told: Told) -> None:
     with opened(folder / file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new:
         _set_size(new.number, file)
         new.write(file.form.header, 0)
-        for kept in kept_in(file, source):
+        for kept in stretches(file, source):
             with opened(source.local(kept.shard)) as old:
                 copy_runs(old, new, kept.source, kept.target, told)
 
@@ -118,7 +141,7 @@ def _places(file: File, tensor: TensorPlan, region: Region) -> Runs:
 
 def _keeps(file: File, path: Path, source: Checkpoint) -> bool:
     with opened(path) as new:
-        for kept in kept_in(file, source):
+        for kept in stretches(file, source):
             with opened(source.local(kept.shard)) as old:
                 if not all(same_bytes(old, new, kept.source, kept.target)):
                     return False

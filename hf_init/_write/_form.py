@@ -14,7 +14,8 @@ METADATA = {"format": "pt"}
 
 _CODES = {name: code for code, (name, _) in DTYPES.items()}
 _RANKS = {name: rank for rank, (name, _) in enumerate(DTYPES.values())}  # as safetensors orders its dtypes
-_ALIGNED = 8
+ALIGNED = 8
+"""The header's bytes are a multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ def nbytes(tensor: TensorPlan) -> int:
     return count(tensor.shape) * bits(tensor.dtype) // 8
 
 
-def form(tensors: Iterable[TensorPlan]) -> Form:
+def form(tensors: Iterable[TensorPlan], spaces: int = 0) -> Form:
     """The file that safetensors would write for these tensors: wide dtypes first, then by name.
+
+    Args:
+        spaces: at the header's end, besides those that align it.
 
     Example:
         >>> from hf_init._spec import Status
@@ -58,6 +62,6 @@ def form(tensors: Iterable[TensorPlan]) -> Form:
         }
         entries[tensor.name] = place
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % _ALIGNED)
+    text += b" " * (-len(text) % ALIGNED + spaces)
     header = len(text).to_bytes(8, "little") + text
     return Form(header, {name: len(header) + at for name, at in offsets.items()}, len(header) + end)

@@ -27,7 +27,7 @@ def job_of(plan: Plan, files: Sequence[File], source: Checkpoint, seen: Seen, id
     """SHA-256 over all that decides a byte of the files: a run of the same job would write the same."""
     parts = [
         plan.to_json(),
-        [(file.name, file.carried) for file in files],
+        [(file.name, file.carried, file.spaces) for file in files],
         source.fingerprint(),
         {str(path): state for path, state in seen.items()},
         identity,

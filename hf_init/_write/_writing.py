@@ -16,10 +16,11 @@ from hf_init._checkpoint import INDEX, Checkpoint
 from hf_init._make import Reader, prove_duplicates
 from hf_init._plan import Plan, TensorPlan
 from hf_init._spec import Context, count
-from hf_init._write._copying import copy_file, link_file, same_file, shares_blocks
+from hf_init._write._copying import copy_file, link_file, same_file
 from hf_init._write._files import File, Link, bytes_written, index_text, plan_files
 from hf_init._write._filling import Digests, Target, fill_kept, fill_new, is_filled
 from hf_init._write._journal import Journal, job_of, open_journal
+from hf_init._write._sharing import aligned, block_shared
 from hf_init._write._stage import Stage, nearest
 from hf_init._write._watch import look, refuse_changed
 
@@ -60,6 +61,7 @@ def write(
         OSError: a file can't be written; ``staged`` explains it.
     """
     files = plan_files(plan, source, link=link, max_bytes=max_bytes)
+    files = aligned(files, source, block_shared(files, source, stage.folder))
     seen = look(source)
     stage.before_commit.append(partial(refuse_changed, seen))
     job = job_of(plan, files, source, seen, f"{link} {identity}")
@@ -79,10 +81,8 @@ def room_needed(files: Sequence[File], source: Checkpoint, link: Link, out: Path
     Raises:
         CheckpointError: a file's values aren't here.
     """
-    carried = [source.local(file.carried) for file in files if file.carried is not None]
-    one_each = {path.parent: path for path in carried}.values()
-    shared = bool(one_each) and all(shares_blocks(path, nearest(out)) for path in one_each)
-    return bytes_written(files, source, "hard" if shared else link)
+    block = block_shared(files, source, nearest(out))
+    return bytes_written(aligned(files, source, block), source, "hard" if block else link)
 
 
 class Stopped(Exception):
