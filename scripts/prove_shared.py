@@ -3,9 +3,9 @@
 XFS and Btrfs, each in a file that is mounted for the time. On each one a random Llama in several files gets 100 rows
 more, and all-MiniLM-L6-v2 a head, which renames every tensor: with `--link copy`, both have to take no more of the disk
 than what is new, hold the base's bytes (by safetensors, not by hf_init), and be proved by the blocks that they share.
-Then the Llama's result, or its base, is changed at random again and again, without a flush: bytes flipped, by a write or
-by a mapping, blocks punched out, the end cut off and put back as zeros, or the same bytes written once more. Each time
-`verify` has to tell what a comparison of all bytes tells. Exits 1 where it doesn't.
+Then the Llama's result, or its base, is changed at random again and again, without a flush: bytes flipped, by a write
+or by a mapping, blocks punched out, the end cut off and put back as zeros, or the same bytes written once more. Each
+time `verify` has to tell what a comparison of all bytes tells. Exits 1 where it doesn't.
 
 Needs root, loop devices, mkfs.xfs and mkfs.btrfs (Debian: xfsprogs, btrfs-progs).
 
@@ -44,7 +44,7 @@ ROWS = 100
 SLACK = 4 << 20  # the filesystem's own books, and what is at the edges of blocks
 PUNCH = 0x1 | 0x2  # linux/falloc.h: keep the size, punch a hole
 
-LLAMA = f"""
+LLAMA = """
 import sys, torch, transformers
 torch.manual_seed(0)
 torch.set_default_dtype(torch.bfloat16)

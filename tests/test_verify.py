@@ -1176,6 +1176,26 @@ def test_a_result_of_links_says_that_it_is_its_base(minilm, tmp_path, link):
     assert (copied.bytes_compared, copied.bytes_linked) == (report.bytes_linked, 0) and ", by links" not in str(copied)
 
 
+@pytest.mark.parametrize("link", ["hard", "symbolic"])
+def test_a_linked_file_with_digests_is_compared_with_them(minilm, tmp_path, link):
+    base = tmp_path / "base"
+    shutil.copytree(minilm, base)
+    report = hf_init.extend(base, tmp_path / "out", link=link, digest=True)
+    assert report.ok and report.bytes_linked == report.bytes_compared == 0
+    nbytes = Checkpoint.open(base).nbytes
+    assert report.bytes_digested == nbytes
+    done: list[int] = []
+    assert hf_init.verify(tmp_path / "out", progress=done.append).bytes_digested == nbytes == sum(done)
+    with (base / SINGLE).open("r+b") as file:  # in place: the result's own bytes, too
+        at = Checkpoint.open(base).entries["pooler.dense.bias"].start
+        os.pwrite(file.fileno(), b"\xff", at)
+    (difference,) = hf_init.verify(tmp_path / "out").differences
+    assert (difference["name"], difference["reason"]) == ("pooler.dense.bias", "digest of kept bytes")
+    (tmp_path / "out" / SINGLE).unlink()
+    shutil.copy(base / SINGLE, tmp_path / "out")
+    assert hf_init.verify(tmp_path / "out").bytes_compared == nbytes, "a copy has its base to be compared with"
+
+
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_a_linked_file_is_the_base_s_own_and_counted_apart(made, monkeypatch, link):
     base, out = made

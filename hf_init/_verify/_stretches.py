@@ -47,7 +47,7 @@ class _Stretch:
         run = self.runs[0]
         ends = [each.starts[0] - run.starts[0] + each.nbytes for each in self.runs]
         seen, expected = (side.checkpoint.local(side.entry.shard) for side in (run.seen, run.expected))
-        if run.starts[0] == run.starts[1] and _are_one(seen, expected):
+        if run.starts[0] == run.starts[1] and are_one(seen, expected):
             yield partial(self._pass, ends[-1], Meter.link)
             return
         done = 0
@@ -85,7 +85,7 @@ class _Stretch:
         return found
 
 
-def _are_one(a: Path, b: Path) -> bool:
+def are_one(a: Path, b: Path) -> bool:
     """Whether both are names of one file."""
     return a.exists() and b.exists() and os.path.samefile(a, b)
 
