@@ -234,6 +234,18 @@ def test_overlaps_are_those_of_the_bytes(data):
     places = [{e.start + k: e.place + k for e in extents for k in range(e.nbytes)} for extents in (ours, theirs)]
     both = [[at.get(start + k) for k in range(nbytes)] for at, start in zip(places, starts, strict=True)]
     same = {k for k, (here, there) in enumerate(zip(*both, strict=True)) if here == there and here is not None}
-    found = list(overlaps(ours, theirs, starts, nbytes))
+    found = overlaps(ours, theirs, starts, nbytes)
     assert {k for start, stop in found for k in range(start, stop)} == same
     assert all(a[1] < b[0] for a, b in pairwise(found)), "neighbours are one"
+
+
+def test_a_range_that_ends_before_its_sample_is_compared_up_to_its_end(disk, copies):
+    """What is behind it is another tensor's, and may differ."""
+    base, out = copies
+    start = Checkpoint.open(base).entries["w"].start
+    lie(disk, base, out, nbytes=start + 100)
+    touch(out / SINGLE, start + 200)
+    paths = (out / SINGLE, base / SINGLE)
+    assert Blocks().common(paths, (start, start), LEAST) == [(0, 100)]
+    touch(out / SINGLE, start + 50)
+    assert Blocks().common(paths, (start, start), LEAST) == []

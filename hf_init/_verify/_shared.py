@@ -59,14 +59,14 @@ class Blocks:
 
         Returns:
             Ranges counted from the starts, in order; none where it isn't certain. A sample of each is compared: where
-            it differs, the filesystem isn't believed in anything.
+            one differs, none is believed.
         """
         if nbytes < LEAST:
             return []
         (device, ours), (other_device, theirs) = map(self._of, paths)
         if device != other_device or not ours or not theirs:
             return []
-        found = list(overlaps(ours, theirs, starts, nbytes))
+        found = overlaps(ours, theirs, starts, nbytes)
         return found if _agree(paths, starts, found) else []
 
     def _of(self, path: Path) -> tuple[int, Sequence[Extent]]:
@@ -75,34 +75,35 @@ class Blocks:
         return self._known[path]
 
 
-def overlaps(ours: Iterable[Extent], theirs: Sequence[Extent], starts: Range, nbytes: int) -> Iterator[Range]:
+def overlaps(ours: Sequence[Extent], theirs: Sequence[Extent], starts: Range, nbytes: int) -> list[Range]:
     """The ranges, counted from a start in each file on, at which both are in the same place; neighbours are one.
 
     Example:
-        >>> list(overlaps([Extent(0, 4096, 8192)], [Extent(0, 8192, 4096)], (4096, 0), 8192))
+        >>> overlaps([Extent(0, 4096, 8192)], [Extent(0, 8192, 4096)], (4096, 0), 8192)
         [(0, 4096)]
     """
+    found: list[Range] = []
+    for start, stop in _alike(ours, theirs, starts, nbytes):
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], stop)
+        else:
+            found.append((start, stop))
+    return found
+
+
+def _alike(ours: Sequence[Extent], theirs: Sequence[Extent], starts: Range, nbytes: int) -> Iterator[Range]:
+    """The same, extent by extent."""
     here, there = starts
-    begun: Range | None = None
-    mine, yours = list(ours), list(theirs)
     i = j = 0
-    while i < len(mine) and j < len(yours):
-        a, b = mine[i], yours[j]
-        start = max(a.start - here, b.start - there, 0)
-        stop = min(a.stop - here, b.stop - there, nbytes)
-        if start < stop and a.place - (a.start - here) == b.place - (b.start - there):
-            if begun and begun[1] == start:
-                begun = (begun[0], stop)
-            else:
-                if begun:
-                    yield begun
-                begun = (start, stop)
+    while i < len(ours) and j < len(theirs):
+        a, b = ours[i], theirs[j]
+        start, stop = max(a.start - here, b.start - there, 0), min(a.stop - here, b.stop - there, nbytes)
+        if start < stop and a.place - a.start + here == b.place - b.start + there:
+            yield start, stop
         if a.stop - here < b.stop - there:
             i += 1
         else:
             j += 1
-    if begun:
-        yield begun
 
 
 def _shared(path: Path) -> tuple[int, Sequence[Extent]]:
@@ -144,13 +145,14 @@ def _extents(number: int, how: int) -> Iterator[tuple[Extent, int]]:
 
 def _agree(paths: tuple[Path, Path], starts: Range, ranges: Iterable[Range]) -> bool:
     """Whether the first and the last bytes of each range are the same in both files."""
-    samples = [at for start, stop in ranges for at in (start, max(start, stop - _SAMPLE))]
+    ends = [(at, min(_SAMPLE, stop - start)) for start, stop in ranges for at in (start, max(start, stop - _SAMPLE))]
     try:
         with open(paths[0], "rb", buffering=0) as ours, open(paths[1], "rb", buffering=0) as theirs:
-            return all(_sample(ours, starts[0] + at) == _sample(theirs, starts[1] + at) for at in samples)
+            pairs = ((_read(ours, starts[0] + at, many), _read(theirs, starts[1] + at, many)) for at, many in ends)
+            return all(here == there for here, there in pairs)
     except OSError:  # reading all of it will tell why
         return False
 
 
-def _sample(file: FileIO, at: int) -> bytes:
-    return os.pread(file.fileno(), _SAMPLE, at)
+def _read(file: FileIO, at: int, nbytes: int) -> bytes:
+    return os.pread(file.fileno(), nbytes, at)

@@ -45,7 +45,7 @@ def _aligned(file: File, source: Checkpoint, block: int) -> File:
     spaces = max(shifts, key=lambda shift: (shift % ALIGNED == 0, shifts[shift], -shift), default=0)
     if spaces % ALIGNED:
         return file
-    whole = (nbytes - -here % block for here, there, nbytes in places if (here - there) % block == spaces)
+    whole = (max(nbytes - -here % block, 0) for here, there, nbytes in places if (here - there) % block == spaces)
     return replace(file, spaces=spaces, shared=sum(size // block * block for size in whole))
 
 
