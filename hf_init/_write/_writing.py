@@ -182,7 +182,11 @@ class _Work:
                 self.told(file.nbytes)
                 return self.journal.finished[file.name]
             path.unlink(missing_ok=True)
-            self._carry(file, path) if file.carried else fill_kept(file, self.stage.folder, self.source, self.told)
+            if file.carried:
+                self._carry(file, path)
+            else:
+                fill_kept(file, self.stage.folder, self.source, self.told)
+                self.stage.flush(path)  # the disk takes what is kept while what is new is drawn
             return None
 
     def _draw(self, file: File, copied: Copied, painters: ThreadPoolExecutor) -> Drawn:
