@@ -1196,6 +1196,19 @@ def test_a_linked_file_with_digests_is_compared_with_them(minilm, tmp_path, link
     assert hf_init.verify(tmp_path / "out").bytes_compared == nbytes, "a copy has its base to be compared with"
 
 
+def test_a_linked_file_with_digests_that_was_carried_to_another_name_is_found(tmp_path):
+    """Digests of what is there say nothing of where it came from."""
+    base = write(tmp_path / "base", {"a": floats(4), "c": floats(4, start=9)})
+    (tmp_path / "out").mkdir()
+    os.link(base / SINGLE, tmp_path / "out" / SINGLE)
+    form = {"status": "kept", "shape": [4], "dtype": "float32"}
+    entries = [{"name": "a", "source": "c", **form}, {"name": "c", "source": "a", **form}]
+    named = {"path": str(base), "fingerprint": Checkpoint.open(base).fingerprint()}
+    records = digests(tmp_path / "out", entries)
+    Manifest({"tensors": entries, "unused": []}, named, {}, "a test", **records).save(tmp_path / "out")
+    assert differences(tmp_path / "out") == {name: ["kept bytes differ from the base"] for name in "ac"}
+
+
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_a_linked_file_is_the_base_s_own_and_counted_apart(made, monkeypatch, link):
     base, out = made

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +28,8 @@ from hf_init._verify._stretches import compare_all
 from hf_init._verify._tally import Tally
 
 SHARED, LAST = 0x2000, 0x1
+XFS, BTRFS, OVERLAY = 0x58465342, 0x9123683E, 0x794C7630
+FSGETXATTR = 0x801C581F
 BLOCK = 4096
 ROWS = 3 * LEAST // BLOCK
 
@@ -36,8 +40,12 @@ class Disk:
     def __init__(self) -> None:
         self.files: dict[Path, list[tuple[int, int, int, int]]] = {}
         self.asked: list[tuple[str, int]] = []
+        self.attributes = 0x2
 
     def __call__(self, number: int, request: int, answer: bytearray) -> None:
+        if request == FSGETXATTR:
+            answer[:4] = struct.pack("=I", self.attributes)
+            return
         path = Path(os.readlink(f"/proc/self/fd/{number}"))
         start, _, how, _, room, _ = _shared._HEAD.unpack_from(answer)
         assert request == 0xC020660B and len(answer) == 32 + 56 * room
@@ -54,6 +62,7 @@ class Disk:
 def disk(monkeypatch) -> Disk:
     played = Disk()
     monkeypatch.setattr(_shared, "ioctl", played)
+    monkeypatch.setattr(_shared, "_filesystem", lambda number: XFS)
     return played
 
 
@@ -167,6 +176,7 @@ def test_a_filesystem_that_does_not_tell_is_read(copies, monkeypatch, read, numb
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(_shared, "ioctl", refused)
+    monkeypatch.setattr(_shared, "_filesystem", lambda number: BTRFS)
     report = verify(copies[1])
     assert report.ok and report.bytes_shared == 0 and sum(read) == report.bytes_compared
 
@@ -249,3 +259,44 @@ def test_a_range_that_ends_before_its_sample_is_compared_up_to_its_end(disk, cop
     assert Blocks().common(paths, (start, start), LEAST) == [(0, 100)]
     touch(out / SINGLE, start + 50)
     assert Blocks().common(paths, (start, start), LEAST) == []
+
+
+@pytest.mark.parametrize("kind", [OVERLAY, 0xEF53, 0])
+def test_a_place_is_one_place_on_known_filesystems_only(disk, copies, monkeypatch, read, kind):
+    """Others may count the bytes of several devices, each from 0."""
+    lie(disk, *copies)
+    monkeypatch.setattr(_shared, "_filesystem", lambda number: kind)
+    report = verify(copies[1])
+    assert report.ok and report.bytes_shared == 0 and sum(read) == report.bytes_compared and not disk.asked
+
+
+def test_a_file_on_the_real_time_device_of_xfs_has_places_of_its_own(disk, copies, read):
+    lie(disk, *copies)
+    disk.attributes |= 0x1
+    assert verify(copies[1]).bytes_shared == 0 and read and not disk.asked
+
+
+def test_the_filesystem_is_told_by_the_system(copies):
+    """The tests run on one that `stat` knows, too."""
+    path = copies[0] / SINGLE
+    told = subprocess.run(["stat", "-f", "-c", "%t", path], capture_output=True, text=True, check=True).stdout
+    with path.open("rb") as file:
+        assert _shared._filesystem(file.fileno()) == int(told, 16)
+    assert _shared._filesystem(-1) == 0
+
+
+def test_a_file_in_too_many_pieces_is_read(disk, copies, monkeypatch, read):
+    base, out = copies
+    pieces = [(at, (1 << 31) + at, BLOCK, SHARED) for at in range(0, 3 * LEAST + BLOCK, BLOCK)]
+    disk.files = {base / SINGLE: pieces, out / SINGLE: pieces}
+    monkeypatch.setattr(_shared, "_MOST", len(pieces))
+    assert verify(out).bytes_shared and not read
+    monkeypatch.setattr(_shared, "_MOST", len(pieces) - 1)
+    assert verify(out).bytes_shared == 0 and read
+
+
+def test_samples_lie_all_over_a_range_and_never_beyond(disk, copies):
+    assert list(_shared._samples(10, 13)) == [(10, 3)] * _shared._SAMPLES
+    places = list(_shared._samples(100, 100 + (1 << 20)))
+    assert places[0] == (100, 4096) and sum(places[-1]) == 100 + (1 << 20)
+    assert all(0 < after[0] - before[0] <= (1 << 20) // 7 for before, after in pairwise(places))

@@ -169,6 +169,26 @@ def test_nothing_kept_or_nothing_long_changes_nothing(source):
     assert aligned(short, source, BLOCK) == short
 
 
+def test_only_what_will_be_shared_is_counted(source, tmp_path, sharing):
+    """Runs that are long, and whose whole blocks aren't: they are copied, and need their room."""
+    rows = {f"{k}.w": values(LONG // 4) for k in range(3)}
+    other = save_base(tmp_path / "short", {**rows, **{f"{k}.x": values(2) for k in range(3)}})
+    plan = plan_of(*(kept(other, f"{2 - k}.new", f"{k}.w") for k in range(3)))
+    files = plan_files(plan, other)
+    assert aligned(files, other, BLOCK) == files
+    extend(other, tmp_path / "out", plan_of(*plan.tensors, *(kept(other, f"{k}.x") for k in range(3))))
+    assert not sharing.ranges
+
+
+def test_spaces_are_worth_what_they_cost(source):
+    """A filesystem with large blocks: more spaces than bytes to share would only make the file longer."""
+    files = plan_files(plan_for(source), source)
+    for block in (1 << 17, 1 << 20):
+        made = aligned(files, source, block)
+        assert all(file.shared > file.spaces or file.spaces == file.shared == 0 for file in made)
+    assert any(file.spaces for file in aligned(files, source, BLOCK))
+
+
 def test_no_header_has_an_odd_length(source):
     """What is kept is four bytes off: no number of spaces, eight at a time, brings it to its place."""
     files = plan_files(plan_of(kept(source, "stays"), kept(source, "new.x", "old.x"), new("head", 3, 5)), source)

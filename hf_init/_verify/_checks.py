@@ -16,6 +16,7 @@ from hf_init._spec import Box, count
 from hf_init._verify._bytes import Comparison, Done, digest
 from hf_init._verify._forms import Difference
 from hf_init._verify._parts import Held, Part, Stored, stored
+from hf_init._verify._stretches import are_one
 from hf_init._verify._tally import Tally
 from hf_init._verify._work import Desk, Job, Meter
 
@@ -91,6 +92,16 @@ def kept(result: Checkpoint, base: Checkpoint, entry: dict[str, Any], meter: Met
         for number, copy in enumerate(copies(entry))
     )
     return Compared(entry["name"], KEPT, comparisons, everything)
+
+
+def is_own(result: Checkpoint, base: Checkpoint, entry: dict[str, Any]) -> bool:
+    """Whether all that is kept of a tensor is its source itself, by a link and at one place: only digests tell more."""
+    pairs = (
+        (stored(result, entry["name"], copy["region"]), stored(base, copy["source"], copy["source_region"]))
+        for copy in copies(entry)
+    )
+    found = [are_one(seen, expected) for seen, expected in pairs]
+    return bool(found) and all(found)
 
 
 def tied(

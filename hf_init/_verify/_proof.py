@@ -21,7 +21,7 @@ from hf_init._verify import _checks
 from hf_init._verify._checks import KEPT, Compared, Digested
 from hf_init._verify._forms import Difference, form, source_fault, strangers, too_many, unaccounted
 from hf_init._verify._report import VerifyReport
-from hf_init._verify._stretches import are_one, compare_all
+from hf_init._verify._stretches import compare_all
 from hf_init._verify._work import Desk, Meter
 
 Recompute: TypeAlias = Callable[[dict[str, Any], dict[str, Any]], np.ndarray]
@@ -207,7 +207,7 @@ def _wanted(proof: _Proof, entries: list[dict[str, Any]], wrong: set[str]) -> It
         yield from (_checks.recorded(result, manifest, entry, meter.digest) for entry in held)
         return
     recorded = manifest.kept_digests is not None
-    linked = {entry["name"] for entry in held if recorded and _is_link(result, base, entry)}
+    linked = {entry["name"] for entry in held if recorded and _checks.is_own(result, base, entry)}
     for entry in held:
         if entry["name"] not in linked:
             yield _checks.kept(result, base, entry, meter, proof.everything)
@@ -217,13 +217,6 @@ def _wanted(proof: _Proof, entries: list[dict[str, Any]], wrong: set[str]) -> It
     for entry in held:
         which = _checks.recorded if entry["name"] in linked else _checks.new
         yield which(result, manifest, entry, meter.digest)
-
-
-def _is_link(result: Checkpoint, base: Checkpoint, entry: dict[str, Any]) -> bool:
-    """Whether a tensor lies in a file that is the base's own, so that only its digests can tell of a change."""
-    shards = {base.entries[copy["source"]].shard for copy in copies(entry)}
-    file = result.local(result.entries[entry["name"]].shard)
-    return bool(shards) and all(are_one(file, base.local(shard)) for shard in shards)
 
 
 def _again(proof: _Proof, entry: dict[str, Any], recompute: Recompute) -> Iterator[Difference]:

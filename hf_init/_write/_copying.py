@@ -21,6 +21,7 @@ _FICLONE = 0x40049409  # linux/fs.h: the new file shares the old one's blocks un
 _FICLONERANGE = 0x4020940D  # the same of whole blocks
 _RANGE = struct.Struct("=qQQQ")
 _STEP = 64 << 20
+_PAGE = 4096  # where a filesystem doesn't tell the size of its blocks
 LONG = 64 << 10
 """Bytes from which on a run is moved by itself, by the system."""
 
@@ -49,15 +50,26 @@ def copy_range(old: File, new: File, source: int, target: int, size: int, told: 
     Raises:
         CheckpointError, OSError: as ``copy_file``.
     """
-    block = os.fstatvfs(new.number).f_bsize
-    before = -source % block
-    whole = (size - before) // block * block
-    alike = whole >= LONG and (source - target) % block == 0
+    block = os.fstatvfs(new.number).f_bsize or _PAGE
+    before, whole = whole_blocks(source, size, block)
+    alike = whole > 0 and (source - target) % block == 0
     if alike and _clone_range(old, new, source + before, target + before, whole):
         told(whole)
         _copy(old, new, source, target, before, told)
         source, target, size = source + before + whole, target + before + whole, size - before - whole
     _copy(old, new, source, target, size, told)
+
+
+def whole_blocks(start: int, size: int, block: int) -> tuple[int, int]:
+    """Of a run of bytes: how many come before its first whole block, and those of its whole blocks, if worth sharing.
+
+    Example:
+        >>> whole_blocks(4000, 70_000, 4096), whole_blocks(4000, 60_000, 4096)
+        ((96, 69632), (96, 0))
+    """
+    before = -start % block
+    whole = max(size - before, 0) // block * block
+    return before, whole if whole >= LONG else 0
 
 
 def _copy(old: File, new: File, source: int, target: int, size: int, told: Told) -> None:

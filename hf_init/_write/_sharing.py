@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hf_init._checkpoint import Checkpoint
-from hf_init._write._copying import LONG, shares_blocks
+from hf_init._write._copying import shares_blocks, whole_blocks
 from hf_init._write._files import File
-from hf_init._write._filling import Kept, stretches
+from hf_init._write._filling import stretches
 from hf_init._write._form import ALIGNED
 
 
@@ -38,19 +38,11 @@ def aligned(files: Sequence[File], source: Checkpoint, block: int) -> tuple[File
 
 
 def _aligned(file: File, source: Checkpoint, block: int) -> File:
-    places = list(_long(stretches(file, source)))
-    shifts: Counter[int] = Counter()
-    for here, there, nbytes in places:
-        shifts[(here - there) % block] += nbytes
-    spaces = max(shifts, key=lambda shift: (shift % ALIGNED == 0, shifts[shift], -shift), default=0)
-    if spaces % ALIGNED:
-        return file
-    whole = (max(nbytes - -here % block, 0) for here, there, nbytes in places if (here - there) % block == spaces)
-    return replace(file, spaces=spaces, shared=sum(size // block * block for size in whole))
-
-
-def _long(kept: Iterable[Kept]) -> Iterator[tuple[int, int, int]]:
-    """Of those in one piece that are worth sharing: where they start in the source and in the result, their bytes."""
-    for each in kept:
-        if each.source.many == 1 and each.source.size >= LONG:
-            yield each.source.starts(0, 1).item(), each.target.starts(0, 1).item(), each.source.size
+    shared: Counter[int] = Counter()
+    for kept in stretches(file, source):
+        if kept.source.many == 1:
+            here, there = kept.source.starts(0, 1).item(), kept.target.starts(0, 1).item()
+            shared[(here - there) % block] += whole_blocks(here, kept.source.size, block)[1]
+    possible = [spaces for spaces in shared if spaces % ALIGNED == 0]
+    best = max(possible, key=lambda spaces: (shared[spaces] - spaces, -spaces), default=0)
+    return replace(file, spaces=best, shared=shared[best]) if shared[best] > best else file
