@@ -5,7 +5,8 @@ more, and all-MiniLM-L6-v2 a head, which renames every tensor: with `--link copy
 than what is new, hold the base's bytes (by safetensors, not by hf_init), and be proved by the blocks that they share.
 Then the Llama's result, or its base, is changed at random again and again, without a flush: bytes flipped, by a write
 or by a mapping, blocks punched out, the end cut off and put back as zeros, or the same bytes written once more. Each
-time `verify` has to tell what a comparison of all bytes tells. Exits 1 where it doesn't.
+time the proof by blocks, as `extend` ends with it, and `verify`, which reads all, have to tell what a comparison of all
+bytes tells. Exits 1 where one doesn't.
 
 Needs root, loop devices, mkfs.xfs and mkfs.btrfs (Debian: xfsprogs, btrfs-progs).
 
@@ -35,6 +36,7 @@ import torch
 from safetensors.torch import load_file
 
 import hf_init
+from hf_init import _verify
 from hf_init._verify import VerifyReport
 
 MINILM = Path(__file__).resolve().parent.parent / ".cache" / "all-MiniLM-L6-v2"
@@ -166,9 +168,9 @@ def changed(place: Path, base: Path, out: Path, many: int, chance: random.Random
         header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
         at = chance.randrange(header + BLOCK, path.stat().st_size - 1)
         CHANGES[how](path, at, chance)
-        report = hf_init.verify(out, base)
+        report = _verify.verify(out, base, blocks=True)
         as_before = same(folder, place / f"{folder.name}.aside")
-        if report.ok != as_before:
+        if not report.ok == hf_init.verify(out, base).ok == as_before:
             wrong.append(f"{folder.name}/{path.name}, byte {at}, {how}: verify says {report}")
         table[f"{how}: {'found' if not report.ok else 'equal, and proved'}"] += 1
         restored(folder, place / f"{folder.name}.aside")

@@ -9,18 +9,22 @@ import struct
 import subprocess
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
 import hf_init
+from hf_init import _verify
 from hf_init._checkpoint import SINGLE, Checkpoint
 from hf_init._errors import CheckpointError
 from hf_init._manifest import Manifest
-from hf_init._verify import _shared, _stretches, verify
+from hf_init._verify import VerifyReport, _shared, _stretches
+from hf_init._verify import verify as read_all
 from hf_init._verify._bytes import Comparison
 from hf_init._verify._parts import stored
 from hf_init._verify._shared import LEAST, Blocks, Extent, overlaps
@@ -32,6 +36,11 @@ XFS, BTRFS, OVERLAY = 0x58465342, 0x9123683E, 0x794C7630
 FSGETXATTR = 0x801C581F
 BLOCK = 4096
 ROWS = 3 * LEAST // BLOCK
+
+
+def verify(out: Path, **options: Any) -> VerifyReport:
+    """As ``extend`` proves what it has written."""
+    return read_all(out, blocks=True, **options)
 
 
 class Disk:
@@ -114,8 +123,26 @@ def test_what_lies_in_the_same_blocks_is_not_read_and_counted_apart(disk, copies
     assert (report.bytes_shared, report.bytes_linked, report.bytes_compared) == (nbytes, 0, 0)
     assert "3.0 MiB in the same blocks of the disk" in str(report)
     assert report.to_json()["bytes_shared"] == nbytes
-    found = hf_init.diff(base, out)
-    assert found.identical and not read
+
+
+def test_verify_and_diff_read_every_byte(disk, copies, read):
+    """The filesystem's word is for the proof that an extension ends with."""
+    base, out = copies
+    lie(disk, base, out)
+    nbytes = Checkpoint.open(base).nbytes
+    report = hf_init.verify(out)
+    assert report.ok and (report.bytes_shared, report.bytes_compared, sum(read)) == (0, nbytes, nbytes)
+    read.clear()
+    assert hf_init.diff(base, out).identical and sum(read) == nbytes and not disk.asked
+
+
+def test_an_extension_is_proved_with_the_blocks_that_it_shares(tmp_path, monkeypatch):
+    asked: list[bool] = []
+    proof = _verify.verify
+    monkeypatch.setattr(_verify, "verify", lambda *args, **how: asked.append(how["blocks"]) or proof(*args, **how))
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    transformers.BertModel(transformers.BertConfig(vocab_size=30, **sizes)).save_pretrained(tmp_path / "bert")
+    assert hf_init.extend(tmp_path / "bert", tmp_path / "out").ok and asked == [True]
 
 
 def test_a_part_that_was_written_to_has_blocks_of_its_own_and_is_read(disk, copies, read):
@@ -215,7 +242,7 @@ def test_a_file_that_was_cut_since_is_an_error(disk, copies, which):
         seen, expected = stored(result, "w"), stored(source, "w")
         os.truncate(copies[which] / SINGLE, 2 * LEAST)
         with pytest.raises(CheckpointError, match=f"{copies[which].name}/{SINGLE} has changed"):
-            compare_all([Comparison(seen, expected, seen.region, Tally.of((ROWS,), "float32"))])
+            compare_all([Comparison(seen, expected, seen.region, Tally.of((ROWS,), "float32"))], blocks=Blocks())
 
 
 def test_here_and_now_a_copy_in_memory_shares_nothing(copies):

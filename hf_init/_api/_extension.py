@@ -78,7 +78,7 @@ class Extension:
         prepared = fitted(self.prepared)
         with staged(self.out, self.room, resume=self.how.resume, rename=self.how.rename) as stage:
             _write(prepared, stage, self.how, progress, say)
-            report = _verify.verify(stage.folder, self._base(), progress=progress)
+            report = _verify.verify(stage.folder, self._base(), progress=progress, blocks=True)
             report.raise_if_failed()
         return report
 

@@ -21,6 +21,7 @@ from hf_init._verify import _checks
 from hf_init._verify._checks import KEPT, Compared, Digested
 from hf_init._verify._forms import Difference, form, source_fault, strangers, too_many, unaccounted
 from hf_init._verify._report import VerifyReport
+from hf_init._verify._shared import Blocks
 from hf_init._verify._stretches import compare_all
 from hf_init._verify._work import Desk, Meter
 
@@ -38,6 +39,7 @@ class _Proof:
     manifest: Manifest
     everything: bool
     meter: Meter
+    blocks: Blocks | None
 
 
 def verify(
@@ -46,13 +48,12 @@ def verify(
     recompute: Recompute | None = None,
     progress: Callable[[int], object] | None = None,
     everything: bool = False,
+    blocks: bool = False,
 ) -> VerifyReport:
     """Compare every byte of a result with what its manifest says: kept ones with the base, new ones with their digests.
 
     A file that the result has from the base by a link is the base's own, whatever it holds: it isn't read against
-    itself, and its bytes are counted apart, as linked, or compared with their digests if the manifest holds them. Bytes
-    that lie in the same blocks of the disk, after a copy by reflink, are equal as long as the filesystem says so
-    (Linux): they aren't read either, and counted apart as shared.
+    itself, and its bytes are counted apart, as linked, or compared with their digests if the manifest holds them.
 
     Args:
         out: the result's folder.
@@ -61,6 +62,8 @@ def verify(
         recompute: from a tensor's and a new region's entry in the plan to the bytes (uint8) due there.
         progress: called with the bytes done since it was last called, by one thread at a time.
         everything: list all that differs, and how much of it; else stop reading at the first difference.
+        blocks: take the filesystem's word for bytes that lie in the same blocks of the disk, as after a copy by
+            reflink: they aren't read, and are counted apart, as shared. For the proof of what has just been written.
 
     Raises:
         CheckpointError: a folder, a file or the manifest can't be read. A difference raises nothing: see the report.
@@ -78,7 +81,7 @@ def verify(
     """
     manifest = Manifest.load(out)
     with Checkpoint.open(out) as result, _base(manifest, base) or nullcontext() as source:
-        proof = _Proof(result, source, manifest, everything, Meter(progress))
+        proof = _Proof(result, source, manifest, everything, Meter(progress), Blocks() if blocks else None)
         differences = tuple(_differences(proof, recompute))
         return VerifyReport(
             _counts(manifest),
@@ -191,7 +194,7 @@ def _read(proof: _Proof, formal: list[Difference], recompute: Recompute | None) 
     checks = list(_wanted(proof, entries, wrong))
     comparisons = [each for check in checks if isinstance(check, Compared) for each in check.comparisons]
     digests = (job for check in checks if isinstance(check, Digested) for job in check.jobs())
-    compare_all(comparisons, digests, proof.everything)
+    compare_all(comparisons, digests, proof.everything, proof.blocks)
     found = [difference for check in checks for difference in check.found()]
     if recompute is not None and (proof.everything or not found):
         again = (difference for entry in filter(stored, entries) for difference in _again(proof, entry, recompute))

@@ -30,8 +30,8 @@ class VerifyReport:
         base: the folder compared with; None without one.
         complete: whether everything was compared; else it ended with the first difference.
         bytes_linked: kept bytes of files that are the base's own, by a link: there is one file, and nothing to compare.
-        bytes_shared: kept bytes that lie in the same blocks of the disk as the base's (a copy by reflink): equal
-            without being read, until one of the two files is written to.
+        bytes_shared: of the proof that ``extend`` ends with, kept bytes that lie in the same blocks of the disk as the
+            base's (a copy by reflink): equal without being read, until one of the two files is written to.
     """
 
     counts: dict[str, int]

@@ -42,7 +42,7 @@ class _Stretch:
     runs: tuple[_Run, ...]
     doubted: set[int] = field(default_factory=set)
 
-    def jobs(self, blocks: Blocks, everything: bool) -> Iterator[Job]:
+    def jobs(self, blocks: Blocks | None, everything: bool) -> Iterator[Job]:
         run = self.runs[0]
         ends = [each.starts[0] - run.starts[0] + each.nbytes for each in self.runs]
         seen, expected = (side.checkpoint.local(side.entry.shard) for side in (run.seen, run.expected))
@@ -50,7 +50,8 @@ class _Stretch:
             yield partial(self._pass, ends[-1], Meter.link)
             return
         done = 0
-        for start, stop in (*blocks.common((seen, expected), run.starts, ends[-1]), (ends[-1], ends[-1])):
+        shared = [] if blocks is None else blocks.common((seen, expected), run.starts, ends[-1])
+        for start, stop in (*shared, (ends[-1], ends[-1])):
             stretch = cuts(run.starts[0] + done, start - done) if start > done else iter(())
             while batch := [(done + first, done + last) for first, last in islice(stretch, TOGETHER)]:
                 yield partial(self._compare, batch, ends, everything)
@@ -93,17 +94,19 @@ def are_one(seen: Stored, expected: Stored) -> bool:
     return a.exists() and b.exists() and os.path.samefile(a, b)
 
 
-def compare_all(comparisons: Iterable[Comparison], then: Iterable[Job] = (), everything: bool = True) -> None:
+def compare_all(
+    comparisons: Iterable[Comparison], then: Iterable[Job] = (), everything: bool = True, blocks: Blocks | None = None
+) -> None:
     """Make comparisons, in the order of the files of what is seen, then other jobs; differences go to the tallies.
 
-    What both sides have of one file, by a link, or in the same blocks of the disk isn't read, and is counted apart.
+    What both sides have of one file, by a link, isn't read, and is counted apart; with ``blocks``, what lies in the
+    same blocks of the disk isn't either.
 
     Raises:
         CheckpointError: a file can't be read, or changes while it is.
     """
     runs, loose = _runs(comparisons)
     stretches = [_Stretch(tuple(group)) for group in _neighbours(_in_order(runs))]
-    blocks = Blocks()
     jobs = (stretch.jobs(blocks, everything) for stretch in stretches)
     work_off(chain(*jobs, *(comparison.jobs() for comparison in loose), then), everything)
     doubted = [replace(s.runs[k].comparison, meter=None) for s in stretches for k in sorted(s.doubted)]
