@@ -6,21 +6,20 @@ first use.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_init import finetune, schemes
     from hf_init._api import diff, drift, extend, plan, verify
     from hf_init._check import check
     from hf_init._errors import HfInitError
-    from hf_init._plan import Plan
-    from hf_init._recipe import Recipe, Rule
-    from hf_init.hf import InitMixin, from_pretrained
-    from hf_init.hf._multihead import MultiHead
-    from hf_init.hf._probe import probe_vocabulary
+    from hf_init._load import InitMixin, from_pretrained
+    from hf_init._multihead import MultiHead
+    from hf_init._plan import Plan, Recipe, Rule
+    from hf_init._probe import probe_vocabulary
 
 from hf_init import _register
+from hf_init._lazy import lazy_names
 from hf_init._version import __version__ as __version__
 
 __all__ = [
@@ -44,29 +43,24 @@ __all__ = [
 
 _HOME = {
     "HfInitError": "hf_init._errors",
-    "InitMixin": "hf_init.hf",
-    "MultiHead": "hf_init.hf._multihead",
+    "InitMixin": "hf_init._load",
+    "MultiHead": "hf_init._multihead",
     "Plan": "hf_init._plan",
-    "Recipe": "hf_init._recipe",
-    "Rule": "hf_init._recipe",
+    "Recipe": "hf_init._plan",
+    "Rule": "hf_init._plan",
     "check": "hf_init._check",
     "diff": "hf_init._api",
     "drift": "hf_init._api",
     "extend": "hf_init._api",
     "finetune": "hf_init.finetune",
-    "from_pretrained": "hf_init.hf",
+    "from_pretrained": "hf_init._load",
     "plan": "hf_init._api",
-    "probe_vocabulary": "hf_init.hf._probe",
+    "probe_vocabulary": "hf_init._probe",
     "schemes": "hf_init.schemes",
     "verify": "hf_init._api",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(_HOME[name])
-    return module if name in ("finetune", "schemes") else getattr(module, name)
+__getattr__ = lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:

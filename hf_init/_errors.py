@@ -9,6 +9,8 @@ HfInitError                 anything that hf_init refuses; the command line exit
 Every message says what was refused, which thing it was, what was seen and expected, and what to do.
 """
 
+from __future__ import annotations
+
 
 class HfInitError(Exception):
     """The root of every error that hf_init raises on purpose."""

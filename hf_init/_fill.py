@@ -1,203 +1,127 @@
-"""The memory executor: a plan becomes a complete state dict, and the loaded model is proved against the files."""
+"""One target tensor made from its plan: what the memory and the disk executor share. It decides nothing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING
 
 import torch
 
+from hf_init._checkpoint import Reader, equal_bytes, region_of, tensor_digest
 from hf_init._errors import ProofError
-from hf_init._make import Reader, digests, equal_bytes, kept, make, make_all, part, prove_duplicates
-from hf_init._mapped import watching
-from hf_init._plan import Plan, TensorPlan
-from hf_init._spec import Context, Status
-from hf_init._text import number, several
+from hf_init._tensors import Context, Region, Rows, Status
+from hf_init.schemes._base import Scheme
+from hf_init.schemes._finish import finish
+
+if TYPE_CHECKING:
+    from hf_init._plan import Plan, TensorPlan
+    from hf_init._tensors import Slot
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was proved of a model in memory.
+def make_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | None = None) -> torch.Tensor:
+    """The target tensor of a plan's entry, of ``plan.shape`` and ``plan.dtype``.
 
-    Attributes:
-        counts: tensors by status.
-        bytes_compared: kept bytes that were read and compared with the files.
-        bytes_mapped: kept bytes that are the files' own: unmodified pages of a mapping, which needn't be read.
-        cast: kept tensors that the model holds in another dtype: equal to the one exact cast.
-        restored: tensors that the library's own initialization had overwritten, and that were put back.
-        placed: whether the whole model is on one device; what an offloading device map hides can't be compared.
+    A kept tensor is a mapped view of the source. What is new is drawn in float32 by its scheme and rounded once.
     """
-
-    counts: Mapping[str, int]
-    bytes_compared: int = 0
-    cast: tuple[str, ...] = ()
-    restored: tuple[str, ...] = ()
-    unproved: tuple[str, ...] = field(default=())
-    bytes_mapped: int = 0
-
-    @property
-    def bytes_proved(self) -> int:
-        """Kept bytes that are those of the files, in whichever way it was proved."""
-        return self.bytes_compared + self.bytes_mapped
-
-    def __str__(self) -> str:
-        lines = [f"proved: {number(self.bytes_proved)} kept bytes are those of the files"]
-        if self.cast:
-            lines.append(f"  {len(self.cast)} tensors are the exact cast to the model's dtype: {several(self.cast)}")
-        if self.restored:
-            lines.append(f"  put back after the library's initialization overwrote them: {several(self.restored)}")
-        if self.unproved:
-            lines.append(f"  not compared, since they are offloaded: {several(self.unproved)}")
-        return "\n".join(lines)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "counts": dict(self.counts),
-            "bytes_compared": self.bytes_compared,
-            "bytes_mapped": self.bytes_mapped,
-            "cast": list(self.cast),
-            "restored": list(self.restored),
-            "unproved": list(self.unproved),
-        }
+    if plan.status is Status.KEPT:
+        assert plan.source is not None
+        return reader.tensor(plan.source)
+    if plan.status is Status.NEW:
+        ((scheme, slot),) = slots_of(plan, reader, seed, context)
+        return draw_slot(scheme, slot)
+    return _composed(plan, reader, seed, context)
 
 
-@dataclass(frozen=True)
-class Held:
-    """What a model holds for an entry of the plan, under its shape on disk.
+def make_tensors(
+    plans: Iterable[TensorPlan], reader: Reader, seed: int, context: Context | None = None
+) -> dict[str, torch.Tensor]:
+    """The tensors of several entries by name, in their order; drawn by all cores, as no value depends on another.
 
-    Attributes:
-        own: whether it is the model's own memory, which writing to it writes to; not a copy converted from it.
+    Schemes that ask the architecture take turns.
     """
-
-    tensor: torch.Tensor
-    own: bool = True
-
-
-@dataclass(frozen=True)
-class StateDict:
-    """Everything that the library's loader needs to load the target whole, under the names on disk.
-
-    Attributes:
-        values: kept tensors as lazy slices of the source's files, new and resized ones as tensors.
-        digests: of every new region.
-    """
-
-    values: dict[str, Any]
-    digests: dict[str, list[str]]
+    plans = list(plans)
+    for plan in plans:  # opened here, once: what threads share must be there before them
+        reader.open(copy.source for copy in plan.kept)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        waiting = {plan.name: pool.submit(make_tensor, plan, reader, seed) for plan in plans if not _asks(plan)}
+        asked = {plan.name: make_tensor(plan, reader, seed, context) for plan in plans if _asks(plan)}
+        return {plan.name: asked[plan.name] if _asks(plan) else waiting[plan.name].result() for plan in plans}
 
 
-def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
-    """The complete state dict of a plan: with it, the library has nothing left to initialize."""
-    fresh = [tensor for tensor in plan.stored if tensor.status is not Status.KEPT]
-    values = make_all(fresh, reader, plan.seed, context)
-    lazy = {
-        tensor.name: reader.slice(tensor.source)
-        for tensor in plan.stored
-        if tensor.status is Status.KEPT and tensor.source
-    }
-    return StateDict(
-        {tensor.name: values.get(tensor.name, lazy.get(tensor.name)) for tensor in plan.stored},
-        {tensor.name: digests(tensor, values[tensor.name]) for tensor in fresh},
-    )
+def _asks(plan: TensorPlan) -> bool:
+    return any(fill.scheme.asks for fill in plan.new)
 
 
-def prove(
-    plan: Plan,
-    reader: Reader,
-    context: Context | None,
-    made: Mapping[str, list[str]],
-    held: Callable[[TensorPlan], Held | None],
-) -> Report:
-    """Compares every tensor of a loaded model with what the plan says, byte for byte, and puts back what differs.
+def slots_of(
+    plan: TensorPlan, reader: Reader, seed: int, context: Context | None = None
+) -> Iterator[tuple[Scheme, Slot]]:
+    """Every new region with its scheme, where the tensor's pretrained elements can be read."""
+    trained = (lambda: _trained(plan, reader)) if plan.kept else None
+    for scheme, slot in plan.slots(seed, context):
+        yield scheme, replace(slot, trained=trained, source=reader.tensor)
 
-    A tensor that is still mapped from its file, no page of it written to, is what the file holds without being read.
 
-    Args:
-        plan, reader, context, made: as ``compose`` took and gave them.
-        held: what the model holds for an entry of the plan; None where it is offloaded.
+def _trained(plan: TensorPlan, reader: Reader) -> Iterator[torch.Tensor]:
+    for copy in plan.kept:
+        yield from reader.rows(copy.source, copy.source_region)
+
+
+def kept_values(plan: TensorPlan, reader: Reader) -> Iterator[tuple[Region, torch.Tensor]]:
+    """Every kept region with the source's elements for it."""
+    for copy in plan.kept:
+        yield copy.region, region_of(reader.tensor(copy.source), copy.source_region)
+
+
+def draw_slot(scheme: Scheme, slot: Slot) -> torch.Tensor:
+    """The finished values of one slot, in the slot's dtype."""
+    return finish(scheme, slot).contiguous()
+
+
+def region_digests(plan: TensorPlan, tensor: torch.Tensor) -> list[str]:
+    """SHA-256 of the bytes of every new region, in the plan's order."""
+    return [tensor_digest(region_of(tensor, fill.region)) for fill in plan.new]
+
+
+def prove_duplicates(plan: Plan, reader: Reader) -> None:
+    """A source that holds a tied tensor under both names must hold the same bytes: tying keeps one of the two.
 
     Raises:
-        ProofError: a tensor differs and can't be put back; it names the tensor, the row and both values.
+        ProofError: the values differ; it names both tensors and the way to keep both.
     """
-    prove_duplicates(plan, reader)
-    found = {tensor.name: held(tensor) for tensor in plan.stored if tensor.role != "ignored"}
-    here = {name: each for name, each in found.items() if each is not None and each.tensor.device.type != "meta"}
-    entries = [tensor for tensor in plan.stored if tensor.name in here]
-    mapped = _mapped(entries, here, reader)
-    rest = [tensor for tensor in entries if tensor.name not in mapped]
-    reader.open(copy.source for tensor in rest for copy in tensor.kept)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = list(pool.map(lambda tensor: _holds(tensor, here[tensor.name].tensor, reader, made), rest))
-    wrong = [tensor for tensor, holds in zip(rest, right, strict=True) if not holds]
-    for tensor in wrong:
-        _put_back(tensor, here[tensor.name], reader, plan.seed, context)
-    return Report(
-        plan.counts,
-        sum(_nbytes(part(here[tensor.name].tensor, copy.region)) for tensor in rest for copy in tensor.kept),
-        cast=tuple(t.name for t in entries if t.kept and _is_cast(t, here[t.name].tensor)),
-        restored=tuple(tensor.name for tensor in wrong),
-        unproved=tuple(name for name in found if name not in here),
-        bytes_mapped=sum(_nbytes(here[name].tensor) for name in mapped),
-    )
+    for tensor in plan.tensors:
+        if tensor.status is not Status.TIED or tensor.source is None or tensor.tied_to is None:
+            continue
+        for copy in plan[tensor.tied_to].kept:
+            if not _equal(reader, copy.source, tensor.source):
+                raise ProofError(
+                    f"the config ties {tensor.name} to {tensor.tied_to}, but the checkpoint holds different values in "
+                    f"{tensor.source} and {copy.source}; keep both with tie_word_embeddings=False "
+                    "(--config tie_word_embeddings=false)"
+                )
 
 
-def _mapped(entries: Iterable[TensorPlan], here: Mapping[str, Held], reader: Reader) -> frozenset[str]:
-    """The kept tensors whose memory is the file's own."""
-    whole = {t.name: t.source for t in entries if t.status is Status.KEPT and not _is_cast(t, here[t.name].tensor)}
-    places = {name: reader.place(source) for name, source in whole.items() if source is not None}
-    if not places:
-        return frozenset()
-    with watching({path for path, _, _ in places.values()}) as pages:
-        return frozenset(name for name, at in places.items() if pages and pages.hold(here[name].tensor, *at))
+def _equal(reader: Reader, a: str, b: str) -> bool:
+    pairs = zip_longest(reader.blocks(a), reader.blocks(b), fillvalue=(0, torch.empty(0)))
+    return all(equal_bytes(left, right) for (_, left), (_, right) in pairs)
 
 
-def _is_cast(tensor: TensorPlan, now: torch.Tensor) -> bool:
-    return str(now.dtype) != f"torch.{tensor.dtype}"
+def _composed(plan: TensorPlan, reader: Reader, seed: int, context: Context | None) -> torch.Tensor:
+    result = torch.empty(plan.shape, dtype=getattr(torch, plan.dtype))
+    for region, values in _pieces(plan, reader, seed, context):
+        if isinstance(region, Rows):
+            result.index_copy_(region.dim, torch.tensor(region.index), values)
+        else:
+            result[region.slices] = values
+    return result
 
 
-def _holds(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: Mapping[str, list[str]]) -> bool:
-    if tensor.status is Status.KEPT and tensor.source:
-        flat = now.detach().cpu().contiguous().reshape(-1)
-        blocks = reader.blocks(tensor.source)
-        return all(_equal(flat[start : start + block.numel()], block) for start, block in blocks)
-    return all(_equal(part(now, region), want) for region, want in kept(tensor, reader)) and _as_made(
-        tensor, now, made.get(tensor.name, [])
-    )
-
-
-def _equal(now: torch.Tensor, want: torch.Tensor) -> bool:
-    """Equal bytes, after the one exact cast where the model's dtype is another."""
-    return equal_bytes(now, want.to(now.dtype))
-
-
-def _as_made(tensor: TensorPlan, now: torch.Tensor, wanted: list[str]) -> bool:
-    if _is_cast(tensor, now):
-        return not wanted
-    return digests(tensor, now) == wanted
-
-
-def _put_back(tensor: TensorPlan, held: Held, reader: Reader, seed: int, context: Context | None) -> None:
-    want = make(tensor, reader, seed, context)
-    if not held.own:
-        raise ProofError(_difference(tensor, held.tensor, want))
-    with torch.no_grad():
-        held.tensor.copy_(want)
-    if not _equal(held.tensor, want):
-        raise ProofError(_difference(tensor, held.tensor, want))
-
-
-def _difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> str:
-    want = want.to(seen.dtype).to(seen.device)
-    differs = (seen != want) & ~(seen.isnan() & want.isnan()) if seen.is_floating_point() else seen != want
-    first = tuple(int(i) for i in differs.nonzero()[0]) if bool(differs.any()) else ()
-    return (
-        f"{tensor.name} {list(first)}: the model holds {seen[first].flatten()[:1].tolist()}, "
-        f"expected {want[first].flatten()[:1].tolist()}; the model can't be trusted"
-    )
-
-
-def _nbytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def _pieces(
+    plan: TensorPlan, reader: Reader, seed: int, context: Context | None
+) -> Iterator[tuple[Region, torch.Tensor]]:
+    yield from kept_values(plan, reader)
+    for scheme, slot in slots_of(plan, reader, seed, context):
+        yield slot.region, draw_slot(scheme, slot)

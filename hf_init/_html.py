@@ -24,19 +24,19 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
     opening = "".join(f' {key}="{escape(str(value))}"' for key, value in given.items())
-    return Html(f"<{name}{opening}>" if name in _EMPTY else f"<{name}{opening}>{joined(children)}</{name}>")
+    return Html(f"<{name}{opening}>" if name in _EMPTY else f"<{name}{opening}>{join_html(children)}</{name}>")
 
 
-def joined(children: Iterable[object]) -> Html:
+def join_html(children: Iterable[object]) -> Html:
     """Elements and texts one after the other."""
     return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in children))
 
 
-def table(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]], most: int = 500) -> Html:
+def html_table(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]], most: int = 500) -> Html:
     """A table under its caption; rows beyond ``most`` are counted, not shown.
 
     Example:
-        >>> table("new (1)", ["tensor"], [["<w>"]])  # doctest: +ELLIPSIS
+        >>> html_table("new (1)", ["tensor"], [["<w>"]])  # doctest: +ELLIPSIS
         '<table><caption>new (1)</caption><thead>...<tbody><tr><td>&lt;w&gt;</td></tr></tbody></table>'
     """
     shown = [_row("td", row) for row in rows[:most]]
@@ -58,7 +58,7 @@ def dotted(name: str) -> Html:
     return tag("code", first, *(child for part in rest for child in (".", tag("wbr"), part)))
 
 
-def document(parts: Iterable[str]) -> Html:
+def html_document(parts: Iterable[str]) -> Html:
     """For a notebook: tables as they are, texts as paragraphs, empty parts left out."""
     shown = (
         part if isinstance(part, Html) else tag("p", part, style="white-space: pre-line") for part in parts if part

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 CONFIGS = "transformers.models.auto.configuration_auto"
-OURS, KIND = "hf_init.hf._multihead", "multi_head"
+OURS, KIND = "hf_init._multihead", "multi_head"
 
 
 class _Late(dict):  # type: ignore[type-arg]  # of whatever the library keeps in it

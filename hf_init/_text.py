@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def text_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A headline and rows in aligned columns, without trailing spaces.
 
     Example:
-        >>> print(table("new (1)", ("tensor", "shape"), [("w", "2x3")]))
+        >>> print(text_table("new (1)", ("tensor", "shape"), [("w", "2x3")]))
         new (1)
           tensor  shape
           w       2x3
@@ -19,21 +19,21 @@ def table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> s
     return "\n".join((head, *(f"  {line}".rstrip() for line in lines)))
 
 
-def number(value: int) -> str:
+def format_count(value: int) -> str:
     """A whole number with its thousands set apart.
 
     Example:
-        >>> number(22713216)
+        >>> format_count(22713216)
         '22,713,216'
     """
     return f"{value:,}"
 
 
-def size(count: int) -> str:
+def format_bytes(count: int) -> str:
     """A number of bytes in the unit that suits it.
 
     Example:
-        >>> size(90852864)
+        >>> format_bytes(90852864)
         '86.6 MiB'
     """
     value, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
@@ -42,11 +42,11 @@ def size(count: int) -> str:
     return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
-def several(names: Sequence[str], most: int = 5) -> str:
+def join_names(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are.
 
     Example:
-        >>> several(["a", "b", "c"], most=2)
+        >>> join_names(["a", "b", "c"], most=2)
         'a, b and 1 more'
     """
     rest = len(names) - most

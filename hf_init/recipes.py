@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hf_init._recipe import Recipe, RecipeLike, Rule, SchemeLike
-from hf_init.schemes import KaimingNormal, Normal, ScaledResidual, XavierUniform
+from hf_init._plan import Recipe, RecipeLike, Rule, SchemeLike
+from hf_init.schemes._elementwise import Normal, ScaledResidual
+from hf_init.schemes._fans import KaimingNormal, XavierUniform
 
 
 def auto(seed: int = 0) -> Recipe:
@@ -105,11 +106,11 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
 }
 
 
-def find(recipe: RecipeLike) -> Recipe:
+def find_recipe(recipe: RecipeLike) -> Recipe:
     """The recipe that a user means: an object, a mapping, the name of a known one, a YAML file's path, or None.
 
     Example:
-        >>> find("classic") == classic()
+        >>> find_recipe("classic") == classic()
         True
     """
     if isinstance(recipe, str) and recipe in RECIPES and not Path(recipe).is_file():

@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, Files
+from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._checkpoint.read import OpenFiles
 from hf_init._errors import HfInitError
-from hf_init._manifest import NAME, Manifest
-from hf_init._verify import diff, verify
+from hf_init._plan.manifest import MANIFEST_NAME, Manifest
+from hf_init._verify.diff import diff_checkpoints
+from hf_init._verify.verify import verify_result
 
 LONGEST_MESSAGE = 20_000
 ROOM, FACTOR = 1 << 20, 60  # bytes of memory: for what the interpreter itself needs, and for each byte of the files
@@ -148,7 +150,7 @@ WEIGHTS = safetensors(
 
 def _read_all(folder: Path) -> None:
     """Every header and every byte; what is inside a file and what isn't is decided here once more."""
-    with Checkpoint.open(folder) as checkpoint, Files() as files:
+    with Checkpoint.open(folder) as checkpoint, OpenFiles() as files:
         for entry in checkpoint.entries.values():
             size = os.path.getsize(folder / entry.shard)
             if not 8 <= entry.start <= entry.stop <= size or len(checkpoint.raw(entry.name)) != entry.nbytes:
@@ -160,7 +162,7 @@ def _read_all(folder: Path) -> None:
                 raise Wrong(f"{entry.name}: read otherwise than mapped")
             checkpoint.array(entry.name)
         checkpoint.fingerprint()
-    if not diff(folder, folder).identical:
+    if not diff_checkpoints(folder, folder).identical:
         raise Wrong("it differs from itself")
 
 
@@ -184,7 +186,7 @@ def _manifest() -> Target:
     def read(folder: Path) -> None:
         Manifest.load(folder)
         for everything in (False, True):
-            str(verify(folder, base=folder / "base", everything=everything))
+            str(verify_result(folder, base=folder / "base", everything=everything))
 
     box, rows = {"start": [0, 0], "stop": [2, 3]}, {"dim": 0, "index": [2, 3]}
     digest = "0" * 64
@@ -212,22 +214,22 @@ def _manifest() -> Target:
         "plan": {"architecture": "Tiny", "seed": 0, "tensors": tensors, "unused": ["flag"], "counts": {}},
     }
     return Target(
-        "manifest", NAME, False, json.dumps(good).encode(), {SINGLE: WEIGHTS, f"base/{SINGLE}": WEIGHTS}, read
+        "manifest", MANIFEST_NAME, False, json.dumps(good).encode(), {SINGLE: WEIGHTS, f"base/{SINGLE}": WEIGHTS}, read
     )
 
 
 def _plan() -> Target:
-    from hf_init._plan import Plan
+    from hf_init._plan.plan import Plan
 
     def read(folder: Path) -> None:
         str(Plan.load(folder))
 
     manifest = _manifest()
-    return Target("plan", NAME, False, manifest.good, manifest.others, read)
+    return Target("plan", MANIFEST_NAME, False, manifest.good, manifest.others, read)
 
 
 def _recipe() -> Target:
-    from hf_init._recipe import Recipe
+    from hf_init._plan.recipe import Recipe
 
     def read(folder: Path) -> None:
         recipe = Recipe.load(folder / "recipe.yaml")
@@ -248,10 +250,10 @@ def _recipe() -> Target:
 
 
 def _config() -> Target:
-    from hf_init.hf._target import resolve
+    from hf_init._prepare.target import resolve_target
 
     def read(folder: Path) -> None:
-        resolve(folder)
+        resolve_target(folder)
 
     good = {
         "architectures": ["BertForSequenceClassification"], "model_type": "bert", "hidden_size": 8,

@@ -20,7 +20,7 @@ from _sweep_shrink import Unreachable, config_for, tiny_config
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from hf_init.hf._multihead.modeling_multi_head import KINDS, LABELLED, NUMBERS, MultiHead, MultiHeadConfig, modality
+from hf_init._multihead.modeling_multi_head import KINDS, LABELLED, NUMBERS, MultiHead, MultiHeadConfig, modality
 
 CODE = (Exception,)  # whatever a model's own code says of a tiny config or a random input
 LENGTH = 12

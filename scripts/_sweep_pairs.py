@@ -19,7 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 import hf_init
-from hf_init._spec import Status
+from hf_init._tensors import Status
 
 SEED = 7
 

@@ -55,7 +55,7 @@ peaks[0] = max(peaks[0], anonymous())
 print(json.dumps(dict(inside=time.perf_counter() - begun, memory=peaks[0] - before, imported=before)), flush=True)
 """
 TRANSFORMERS = "import torch, transformers; transformers.LlamaForCausalLM"  # whose module is imported when asked for
-HF_INIT = f"{TRANSFORMERS}; import hf_init, hf_init._write, hf_init.hf._files, hf_init.hf._prepare"
+HF_INIT = f"{TRANSFORMERS}; import hf_init, hf_init._load, hf_init._write.other_files, hf_init._write.writing"
 EXTEND = f"""
 base, out, link = sys.argv[1:]
 rows = json.load(open(base + "/config.json"))["vocab_size"] + {ROWS}

@@ -25,7 +25,9 @@ from transformers import BertForSequenceClassification
 from transformers.utils import logging
 
 import hf_init
-from hf_init.finetune import Watch, parameter_groups, train_only_new
+from hf_init.finetune._freeze import train_only_new
+from hf_init.finetune._groups import parameter_groups
+from hf_init.finetune._watch import Watch
 
 BASE = Path(__file__).resolve().parent.parent / ".cache" / "all-MiniLM-L6-v2"
 MOST = 1.03

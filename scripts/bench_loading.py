@@ -25,7 +25,7 @@ CHILD = """
 import json, os, sys, time
 os.environ["HF_HUB_OFFLINE"] = "1"
 import torch, transformers, hf_init
-from hf_init.hf import from_pretrained
+from hf_init import from_pretrained
 transformers.utils.logging.set_verbosity_error(); transformers.utils.logging.disable_progress_bar()
 cls = transformers.LlamaForTokenClassification
 start = time.perf_counter()

@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hf_init.hf._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
+from hf_init._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
 
 BASE = Path(__file__).resolve().parent.parent / ".cache" / "all-MiniLM-L6-v2"
 MOST, MOST_OF_THREE = 1.02, 0.5

@@ -17,10 +17,11 @@ from collections.abc import Callable
 import torch
 
 from hf_init import schemes
-from hf_init._make import Reader, make, make_all
-from hf_init._plan import Fill, TensorPlan
-from hf_init._spec import Box, Geometry, Status
-from hf_init.schemes import Scheme, whole_slot
+from hf_init._checkpoint.tensor_reader import Reader
+from hf_init._fill import make_tensor, make_tensors
+from hf_init._plan.tensor_plan import Fill, TensorPlan
+from hf_init._tensors import Box, Geometry, Status
+from hf_init.schemes._base import Scheme, whole_slot
 
 TARGET, SPEED_UP = 1.1, 1.5
 INIT = torch.nn.init
@@ -72,7 +73,9 @@ def whole_plan(size: int, count: int) -> float:
     plans = [TensorPlan(f"layer.{k}.weight", Status.NEW, shape, "bfloat16", new=(fill,)) for k in range(24)]
     reader = Reader(None)  # type: ignore[arg-type]  # nothing of this plan is read from a source
     mine, theirs, ratio = pairs(
-        lambda: make_all(plans, reader, 0), lambda: [make(plan, reader, 0) for plan in plans], max(3, count // 3)
+        lambda: make_tensors(plans, reader, 0),
+        lambda: [make_tensor(plan, reader, 0) for plan in plans],
+        max(3, count // 3),
     )
     print(f"whole plan: {mine:.2f} s on all cores, {theirs:.2f} s on one thread, {1 / ratio:.2f} times as fast")
     return 1 / ratio

@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from hf_init._checkpoint import INDEX, SINGLE, Checkpoint  # noqa: E402  # the folder must be found first
-from hf_init._manifest import Manifest  # noqa: E402
+from hf_init._plan import Manifest  # noqa: E402
 
 SMOLLM2 = ROOT / ".cache" / "SmolLM2-135M-Instruct"
 FASTER, SLOWER, MEMORY = 4, 1.5, 200  # times cmp's speed; times cat's time; MB
@@ -191,7 +191,7 @@ def _write(path: Path, group: dict[str, tuple[int, ...]], random: np.random.Gene
 
 def result_of(base: Path, out: Path) -> None:
     """A result that keeps every tensor of a base, with its digests."""
-    from hf_init._verify import digests
+    from hf_init._verify.digests import result_digests
 
     shutil.copytree(base, out)
     with Checkpoint.open(base) as source:
@@ -200,7 +200,7 @@ def result_of(base: Path, out: Path) -> None:
             for e in source.entries.values()
         ]
         named = {"path": str(base), "fingerprint": source.fingerprint()}
-    recorded = digests(out, tensors)
+    recorded = result_digests(out, tensors)
     Manifest({"tensors": tensors, "unused": []}, named, {}, "bench_verify", **recorded).save(out)
 
 

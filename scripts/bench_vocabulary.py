@@ -25,8 +25,8 @@ import torch
 from safetensors.torch import save_file
 
 from hf_init import schemes
-from hf_init._spec import Rows, Slot
-from hf_init.schemes import finish
+from hf_init._tensors import Rows, Slot
+from hf_init.schemes._finish import finish
 
 SPEED, MEMORY, SIGMAS = 8.0, 5.0, 5.0
 MEASURED = """

@@ -36,12 +36,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from hf_init._errors import CheckpointError
-from hf_init._verify import verify
+from hf_init._verify.verify import verify_result
 
 WAYS = {"copy": [], "hard": ["--link", "hard"], "in place": ["--no-rename"], "resumed": ["--resume"]}
 GROWN = ["--config", "vocab_size=120", "--map", "*embed_tokens.weight=leading", "--init", "*embed*=normal(std=0.02)"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-LOADED = ("transformers.models.llama.modeling_llama", "hf_init.cli", "hf_init.hf._again", "hf_init._write")
+LOADED = ("transformers.models.llama.modeling_llama", "hf_init.cli", "hf_init._load.recompute", "hf_init._write")
 TOLD = "hf-init: "
 NOTES = ("nothing to resume: ", "not resumed: ", "resumed: ")  # said of a run that may well succeed
 
@@ -134,7 +134,7 @@ def state(out: Path, base: Path) -> str:
         return "absent"
     unfinished = (out / ".hf_init" / "hf_init.lock").exists()
     try:
-        complete = verify(out, base).ok
+        complete = verify_result(out, base).ok
     except CheckpointError:
         complete = False
     if not complete and not unfinished:

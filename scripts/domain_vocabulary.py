@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import hf_init
-from hf_init.hf._probe import probe_vocabulary
-from hf_init.hf._tokens._splitter import load
+from hf_init._probe.probe import probe_vocabulary
+from hf_init._vocabulary.tokenizer import load_tokenizer
 
 WORD = re.compile(r" [^\W\d_]{3,}")
 """A word behind a space, which belongs to it: as byte-level and SentencePiece tokenizers have it."""
@@ -73,7 +73,7 @@ def main() -> int:
     args = parser.parse_args()
     texts = [file.read_text(encoding="utf-8") for file in args.text] if args.text else python_documentation()
     parts = paragraphs(texts)
-    before = load(Path(args.base))
+    before = load_tokenizer(Path(args.base))
     found = worth_a_token(parts[::2], before, args.words)
     print(f"{len(found)} words of {sum(map(len, parts[::2]))} characters are worth a token; the first:")
     for word, saved in found[:10]:
@@ -81,7 +81,7 @@ def main() -> int:
     words = {} if args.scheme is None else {"row_scheme": args.scheme}
     print(hf_init.extend(args.base, args.out, add_tokens=[word for word, _ in found], existing="skip", **words))
     rest = parts[1::2]
-    then, now = tokens_in(rest, before), tokens_in(rest, load(Path(args.out)))
+    then, now = tokens_in(rest, before), tokens_in(rest, load_tokenizer(Path(args.out)))
     print(f"on the other half of the text: {then} tokens before, {now} after: {1 - now / then:.1%} saved")
     print(probe_vocabulary(args.base, args.out, rest[:: max(1, len(rest) // args.probed)][: args.probed]))
     return 0

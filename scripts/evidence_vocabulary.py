@@ -24,9 +24,9 @@ from typing import Any
 from domain_vocabulary import paragraphs, python_documentation, worth_a_token
 from safetensors.torch import load_file, save_file
 
-from hf_init._probe import Comparison, Run
-from hf_init.hf._compare import LIBRARY, Bench
-from hf_init.hf._tokens._splitter import load
+from hf_init._probe.compare import LIBRARY, Bench
+from hf_init._probe.comparison import SchemeComparison, SchemeRun
+from hf_init._vocabulary.tokenizer import load_tokenizer
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 BASE = CACHE / "SmolLM2-135M-Instruct"
@@ -54,7 +54,7 @@ def lines(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
     return [line for line in found if line["asked"] == asked]
 
 
-def verdict(comparison: Comparison) -> Iterator[str]:
+def verdict(comparison: SchemeComparison) -> Iterator[str]:
     """Where `auto` is worse than a mode of the library, or behind the best scheme in the hull beyond noise.
 
     Over the seeds that both have. Rows out of the hull change greedy choices, as `auto` doesn't: see ``outside``.
@@ -63,12 +63,12 @@ def verdict(comparison: Comparison) -> Iterator[str]:
     return _behind(comparison, rivals)
 
 
-def outside(comparison: Comparison) -> Iterator[str]:
+def outside(comparison: SchemeComparison) -> Iterator[str]:
     """Where a scheme out of the hull is better than `auto` beyond noise, at the price of greedy choices."""
     return _behind(comparison, (name for name in comparison.ranked if _leaves_hull(comparison, name)))
 
 
-def _behind(comparison: Comparison, names: Iterable[str]) -> Iterator[str]:
+def _behind(comparison: SchemeComparison, names: Iterable[str]) -> Iterator[str]:
     for name in names if "auto" in comparison.ranked else ():
         pair = _both(comparison, "auto", name)
         for step in pair.steps:
@@ -77,14 +77,14 @@ def _behind(comparison: Comparison, names: Iterable[str]) -> Iterator[str]:
                 yield f"auto at step {step} is {behind:.4f} behind {name} (standard error {error:.4f})"
 
 
-def _both(comparison: Comparison, *names: str) -> Comparison:
+def _both(comparison: SchemeComparison, *names: str) -> SchemeComparison:
     """The runs of some schemes under the seeds that all of them have."""
     seeds = set.intersection(*({run.seed for run in comparison.runs if run.scheme == name} for name in names))
     runs = (run for run in comparison.runs if run.scheme in names and run.seed in seeds)
-    return Comparison(tuple(runs), comparison.base)
+    return SchemeComparison(tuple(runs), comparison.base)
 
 
-def _leaves_hull(comparison: Comparison, name: str) -> bool:
+def _leaves_hull(comparison: SchemeComparison, name: str) -> bool:
     filled = [text for run in comparison.runs if run.scheme == name for text in run.schemes.values()]
     return any("norm=" in text or text.startswith("gaussian") for text in filled)
 
@@ -109,13 +109,13 @@ def arguments() -> argparse.Namespace:
 def run_all(args: argparse.Namespace, folder: Path, asked: dict[str, Any]) -> None:
     """Runs what isn't in the file yet, and writes it there."""
     parts = paragraphs(python_documentation())
-    words = [word for word, _ in worth_a_token(parts, load(folder), args.words)]
+    words = [word for word, _ in worth_a_token(parts, load_tokenizer(folder), args.words)]
     bench = Bench.of(folder, words, parts, args.batch, args.longest, args.held, args.dtype)
     there = lines(args.lines, asked)
     base = next((line["base"] for line in there), None) or bench.base_bits()
     chosen = {name: how for name, how in bench.schemes().items() if any(fnmatch.fnmatch(name, g) for g in args.only)}
     start = time.perf_counter()
-    for run in bench.runs(chosen, args.seeds, args.steps, [Run.from_json(line["run"]) for line in there]):
+    for run in bench.runs(chosen, args.seeds, args.steps, [SchemeRun.from_json(line["run"]) for line in there]):
         with args.lines.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"asked": asked, "base": base, "run": run.to_json()}) + "\n")
         shown = ", ".join(f"{step}: {bits:.4f}" for step, bits in run.bits.items())
@@ -134,8 +134,8 @@ def main() -> int:
         print("no run is there yet")
         return 1
     # Of one scheme and seed the last line counts: what fills a scheme's rows may have changed since the first.
-    found = {(line["run"]["scheme"], line["run"]["seed"]): Run.from_json(line["run"]) for line in there}
-    comparison = Comparison(tuple(found.values()), there[0]["base"])
+    found = {(line["run"]["scheme"], line["run"]["seed"]): SchemeRun.from_json(line["run"]) for line in there}
+    comparison = SchemeComparison(tuple(found.values()), there[0]["base"])
     worse = [*verdict(comparison)]
     said = worse or ["auto is at least as good as both modes of the library, and within noise of the best in the hull"]
     said = [*said, *(f"out of the hull, where greedy choices change: {each}" for each in outside(comparison))]

@@ -23,12 +23,12 @@ import torch
 from domain_vocabulary import paragraphs, python_documentation, worth_a_token
 from torch.nn.functional import linear
 
-from hf_init._text import number, table
-from hf_init.hf._compare import new_rows
-from hf_init.hf._prepare import prepare
-from hf_init.hf._probe import model_of, split, start_of
-from hf_init.hf._target import resolve
-from hf_init.hf._tokens._splitter import load
+from hf_init._prepare.prepare import prepare_plan
+from hf_init._prepare.target import resolve_target
+from hf_init._probe.compare import new_rows
+from hf_init._probe.probe import model_of, split_texts_by_token, start_of
+from hf_init._text import format_count, text_table
+from hf_init._vocabulary.tokenizer import load_tokenizer
 
 BASE = Path(__file__).resolve().parent.parent / ".cache" / "SmolLM2-135M-Instruct"
 WEIGHTS = ("uniform", "characters", "characters_first", "exp_first", "exp_last", "first", "last")
@@ -77,7 +77,7 @@ def states(model: Any, inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
 
 def output_rows(base: Path, words: Sequence[str], asked: Mapping[str, Any], model: Any) -> torch.Tensor:
     """The output rows that an extension of the base would write."""
-    new = new_rows(prepare(resolve(base, None, add_tokens=words, **asked), seed=0), model)
+    new = new_rows(prepare_plan(resolve_target(base, None, add_tokens=words, **asked), seed=0), model)
     return new.rows if new.head is None else new.head
 
 
@@ -126,21 +126,23 @@ def faults(name: str, found: Seen, bound: float, exact: bool) -> Iterator[str]:
 
 def proved(base: Path, words: Sequence[str], text: str, dtype: str, most: int, window: int) -> Iterator[str]:
     """Prints what every scheme does, and gives what mustn't be."""
-    model, tokenizer = model_of(base, getattr(torch, dtype)), load(base)
+    model, tokenizer = model_of(base, getattr(torch, dtype)), load_tokenizer(base)
     start = time.perf_counter()
-    found = states(model, windows(split(tokenizer, text), start_of(tokenizer), most, window))
+    found = states(model, windows(split_texts_by_token(tokenizer, text), start_of(tokenizer), most, window))
     positions = sum(map(len, found))
-    print(f"{dtype}: states of {number(positions)} positions in {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{dtype}: states of {format_count(positions)} positions in {time.perf_counter() - start:.0f} s", flush=True)
     old = model.get_output_embeddings().weight.detach()
     new = {name: output_rows(base, words, asked, model) for name, asked in {**CONVEX, **OTHERS}.items()}
     bound, rows = len(words) / (len(old) + len(words)), []
     for name, one in seen(found, old, new).items():
         kind = "convex" if name in CONVEX else "not convex"
-        rows.append((name, kind, number(one.changed), number(one.unequal), f"{one.nearest:.3f}", f"{one.mass:.2e}"))
+        rows.append(
+            (name, kind, format_count(one.changed), format_count(one.unequal), f"{one.nearest:.3f}", f"{one.mass:.2e}")
+        )
         yield from (f"{dtype}: {fault}" for fault in faults(name, one, bound, dtype == "float32"))
     heads = ("scheme", "", "choices that change", "old logits that differ", "nearest new logit", "most probability")
-    title = f"{len(words)} words, {number(positions)} positions, {dtype}; n/(V+n) is {bound:.2e}"
-    print(table(title, heads, rows), flush=True)
+    title = f"{len(words)} words, {format_count(positions)} positions, {dtype}; n/(V+n) is {bound:.2e}"
+    print(text_table(title, heads, rows), flush=True)
 
 
 def main() -> int:
@@ -152,7 +154,7 @@ def main() -> int:
     parser.add_argument("--window", type=int, default=512, help="positions that see each other")
     args = parser.parse_args()
     parts = paragraphs(python_documentation())
-    words = [word for word, _ in worth_a_token(parts, load(args.base), args.words)]
+    words = [word for word, _ in worth_a_token(parts, load_tokenizer(args.base), args.words)]
     text = "\n\n".join(parts[:: max(1, len(parts) // 200)])
     wrong = [w for dtype in args.dtype for w in proved(args.base, words, text, dtype, args.positions, args.window)]
     print("\n".join(wrong) if wrong else "no convex scheme changes a greedy choice")

@@ -37,7 +37,7 @@ from safetensors.torch import load_file
 
 import hf_init
 from hf_init import _verify
-from hf_init._verify import VerifyReport
+from hf_init._verify.report import VerifyReport
 
 MINILM = Path(__file__).resolve().parent.parent / ".cache" / "all-MiniLM-L6-v2"
 ROOM = "1536M"
@@ -168,7 +168,7 @@ def changed(place: Path, base: Path, out: Path, many: int, chance: random.Random
         header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
         at = chance.randrange(header + BLOCK, path.stat().st_size - 1)
         CHANGES[how](path, at, chance)
-        report = _verify.verify(out, base, blocks=True)
+        report = _verify.verify_result(out, base, blocks=True)
         as_before = same(folder, place / f"{folder.name}.aside")
         if not report.ok == hf_init.verify(out, base).ok == as_before:
             wrong.append(f"{folder.name}/{path.name}, byte {at}, {how}: verify says {report}")

@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import PreTrainedConfig
 
-from hf_init.hf._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
+from hf_init._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
 
 LABELS = ["a", "b", "c"]
 SIZE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}

@@ -11,13 +11,13 @@ from torch import nn
 
 import hf_init
 from hf_init import Recipe, Rule, recipes, schemes
-from hf_init._advice import TABLE, Surroundings, advise
-from hf_init._layout import describe
-from hf_init._plan import Fill, TensorPlan
-from hf_init._plan._dead import dead_paths
+from hf_init._architecture.describe import describe_model
+from hf_init._plan.auto import TABLE, Surroundings, auto_scheme
+from hf_init._plan.dead_paths import dead_paths
+from hf_init._plan.tensor_plan import Fill, TensorPlan
 from hf_init._roles import ROLES, matches
-from hf_init._spec import Box, Slot, Status, TensorSpec
-from hf_init.schemes import finish
+from hf_init._tensors import Box, Slot, Status, TensorSpec
+from hf_init.schemes._finish import finish
 
 
 def spec(role: str, **more) -> TensorSpec:
@@ -26,7 +26,7 @@ def spec(role: str, **more) -> TensorSpec:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_every_role_has_advice_with_a_reason(role):
-    choice = advise(spec(role), Surroundings())
+    choice = auto_scheme(spec(role), Surroundings())
     assert isinstance(choice.scheme, schemes.Scheme) and len(choice.why) > 10
 
 
@@ -58,18 +58,18 @@ def test_every_line_of_the_table_serves_a_role():
     ],
 )
 def test_what_follows_decides(role, more, wanted):
-    assert str(advise(spec(role, **more), Surroundings()).scheme) == wanted
+    assert str(auto_scheme(spec(role, **more), Surroundings()).scheme) == wanted
 
 
 def test_the_residual_scale_counts_the_blocks_of_the_extended_model():
-    choice = advise(spec("mlp.down.weight"), Surroundings(std=0.01, depth=8))
+    choice = auto_scheme(spec("mlp.down.weight"), Surroundings(std=0.01, depth=8))
     assert choice.scheme == schemes.ScaledResidual(layers=8, std=0.01)
 
 
 def fill(model: nn.Module, seed: int = 0) -> nn.Module:
     """A plain module filled by `auto`, without the library."""
-    for name, tensor in describe(model).items():
-        scheme = advise(tensor, Surroundings()).scheme
+    for name, tensor in describe_model(model).items():
+        scheme = auto_scheme(tensor, Surroundings()).scheme
         slot = Slot(name, Box.whole(tensor.shape), tensor.shape, seed=seed, role=tensor.role, geometry=tensor.geometry)
         with torch.no_grad():
             model.get_parameter(name).copy_(finish(scheme, slot))
@@ -99,7 +99,7 @@ def test_thirty_layers_keep_their_variance_under_auto_and_lose_it_under_normal(a
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_known_recipes_round_trip_and_are_found_by_name(name):
-    recipe = recipes.find(name)
+    recipe = recipes.find_recipe(name)
     assert recipe == recipes.RECIPES[name]() and Recipe.from_dict(recipe.to_dict()) == recipe
 
 
@@ -107,7 +107,7 @@ def test_the_classic_recipe_is_the_composite_example_of_every_tutorial():
     model = nn.ModuleDict(
         {"fc": nn.Linear(4, 4), "conv": nn.Conv2d(3, 4, 3), "lstm": nn.LSTM(4, 4), "norm": nn.LayerNorm(4)}
     )
-    chosen = recipes.classic().assign(list(describe(model).values()))
+    chosen = recipes.classic().assign(list(describe_model(model).values()))
     assert {name: str(choice.scheme) for name, choice in chosen.items()} == {
         "fc.weight": "kaiming_normal(nonlinearity=relu)",
         "fc.bias": "zeros",

@@ -156,7 +156,7 @@ def test_a_tensor_that_torch_has_no_dtype_for(refused, base):
 
 def sharded(base: Path, **places: str) -> Path:
     """The same checkpoint as one shard with an index; ``places`` change the index. Gives the shard."""
-    from hf_init._checkpoint import Checkpoint
+    from hf_init._checkpoint.checkpoint import Checkpoint
 
     names = list(Checkpoint.open(base).entries)
     shard = (base / WEIGHTS).rename(base / "model-00001-of-00001.safetensors")

@@ -11,8 +11,8 @@ import transformers
 from refusals import HEAD, refusal
 
 import hf_init
+from hf_init._architecture.config import config_of
 from hf_init._errors import PlanError
-from hf_init.hf._config import config_of
 
 
 @pytest.fixture

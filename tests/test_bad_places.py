@@ -17,10 +17,11 @@ from refusals import HEAD, refusal, snapshot
 from safetensors import SafetensorError
 
 import hf_init
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._errors import HfInitError
-from hf_init._write import _stage, _writing
-from hf_init._write._filling import fill_kept
+from hf_init._write import stage as _stage
+from hf_init._write import writing as _writing
+from hf_init._write.filling import fill_kept
 from hf_init.cli import main
 
 SHARDED = ("--max-shard-size", "20KB")
@@ -110,14 +111,14 @@ def test_folders_above_out_are_made(base, tmp_path):
 
 def test_no_space_is_known_before_anything_is_written(refused, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("hf_init._write._stage.shutil.disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    monkeypatch.setattr("hf_init._write.stage.shutil.disk_usage", lambda path: usage(10**9, 10**9, 1000))
     message = refused(tmp_path / "a" / "out")
     assert f"no space for {tmp_path / 'a' / 'out'}: " in message and "needed, 1000 B free" in message
 
 
 def test_the_space_that_is_asked_for_is_what_the_result_takes(base, tmp_path, monkeypatch):
     asked: list[int] = []
-    monkeypatch.setattr(_stage, "_refuse_full", lambda out, needed: asked.append(needed))
+    monkeypatch.setattr(_stage, "_check_full", lambda out, needed: asked.append(needed))
     hf_init.extend(base, tmp_path / "out", HEAD[1])
     took = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     headers = took - Checkpoint.open(tmp_path / "out").nbytes
@@ -171,15 +172,15 @@ def test_no_space_half_way(refused, tmp_path, monkeypatch, error, after):
 
 
 STEPS = [
-    "hf_init._write._writing.fill_kept",
-    "hf_init._write._writing.fill_new",
-    "hf_init._write._writing.index_text",
-    "hf_init._write._stage._fsync",
-    "hf_init._write._stage._take_name",
-    "hf_init.hf._files.shutil.copyfile",
+    "hf_init._write.writing.fill_kept",
+    "hf_init._write.writing.fill_new",
+    "hf_init._write.writing.index_text",
+    "hf_init._write.stage._fsync",
+    "hf_init._write.stage._take_name",
+    "hf_init._write.other_files.shutil.copyfile",
     "transformers.PreTrainedConfig.save_pretrained",
-    "hf_init._manifest.Manifest.save",
-    "hf_init._verify.verify",
+    "hf_init._plan.manifest.Manifest.save",
+    "hf_init._verify.verify_result",
 ]
 
 

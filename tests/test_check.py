@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from hf_init import Plan
-from hf_init._check import check
+from hf_init._check.check import check
 from hf_init._errors import HfInitError, PlanError
-from hf_init._plan import Fill, TensorPlan
-from hf_init._spec import Box, Copy, Status
-from hf_init.schemes import Normal
+from hf_init._plan.tensor_plan import Fill, TensorPlan
+from hf_init._tensors import Box, Copy, Status
+from hf_init.schemes._elementwise import Normal
 
 CLASSES = 4
 
@@ -280,14 +280,14 @@ def test_labels_of_a_regression_that_are_far_from_the_bias():
 
 
 def test_several_labels_and_unknown_ones():
-    from hf_init._check._reference import reference
+    from hf_init._check.reference import reference_loss
 
     logits = torch.zeros(3, 4)
-    several = reference(logits, {"labels": torch.ones(3, 4)}, None, "")
+    several = reference_loss(logits, {"labels": torch.ones(3, 4)}, None, "")
     assert several.value == pytest.approx(math.log(2))
-    assert reference(logits, {"labels": torch.ones(3)}, None, "") is None
-    assert reference(logits, {}, None, "") is None
-    ignored = reference(torch.zeros(2, 3, 5), {"labels": torch.full((2, 3), -100)}, None, "")
+    assert reference_loss(logits, {"labels": torch.ones(3)}, None, "") is None
+    assert reference_loss(logits, {}, None, "") is None
+    ignored = reference_loss(torch.zeros(2, 3, 5), {"labels": torch.full((2, 3), -100)}, None, "")
     assert ignored is None
 
 
@@ -434,7 +434,7 @@ def test_a_report_prints_draws_and_round_trips_through_json(tmp_path):
 
 def test_a_real_model_with_a_new_head_and_a_folder_of_it(minilm, tmp_path):
     import hf_init
-    from hf_init.hf._check import check_folder
+    from hf_init._check.folder import check_folder
 
     rules = [{"name": "classifier.weight", "scheme": {"normal": {"std": 0.02}}}]
     recipe = {"rules": rules, "default": "zeros"}
@@ -460,7 +460,7 @@ def test_labels_are_made_for_the_heads_that_are_known(tiny, head):
     """Of random weights, whose loss is about that of knowing nothing."""
     import transformers
 
-    from hf_init.hf._check import _labels
+    from hf_init._check.folder import _labels
 
     folder = tiny("bert" if head.startswith("Bert") else head)
     config = transformers.AutoConfig.from_pretrained(folder)
@@ -476,7 +476,7 @@ def test_labels_are_made_for_the_heads_that_are_known(tiny, head):
 def test_images_are_noise_of_the_size_that_the_config_says():
     import transformers
 
-    from hf_init.hf._check import _images
+    from hf_init._check.folder import _images
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(0)

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save_file
 
-from hf_init import _checkpoint
-from hf_init._checkpoint import DTYPES, INDEX, SINGLE, Checkpoint, bits
+from hf_init._checkpoint import checkpoint as _checkpoint
+from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._checkpoint.header import DTYPES, dtype_bits
 from hf_init._errors import CheckpointError
 
 NUMPY = {
@@ -97,7 +98,7 @@ def test_every_code_of_the_format_has_a_name_and_a_width(tmp_path, code):
     with safe_open(tmp_path / SINGLE, "np") as library:
         assert list(library.keys()) == ["w"], "the library takes this code and this width"
     entry = Checkpoint.open(tmp_path).entries["w"]
-    assert (entry.dtype, entry.nbytes, bits(name)) == (name, width, width)
+    assert (entry.dtype, entry.nbytes, dtype_bits(name)) == (name, width, width)
 
 
 def test_the_table_of_dtypes_is_as_long_as_the_formats():
@@ -107,7 +108,7 @@ def test_the_table_of_dtypes_is_as_long_as_the_formats():
 
 def test_an_unknown_dtype_has_no_width():
     with pytest.raises(CheckpointError, match=r"'float7' is unknown; known are bfloat16, bool"):
-        bits("float7")
+        dtype_bits("float7")
 
 
 def test_elements_that_share_bytes_come_as_bytes(tmp_path):
@@ -547,8 +548,8 @@ def test_a_thousand_shards_of_a_terabyte_are_opened_by_their_headers_alone(tmp_p
 
 
 def test_it_is_planned_in_seconds(tmp_path):
-    from hf_init.hf._prepare import prepare
-    from hf_init.hf._target import resolve
+    from hf_init._prepare.prepare import prepare_plan
+    from hf_init._prepare.target import resolve_target
 
     total = sparse_llama(tmp_path, layers=152, width=16_384, shards=1000)
     config = {
@@ -558,7 +559,7 @@ def test_it_is_planned_in_seconds(tmp_path):
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     start = time.process_time()
-    plan = prepare(resolve(tmp_path, "LlamaForTokenClassification")).plan
+    plan = prepare_plan(resolve_target(tmp_path, "LlamaForTokenClassification")).plan
     took = time.process_time() - start
     assert plan.counts["kept"] == 152 * 9 + 2 and plan.counts["new"] == 2 and total > 1.3e12
     assert took < 20, "seconds of the processor: two to five where nothing else runs"

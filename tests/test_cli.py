@@ -20,8 +20,8 @@ import pytest
 from refusals import HEAD
 
 import hf_init
-from hf_init import _api
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._write.extension import prepare_extension
 from hf_init.cli import main
 
 TARGET = (
@@ -407,7 +407,7 @@ def test_the_command_runs_in_any_thread(base, tmp_path):
 
 def test_progress_counts_the_digests_too(base, tmp_path):
     steps: list[int] = []
-    extension = _api.prepare_extension(
+    extension = prepare_extension(
         base, tmp_path / "out", HEAD[1], num_labels=3, digest=True, config={"vocab_size": 100},
         keep={"*word_embeddings.weight": "leading"},
     )  # fmt: skip

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
 from hf_init._errors import CheckpointError
-from hf_init._verify import diff
+from hf_init._verify.diff import diff_checkpoints
 
 
 def write(folder: Path, tensors: dict[str, np.ndarray], name: str = SINGLE) -> Path:
@@ -44,7 +44,7 @@ def a(tmp_path) -> Path:
 
 
 def test_a_checkpoint_is_identical_to_itself(a):
-    report = diff(a, a)
+    report = diff_checkpoints(a, a)
     assert report.identical
     assert report.counts == {"identical": 4, "changed": 0, "added": 0, "removed": 0}
     assert [tensor["name"] for tensor in report.tensors] == list(Checkpoint.open(a).entries)
@@ -53,8 +53,8 @@ def test_a_checkpoint_is_identical_to_itself(a):
 
 
 def test_real_checkpoints_are_identical_to_themselves(minilm, smollm2):
-    assert diff(minilm, str(minilm)).identical
-    report = diff(minilm, smollm2)
+    assert diff_checkpoints(minilm, str(minilm)).identical
+    report = diff_checkpoints(minilm, smollm2)
     assert not report.identical and report.counts["identical"] == report.counts["changed"] == 0
 
 
@@ -65,12 +65,12 @@ def test_files_and_metadata_do_not_count(a, tmp_path):
     save_file(whole, b / "rest.safetensors", {"format": "pt"})
     places = {"w": "first.safetensors", **dict.fromkeys(whole, "rest.safetensors")}
     (b / INDEX).write_text(json.dumps({"weight_map": places}))
-    assert diff(a, b).identical and diff(b, a).identical
+    assert diff_checkpoints(a, b).identical and diff_checkpoints(b, a).identical
 
 
 def test_added_and_removed_mirror_each_other(a, tmp_path):
     b = write(tmp_path / "b", {**tensors(), "new": np.ones(2)})
-    report, mirrored = diff(a, b), diff(b, a)
+    report, mirrored = diff_checkpoints(a, b), diff_checkpoints(b, a)
     assert report.counts == {"identical": 4, "changed": 0, "added": 1, "removed": 0}
     assert mirrored.counts == {"identical": 4, "changed": 0, "added": 0, "removed": 1}
     assert entry(report, "new") == {"name": "new", "status": "added", "shape": [2], "dtype": "float64"}
@@ -81,7 +81,7 @@ def test_added_and_removed_mirror_each_other(a, tmp_path):
 def test_changed_bytes_are_located_and_counted(a, tmp_path):
     changed = tensors()
     changed["w"][1, 1:], changed["w"][3, 0] = -1.5, 7
-    report = diff(a, write(tmp_path / "b", changed))
+    report = diff_checkpoints(a, write(tmp_path / "b", changed))
     assert report.counts == {"identical": 3, "changed": 1, "added": 0, "removed": 0}
     assert entry(report, "w") == {
         "name": "w",
@@ -105,7 +105,7 @@ def test_changed_bytes_are_located_and_counted(a, tmp_path):
 
 
 def test_a_scalar_has_one_row(a, tmp_path):
-    report = diff(a, write(tmp_path / "b", {**tensors(), "step": np.array(-3, "int32")}))
+    report = diff_checkpoints(a, write(tmp_path / "b", {**tensors(), "step": np.array(-3, "int32")}))
     step = entry(report, "step")
     assert (step["rows"], step["changed_rows"], step["changed_elements"]) == (1, 1, 1)
     assert (step["first"]["index"], step["first"]["seen"], step["first"]["expected"]) == ([], -3, 3)
@@ -113,25 +113,27 @@ def test_a_scalar_has_one_row(a, tmp_path):
 
 def test_numbers_do_not_decide_bits_do(tmp_path):
     a = write(tmp_path / "a", {"w": np.array([math.nan, -0.0, 1], "float32")})
-    assert diff(a, a).identical, "NaN is itself"
-    report = diff(a, write(tmp_path / "b", {"w": np.array([math.nan, 0.0, 1], "float32")}))
+    assert diff_checkpoints(a, a).identical, "NaN is itself"
+    report = diff_checkpoints(a, write(tmp_path / "b", {"w": np.array([math.nan, 0.0, 1], "float32")}))
     assert entry(report, "w")["first"]["index"] == [1] and entry(report, "w")["changed_elements"] == 1
     other = np.array([math.nan, -0.0, 1], "float32")
     other.view("uint32")[0] ^= 1
-    report = diff(a, write(tmp_path / "c", {"w": other}))
+    report = diff_checkpoints(a, write(tmp_path / "c", {"w": other}))
     assert entry(report, "w")["first"]["seen_bits"] == "0x7fc00001"
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["tensors"][0]["first"]["seen"] == "nan"
 
 
 def test_another_dtype_of_the_same_bytes_is_a_change(a, tmp_path):
-    report = diff(a, write(tmp_path / "b", {**tensors(), "w": tensors()["w"].view("int32")}))
+    report = diff_checkpoints(a, write(tmp_path / "b", {**tensors(), "w": tensors()["w"].view("int32")}))
     changed = entry(report, "w")
     assert (changed["reason"], changed["dtype_before"], changed["dtype"]) == ("dtype", "float32", "int32")
     assert "float32 [4, 3] -> int32 [4, 3]" in str(report)
 
 
 def test_another_shape_of_the_same_bytes_is_a_change(a, tmp_path):
-    changed = entry(diff(a, write(tmp_path / "b", {**tensors(), "w": tensors()["w"].reshape(4, 3, 1)})), "w")
+    changed = entry(
+        diff_checkpoints(a, write(tmp_path / "b", {**tensors(), "w": tensors()["w"].reshape(4, 3, 1)})), "w"
+    )
     assert (changed["reason"], changed["shape_before"], changed["shape"]) == ("shape", [4, 3], [4, 3, 1])
     assert "common_rows" not in changed
 
@@ -140,7 +142,7 @@ def test_another_shape_of_the_same_bytes_is_a_change(a, tmp_path):
 def test_of_another_number_of_rows_the_common_ones_are_compared(a, tmp_path, grown):
     longer = np.concatenate([tensors()["w"], np.full((2, 3), 9, "float32")])
     b = write(tmp_path / "b", {**tensors(), "w": longer})
-    report = diff(a, b) if grown else diff(b, a)
+    report = diff_checkpoints(a, b) if grown else diff_checkpoints(b, a)
     changed = entry(report, "w")
     assert (changed["reason"], changed["common_rows"], changed["common_rows_identical"]) == ("shape", 4, 4)
     assert "first" not in changed and "4 of 4 common rows identical" in str(report)
@@ -149,20 +151,20 @@ def test_of_another_number_of_rows_the_common_ones_are_compared(a, tmp_path, gro
 def test_of_another_number_of_rows_a_change_is_located(a, tmp_path):
     longer = np.concatenate([tensors()["w"], np.full((2, 3), 9, "float32")])
     longer[2, 1] = -1
-    changed = entry(diff(a, write(tmp_path / "b", {**tensors(), "w": longer})), "w")
+    changed = entry(diff_checkpoints(a, write(tmp_path / "b", {**tensors(), "w": longer})), "w")
     assert (changed["common_rows"], changed["common_rows_identical"]) == (4, 3)
     assert (changed["first"]["index"], changed["first"]["expected"]) == ([2, 1], 7)
 
 
 def test_progress_adds_up_to_the_bytes_of_one_side(a):
     steps: list[int] = []
-    diff(a, a, steps.append)
+    diff_checkpoints(a, a, steps.append)
     assert sum(steps) == Checkpoint.open(a).nbytes
 
 
 def test_what_can_not_be_read_is_an_error(a, tmp_path):
     with pytest.raises(CheckpointError, match="is not a folder"):
-        diff(a, tmp_path / "nowhere")
+        diff_checkpoints(a, tmp_path / "nowhere")
 
 
 @given(st.data())
@@ -175,7 +177,7 @@ def test_any_flipped_bit_is_one_changed_element_of_one_tensor(tmp_path_factory, 
     content = bytearray((b / SINGLE).read_bytes())
     content[byte] ^= 1 << bit
     (b / SINGLE).write_bytes(content)
-    report = diff(a, b)
+    report = diff_checkpoints(a, b)
     changed = entry(report, hit.name)
     assert (changed["status"], changed["changed_rows"], changed["changed_elements"]) == ("changed", 1, 1)
     element = (byte - hit.start) // tensors()[hit.name].itemsize
@@ -189,7 +191,7 @@ def test_a_changed_row_of_a_real_checkpoint_is_found(minilm, tmp_path):
     with (tmp_path / SINGLE).open("r+b") as file:
         file.seek(words.start + 4 * (words.shape[1] * 2000 + 7))
         file.write(np.float32(0.5).tobytes())
-    report = diff(minilm, tmp_path)
+    report = diff_checkpoints(minilm, tmp_path)
     (changed,) = [tensor for tensor in report.tensors if tensor["status"] != "identical"]
     assert changed["name"] == words.name and changed["changed_rows"] == 1
     assert (changed["first"]["row"], changed["first"]["index"], changed["first"]["seen"]) == (2000, [2000, 7], 0.5)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_init
 from hf_init import HfInitError, Recipe, Rule, schemes
-from hf_init._spec import Status
+from hf_init._tensors import Status
 
 TINY = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 SIGHT = {**TINY, "image_size": 8, "patch_size": 4}

@@ -1,4 +1,4 @@
-"""What a training run did: laws of ``drift`` on files made by hand, and on a real fine-tune."""
+"""What a training run did: laws of ``measure_drift`` on files made by hand, and on a real fine-tune."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import hf_init
-from hf_init._drift import drift, verify_after_training
-from hf_init._drift._cast import cast
-from hf_init._drift._frozen import Frozen
+from hf_init._drift.cast import cast_values
+from hf_init._drift.drift import measure_drift, verify_after_training
+from hf_init._drift.frozen_globs import FrozenGlobs
 from hf_init._errors import CheckpointError, HfInitError, PlanError, ProofError
 
 HEAD = {
@@ -90,17 +90,17 @@ def test_a_real_run_moved_its_top_layer_and_its_head(run, base, trained):
 
 
 def test_the_extended_base_tells_how_far_the_head_moved_and_the_source_only_that_it_did(run):
-    near, far = drift(run.start, run.trained), drift(run.base, run.trained, run.start)
+    near, far = measure_drift(run.start, run.trained), measure_drift(run.base, run.trained, run.start)
     assert by_name(near, "classifier.weight").change.relative > 0.01
     assert by_name(far, "classifier.weight").change is None
     assert by_name(far, "classifier.weight").status == "new"
 
 
 def test_with_recompute_the_source_tells_how_far_too(run):
-    from hf_init.hf._again import recomputer
+    from hf_init._load.recompute import recomputer
 
-    again = drift(run.base, run.trained, run.start, recompute=recomputer(run.start))
-    near = drift(run.start, run.trained)
+    again = measure_drift(run.base, run.trained, run.start, recompute=recomputer(run.start))
+    near = measure_drift(run.start, run.trained)
     for name in ("classifier.weight", "classifier.bias"):
         assert by_name(again, name).change == by_name(near, name).change
 
@@ -128,7 +128,7 @@ def test_one_flipped_bit_in_a_frozen_tensor_is_found_and_named(run, tmp_path):
 
 
 def test_a_report_prints_and_round_trips_through_json(run):
-    report = drift(run.start, run.trained)
+    report = measure_drift(run.start, run.trained)
     text = str(report)
     assert "16 trained" in text
     assert "bert.encoder.layer.5" in text
@@ -139,14 +139,14 @@ def test_a_report_prints_and_round_trips_through_json(run):
 
 
 def test_the_picture_shows_a_cell_for_each_layer_and_kind(run, tmp_path):
-    from hf_init._drift._grid import CHANGED, FAILED, STAYED, bars, grids
+    from hf_init._drift.grid import CHANGED, FAILED, STAYED, bars, grids
 
-    report = drift(run.start, run.trained, frozen="kept")
+    report = measure_drift(run.start, run.trained, frozen="kept")
     (grid,) = grids(report.tensors)
     assert (grid.stack, grid.layers, len(grid.kinds)) == ("bert.encoder.layer", (0, 1, 2, 3, 4, 5), 16)
     assert (grid.state[:, :5] == STAYED).all()
     assert (grid.state[:, 5] == FAILED).all()
-    assert (grids(drift(run.start, run.trained).tensors)[0].state[:, 5] == CHANGED).all()
+    assert (grids(measure_drift(run.start, run.trained).tensors)[0].state[:, 5] == CHANGED).all()
     assert [bar.label for bar in bars(report.tensors) if bar.new] == ["classifier.bias", "classifier.weight"]
     picture = report.draw(tmp_path / "drift.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -156,7 +156,7 @@ def test_the_picture_shows_a_cell_for_each_layer_and_kind(run, tmp_path):
 
 def test_progress_counts_every_byte_that_is_compared(run):
     seen: list[int] = []
-    report = drift(run.start, run.trained, progress=seen.append)
+    report = measure_drift(run.start, run.trained, progress=seen.append)
     assert sum(seen) == report.bytes_compared
 
 
@@ -164,7 +164,7 @@ def test_a_trainers_folder_is_its_last_checkpoint(tmp_path):
     base = save(tmp_path / "base", {"w": ramp(3)})
     for step, value in ((5, 1), (40, 3), (200, 2)):
         save(tmp_path / "out" / f"checkpoint-{step}", {"w": ramp(3) * value})
-    report = drift(base, tmp_path / "out")
+    report = measure_drift(base, tmp_path / "out")
     assert report.trained.endswith("checkpoint-200")
     assert report.tensors[0].change.relative == 1.0
     assert "last checkpoint" in report.notes[0]
@@ -184,7 +184,7 @@ def test_without_a_plan_names_decide_and_the_report_says_what_that_cannot_tell(t
 
 def test_without_a_plan_and_a_common_name_there_is_nothing_to_compare(minilm, run):
     with pytest.raises(CheckpointError, match="no tensor's name in common"):
-        drift(minilm, run.trained)
+        measure_drift(minilm, run.trained)
 
 
 def test_a_row_that_moved_is_told_from_those_that_stayed(tmp_path):
@@ -193,16 +193,16 @@ def test_a_row_that_moved_is_told_from_those_that_stayed(tmp_path):
     plan = resized_plan(base)
     start = np.concatenate([ramp(3, 2)[[2, 0]], np.zeros((1, 2), np.float32)])
     moved = start + np.array([[0, 0], [0, 1], [5, 5]], np.float32)
-    report = drift(base, save(tmp_path / "trained", {"emb": moved}), plan, frozen="kept")
+    report = measure_drift(base, save(tmp_path / "trained", {"emb": moved}), plan, frozen="kept")
     kept, new = by_name(report, "emb", "kept"), by_name(report, "emb", "new")
     assert (kept.status, kept.change.elements, kept.change.first["index"]) == ("moved", 1, [1, 1])
     assert new.status == "new"
-    assert drift(base, save(tmp_path / "same", {"emb": start}), plan, frozen="kept").ok
+    assert measure_drift(base, save(tmp_path / "same", {"emb": start}), plan, frozen="kept").ok
 
 
 def resized_plan(base: Path):
-    from hf_init._checkpoint import Checkpoint
-    from hf_init._manifest import Manifest
+    from hf_init._checkpoint.checkpoint import Checkpoint
+    from hf_init._plan.manifest import Manifest
 
     rows = {"dim": 0, "index": [0, 1]}, {"dim": 0, "index": [2, 0]}
     entry = {
@@ -220,52 +220,54 @@ def resized_plan(base: Path):
 def test_a_frozen_new_part_of_which_nothing_is_known_is_no_proof(tmp_path):
     base = save(tmp_path / "base", {"emb": ramp(3, 2)})
     trained = save(tmp_path / "trained", {"emb": ramp(3, 2)[[2, 0, 1]]})
-    report = drift(base, trained, resized_plan(base), frozen="emb")
+    report = measure_drift(base, trained, resized_plan(base), frozen="emb")
     assert [(t.portion, t.status) for t in report.failures] == [("new", "unproved")]
 
 
 def test_new_values_that_never_moved_are_a_warning(run):
-    assert any("still as it was made: classifier" in warning for warning in drift(run.base, run.start).warnings)
-    assert not any("still as it was made" in warning for warning in drift(run.start, run.trained).warnings)
+    assert any("still as it was made: classifier" in warning for warning in measure_drift(run.base, run.start).warnings)
+    assert not any("still as it was made" in warning for warning in measure_drift(run.start, run.trained).warnings)
 
 
 def test_values_that_are_no_numbers_are_a_warning(tmp_path):
     base, broken = save(tmp_path / "base", {"w": ramp(3)}), ramp(3)
     broken[1] = np.nan
-    report = drift(base, save(tmp_path / "broken", {"w": broken}))
+    report = measure_drift(base, save(tmp_path / "broken", {"w": broken}))
     assert by_name(report, "w").change.not_finite == 1
     assert any("diverged" in warning for warning in report.warnings)
-    assert not drift(base, save(tmp_path / "fine", {"w": ramp(3) * 2})).warnings
+    assert not measure_drift(base, save(tmp_path / "fine", {"w": ramp(3) * 2})).warnings
 
 
 def test_a_frozen_tensor_saved_in_another_dtype_must_equal_the_exact_cast(tmp_path):
     values = np.array([1 / 3, -2.5, 1e-3], np.float32)
     base = save(tmp_path / "base", {"w": values})
     narrow = save(tmp_path / "narrow", {"w": values.astype(np.float16)})
-    report = drift(base, narrow, frozen="kept")
+    report = measure_drift(base, narrow, frozen="kept")
     assert report.ok
     assert any("exact cast" in note for note in report.notes)
     off = values.astype(np.float16)
     off.view(np.uint16)[2] += 1
-    assert not drift(base, save(tmp_path / "off", {"w": off}), frozen="kept").ok
-    assert drift(narrow, save(tmp_path / "wide", {"w": values.astype(np.float16).astype(np.float32)}), frozen="kept").ok
+    assert not measure_drift(base, save(tmp_path / "off", {"w": off}), frozen="kept").ok
+    assert measure_drift(
+        narrow, save(tmp_path / "wide", {"w": values.astype(np.float16).astype(np.float32)}), frozen="kept"
+    ).ok
 
 
 def test_a_rounding_on_the_way_is_recognised(tmp_path):
     base = save(tmp_path / "base", {"w": ramp(5) / 3})
     rounded = save(tmp_path / "rounded", {"w": (ramp(5) / 3).astype(np.float16).astype(np.float32)})
-    (failure,) = drift(base, rounded, frozen="kept").failures
+    (failure,) = measure_drift(base, rounded, frozen="kept").failures
     assert "rounded to float16" in failure.reason
-    (other,) = drift(base, save(tmp_path / "other", {"w": ramp(5) / 2}), frozen="kept").failures
+    (other,) = measure_drift(base, save(tmp_path / "other", {"w": ramp(5) / 2}), frozen="kept").failures
     assert other.reason == ""
 
 
 def test_another_kind_of_dtype_cannot_be_compared_and_fails_where_it_is_frozen(tmp_path):
     base = save(tmp_path / "base", {"w": np.arange(3), "v": ramp(2)})
     trained = save(tmp_path / "trained", {"w": ramp(3), "v": ramp(2)})
-    (failure,) = drift(base, trained, frozen="kept").failures
+    (failure,) = measure_drift(base, trained, frozen="kept").failures
     assert "no exact cast" in failure.reason
-    assert drift(base, trained).ok
+    assert measure_drift(base, trained).ok
 
 
 @pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("bfloat16", "float32"), ("float32", "float16")])
@@ -275,7 +277,7 @@ def test_casts_are_those_of_torch(dtypes):
     bits = torch.arange(-(1 << 31), 1 << 31, 65_521, dtype=torch.int64).to(torch.int32).view(torch.float32)
     before, after = (getattr(torch, name) for name in dtypes)
     source = bits[torch.isfinite(bits)].to(before)
-    mine = cast(_codes(source), *dtypes)
+    mine = cast_values(_codes(source), *dtypes)
     np.testing.assert_array_equal(mine, _codes(source.to(after)))
 
 
@@ -287,26 +289,26 @@ def _codes(values) -> np.ndarray:
 
 
 def test_what_is_frozen_is_said_in_words_of_which_the_last_counts(run):
-    frozen = Frozen.of(["kept", "!*.bias", "special.bias"])
+    frozen = FrozenGlobs.of(["kept", "!*.bias", "special.bias"])
     assert frozen.holds(("a.weight",), "kept")
     assert not frozen.holds(("a.bias",), "kept")
     assert frozen.holds(("special.bias",), "new")
-    assert not Frozen.of("none").holds(("a",), "kept")
+    assert not FrozenGlobs.of("none").holds(("a",), "kept")
     with pytest.raises(PlanError, match=r"frozen: 'no\.such\.\*' names no tensor"):
-        drift(run.start, run.trained, frozen="no.such.*")
+        measure_drift(run.start, run.trained, frozen="no.such.*")
     with pytest.raises(PlanError, match="no word of it"):
-        drift(run.start, run.trained, frozen=[3])
+        measure_drift(run.start, run.trained, frozen=[3])
 
 
 def test_a_plan_of_another_model_and_of_other_shapes_is_refused(run, tmp_path):
     other = save(tmp_path / "other", {"w": ramp(3)})
     with pytest.raises(PlanError, match="is of another model"):
-        drift(other, run.trained, run.start)
+        measure_drift(other, run.trained, run.start)
     grown = save(tmp_path / "grown", {"classifier.weight": ramp(5, 384)})
     with pytest.raises(CheckpointError, match=r"classifier\.weight has the shape \[5, 384\], the plan says \[2, 384\]"):
-        drift(run.start, grown)
+        measure_drift(run.start, grown)
     with pytest.raises(PlanError, match="expected a Plan"):
-        drift(run.start, run.trained, 3)
+        measure_drift(run.start, run.trained, 3)
 
 
 def test_a_frozen_tensor_that_is_gone_is_a_failure(run, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import hf_init
-from hf_init._drift import drift, verify_after_training
+from hf_init._drift.drift import measure_drift, verify_after_training
 from hf_init._errors import CheckpointError, ProofError
 
 PREFIX = "base_model.model."
@@ -88,7 +88,7 @@ def test_trainable_tokens_are_compared_row_by_row(tiny, tmp_path):
     rows[1] += 1
     name = "model.embed_tokens.token_adapter.trainable_tokens_delta"
     folder = adapter(tmp_path / "a", base, {name: rows}, trainable_token_indices={"embed_tokens": [7, 90]})
-    (tensor,) = drift(None, folder).tensors
+    (tensor,) = measure_drift(None, folder).tensors
     assert (tensor.name, tensor.portion, tensor.change.rows) == ("model.embed_tokens.weight", "2 rows", 1)
     assert tensor.change.first["index"] == [1, 0]
     assert SimpleNamespace(**tensor.to_json()).status == "trained"
@@ -96,13 +96,13 @@ def test_trainable_tokens_are_compared_row_by_row(tiny, tmp_path):
 
 def test_what_cannot_be_proved_is_refused_in_words(tiny, extended, tmp_path):
     plain = adapter(tmp_path / "plain", tiny("bert"), lora())
-    assert any("isn't known" in note for note in drift(None, plain).notes)
+    assert any("isn't known" in note for note in measure_drift(None, plain).notes)
     with pytest.raises(CheckpointError, match=r"has no hf_init\.json that says what it should be"):
         verify_after_training(plain)
     lost = adapter(tmp_path / "lost", tmp_path / "nowhere", lora())
     with pytest.raises(CheckpointError, match="which its config names, is not a folder here"):
-        drift(None, lost)
-    assert drift(extended, lost).proof is not None
+        measure_drift(None, lost)
+    assert measure_drift(extended, lost).proof is not None
     (lost / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"no adapter_model\.safetensors"):
-        drift(extended, lost)
+        measure_drift(extended, lost)

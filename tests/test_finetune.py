@@ -14,8 +14,12 @@ from torch import nn
 import hf_init
 from hf_init import HfInitError, Plan, finetune
 from hf_init._errors import CheckpointError, PlanError, ProofError
-from hf_init._spec import Status
-from hf_init.finetune import Watch, check_optimizer, freeze, parameter_groups, plan_against, unfreeze_schedule
+from hf_init._tensors import Status
+from hf_init.finetune._against import plan_against
+from hf_init.finetune._freeze import freeze
+from hf_init.finetune._groups import check_optimizer, parameter_groups
+from hf_init.finetune._schedule import unfreeze_schedule
+from hf_init.finetune._watch import Watch
 
 GROWN = {"num_labels": 3, "num_hidden_layers": 3}
 CLASSIFIER = transformers.BertForSequenceClassification

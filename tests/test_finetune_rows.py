@@ -14,9 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 import hf_init
 from hf_init._errors import PlanError, ProofError
-from hf_init._spec import Box, Rows
-from hf_init.finetune import Watch, check_optimizer, freeze, parameter_groups, train_only_new
+from hf_init._tensors import Box, Rows
+from hf_init.finetune._freeze import freeze, train_only_new
+from hf_init.finetune._groups import check_optimizer, parameter_groups
 from hf_init.finetune._rows import CHILD, straight
+from hf_init.finetune._watch import Watch
 
 LLAMA = transformers.LlamaForCausalLM
 EMBEDDING = "model.embed_tokens.weight"

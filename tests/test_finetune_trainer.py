@@ -18,16 +18,12 @@ from torch.utils.data import DataLoader
 import hf_init
 from hf_init import Plan
 from hf_init._errors import PlanError, ProofError
-from hf_init.finetune import (
-    FinetuneCallback,
-    Watch,
-    freeze,
-    parameter_groups,
-    peft_arguments,
-    refuse_rewriting,
-    train_only_new,
-    unfreeze_schedule,
-)
+from hf_init.finetune._callback import FinetuneCallback
+from hf_init.finetune._freeze import freeze, train_only_new
+from hf_init.finetune._groups import parameter_groups
+from hf_init.finetune._peft import check_rewriting, peft_arguments
+from hf_init.finetune._schedule import unfreeze_schedule
+from hf_init.finetune._watch import Watch
 
 
 @pytest.fixture(autouse=True)
@@ -231,12 +227,12 @@ def test_nothing_new_says_nothing_and_loads_in_peft(tiny):
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga"])
 def test_initialisations_that_rewrite_the_base_are_refused(init):
     with pytest.raises(PlanError, match=f"init_lora_weights='{init}': .* base weights"):
-        refuse_rewriting({"init_lora_weights": init})
+        check_rewriting({"init_lora_weights": init})
 
 
 @pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "eva"])
 def test_the_others_are_not(init):
     own = {"eva_config": peft.EvaConfig()} if init == "eva" else {}
     config = peft.LoraConfig(init_lora_weights=init, **own)
-    refuse_rewriting(config)
+    check_rewriting(config)
     assert config.init_lora_weights == init

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 import hf_init
-from hf_init._checkpoint import Checkpoint
-from hf_init.hf._features import labelled
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._heads.features import labelled_features
 
 GOOD = ("a joy", "wonderful film", "I loved it", "great acting", "brilliant", "a moving story")
 BAD = ("a bore", "terrible film", "I hated it", "bad acting", "awful", "a dull story")
@@ -120,7 +120,7 @@ def test_a_layer_is_solved_for_what_the_head_itself_gives_it(tmp_path, cls, laye
     ids = torch.arange(2, 58).reshape(14, 4)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(14) % 2}
     model = hf_init.from_pretrained(cls, tmp_path / "base", labels=LABELS, examples=[batch])
-    seen = labelled(model, layer, [batch], ("neg", "pos")).features.float()
+    seen = labelled_features(model, layer, [batch], ("neg", "pos")).features.float()
     last = model.get_submodule(layer)
     found = model(input_ids=ids, attention_mask=batch["attention_mask"]).logits
     torch.testing.assert_close(seen @ last.weight.T + last.bias, found, rtol=0, atol=1e-5)

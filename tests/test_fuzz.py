@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hf_init._checkpoint import SINGLE, Checkpoint
+from hf_init._checkpoint.checkpoint import SINGLE, Checkpoint
 from hf_init._errors import HfInitError
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"

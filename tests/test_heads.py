@@ -13,8 +13,8 @@ import transformers
 from safetensors.torch import load_file
 
 import hf_init
-from hf_init._checkpoint import Checkpoint
-from hf_init._spec import Status
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._tensors import Status
 
 MINILM_HEADS = {
     "BertForSequenceClassification": {"num_labels": 3},

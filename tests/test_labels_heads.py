@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, BertForSequenceClassification, PreTraine
 
 import hf_init
 from hf_init import HfInitError, Recipe, Rule
-from hf_init._checkpoint import Checkpoint
-from hf_init._spec import Status
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._tensors import Status
 
 OLD, NEW = ["neg", "neu", "pos"], ["pos", "mixed", "neg", "irony", "neu"]
 PLACES = [NEW.index(name) for name in OLD]

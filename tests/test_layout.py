@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from hf_init._layout import buffers, describe, shared
+from hf_init._architecture.describe import buffers, describe_model, shared
 from hf_init._roles import RESIDUAL, ROLES, matches
-from hf_init._spec import Geometry, TensorSpec
+from hf_init._tensors import Geometry, TensorSpec
 
 SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 GROUPED = {**SMALL, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -82,7 +82,7 @@ def _bert_with_lstm(config) -> nn.Module:
 
 @cache
 def described(name: str) -> dict[str, TensorSpec]:
-    return describe(MODELS[name]())
+    return describe_model(MODELS[name]())
 
 
 BERT_BODY = {
@@ -245,7 +245,7 @@ def test_every_parameter_of_a_real_architecture_has_its_role(name: str):
 
 
 def test_a_wrong_a_missing_and_a_superfluous_role_are_seen():
-    specs = describe(nn.Linear(2, 3, device="meta"))
+    specs = describe_model(nn.Linear(2, 3, device="meta"))
     assert wrong_roles(specs, {"linear.*": ["weight", "bias"]}) == []
     assert wrong_roles(specs, {"linear.weight": ["weight"]}) == ["bias: is linear.bias, not expected at all"]
     assert wrong_roles(specs, {"conv.*": ["weight"], "linear.bias": ["bias"]}) == [
@@ -257,7 +257,7 @@ def test_a_wrong_a_missing_and_a_superfluous_role_are_seen():
 @pytest.mark.parametrize("name", MODELS)
 def test_a_description_agrees_with_the_state_dict(name: str):
     model = MODELS[name]()
-    state, specs = model.state_dict(), describe(model)
+    state, specs = model.state_dict(), describe_model(model)
     assert list(specs) == list(state)
     for key, spec in specs.items():
         assert (spec.name, spec.parameter, spec.shape) == (key, key, tuple(state[key].shape))
@@ -279,7 +279,7 @@ def test_the_parts_of_a_matrix_make_up_the_whole(name: str):
 
 
 def geometry_of(model: nn.Module, name: str) -> Geometry:
-    geometry = describe(model)[name].geometry
+    geometry = describe_model(model)[name].geometry
     assert geometry is not None, f"{name} has no matrix"
     return geometry
 
@@ -355,7 +355,7 @@ def test_how_each_kind_is_stored():
 
 
 def test_embeddings_norms_and_plain_biases_have_no_matrix():
-    specs = describe(full("gpt2"))
+    specs = describe_model(full("gpt2"))
     assert {
         specs[name].geometry for name in ("wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.attn.c_attn.bias")
     } == {None}
@@ -370,7 +370,7 @@ def test_an_embedding_knows_its_padding_row():
 
 @pytest.mark.parametrize(("cls", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1), (nn.LSTMCell, 4), (nn.GRUCell, 3)])
 def test_every_gate_of_a_recurrent_layer_has_its_own_matrix(cls: type[nn.Module], gates: int):
-    specs = describe(cls(6, 5, device="meta"))
+    specs = describe_model(cls(6, 5, device="meta"))
     parts = (5,) * gates if gates > 1 else ()
     for spec in specs.values():
         assert spec.geometry is not None
@@ -383,7 +383,7 @@ def test_every_gate_of_a_recurrent_layer_has_its_own_matrix(cls: type[nn.Module]
 
 
 def test_a_projected_lstm():
-    specs = describe(nn.LSTM(6, 5, proj_size=3, device="meta"))
+    specs = describe_model(nn.LSTM(6, 5, proj_size=3, device="meta"))
     assert specs["weight_hr_l0"].role == "recurrent.projection.weight"
     assert specs["weight_hr_l0"].geometry == Geometry(5, 3)
     assert specs["weight_hh_l0"].geometry == Geometry(3, 5, parts=(5,) * 4)
@@ -396,9 +396,9 @@ def test_grouped_queries_have_parts_of_two_sizes_and_no_common_fan_out():
 def test_a_fused_name_whose_sizes_do_not_add_up_is_a_plain_layer():
     model = Fused(32, 48)
     model.qkv_proj = nn.Linear(32, 97, device="meta")
-    assert describe(model)["qkv_proj.weight"].role == "linear.weight"
+    assert describe_model(model)["qkv_proj.weight"].role == "linear.weight"
     model.down_proj = nn.Linear(20, 32, device="meta")
-    assert describe(model)["gate_up_proj.weight"].role == "linear.weight"
+    assert describe_model(model)["gate_up_proj.weight"].role == "linear.weight"
 
 
 INTERLEAVED = {
@@ -422,14 +422,16 @@ INTERLEAVED = {
 @pytest.mark.parametrize("family", INTERLEAVED)
 def test_a_fused_projection_is_cut_only_where_its_parts_are_blocks(family: str):
     model, config, settings, parts = INTERLEAVED[family]
-    fused = [spec for spec in describe(on_meta(model, config, **settings)).values() if "attention.qkv.w" in spec.role]
+    fused = [
+        spec for spec in describe_model(on_meta(model, config, **settings)).values() if "attention.qkv.w" in spec.role
+    ]
     assert [spec.geometry.parts for spec in fused if spec.geometry] == [parts] * 2
     assert all(spec.geometry and spec.geometry.fan_in == 32 for spec in fused)
     assert all(spec.geometry and spec.geometry.fan_out in (32, None) for spec in fused)
 
 
 def test_cross_attention_of_gpt2_fuses_key_and_value():
-    specs = describe(on_meta("GPT2Model", "GPT2Config", **GPT2, add_cross_attention=True))
+    specs = describe_model(on_meta("GPT2Model", "GPT2Config", **GPT2, add_cross_attention=True))
     assert specs["h.0.crossattention.q_attn.weight"].role == "attention.query.weight"
     fused = specs["h.0.crossattention.c_attn.weight"]
     assert fused.role == "attention.kv.weight"
@@ -437,19 +439,21 @@ def test_cross_attention_of_gpt2_fuses_key_and_value():
 
 
 def test_multihead_attention_of_torch():
-    one = describe(nn.MultiheadAttention(32, 4, device="meta"))
+    one = describe_model(nn.MultiheadAttention(32, 4, device="meta"))
     assert one["in_proj_weight"].role == "attention.qkv.weight"
     assert one["in_proj_weight"].geometry == Geometry(32, 32, parts=(32, 32, 32))
     assert one["in_proj_bias"].role == "attention.qkv.bias"
     assert one["out_proj.weight"].role == "attention.output.weight"
-    apart = describe(nn.MultiheadAttention(32, 4, kdim=16, vdim=24, add_bias_kv=True, device="meta"))
+    apart = describe_model(nn.MultiheadAttention(32, 4, kdim=16, vdim=24, add_bias_kv=True, device="meta"))
     assert apart["k_proj_weight"].geometry == Geometry(16, 32)
     assert apart["v_proj_weight"].role == "attention.value.weight"
     assert apart["bias_k"].role == "token"
 
 
 def test_the_encoder_layer_of_torch():
-    roles = {name: spec.role for name, spec in describe(nn.TransformerEncoderLayer(32, 4, 48, device="meta")).items()}
+    roles = {
+        name: spec.role for name, spec in describe_model(nn.TransformerEncoderLayer(32, 4, 48, device="meta")).items()
+    }
     assert roles["linear1.weight"] == "mlp.up.weight"
     assert roles["linear2.bias"] == "mlp.down.bias"
     assert roles["self_attn.out_proj.bias"] == "attention.output.bias"
@@ -488,7 +492,7 @@ def test_experts_that_are_not_concatenated_take_turns():
 
 
 def test_experts_of_llama4_are_stored_in_out_in_whole_blocks():
-    specs = describe(on_meta("Llama4ForCausalLM", "Llama4TextConfig", **GROUPED, num_local_experts=4, head_dim=8))
+    specs = describe_model(on_meta("Llama4ForCausalLM", "Llama4TextConfig", **GROUPED, num_local_experts=4, head_dim=8))
     name = "model.layers.1.feed_forward.experts.gate_up_proj"
     assert specs[name].geometry == Geometry(32, 48, "in_out", stack=1, parts=(48, 48))
     assert specs["model.layers.1.feed_forward.router.weight"].role == "router.weight"
@@ -498,7 +502,7 @@ def test_experts_of_dbrx_lie_below_one_another():
     experts = {"moe_num_experts": 4, "ffn_hidden_size": 24}
     size = {"d_model": 32, "n_heads": 4, "n_layers": 1, "vocab_size": 64}
     attention = {"rope_theta": 10000.0}
-    specs = describe(on_meta("DbrxModel", "DbrxConfig", **size, ffn_config=experts, attn_config=attention))
+    specs = describe_model(on_meta("DbrxModel", "DbrxConfig", **size, ffn_config=experts, attn_config=attention))
     assert specs["blocks.0.ffn.experts.mlp.w1"].geometry == Geometry(32, 24, parts=(24,) * 4)
     assert specs["blocks.0.ffn.experts.mlp.w2"].geometry == Geometry(24, 32, "in_out")
     assert specs["blocks.0.ffn.router.layer.weight"].role == "router.weight"
@@ -506,7 +510,7 @@ def test_experts_of_dbrx_lie_below_one_another():
 
 def test_experts_in_a_list_are_experts_too():
     block = nn.ModuleDict({"w1": nn.Linear(8, 12), "w3": nn.Linear(8, 12), "w2": nn.Linear(12, 8)})
-    specs = describe(nn.ModuleDict({"gate": nn.Linear(8, 2), "experts": nn.ModuleList([block])}))
+    specs = describe_model(nn.ModuleDict({"gate": nn.Linear(8, 2), "experts": nn.ModuleList([block])}))
     assert specs["experts.0.w1.weight"].role == "expert.gate.weight"
     assert specs["experts.0.w2.bias"].role == "expert.down.bias"
     assert specs["gate.weight"].role == "router.weight"
@@ -535,16 +539,16 @@ class PlainRMSNorm(PlusOne):
 
 
 def test_a_norm_that_adds_one_to_its_weight_is_told_by_its_source():
-    assert describe(ShiftedRMSNorm())["weight"].role == "norm_plus_one.weight"
-    assert describe(PlainRMSNorm())["weight"].role == "norm.weight"
+    assert describe_model(ShiftedRMSNorm())["weight"].role == "norm_plus_one.weight"
+    assert describe_model(PlainRMSNorm())["weight"].role == "norm.weight"
     namespace = {"PlusOne": PlusOne}
     exec("class HiddenRMSNorm(PlusOne):\n def forward(self, x):\n  return x * (1 + self.weight)", namespace)
-    assert describe(namespace["HiddenRMSNorm"]())["weight"].role == "norm.weight"
-    assert describe(nn.ModuleDict({"a": PlusOne()}))["a.weight"].role == "parameter"
+    assert describe_model(namespace["HiddenRMSNorm"]())["weight"].role == "norm.weight"
+    assert describe_model(nn.ModuleDict({"a": PlusOne()}))["a.weight"].role == "parameter"
 
 
 def test_the_last_norm_of_a_branch_is_told_from_the_norm_before_the_next():
-    olmo = describe(on_meta("Olmo2Model", "Olmo2Config", **GROUPED))
+    olmo = describe_model(on_meta("Olmo2Model", "Olmo2Config", **GROUPED))
     assert olmo["layers.0.post_attention_layernorm.weight"].role == "norm.residual.weight"
     assert described("llama")["model.layers.0.post_attention_layernorm.weight"].role == "norm.weight"
 
@@ -565,7 +569,7 @@ class Loose(nn.Module):
 
 def test_bare_parameters_and_buffers():
     model = Loose()
-    assert {name: spec.role for name, spec in describe(model).items()} == {
+    assert {name: spec.role for name, spec in describe_model(model).items()} == {
         "alpha": "gate",
         "gate": "parameter",
         "cls_token": "token",
@@ -579,10 +583,10 @@ def test_bare_parameters_and_buffers():
 
 def test_a_parametrized_weight_belongs_to_its_layer():
     layer = parametrizations.spectral_norm(nn.Linear(4, 3))
-    assert describe(layer)["parametrizations.weight.original"].role == "linear.weight"
-    assert describe(layer)["parametrizations.weight.original"].geometry == Geometry(4, 3)
-    assert describe(layer)["parametrizations.weight.original"].module[1] == "Linear"
-    normed = describe(nn.Sequential(parametrizations.weight_norm(nn.Conv1d(4, 6, 3))))
+    assert describe_model(layer)["parametrizations.weight.original"].role == "linear.weight"
+    assert describe_model(layer)["parametrizations.weight.original"].geometry == Geometry(4, 3)
+    assert describe_model(layer)["parametrizations.weight.original"].module[1] == "Linear"
+    normed = describe_model(nn.Sequential(parametrizations.weight_norm(nn.Conv1d(4, 6, 3))))
     assert normed["0.parametrizations.weight.original0"].role == "weight_norm.magnitude"
     assert normed["0.parametrizations.weight.original1"].geometry == Geometry(12, 18)
 
@@ -596,7 +600,7 @@ class Renamed(nn.Linear):
 
 
 def test_a_name_without_a_module_is_a_parameter_of_which_nothing_is_known():
-    specs = describe(Renamed(2, 3))
+    specs = describe_model(Renamed(2, 3))
     assert specs == {
         "inner.packed": TensorSpec("inner.packed", (3, 2), "float32", "inner.packed", address=("inner.packed",))
     }
@@ -607,7 +611,7 @@ def test_a_tied_tensor_is_described_under_every_name():
     assert shared(model) == dict.fromkeys(
         ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"), "shared.weight"
     )
-    specs = describe(model)
+    specs = describe_model(model)
     assert specs["shared.weight"].shape == specs["lm_head.weight"].shape
     assert specs["shared.weight"].role != specs["lm_head.weight"].role
     assert shared(MODELS["llama"]()) == {}
@@ -650,7 +654,7 @@ def test_every_pattern_of_a_residual_branch_names_a_role(pattern: str):
 
 
 def test_a_real_checkpoint_with_a_recurrent_head_has_no_unknown_role(minilm: Path):
-    specs = describe(_bert_with_lstm(transformers.BertConfig.from_pretrained(minilm)))
+    specs = describe_model(_bert_with_lstm(transformers.BertConfig.from_pretrained(minilm)))
     assert wrong_roles(specs, EXPECTED["bert_lstm"]) == []
     assert specs["lstm.weight_ih_l0"].geometry == Geometry(384, 16, parts=(16,) * 4)
 
@@ -663,5 +667,5 @@ def test_a_thousand_modules_take_a_moment():
 
 def _seconds(model: nn.Module) -> float:
     start = time.perf_counter()
-    describe(model)
+    describe_model(model)
     return time.perf_counter() - start

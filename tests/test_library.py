@@ -227,9 +227,9 @@ CASES = [
 
 def _stored(model):
     """The tensors of a model by their names on disk, on meta."""
-    from hf_init.hf._library import on_disk, ties
+    from hf_init._architecture.library import on_disk, tied_names
 
-    return on_disk(model, {name: t for name, t in model.state_dict().items() if name not in ties(model)})
+    return on_disk(model, {name: t for name, t in model.state_dict().items() if name not in tied_names(model)})
 
 
 def _model(built):
@@ -241,7 +241,7 @@ def _model(built):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("cls", "options", "renamed"), CASES)
 def test_the_loader_takes_the_model_that_is_there_for_a_new_one(cls, options, renamed, dtype):
-    from hf_init.hf._library import build_on_meta, load_into, plain_loader
+    from hf_init._architecture.library import build_on_meta, load_into, plain_loader
 
     config = _on_meta(cls, cls.config_class).config
     torch.manual_seed(0)
@@ -280,8 +280,8 @@ def test_a_load_builds_the_model_once(minilm):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("cls", "options", "renamed"), CASES)
 def test_the_constructor_alone_gives_what_loading_gives(cls, options, renamed, dtype):
-    from hf_init.hf._library import build_on_meta, load_on_meta
-    from hf_init.hf._prepare import layout_of
+    from hf_init._architecture.layout import layout_of
+    from hf_init._architecture.library import build_on_meta, load_on_meta
 
     bare = _on_meta(cls, cls.config_class)
     tensors = {renamed.get(name, name): tensor.to(dtype) for name, tensor in _stored(bare).items()}
@@ -297,7 +297,7 @@ def test_the_constructor_alone_gives_what_loading_gives(cls, options, renamed, d
 
 
 def test_only_a_class_without_the_users_code_is_built_without_drawing():
-    from hf_init.hf._library import build_on_meta
+    from hf_init._architecture.library import build_on_meta
 
     class Wrong(transformers.BertModel):
         def __init__(self, config):
@@ -313,7 +313,7 @@ def test_only_a_class_without_the_users_code_is_built_without_drawing():
 
 
 def test_a_real_tensor_is_drawn_beside_those_on_meta():
-    from hf_init.hf._library import _not_drawing
+    from hf_init._architecture.library import _not_drawing
 
     with _not_drawing():
         real, meta = torch.empty(2), torch.empty(2, device="meta")
@@ -323,7 +323,7 @@ def test_a_real_tensor_is_drawn_beside_those_on_meta():
 
 @pytest.mark.parametrize("cls", [transformers.BertForMaskedLM, transformers.MixtralForCausalLM, "the user's"])
 def test_what_is_taken_as_it_is_the_library_loads_whole(cls):
-    from hf_init.hf._library import build_on_meta, load_on_meta, takes_as_they_are
+    from hf_init._architecture.library import build_on_meta, load_on_meta, takes_as_they_are
 
     class Users(transformers.BertForMaskedLM):
         pass
@@ -349,7 +349,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_whatever_the_library_would_notice_it_is_asked(change):
-    from hf_init.hf._library import build_on_meta, takes_as_they_are
+    from hf_init._architecture.library import build_on_meta, takes_as_they_are
 
     tensors = _stored(_on_meta(transformers.BertForMaskedLM, transformers.BertConfig))
     built = build_on_meta(transformers.BertForMaskedLM, _config(pad_token_id=None), list(tensors), torch.float32)
@@ -358,7 +358,7 @@ def test_whatever_the_library_would_notice_it_is_asked(change):
 
 
 def test_what_is_cast_or_fused_is_loaded():
-    from hf_init.hf._library import build_on_meta
+    from hf_init._architecture.library import build_on_meta
 
     def build(cls, config, dtype=torch.bfloat16):
         return build_on_meta(cls, config, [], dtype)

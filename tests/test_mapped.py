@@ -14,8 +14,19 @@ from safetensors.torch import save_file
 from transformers import BertModel
 
 import hf_init
-from hf_init._checkpoint import Checkpoint
-from hf_init._mapped import BATCH, ENTRY, OF_FILE, PRESENT, SWAPPED, Area, Pages, areas, watching, written
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._load.mapped import (
+    BATCH,
+    ENTRY,
+    OF_FILE,
+    PRESENT,
+    SWAPPED,
+    MappedArea,
+    Pages,
+    mapped_areas,
+    watch_pages,
+    written_areas,
+)
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 SIZE = 3 * PAGE  # elements of a byte: a tensor of three pages and their edges
@@ -38,7 +49,7 @@ def mapped(path: Path) -> dict[str, torch.Tensor]:
 def held(tensor: torch.Tensor, path: Path, name: str) -> bool | None:
     """Whether it is proved in place; None where this system can't tell."""
     entry = Checkpoint.open(path.parent).entries[name]
-    with watching([path]) as pages:
+    with watch_pages([path]) as pages:
         return None if pages is None else pages.hold(tensor, path, entry.start, entry.stop)
 
 
@@ -89,7 +100,7 @@ def test_every_state_of_a_page() -> None:
     gone = [PRESENT, SWAPPED, SWAPPED | OF_FILE, PRESENT | SWAPPED | OF_FILE]
     soft_dirty = 1 << 55  # set for what was merely mapped lately: no word on the values
     entries = np.array([int(bits) | soft_dirty for bits in (*here, *gone)], np.uint64)
-    assert written(entries).tolist() == [False] * len(here) + [True] * len(gone)
+    assert written_areas(entries).tolist() == [False] * len(here) + [True] * len(gone)
 
 
 def test_maps_are_read_line_by_line() -> None:
@@ -100,9 +111,9 @@ def test_maps_are_read_line_by_line() -> None:
         "7f0000c000-7f0000d000 rw-p 00000000 fe:01 7                      /models/another.safetensors\n"
         "7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0                          [stack]\n"
     )
-    private, common = areas(text, [77])
+    private, common = mapped_areas(text, [77])
     file = (os.makedev(0xFE, 1), 77)
-    assert private == Area(0x7F00000000, 0x7F00004000, True, 0x2000, file)
+    assert private == MappedArea(0x7F00000000, 0x7F00004000, True, 0x2000, file)
     assert private.shows(0x7F00000010, 16, 0x2010)
     assert not private.shows(0x7F00000010, 16, 0x10), "another place of the file"
     assert not private.shows(0x7F00003FF8, 16, 0x5FF8), "it ends before the bytes do"
@@ -119,7 +130,7 @@ def pagemap(tmp_path: Path) -> Iterator[int]:
 
 def test_pages_are_asked_for_in_batches_and_silence_is_no_answer(file: Path, pagemap: int) -> None:
     status, first = os.stat(file), 64
-    area = Area(first * PAGE, (first + BATCH + 8) * PAGE, True, 0, (status.st_dev, status.st_ino))
+    area = MappedArea(first * PAGE, (first + BATCH + 8) * PAGE, True, 0, (status.st_dev, status.st_ino))
     os.pwrite(pagemap, bytes((first + BATCH + 6) * ENTRY), 0)  # two pages short
     os.pwrite(pagemap, int(PRESENT).to_bytes(ENTRY, "little"), (first + BATCH + 1) * ENTRY)
     pages = Pages([area], pagemap)
@@ -133,13 +144,13 @@ def test_pages_are_asked_for_in_batches_and_silence_is_no_answer(file: Path, pag
 def test_a_page_table_that_says_nothing_is_not_believed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     really = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, many, at: bytes(len(really(fd, many, at))))
-    with watching([file]) as pages:
+    with watch_pages([file]) as pages:
         assert pages is None, "zeros would make everything the file's"
 
 
 def test_an_empty_file_proves_nothing(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with watching([tmp_path / "model.safetensors"]) as pages:
+    with watch_pages([tmp_path / "model.safetensors"]) as pages:
         assert pages is None
 
 
@@ -149,7 +160,7 @@ def test_where_it_cannot_be_had_every_byte_is_compared(minilm: Path, monkeypatch
     def refuse(path: str, flags: int, *rest: object) -> int:
         raise PermissionError(path)
 
-    monkeypatch.setattr("hf_init._mapped.os.open", refuse)
+    monkeypatch.setattr("hf_init._load.mapped.os.open", refuse)
     report = hf_init.from_pretrained(BertModel, minilm).init_report
     assert report.bytes_mapped == 0
     assert report.bytes_compared == usual.bytes_proved == usual.bytes_compared + usual.bytes_mapped > 80_000_000

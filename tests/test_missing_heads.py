@@ -15,7 +15,7 @@ from transformers import BertForSequenceClassification
 
 import hf_init
 from hf_init import HfInitError, InitMixin, Recipe, Rule
-from hf_init.hf._kin import kin
+from hf_init._architecture.classes import has_same_head
 
 LABELS = ["neg", "neu", "pos"]
 HEAD = {"classifier.weight", "classifier.bias"}
@@ -223,7 +223,7 @@ def test_a_class_with_its_own_recipe_loads_what_it_saved(whole, tmp_path):
     ],
 )
 def test_kin_by_name(name, same):
-    assert kin(Renamed, name) is same
+    assert has_same_head(Renamed, name) is same
 
 
 # The list.

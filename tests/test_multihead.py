@@ -421,8 +421,8 @@ def test_auto_classes_know_it_after_the_import(multi, code):
 def test_the_class_is_imported_when_it_is_asked_for():
     program = (
         f"{OURS}; from transformers import CONFIG_MAPPING as known; import sys; "
-        "print('hf_init.hf' in sys.modules, 'multi_head' in known, 'bert' in known, known['bert'].__name__, "
-        "'hf_init.hf' in sys.modules, known['multi_head'].__name__, 'hf_init.hf' in sys.modules)"
+        "print('hf_init._multihead' in sys.modules, 'multi_head' in known, 'bert' in known, known['bert'].__name__, "
+        "'hf_init._multihead' in sys.modules, known['multi_head'].__name__, 'hf_init._multihead' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True", "True", "BertConfig", "False", "MultiHeadConfig", "True"]

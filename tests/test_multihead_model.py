@@ -28,7 +28,7 @@ from multihead_trunks import (
 )
 from transformers import AutoModel
 
-from hf_init.hf._multihead.modeling_multi_head import (
+from hf_init._multihead.modeling_multi_head import (
     KINDS,
     LABELLED,
     LOSSES,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-from hf_init.hf._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
+from hf_init._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
 
 THREE = {
     "topic": {"kind": "sequence-classification", "labels": LABELS},

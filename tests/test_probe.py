@@ -16,14 +16,16 @@ import transformers
 
 import hf_init
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._probe import Comparison, ProbeReport, Reading, Run, passages
-from hf_init._probe._measure import Differences, Ids
-from hf_init._probe._new_rows import Grown, grown
-from hf_init._probe._train import Passage, batches, readings
+from hf_init._probe import compare
+from hf_init._probe.compare import LIBRARY, Bench, compare_schemes, new_rows, resized_table
+from hf_init._probe.comparison import SchemeComparison, SchemeRun
+from hf_init._probe.logit_differences import Differences, Ids
+from hf_init._probe.probe import probe_vocabulary
+from hf_init._probe.probe_report import ProbeReport, Reading
+from hf_init._probe.short_training import Passage, batches, readings
+from hf_init._probe.texts import passages
+from hf_init._probe.train_rows import Grown, grow_model
 from hf_init.cli import main
-from hf_init.hf import _compare as compare
-from hf_init.hf._compare import LIBRARY, Bench, compare_schemes, new_rows, resized
-from hf_init.hf._probe import probe_vocabulary
 
 TOKENS = ["cat", " sat"]
 TEXTS = ["the abc cat sat abc the cat " * 4, "a cat abc he the the cat" * 3, "he abc cat the" * 4]
@@ -208,7 +210,7 @@ def test_a_grown_model_computes_what_the_extended_one_does(name, bases, tmp_path
     )
     text = torch.tensor([[0, 8, ids[0], 9, ids[1], 10]])
     before = model(input_ids=text.clamp(max=token_bases.ROWS - 1)).logits
-    with grown(model, new) as leaves:
+    with grow_model(model, new) as leaves:
         found = model(input_ids=text).logits
         found[..., 9].sum().backward()
         assert [leaf.grad is not None for leaf in leaves] == [True] * len(leaves)
@@ -265,7 +267,7 @@ def test_training_helps_and_changes_nothing_else(name, bases):
 
 def test_a_model_of_bfloat16_trains_rows_of_float32(bases):
     exact, rounded = (Bench.of(bases("phi"), TOKENS, TEXTS, 32, 24, 2, dtype) for dtype in ("float32", "bfloat16"))
-    with grown(rounded.model, new_rows(rounded._prepared({}, 0), rounded.model)) as leaves:
+    with grow_model(rounded.model, new_rows(rounded._prepared({}, 0), rounded.model)) as leaves:
         assert {leaf.dtype for leaf in leaves} == {torch.float32}
         assert rounded.model(input_ids=torch.tensor([[0, 8]])).logits.dtype == torch.float32
     for name in ("auto", "resize_token_embeddings"):
@@ -277,9 +279,9 @@ def test_what_fills_the_same_is_run_once_and_what_is_there_not_again(bases, monk
     bench = Bench.of(bases("llama"), TOKENS, TEXTS, 32, 24, 1)
     ran: list[str] = []
 
-    def run(self: Bench, name: str, words: Any, seed: int, steps: Any) -> Run:
+    def run(self: Bench, name: str, words: Any, seed: int, steps: Any) -> SchemeRun:
         ran.append(name)
-        return Run(name, seed, {0: len(ran)}, {"table": str(words)} if words is None else {"table": "mean"})
+        return SchemeRun(name, seed, {0: len(ran)}, {"table": str(words)} if words is None else {"table": "mean"})
 
     monkeypatch.setattr(Bench, "run", run)
     monkeypatch.setattr(compare, "_spelled", lambda plan: {"table": "mean"})
@@ -288,7 +290,7 @@ def test_what_fills_the_same_is_run_once_and_what_is_there_not_again(bases, monk
         "mean": {"row_scheme": "mean"},
         **dict.fromkeys(LIBRARY),
     }
-    found = [*bench.runs(chosen, (0, 1), (0,), [Run("mean", 1, {0: 9.0}, {"table": "mean"})])]
+    found = [*bench.runs(chosen, (0, 1), (0,), [SchemeRun("mean", 1, {0: 9.0}, {"table": "mean"})])]
     assert ran == ["auto(distribution)", *LIBRARY, *LIBRARY]
     assert [(run.scheme, run.seed, run.bits[0]) for run in found if run.scheme not in LIBRARY] == [
         ("auto(distribution)", 0, 1),
@@ -347,7 +349,7 @@ def test_the_library_s_rows_are_the_library_s(mean, bases):
     ids = (token_bases.ROWS, token_bases.ROWS + 1)
     like = Grown(ids, torch.zeros(2, 32), torch.zeros(2, 32), torch.zeros(2))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = resized(model, like, mean, 7, torch.float32)
+    found = resized_table(model, like, mean, 7, torch.float32)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -358,23 +360,27 @@ def test_the_library_s_rows_are_the_library_s(mean, bases):
 
 
 def test_a_comparison_ranks_by_the_last_step():
-    runs = (Run("a", 0, {0: 1.0, 5: 0.9}), Run("b", 0, {0: 2.0, 5: 0.8}), Run("b", 1, {0: 2.0, 5: 0.82}))
-    found = Comparison(runs, 1.5)
+    runs = (
+        SchemeRun("a", 0, {0: 1.0, 5: 0.9}),
+        SchemeRun("b", 0, {0: 2.0, 5: 0.8}),
+        SchemeRun("b", 1, {0: 2.0, 5: 0.82}),
+    )
+    found = SchemeComparison(runs, 1.5)
     assert found.ranked == ("b", "a") and found.best == "b" and found.mean("b", 5) == pytest.approx(0.81)
     assert found.behind("a", "b", 5) == (pytest.approx(0.09), 0.0)
     assert "0.8100 +-0.0100" in str(found) and "<td>a</td>" in found._repr_html_()
-    again = [Run.from_json(run) for run in json.loads(json.dumps(found.to_json()))["runs"]]
+    again = [SchemeRun.from_json(run) for run in json.loads(json.dumps(found.to_json()))["runs"]]
     assert tuple(again) == runs
 
 
 def test_a_difference_has_the_error_of_the_passages_it_was_seen_on():
     """Equal differences have none."""
 
-    def seen(name: str, nats: list[float]) -> Run:
-        return Run(name, 0, {0: sum(nats) / math.log(2) / (100 * len(nats))}, {}, {0: tuple(nats)})
+    def seen(name: str, nats: list[float]) -> SchemeRun:
+        return SchemeRun(name, 0, {0: sum(nats) / math.log(2) / (100 * len(nats))}, {}, {0: tuple(nats)})
 
     ours, theirs = [50.0, 60.0, 70.0, 80.0], [49.0, 56.0, 69.0, 76.0]
-    found = Comparison((seen("a", ours), seen("b", theirs), seen("c", [nat - 2 for nat in ours])), 1.0)
+    found = SchemeComparison((seen("a", ours), seen("b", theirs), seen("c", [nat - 2 for nat in ours])), 1.0)
     differences = torch.tensor(ours) - torch.tensor(theirs)
     error = float(differences.std() / 2) / math.log(2) / 100  # of the mean of four, in bits per byte
     assert found.behind("a", "b", 0) == (pytest.approx(2.5 / math.log(2) / 100), pytest.approx(error))

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from hf_init import schemes
 from hf_init._errors import RecipeError
-from hf_init._recipe import Recipe, Rule, parse_init, parse_scheme
-from hf_init._spec import Geometry, TensorSpec
+from hf_init._plan.recipe import Recipe, Rule, parse_init
+from hf_init._plan.recipe_text import parse_scheme
+from hf_init._tensors import Geometry, TensorSpec
 
 WEIGHT = TensorSpec(
     "classifier.weight", (3, 8), "float32", "classifier.weight", ("Linear", "Module"), "linear.weight", Geometry(8, 3)

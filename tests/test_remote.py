@@ -20,11 +20,11 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._checkpoint.hub import folder_of, headers_of
 from hf_init._errors import CheckpointError
-from hf_init.hf._prepare import prepare
-from hf_init.hf._source import folder_of, headers_of
-from hf_init.hf._target import resolve
+from hf_init._prepare.prepare import prepare_plan
+from hf_init._prepare.target import resolve_target
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "org/tiny"
@@ -245,9 +245,9 @@ def test_a_folder_is_opened_as_ever(tiny):
 def test_a_plan_from_remote_headers_is_the_plan_of_the_files(serve, tiny, tmp_path):
     serve(sharded(tiny("llama"), tmp_path))
     folder, remote = headers_of(NAME)
-    here = resolve(tiny("llama"), "LlamaForTokenClassification")
+    here = resolve_target(tiny("llama"), "LlamaForTokenClassification")
     there = replace(here, base=NAME, folder=folder, source=remote)
-    assert prepare(there).plan == prepare(here).plan and prepare(there).plan.counts["new"] == 2
+    assert prepare_plan(there).plan == prepare_plan(here).plan and prepare_plan(there).plan.counts["new"] == 2
 
 
 HOSTILE = [
@@ -323,7 +323,7 @@ def test_a_repository_that_is_not_there_and_a_hub_that_is_not(serve, tiny, monke
 
 def test_the_environment_says_where_the_hub_is(tiny, tmp_path):
     code = f"""
-from hf_init.hf._source import headers_of
+from hf_init._checkpoint.hub import headers_of
 folder, checkpoint = headers_of({NAME!r})
 print(checkpoint.remote, len(checkpoint.entries), len(list(folder.glob("*.safetensors"))))
 """

@@ -18,20 +18,26 @@ from safetensors.numpy import save_file
 
 import hf_init
 from hf_init import schemes
-from hf_init._checkpoint import DTYPES, Checkpoint, bits
-from hf_init._diff import Unused
+from hf_init._block_names import pattern
+from hf_init._checkpoint import numbers as _values
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._checkpoint.header import DTYPES, dtype_bits
 from hf_init._errors import CheckpointError, HfInitError
-from hf_init._html import Html, dotted, table, tag
-from hf_init._manifest import Manifest
-from hf_init._plan import Fill, Plan, TensorPlan
-from hf_init._report import _measure, _values, report
-from hf_init._report._judge import Finding, judge
-from hf_init._report._measure import Measure, Stats, measure
-from hf_init._report._neighbours import Candidate, nearest, pattern
-from hf_init._report._picture import chart, picture
-from hf_init._report._promise import Promise, promise
-from hf_init._spec import Box, Copy, Geometry, Rows, Status
-from hf_init._verify import DiffReport, VerifyReport
+from hf_init._html import Html, dotted, html_table, tag
+from hf_init._plan.manifest import Manifest
+from hf_init._plan.match import Unused
+from hf_init._plan.plan import Plan
+from hf_init._plan.tensor_plan import Fill, TensorPlan
+from hf_init._report import measure as _measure
+from hf_init._report.judge import ReportFinding, judge_report
+from hf_init._report.measure import Measure, Stats, measure_values
+from hf_init._report.neighbours import Candidate, nearest_neighbour
+from hf_init._report.picture import chart, picture
+from hf_init._report.promise import ExpectedDistribution, expected_distribution
+from hf_init._report.report import write_report
+from hf_init._tensors import Box, Copy, Geometry, Rows, Status
+from hf_init._verify.diff import DiffReport
+from hf_init._verify.report import VerifyReport
 
 NASTY = "<script>alert(1)</script>&\"'$x_1$"
 
@@ -47,7 +53,7 @@ def saved(folder: Path, **tensors: np.ndarray) -> Path:
 
 def measured(folder: Path, values: np.ndarray, region: Box | Rows | None = None, stack: int = 0) -> Measure:
     with Checkpoint.open(saved(folder, w=values)) as checkpoint:
-        return measure(checkpoint, "w", region or Box.whole(values.shape), stack)[0]
+        return measure_values(checkpoint, "w", region or Box.whole(values.shape), stack)[0]
 
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -102,18 +108,18 @@ def test_every_code_of_every_narrow_dtype_is_the_number_that_torch_reads():
             continue
         codes = np.arange(1 << width).astype(f"uint{width}")
         due = torch.from_numpy(codes.view(f"int{width}").copy()).view(getattr(torch, dtype)).double().numpy()
-        np.testing.assert_array_equal(_values.decode(codes, dtype), due, err_msg=dtype)
+        np.testing.assert_array_equal(_values.decode_values(codes, dtype), due, err_msg=dtype)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "uint16", "int64", "uint64", "float16", "float32", "float64"])
 def test_numpys_own_dtypes_are_read_as_numpy_reads_them(dtype):
     values = np.array([0, 1, 1, 0, 1], dtype)
-    np.testing.assert_array_equal(_values.decode(values.view(f"uint{bits(dtype)}"), dtype), values)
+    np.testing.assert_array_equal(_values.decode_values(values.view(f"uint{dtype_bits(dtype)}"), dtype), values)
 
 
 @given(st.lists(st.integers(1, 3000), min_size=1, max_size=3), st.integers(1, 5000))
 def test_a_sample_is_small_and_sees_every_column(shape, most):
-    step = _values.stride(tuple(shape), most)
+    step = _values.sample_stride(tuple(shape), most)
     assert math.ceil(math.prod(shape) / step) <= most
     assert all(math.gcd(step, length) == 1 for length in shape)
 
@@ -192,7 +198,7 @@ def _made(kind):
 def test_a_promise_has_the_moments_of_its_scheme_and_adds_up_to_one():
     seen = set()
     for scheme, slot in slots_and_schemes():
-        due = promise(scheme, slot)
+        due = expected_distribution(scheme, slot)
         if due is None:
             continue
         seen.add(scheme.name)
@@ -204,7 +210,7 @@ def test_a_promise_has_the_moments_of_its_scheme_and_adds_up_to_one():
     assert {"delta_orthogonal", "variance_scaling", "lecun_normal", "scaled_residual", "constant"} <= seen
 
 
-def area(due: Promise, low: float, high: float) -> float:
+def area(due: ExpectedDistribution, low: float, high: float) -> float:
     """The promised share of elements between two values."""
     reach = 9 * max(due.widest, 1e-9)
     x = np.linspace(max(low, due.mean - reach), min(high, due.mean + reach), 40_001)
@@ -213,7 +219,7 @@ def area(due: Promise, low: float, high: float) -> float:
     return curve + sum(share for value, share in due.constants if low <= value <= high)
 
 
-def misfit(values: np.ndarray, due: Promise) -> float:
+def misfit(values: np.ndarray, due: ExpectedDistribution) -> float:
     """The greatest distance, at a few values, between shares seen and promised, in standard errors."""
     ends = np.quantile(values, [0.05, 0.2, 0.5, 0.8, 0.95])
     seen = [float((values <= end).mean()) for end in ends]
@@ -223,7 +229,7 @@ def misfit(values: np.ndarray, due: Promise) -> float:
 
 def test_what_a_scheme_draws_has_the_promised_density():
     for scheme, slot in slots_and_schemes():
-        due = promise(scheme, slot)
+        due = expected_distribution(scheme, slot)
         if due is not None:
             assert misfit(scheme(slot).double().numpy().reshape(-1), due) < 5, (scheme, slot.shape)
 
@@ -231,16 +237,18 @@ def test_what_a_scheme_draws_has_the_promised_density():
 def test_another_density_is_told_apart():
     slot = schemes.whole_slot("w", (96, 96))
     values = schemes.Uniform(-1.0, 1.0)(slot).double().numpy().reshape(-1)
-    same_moments = promise(schemes.Normal(std=1 / math.sqrt(3)), slot)
+    same_moments = expected_distribution(schemes.Normal(std=1 / math.sqrt(3)), slot)
     assert same_moments is not None and misfit(values, same_moments) > 5
 
 
 def test_no_promise_is_made_up():
     slot = schemes.whole_slot("w", (4, 4))
-    assert promise(schemes.Model(), slot) is None
-    assert promise(schemes.Eye(), slot) is None
-    assert promise(schemes.KaimingNormal(), schemes.whole_slot("b", (4,))) is None, "it doesn't fit a vector"
-    assert promise(schemes.Normal(), schemes.whole_slot("w", (0, 4))) is None
+    assert expected_distribution(schemes.Model(), slot) is None
+    assert expected_distribution(schemes.Eye(), slot) is None
+    assert expected_distribution(schemes.KaimingNormal(), schemes.whole_slot("b", (4,))) is None, (
+        "it doesn't fit a vector"
+    )
+    assert expected_distribution(schemes.Normal(), schemes.whole_slot("w", (0, 4))) is None
 
 
 # Neighbours
@@ -251,9 +259,9 @@ def test_neighbours_are_of_the_role_and_from_the_nearest_layers():
         return Candidate(name, role, Box((0,), (1,)), 1, at)
 
     kept = [candidate(f"h.{layer}.{part}", part, 2 * layer + at) for layer in range(6) for at, part in enumerate("ab")]
-    assert [found.name for found in nearest(candidate("h.3.a", "a", 99), kept)] == ["h.3.a", "h.4.a", "h.2.a"]
-    assert [found.name for found in nearest(candidate("head", "b", 99), kept)] == ["h.5.b", "h.4.b", "h.3.b"]
-    assert nearest(candidate("head", "c", 99), kept) == []
+    assert [found.name for found in nearest_neighbour(candidate("h.3.a", "a", 99), kept)] == ["h.3.a", "h.4.a", "h.2.a"]
+    assert [found.name for found in nearest_neighbour(candidate("head", "b", 99), kept)] == ["h.5.b", "h.4.b", "h.3.b"]
+    assert nearest_neighbour(candidate("head", "c", 99), kept) == []
     assert pattern("h.3.a2") == "h.*.a2"
 
 
@@ -266,9 +274,9 @@ def normal(shape=(64, 64), std=0.02, seed=0) -> np.ndarray:
 
 def judged(folder: Path, values: np.ndarray, scheme=None, others=()) -> dict[str, str]:
     """Kinds of the findings, with their texts."""
-    due = promise(scheme, schemes.whole_slot("w", values.shape)) if scheme else None
+    due = expected_distribution(scheme, schemes.whole_slot("w", values.shape)) if scheme else None
     near = [replace(measured(folder, each), name=f"near.{at}") for at, each in enumerate(others)]
-    return {each.kind: each.text for each in judge(measured(folder, values), scheme, due, near)}
+    return {each.kind: each.text for each in judge_report(measured(folder, values), scheme, due, near)}
 
 
 def put(values: np.ndarray, at, value: float) -> np.ndarray:
@@ -471,7 +479,7 @@ def test_the_checker_of_pages_finds_faults(text, fault):
 
 
 def test_a_page_is_whole_safe_and_needs_nothing_else(tmp_path):
-    out = report(grown(tmp_path / "out", NASTY), tmp_path / "page.html")
+    out = write_report(grown(tmp_path / "out", NASTY), tmp_path / "page.html")
     text = out.read_text(encoding="utf-8")
     page = Page(text)
     assert page.faults == []
@@ -484,7 +492,7 @@ def test_a_page_is_whole_safe_and_needs_nothing_else(tmp_path):
 
 
 def test_a_page_says_what_there_is_to_say(tmp_path):
-    page = Page(report(grown(tmp_path / "out"), tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = Page(write_report(grown(tmp_path / "out"), tmp_path / "page.html").read_text(encoding="utf-8"))
     for words in ("Model", "with seed 0", "1 resized", "1 unused", "rows 20 to 29 of 30", "normal(std=0.02)"):
         assert words in page.text
     assert "Nothing looks wrong" in page.text
@@ -495,15 +503,17 @@ def test_a_page_says_what_there_is_to_say(tmp_path):
 def test_warnings_lead_to_their_tensor(tmp_path):
     values = put(normal(), (9, 9), 2.0)
     plan = Plan("Model", 0, (planned("w", values, SCHEME),))
-    page = Page(report(result(tmp_path / "out", {"w": values}, plan), tmp_path / "a.html").read_text(encoding="utf-8"))
+    page = Page(
+        write_report(result(tmp_path / "out", {"w": values}, plan), tmp_path / "a.html").read_text(encoding="utf-8")
+    )
     assert page.faults == [] and "#new-0" in page.links
     assert "2 lies 100 standard deviations" in page.text and "Nothing looks wrong" not in page.text
 
 
 def test_many_findings_are_folded(tmp_path):
-    from hf_init._report._cells import findings_list
+    from hf_init._report.cells import findings_list
 
-    text = findings_list(Finding(f"w{at}", "constant", "all the same") for at in range(30))
+    text = findings_list(ReportFinding(f"w{at}", "constant", "all the same") for at in range(30))
     page = Page(text)
     assert page.faults == [] and page.elements["details"] == 1
     assert "constant (30)" in page.text and "10 more" in page.text
@@ -519,7 +529,7 @@ def test_a_plain_checkpoint_has_statistics_and_warnings(tmp_path):
         "c": np.zeros(2, np.complex64),
     }
     folder = saved(tmp_path / "plain", **layers, **odd, **{NASTY: normal((16,))})
-    page = Page(report(folder, tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = Page(write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.faults == [] and page.elements["script"] == 0
     assert NASTY in page.text and "without a manifest" in page.text
     assert "h.4.w: its standard deviation" in page.text
@@ -532,22 +542,22 @@ def test_what_has_no_values_has_a_page(tmp_path):
     plan = Plan("Model", 0, (planned("w", empty, SCHEME), planned("left", normal(), schemes.Skip())))
     folder = saved(tmp_path / "out", w=empty)
     Manifest(plan.to_json(), {"path": "b", "fingerprint": "f"}, {"w": ["0" * 64]}, "hf_init 0").save(folder)
-    page = Page(report(folder, tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = Page(write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.faults == [] and page.elements["svg"] == 0
     with pytest.raises(HfInitError, match="no new values to draw"):
-        report(folder, tmp_path / "page.png")
+        write_report(folder, tmp_path / "page.png")
 
 
 def test_a_real_result_is_healthy(tiny, tmp_path):
     hf_init.extend(tiny("bert"), tmp_path / "out", "BertForSequenceClassification", labels=["a", "b", "c"])
-    page = Page(report(tmp_path / "out", tmp_path / "page.html").read_text(encoding="utf-8"))
+    page = Page(write_report(tmp_path / "out", tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.faults == []
     assert "Nothing looks wrong" in page.text and "classifier.weight" in page.text
 
 
 def test_a_png_is_a_png(tmp_path):
     for folder in (grown(tmp_path / "out", NASTY + "\u540d\n"), saved(tmp_path / "plain", w=normal(), v=normal((9,)))):
-        data = report(folder, tmp_path / f"{folder.name}.png").read_bytes()
+        data = write_report(folder, tmp_path / f"{folder.name}.png").read_bytes()
         assert data.startswith(b"\x89PNG\r\n\x1a\n") and data.endswith(b"IEND\xaeB`\x82")
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
         assert width > 400 and height > 100
@@ -564,7 +574,7 @@ def test_a_report_is_the_same_twice_and_leaves_matplotlib_alone(tmp_path, monkey
     folder = grown(tmp_path / "out")
     with matplotlib.rc_context({"text.usetex": True, "axes.grid": True, "figure.facecolor": "red"}):
         before = settings()
-        texts = [report(folder, tmp_path / name).read_bytes() for name in ("a.html", "b.html", "a.png", "b.png")]
+        texts = [write_report(folder, tmp_path / name).read_bytes() for name in ("a.html", "b.html", "a.png", "b.png")]
         assert settings() == before
     assert texts[0] == texts[1] and texts[2] == texts[3]
 
@@ -576,9 +586,9 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path):
     folder, out = grown(tmp_path / "out"), tmp_path / "page.html"
     out.write_text("mine")
     with pytest.raises(HfInitError, match="exists and isn't replaced"):
-        report(folder, out)
+        write_report(folder, out)
     assert out.read_text() == "mine"
-    assert report(folder, out, overwrite=True).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert write_report(folder, out, overwrite=True).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert {path.name for path in tmp_path.iterdir()} == {"out", "page.html"}, "nothing else is left behind"
 
 
@@ -589,12 +599,12 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path):
 def test_a_place_that_can_not_be_is_refused(tmp_path, name, words):
     (tmp_path / "d.html").mkdir()
     with pytest.raises(HfInitError, match=words):
-        report(grown(tmp_path / "out"), tmp_path / name, overwrite=True)
+        write_report(grown(tmp_path / "out"), tmp_path / name, overwrite=True)
 
 
 def test_the_page_goes_to_the_current_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert report(grown(tmp_path / "out")) == Path("hf_init-report.html")
+    assert write_report(grown(tmp_path / "out")) == Path("hf_init-report.html")
     assert (tmp_path / "hf_init-report.html").is_file()
 
 
@@ -602,7 +612,7 @@ def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(HfInitError, match=r"pip install 'hf_init\[plot\]'"):
-        report(grown(tmp_path / "out"), tmp_path / "page.html")
+        write_report(grown(tmp_path / "out"), tmp_path / "page.html")
     assert not (tmp_path / "page.html").exists()
 
 
@@ -610,7 +620,7 @@ def test_a_manifest_of_other_files_is_refused(tmp_path):
     folder = grown(tmp_path / "out")
     saved(folder, **{"h.0.w": normal((3, 3))})
     with pytest.raises(CheckpointError) as error:
-        report(folder, tmp_path / "page.html")
+        write_report(folder, tmp_path / "page.html")
     assert "h.0.w" in str(error.value) and "'h.1.w' is in the manifest, but in no file" in str(error.value)
 
 
@@ -632,12 +642,12 @@ def test_a_manifest_that_can_not_be_read_is_refused(tmp_path, change):
     change(data["plan"])
     (folder / "hf_init.json").write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(HfInitError):
-        report(folder, tmp_path / "page.html")
+        write_report(folder, tmp_path / "page.html")
 
 
 def test_no_checkpoint_no_report(tmp_path):
     with pytest.raises(CheckpointError):
-        report(tmp_path / "nothing", tmp_path / "page.html")
+        write_report(tmp_path / "nothing", tmp_path / "page.html")
 
 
 # Notebooks
@@ -646,7 +656,7 @@ def test_no_checkpoint_no_report(tmp_path):
 def test_html_is_escaped_unless_it_is_html():
     assert tag("p", "<b>", Html("<i></i>"), title='"') == '<p title="&quot;">&lt;b&gt;<i></i></p>'
     assert "<script" not in dotted(NASTY)
-    assert "and 3 more" in table("t", ["a"], [[at] for at in range(5)], most=2)
+    assert "and 3 more" in html_table("t", ["a"], [[at] for at in range(5)], most=2)
 
 
 def test_plans_and_reports_show_as_tables_in_a_notebook(tmp_path):

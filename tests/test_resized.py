@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 import hf_init
 from hf_init import HfInitError, Recipe, Rule
-from hf_init._spec import Status
+from hf_init._tensors import Status
 
 LONGER = {"max_position_embeddings": 96}
 KEEP = {"*position_embeddings.weight": "leading"}

@@ -26,7 +26,7 @@ def test_the_catalogue_has_every_scheme_once():
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_an_entry_is_complete(name):
-    entry = pages.entry(name)
+    entry = pages.catalogue_entry(name)
     assert entry.idea and entry.formula and entry.when and entry.group
     assert all(setting.meaning for setting in entry.settings)
     assert [setting.name for setting in entry.settings] == [*settings_of(REGISTRY[name])]
@@ -41,7 +41,7 @@ def test_the_torch_function_of_an_entry_exists(entry):
 
 @pytest.mark.parametrize("name", [*REGISTRY, *ALIASES])
 def test_a_page_fits_a_terminal_and_says_everything(name):
-    page, entry = pages.describe(name), pages.entry(name)
+    page, entry = pages.describe_scheme(name), pages.catalogue_entry(name)
     assert max(map(len, page.splitlines())) <= 100
     flat = " ".join(page.split())
     for text in (entry.name, entry.idea, entry.formula, entry.when, entry.source, *map(str, entry.settings)):
@@ -49,19 +49,20 @@ def test_a_page_fits_a_terminal_and_says_everything(name):
 
 
 def test_the_table_fits_a_terminal():
-    lines = pages.table().splitlines()
+    lines = pages.catalogue_table().splitlines()
     assert max(map(len, lines)) <= 100 and not any(line.endswith(" ") for line in lines)
-    assert all(re.search(rf"^  {name}\b", pages.table(), re.MULTILINE) for name in REGISTRY)
+    assert all(re.search(rf"^  {name}\b", pages.catalogue_table(), re.MULTILINE) for name in REGISTRY)
 
 
 def test_an_unknown_page_is_refused():
     with pytest.raises(RecipeError, match="did you mean 'eye'"):
-        pages.describe("eyes")
+        pages.describe_scheme("eyes")
 
 
 def test_the_catalogue_needs_no_torch():
     code = (
-        "import sys; from hf_init.schemes import catalogue as c; c.table(), c.to_json(); print('torch' in sys.modules)"
+        "import sys; from hf_init.schemes import catalogue as c; c.catalogue_table(), c.catalogue_json(); "
+        "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]

@@ -17,8 +17,9 @@ from scheme_checks import FOLDER, SAMPLES, SIGMAS, TABLE, row_slot
 
 from hf_init import schemes
 from hf_init._errors import RecipeError
-from hf_init._spec import Box, Slot
-from hf_init.schemes import _row_math, _row_pursuit, finish, from_json
+from hf_init._tensors import Box, Slot
+from hf_init.schemes import _row_math, _row_pursuit, from_json
+from hf_init.schemes._finish import finish
 from hf_init.schemes._row_base import RowScheme
 
 ROWS = [scheme for scheme in SAMPLES if isinstance(scheme, RowScheme)]
@@ -319,7 +320,7 @@ def test_a_big_table_is_read_in_blocks(monkeypatch):
     slot = row_slot((1000, 1001), (1002, 8), table)
     whole = [scheme(slot) for scheme in (schemes.Gaussian(1.0, "table"), schemes.MeanRow(0.1, "table"))]
     monkeypatch.setattr(_row_math, "BLOCK", 8 * 64)
-    sizes = {len(block) for block in _row_math.blocks([table])}
+    sizes = {len(block) for block in _row_math.row_blocks([table])}
     assert sizes == {64, 1000 % 64}
     blocked = schemes.MeanRow(0.1, "table")(slot)
     torch.testing.assert_close(blocked, whole[1], atol=1e-6, rtol=1e-6)

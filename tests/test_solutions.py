@@ -8,22 +8,32 @@ import pytest
 import torch
 
 from hf_init import HfInitError
-from hf_init._heads import METHODS, Labelled, Layer, beside, calibrated, solve
-from hf_init._heads._calibrate import scale_and_offset, temperature
-from hf_init._heads._solutions import LOOSENESS, SHARES, STRENGTHS, _left_out, candidates
+from hf_init._heads.calibrate import calibrate, scale_and_offset, temperature
+from hf_init._heads.labelled import LabelledFeatures
+from hf_init._heads.new_rows import solve_new_rows
+from hf_init._heads.solutions import (
+    LOOSENESS,
+    METHODS,
+    SHARES,
+    STRENGTHS,
+    SolvedLayer,
+    _left_out,
+    candidates,
+    solve_layer,
+)
 
 NAMES = ("a", "b", "c", "d")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def sample(examples: int, seed: int = 0, width: int = 12, shift: float = 0.0, apart: float = 1.0) -> Labelled:
+def sample(examples: int, seed: int = 0, width: int = 12, shift: float = 0.0, apart: float = 1.0) -> LabelledFeatures:
     """Gaussian classes with one common covariance; their means are the same for every seed."""
     means = torch.randn(4, width, dtype=torch.float64, generator=torch.Generator().manual_seed(99)) * apart
     generator = torch.Generator().manual_seed(seed)
     targets = torch.arange(examples) % 4
     noise = torch.randn(examples, width, dtype=torch.float64, generator=generator)
-    return Labelled(means[targets] + noise + shift, targets, NAMES)
+    return LabelledFeatures(means[targets] + noise + shift, targets, NAMES)
 
 
 def loss(layer, examples) -> float:
@@ -34,7 +44,7 @@ def loss(layer, examples) -> float:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_solved_layer_is_right_and_sure_as_it_may_be(method, bias):
     train, test = sample(240, shift=3.0), sample(2000, seed=1, shift=3.0)
-    layer = calibrated(method, train, bias=bias)
+    layer = calibrate(method, train, bias=bias)
     right = (layer(test.features).argmax(1) == test.targets).double().mean()
     assert right > 0.85 and loss(layer, test) < 0.4
     assert (layer.bias is None) == (not bias)
@@ -45,8 +55,8 @@ def test_a_solved_layer_is_right_and_sure_as_it_may_be(method, bias):
 @pytest.mark.parametrize("method", METHODS)
 def test_the_order_of_the_classes_is_that_of_the_names(method):
     train = sample(160)
-    turned = Labelled(train.features, (train.targets + 1) % 4, NAMES)
-    one, other = solve(method, train), solve(method, turned)
+    turned = LabelledFeatures(train.features, (train.targets + 1) % 4, NAMES)
+    one, other = solve_layer(method, train), solve_layer(method, turned)
     assert torch.allclose(other.weight[(torch.arange(4) + 1) % 4], one.weight, atol=1e-4)
 
 
@@ -57,7 +67,7 @@ def test_class_means_gives_the_nearest_mean_by_every_distance(width):
     within = train.features - means[train.targets]
     covariance = within.T @ within / len(within)
     layers = candidates("class_means", train)
-    assert torch.equal(solve("class_means", train).weight, layers[0].weight) and SHARES[0] == 1.0
+    assert torch.equal(solve_layer("class_means", train).weight, layers[0].weight) and SHARES[0] == 1.0
     for share, layer in zip(SHARES, layers, strict=True):
         metric = (1 - share) * covariance / covariance.diagonal().mean() + share * torch.eye(width).double()
         apart = train.features[:, None] - means
@@ -71,10 +81,10 @@ def test_class_means_gives_the_nearest_mean_by_every_distance(width):
 def test_unseen_examples_choose_the_distance_to_the_means(noise, width, plain):
     """Where classes vary along an axis that tells nothing of them, the plain distance sees little else."""
     train, test = (_noisy(sample(80 if seed else 4000, seed=seed, width=width), noise) for seed in (1, 0))
-    layer = calibrated("class_means", train)
+    layer = calibrate("class_means", train)
     assert (layer.facts["share"] >= 0.3) == plain
     right = (layer(test.features).argmax(1) == test.targets).double().mean()
-    nearest = (solve("class_means", train)(test.features).argmax(1) == test.targets).double().mean()
+    nearest = (solve_layer("class_means", train)(test.features).argmax(1) == test.targets).double().mean()
     assert right > (nearest - 0.02 if plain else nearest + 0.2)
 
 
@@ -91,7 +101,7 @@ def _noisy(examples, noise):
 def test_what_all_features_share_is_not_in_the_weight(method):
     """A large common part, as the features of language models have, would leave half precision no room."""
     train = sample(240, shift=300.0)
-    layer = calibrated(method, train)
+    layer = calibrate(method, train)
     assert layer.weight.abs().max() < 10
     half = (train.features @ layer.weight.bfloat16().double().T + layer.bias).argmax(1)
     assert (half == train.targets).double().mean() > 0.8
@@ -100,7 +110,7 @@ def test_what_all_features_share_is_not_in_the_weight(method):
 def test_lda_is_the_posterior_of_its_own_gaussians():
     train = sample(4000, width=3)
     train = replace(train, features=train.features * torch.tensor([1.0, 3.0, 0.6], dtype=torch.float64))
-    layer = solve("lda", train)
+    layer = solve_layer("lda", train)
     means = torch.stack([train.features[train.targets == k].mean(0) for k in range(4)])
     covariance = (train.features - means[train.targets]).T.cov(correction=0)
     gaussians = [torch.distributions.MultivariateNormal(mean, covariance) for mean in means]
@@ -111,7 +121,7 @@ def test_lda_is_the_posterior_of_its_own_gaussians():
 @pytest.mark.parametrize("bias", [True, False])
 def test_ridge_solves_its_normal_equations(bias):
     train = sample(60, shift=2.0)
-    layer = solve("ridge", train, bias=bias)
+    layer = solve_layer("ridge", train, bias=bias)
     level = train.features.mean(0) if bias else 0 * train.features[0]
     centred = train.features - level
     singular = torch.linalg.svdvals(centred)
@@ -148,7 +158,7 @@ def test_regression_predicts_numbers():
     slope = torch.arange(6, dtype=torch.float64)
     noise = 0.01 * torch.randn(200, dtype=torch.float64, generator=generator)
     numbers = (features @ slope + 5 + noise)[:, None]
-    layer = calibrated("ridge", Labelled(features, numbers, ("score",)))
+    layer = calibrate("ridge", LabelledFeatures(features, numbers, ("score",)))
     assert torch.allclose(layer.weight[0], slope, atol=0.02)
     assert layer.bias is not None and float(layer.bias) == pytest.approx(5, abs=0.02)
 
@@ -165,26 +175,26 @@ def test_the_temperature_minimises_the_cross_entropy():
 
 def test_separable_examples_have_a_finite_scale():
     train = sample(80, apart=20.0)
-    layer = calibrated("class_means", train)
+    layer = calibrate("class_means", train)
     assert layer.weight.isfinite().all() and loss(layer, train) < 1e-3
 
 
 def test_one_example_a_class_is_enough_for_means():
     train = sample(4)
-    assert torch.equal(calibrated("class_means", train)(train.features).argmax(1), train.targets)
+    assert torch.equal(calibrate("class_means", train)(train.features).argmax(1), train.targets)
 
 
 # Several labels an example.
 
 
-def answers(examples: int, seed: int = 0) -> Labelled:
+def answers(examples: int, seed: int = 0) -> LabelledFeatures:
     """Three labels with a hyperplane each, of which the last is rare; their noise is one of the sigmoid."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(examples, 5, dtype=torch.float64, generator=generator) + 2
     slopes = torch.tensor([[3.0, 0, 0, 0, 0], [0, 2, -2, 0, 0], [0, 0, 0, 2, 2]], dtype=torch.float64)
     logits = (features - 2) @ slopes.T + torch.tensor([0.0, 0.5, -4.0])
     drawn = torch.rand(examples, 3, dtype=torch.float64, generator=generator) < logits.sigmoid()
-    return Labelled(features, drawn, ("a", "b", "c"))
+    return LabelledFeatures(features, drawn, ("a", "b", "c"))
 
 
 def entropy(layer, examples) -> float:
@@ -196,15 +206,15 @@ def entropy(layer, examples) -> float:
 @pytest.mark.parametrize("method", METHODS)
 def test_each_of_several_labels_is_a_question_of_its_own(method, bias):
     train, test = answers(400), answers(4000, seed=1)
-    layer = calibrated(method, train, bias=bias)
+    layer = calibrate(method, train, bias=bias)
     assert layer.weight.shape == (3, 5) and (layer.bias is None) == (not bias)
     shares = test.targets.double().mean(0)
-    level = Layer(torch.zeros(3, 5).double(), shares.logit())
+    level = SolvedLayer(torch.zeros(3, 5).double(), shares.logit())
     assert entropy(layer, test) < 0.75 * entropy(level, test)
     if bias:
         assert torch.allclose(layer(test.features).sigmoid().mean(0), shares, atol=0.05)
         assert entropy(layer.scaled(0.5), test) > entropy(layer, test) < entropy(layer.scaled(2.0), test)
-    one = calibrated(method, Labelled(train.features, train.targets[:, :1], ("a",)), bias=bias)
+    one = calibrate(method, LabelledFeatures(train.features, train.targets[:, :1], ("a",)), bias=bias)
     assert torch.equal(one.weight[0], layer.weight[0])
 
 
@@ -233,7 +243,7 @@ def test_a_label_that_one_example_has_is_left_uncalibrated():
     train = answers(40)
     rare = train.targets.clone()
     rare[:, 2] = torch.arange(40) == 7
-    layer = calibrated("ridge", replace(train, targets=rare))
+    layer = calibrate("ridge", replace(train, targets=rare))
     assert layer.weight.isfinite().all() and layer.bias is not None and layer.bias.isfinite().all()
 
 
@@ -243,7 +253,7 @@ def test_a_label_that_all_or_none_have_is_refused(value, message):
     targets = train.targets.clone()
     targets[:, 1] = value
     with pytest.raises(HfInitError, match=message):
-        calibrated("ridge", replace(train, targets=targets))
+        calibrate("ridge", replace(train, targets=targets))
 
 
 # New rows beside trained ones.
@@ -253,10 +263,10 @@ def test_a_label_that_all_or_none_have_is_refused(value, message):
 def test_new_rows_come_on_the_scale_of_those_that_are_held(bias):
     train, test = sample(320, shift=1.0), sample(4000, seed=1, shift=1.0)
     old = train.of((train.targets < 2).nonzero()[:, 0])
-    known = calibrated("lda", replace(old, names=NAMES[:2]), bias=bias)
+    known = calibrate("lda", replace(old, names=NAMES[:2]), bias=bias)
     blank = torch.zeros(2, 12).double()
-    trained = Layer(torch.cat([known.weight, blank]), torch.cat([known.bias, blank[:, 0]]) if bias else None)
-    layer = beside(trained, (2, 3), train)
+    trained = SolvedLayer(torch.cat([known.weight, blank]), torch.cat([known.bias, blank[:, 0]]) if bias else None)
+    layer = solve_new_rows(trained, (2, 3), train)
     assert torch.equal(layer.weight[:2], known.weight)
     assert (layer.bias is None) if not bias else torch.equal(layer.bias[:2], known.bias)
     assert (layer(test.features).argmax(1) == test.targets).double().mean() > 0.85
@@ -264,14 +274,14 @@ def test_new_rows_come_on_the_scale_of_those_that_are_held(bias):
         other = layer.scaled(factor)
         weight = torch.cat([layer.weight[:2], other.weight[2:]])
         level = torch.cat([layer.bias[:2], other.bias[2:]]) if bias else None
-        assert loss(Layer(weight, level), test) > loss(layer, test)
+        assert loss(SolvedLayer(weight, level), test) > loss(layer, test)
 
 
 def test_rows_beside_trained_ones_are_a_minimum():
     """The gradient of penalised cross-entropy by the new rows is zero, and their biases carry no penalty."""
     train = sample(200)
-    trained = Layer(torch.ones(4, 12).double() * 0.1, torch.zeros(4).double())
-    layer = beside(trained, (1, 3), train)
+    trained = SolvedLayer(torch.ones(4, 12).double() * 0.1, torch.zeros(4).double())
+    layer = solve_new_rows(trained, (1, 3), train)
     weight, level = layer.weight.clone().requires_grad_(), layer.bias.clone().requires_grad_()
     entropy = torch.nn.functional.cross_entropy
     total = entropy(train.features @ weight.T + level, train.targets, reduction="sum") * layer.facts["C"]
@@ -284,31 +294,36 @@ def test_rows_beside_trained_ones_are_a_minimum():
 
 def test_one_example_a_class_is_enough_beside_trained_rows():
     train = sample(4)
-    layer = beside(Layer(torch.zeros(4, 12).double(), torch.zeros(4).double()), (0, 1, 2, 3), train)
+    layer = solve_new_rows(SolvedLayer(torch.zeros(4, 12).double(), torch.zeros(4).double()), (0, 1, 2, 3), train)
     assert torch.equal(layer(train.features).argmax(1), train.targets)
 
 
 def test_the_trained_labels_need_examples_too():
     train = sample(40)
-    blank = Layer(torch.zeros(4, 12).double(), None)
+    blank = SolvedLayer(torch.zeros(4, 12).double(), None)
     with pytest.raises(HfInitError, match=r"a \(0\)"):
-        beside(blank, (3,), train.of((train.targets != 0).nonzero()[:, 0]))
+        solve_new_rows(blank, (3,), train.of((train.targets != 0).nonzero()[:, 0]))
 
 
 def no_example_of_d(method):
     train = sample(40)
-    return solve(method, train.of((train.targets != 3).nonzero()[:, 0]))
+    return solve_layer(method, train.of((train.targets != 3).nonzero()[:, 0]))
 
 
 REFUSED = {
     "a class without an example": (no_example_of_d, r"d \(0\)"),
-    "no example": (lambda method: solve(method, sample(40).of(torch.tensor([], dtype=torch.long))), "there is none"),
+    "no example": (
+        lambda method: solve_layer(method, sample(40).of(torch.tensor([], dtype=torch.long))),
+        "there is none",
+    ),
     "all features alike": (
-        lambda method: solve(method, Labelled(torch.ones(8, 3).double(), torch.arange(8) % 4, NAMES)),
+        lambda method: solve_layer(method, LabelledFeatures(torch.ones(8, 3).double(), torch.arange(8) % 4, NAMES)),
         "are the same",
     ),
     "not finite": (
-        lambda method: solve(method, Labelled(torch.full((8, 3), torch.nan).double(), torch.arange(8) % 4, NAMES)),
+        lambda method: solve_layer(
+            method, LabelledFeatures(torch.full((8, 3), torch.nan).double(), torch.arange(8) % 4, NAMES)
+        ),
         "not finite",
     ),
 }
@@ -324,18 +339,18 @@ def test_what_can_t_be_solved_is_refused(case, method):
 
 def test_one_example_a_class_has_no_covariance():
     with pytest.raises(HfInitError, match="those of each label all have the same features"):
-        solve("lda", sample(4))
+        solve_layer("lda", sample(4))
 
 
 def test_numbers_are_no_classes():
-    train = Labelled(torch.randn(9, 3).double(), torch.randn(9, 1).double(), ("score",))
+    train = LabelledFeatures(torch.randn(9, 3).double(), torch.randn(9, 1).double(), ("score",))
     with pytest.raises(HfInitError, match="use ridge"):
-        solve("lda", train)
+        solve_layer("lda", train)
 
 
 def test_an_unknown_method_names_the_known():
     with pytest.raises(HfInitError, match="class_means, lda, ridge, logistic"):
-        solve("svm", sample(8))
+        solve_layer("svm", sample(8))
 
 
 def test_penalties_span_what_features_need():

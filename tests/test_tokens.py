@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import hf_init
 from hf_init import Recipe, Rule
-from hf_init._spec import Status
+from hf_init._tensors import Status
 from hf_init.cli import main
 from hf_init.schemes._row_pursuit import pursue
 

@@ -15,12 +15,12 @@ from transformers import AutoTokenizer
 
 import hf_init
 from hf_init import HfInitError
-from hf_init._checkpoint import Checkpoint
-from hf_init._report import report
-from hf_init._token_file import read as read_tokens
-from hf_init._untrained import untrained, untrained_rows
-from hf_init._vocabulary import Vocabulary, VocabularyRows, ranges, rows_for
-from hf_init.hf._tokens._splitter import Splitter, by_text, of_words, text_of
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._report.report import write_report
+from hf_init._report.untrained import is_untrained, untrained_rows
+from hf_init._vocabulary.request import read as read_tokens
+from hf_init._vocabulary.rows import Vocabulary, VocabularyRows, id_ranges, rows_for
+from hf_init._vocabulary.tokenizer import TokenSplitter, by_text, of_words, text_of
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def metaspace(words):
 
 
 def test_the_space_that_sentencepiece_adds_is_no_piece_of_a_token_and_a_token_s_own_is():
-    splitter = Splitter(metaspace(["\u2581", "a", "b"]))
+    splitter = TokenSplitter(metaspace(["\u2581", "a", "b"]))
     assert splitter.strings(splitter.pieces("ab")) == ["a", "b"]
     assert splitter.strings(splitter.pieces(" ab"))[0] == "\u2581"
     assert splitter.pieces("zz") == () and splitter.strings(splitter.pieces("azb")) == ["a", "b"]
@@ -205,7 +205,7 @@ def test_tokens_of_unlike_tokenizers_come_together_by_their_texts(minilm):
 def test_tokens_that_a_splitter_is_to_know_nothing_of_are_split_like_any_text_and_others_keep_their_ids():
     known = tokenizer()
     known.add_tokens(["abcabc", "hellohello"])
-    splitter = Splitter(known, {"abcabc"})
+    splitter = TokenSplitter(known, {"abcabc"})
     assert splitter.strings(splitter.pieces("abcabc")) == ["abc", "abc"]
     assert splitter.pieces("hellohello") == (ROWS + 1,) and "abcabc" not in splitter.vocabulary
     assert known.tokenize("abcabc") == ["abcabc"]
@@ -224,7 +224,7 @@ def test_rows_behind_the_vocabulary_stay_behind_it():
 
 
 def test_numbers_of_rows():
-    assert ranges([]) == () and ranges([3, 1, 2, 9]) == ((1, 4), (9, 10))
+    assert id_ranges([]) == () and id_ranges([3, 1, 2, 9]) == ((1, 4), (9, 10))
     assert [rows_for(5, 8), rows_for(5, 8, shrink=True), rows_for(9, 8, 4), rows_for(5, 8, 4, True)] == [8, 5, 12, 8]
 
 
@@ -237,11 +237,11 @@ def test_untrained_rows_are_found_by_their_size_and_only_those(phi, copy):
     (found,) = untrained_rows(copy, ROWS)
     assert (found.table, found.rows) == ("lm_head.weight", (5, 9)) and found.largest < 1e-8 < found.typical
     assert Checkpoint.open(copy).entries["lm_head.weight"].shape[0] == ROWS
-    assert untrained(copy) == (found,) and untrained(phi) == ()
+    assert is_untrained(copy) == (found,) and is_untrained(phi) == ()
     (copy / "config.json").write_text(json.dumps({"text_config": {"vocab_size": ROWS}, "other": {"vocab_size": 3}}))
-    assert untrained(copy) == (found,)
+    assert is_untrained(copy) == (found,)
     (copy / "config.json").unlink()
-    assert untrained(copy) == ()
+    assert is_untrained(copy) == ()
 
 
 def test_untrained_rows_are_in_the_report_of_a_base_and_of_a_result_and_stay_as_they_are(phi, copy, tmp_path):
@@ -250,7 +250,9 @@ def test_untrained_rows_are_in_the_report_of_a_base_and_of_a_result_and_stay_as_
     save_file(data, copy / "model.safetensors", {"format": "pt"})
     hf_init.extend(copy, tmp_path / "out", add_tokens=["hello"], guarantee="distribution")
     assert torch.equal(tensors(tmp_path / "out")["lm_head.weight"][:ROWS], data["lm_head.weight"])
-    pages = [report(folder, tmp_path / f"{folder.name}.html").read_text() for folder in (phi, copy, tmp_path / "out")]
+    pages = [
+        write_report(folder, tmp_path / f"{folder.name}.html").read_text() for folder in (phi, copy, tmp_path / "out")
+    ]
     said = "lm_head.weight: 2 rows (5, 9) never trained: max |x| 1e-09"
     assert [said in page for page in pages] == [False, True, True]
     assert "guarantee: distribution kept" in pages[2]

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import hf_init
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint.checkpoint import Checkpoint
 
 VISION = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=8

@@ -25,17 +25,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hf_init
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, _read
+from hf_init._checkpoint import read as _read
+from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
 from hf_init._errors import CheckpointError, ProofError
-from hf_init._manifest import NAME, Manifest, region_fault
-from hf_init._spec import Box, Rows
-from hf_init._verify import VerifyReport, _parts, _stretches, _work, digests, verify
-from hf_init._verify._bytes import Comparison, digest
-from hf_init._verify._parts import CHUNK, Hand, Held, contiguous_spans, pieces, stored
-from hf_init._verify._stretches import compare_all
-from hf_init._verify._tally import Tally, decode
-from hf_init._verify._tiling import tiling_fault
-from hf_init._verify._work import Meter
+from hf_init._plan.manifest import MANIFEST_NAME, Manifest
+from hf_init._plan.manifest_entries import region_fault
+from hf_init._tensors import Box, Rows
+from hf_init._verify import ranges as _stretches
+from hf_init._verify import regions as _parts
+from hf_init._verify import threads as _work
+from hf_init._verify.compare import ByteComparison, bytes_digest
+from hf_init._verify.differences import TensorDiff, decode_element
+from hf_init._verify.digests import result_digests
+from hf_init._verify.ranges import compare_all
+from hf_init._verify.regions import CHUNK, ArrayRegion, ReadBuffer, contiguous_spans, region_pieces, stored_tensor
+from hf_init._verify.report import VerifyReport
+from hf_init._verify.threads import VerifyMeter
+from hf_init._verify.tiling import tiling_fault
+from hf_init._verify.verify import verify_result
 
 CODES = {"f": "F32", "H": "BF16", "l": "I64"}  # numpy's letter: bfloat16 is held as its bits
 Tensors = dict[str, np.ndarray]
@@ -158,9 +165,9 @@ def make(folder: Path) -> tuple[Path, Path]:
 
 def edit(out: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """Change the manifest as by hand."""
-    document = json.loads((out / NAME).read_text())
+    document = json.loads((out / MANIFEST_NAME).read_text())
     change(document)
-    (out / NAME).write_text(json.dumps(document))
+    (out / MANIFEST_NAME).write_text(json.dumps(document))
 
 
 def entry_of(document: dict[str, Any], name: str) -> dict[str, Any]:
@@ -169,7 +176,7 @@ def entry_of(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def differences(out: Path, **arguments: Any) -> dict[str, list[str]]:
     """Name -> reasons; the report must not be ok."""
-    report = verify(out, **{"everything": True, **arguments})
+    report = verify_result(out, **{"everything": True, **arguments})
     assert not report.ok
     found: dict[str, list[str]] = {}
     for difference in report.differences:
@@ -178,7 +185,7 @@ def differences(out: Path, **arguments: Any) -> dict[str, list[str]]:
 
 
 def the_difference(out: Path, **arguments: Any) -> dict[str, Any]:
-    report = verify(out, **{"everything": True, **arguments})
+    report = verify_result(out, **{"everything": True, **arguments})
     assert len(report.differences) == 1, report.differences
     return report.differences[0]
 
@@ -195,7 +202,7 @@ def rewrite(out: Path, change: Callable[[Tensors], object]) -> None:
 
 def test_a_result_as_planned_is_proved(made):
     base, out = made
-    report = verify(out)
+    report = verify_result(out)
     assert report.ok and report.differences == () and report.notes == ()
     assert report.counts == {"tensors": 9, "kept": 3, "resized": 2, "new": 3, "tied": 1, "unused": 1}
     assert report.bytes_compared + report.bytes_digested == Checkpoint.open(out).nbytes, "every byte, once"
@@ -206,7 +213,7 @@ def test_a_result_as_planned_is_proved(made):
 
 
 def test_the_report_is_json(made):
-    assert json.loads(json.dumps(verify(made[1]).to_json(), allow_nan=False)) == {
+    assert json.loads(json.dumps(verify_result(made[1]).to_json(), allow_nan=False)) == {
         "ok": True,
         "counts": {"tensors": 9, "kept": 3, "resized": 2, "new": 3, "tied": 1, "unused": 1},
         "bytes_compared": 48 + 36 + 24 + 8 + 8,
@@ -222,7 +229,7 @@ def test_the_report_is_json(made):
 
 def test_progress_adds_up_to_the_bytes_done(made):
     steps: list[int] = []
-    report = verify(made[1], progress=steps.append)
+    report = verify_result(made[1], progress=steps.append)
     assert sum(steps) == report.bytes_compared + report.bytes_digested
 
 
@@ -234,9 +241,9 @@ def test_a_result_may_be_in_shards(made):
     write(out, {name: tensors[name] for name in names[3:]}, "b.safetensors")
     places = {name: "a.safetensors" if name in names[:3] else "b.safetensors" for name in names}
     (out / INDEX).write_text(json.dumps({"weight_map": places}))
-    assert [INDEX in note for note in verify(out).notes] == [True], "the single file goes before the index"
+    assert [INDEX in note for note in verify_result(out).notes] == [True], "the single file goes before the index"
     (out / SINGLE).unlink()
-    assert verify(out).ok and verify(out).notes == ()
+    assert verify_result(out).ok and verify_result(out).notes == ()
     write(out, {"stranger": floats(1), **{name: tensors[name] for name in names[3:]}}, "b.safetensors")
     assert differences(out) == {"stranger": ["extra: in b.safetensors, where the index doesn't have it"]}
 
@@ -248,14 +255,14 @@ def test_a_base_that_moved_is_asked_for(made, tmp_path):
     base, out = made
     moved = base.rename(tmp_path / "moved")
     with pytest.raises(CheckpointError, match=r"base, is not there\. .*--base FOLDER"):
-        verify(out)
-    assert verify(out, moved).ok and verify(out, base=str(moved)).base == str(moved)
+        verify_result(out)
+    assert verify_result(out, moved).ok and verify_result(out, base=str(moved)).base == str(moved)
 
 
 def test_another_base_with_the_same_tensors_is_noted_and_proves(made):
     base, out = made
     write(base, dict(reversed(base_tensors().items())))
-    report = verify(out)
+    report = verify_result(out)
     assert report.ok and len(report.notes) == 1 and "not the very same files" in report.notes[0]
     assert "note: " in str(report)
 
@@ -321,7 +328,7 @@ def test_a_tensor_too_many(made, name, reason):
 def test_another_dtype_and_another_shape(made):
     _, out = made
     rewrite(out, lambda tensors: tensors.update(step=np.array(7, "float32"), fresh=floats(3, 2)))
-    shape, dtype = sorted(verify(out).differences, key=lambda difference: difference["name"])
+    shape, dtype = sorted(verify_result(out).differences, key=lambda difference: difference["name"])
     assert shape == {"name": "fresh", "reason": "shape", "seen": [3, 2], "expected": [2, 3]}
     assert dtype == {"name": "step", "reason": "dtype", "seen": "float32", "expected": "int64"}
 
@@ -345,7 +352,7 @@ def test_a_kept_value_that_changed_is_named_with_row_and_both_values(made):
     with pytest.raises(
         ProofError, match=r"model\.embed: .*row 1, index \[1, 2\] \(2 rows.*seen -1\.5 .*expected 5\.0 "
     ):
-        verify(out, everything=True).raise_if_failed()
+        verify_result(out, everything=True).raise_if_failed()
 
 
 def test_only_the_first_differences_are_spelled_out():
@@ -396,14 +403,14 @@ def test_values_are_compared_by_their_bits(made):
     odd = np.array([[math.nan, -0.0, 0.0]] * 4, "float32")
     write(base, {**base_tensors(), "embed": odd, "lm_head": odd})
     rewrite(out, lambda tensors: tensors.update({"model.embed": odd}))
-    assert verify(out).ok, "NaN is itself"
+    assert verify_result(out).ok, "NaN is itself"
     rewrite(out, lambda tensors: tensors.update({"model.embed": np.abs(odd)}))
-    found = verify(out).differences[0]
+    found = verify_result(out).differences[0]
     assert (found["index"], str(found["seen"]), str(found["expected"])) == ([0, 1], "0.0", "-0.0")
     other = odd.copy()
     other.view("uint32")[3, 0] ^= 1
     rewrite(out, lambda tensors: tensors.update({"model.embed": other}))
-    report = verify(out)
+    report = verify_result(out)
     assert report.differences[0]["index"] == [3, 0], "one NaN is not another"
     assert math.isnan(report.differences[0]["seen"]) and report.to_json()["differences"][0]["seen"] == "nan"
 
@@ -433,7 +440,7 @@ def test_any_flipped_bit_of_any_tensor_is_found_and_the_tensor_named(to_damage, 
     start = min(entry.start for entry in Checkpoint.open(out).entries.values())
     bit = data.draw(st.integers(8 * start, 8 * len(good) - 1))
     name = stored_at(out, bit // 8)
-    assert name is not None and verify(out).ok
+    assert name is not None and verify_result(out).ok
     (out / SINGLE).write_bytes(flipped(good, bit))
     assert set(differences(out)) == {name}
 
@@ -444,7 +451,7 @@ def test_any_flipped_bit_of_the_header_is_found_or_refused(to_damage, data):
     header = 8 + int.from_bytes(good[:8], "little")
     (out / SINGLE).write_bytes(flipped(good, data.draw(st.integers(0, 8 * header - 1))))
     try:
-        assert not verify(out).ok
+        assert not verify_result(out).ok
     except CheckpointError as error:
         assert str(out) in str(error)
 
@@ -463,7 +470,7 @@ def recomputed(out: Path, change: float = 0.0) -> Callable[..., np.ndarray]:
 
 def test_new_values_are_derived_again(made):
     _, out = made
-    assert verify(out, recompute=recomputed(out)).ok
+    assert verify_result(out, recompute=recomputed(out)).ok
     found = differences(out, recompute=recomputed(out, 1.0))
     assert found == {name: ["recomputed value differs"] for name in ("head", "positions", "fresh")}
 
@@ -471,8 +478,8 @@ def test_new_values_are_derived_again(made):
 def test_a_tampered_value_with_a_tampered_digest_is_found_by_recomputing(made):
     _, out = made
     rewrite(out, lambda tensors: tensors["positions"].__setitem__((5, 1), 77))
-    edit(out, lambda document: document["digests"].update(positions=[verify(out).differences[0]["seen"]]))
-    assert verify(out).ok
+    edit(out, lambda document: document["digests"].update(positions=[verify_result(out).differences[0]["seen"]]))
+    assert verify_result(out).ok
     difference = the_difference(out, recompute=recomputed(out))
     assert (difference["reason"], difference["index"], difference["seen"]) == ("recomputed value differs", [5, 1], 77)
     assert difference["expected"] == result_tensors(base_tensors())["positions"][5, 1]
@@ -504,12 +511,12 @@ def test_a_manifest_that_could_not_be_read_is_not_written(made, tmp_path):
     manifest = Manifest.load(made[1])
     with pytest.raises(CheckpointError, match="digests"):
         Manifest(manifest.plan, manifest.base, {}, manifest.made_by).save(tmp_path)
-    assert not (tmp_path / NAME).exists()
+    assert not (tmp_path / MANIFEST_NAME).exists()
 
 
 def test_a_folder_without_a_manifest(made):
     with pytest.raises(CheckpointError, match=r"has no hf_init\.json.*hf-init diff"):
-        verify(made[0])
+        verify_result(made[0])
 
 
 def test_a_hole_in_the_plan(made):
@@ -527,7 +534,7 @@ def test_a_hole_in_the_plan(made):
 )
 def test_an_overlap_in_the_plan(made, name, region):
     edit(made[1], lambda document: entry_of(document, name)["new"][0].update(region=region))
-    (difference,) = [found for found in verify(made[1], everything=True).differences if found["name"] == name]
+    (difference,) = [found for found in verify_result(made[1], everything=True).differences if found["name"] == name]
     assert difference["reason"].startswith("overlap") and len(difference["regions"]) == 2
 
 
@@ -615,15 +622,15 @@ BAD = [
 def test_a_manifest_that_says_what_can_not_be(made, change, message):
     edit(made[1], change)
     with pytest.raises(CheckpointError, match=message) as caught:
-        verify(made[1])
-    assert NAME in str(caught.value)
+        verify_result(made[1])
+    assert MANIFEST_NAME in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"version": 1, "version": 1}', '{"version": NaN}'])
 def test_a_manifest_that_is_no_object(made, text):
-    (made[1] / NAME).write_text(text)
+    (made[1] / MANIFEST_NAME).write_text(text)
     with pytest.raises(CheckpointError, match=r"hf_init\.json is not"):
-        verify(made[1])
+        verify_result(made[1])
 
 
 def places_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -646,13 +653,13 @@ def test_no_manifest_does_more_than_be_refused_or_disproved(to_damage, data):
     for key in above:
         holder = holder[key]
     holder[last] = data.draw(JUNK)
-    (out / NAME).write_text(json.dumps(edited))
+    (out / MANIFEST_NAME).write_text(json.dumps(edited))
     try:
-        assert isinstance(verify(out, base=document["base"]["path"]), VerifyReport)
+        assert isinstance(verify_result(out, base=document["base"]["path"]), VerifyReport)
     except CheckpointError as error:
         assert str(error)
     finally:
-        (out / NAME).write_text(json.dumps(document))
+        (out / MANIFEST_NAME).write_text(json.dumps(document))
 
 
 def test_region_fault_takes_what_is_inside():
@@ -728,7 +735,7 @@ def test_tiling_of_many_rows_is_quick():
 
 @given(st.lists(st.integers(0, 5), max_size=4).map(tuple), st.sampled_from([1, 4, 1 << 20, 1 << 22]))
 def test_pieces_tile_a_shape_and_are_small(shape, width):
-    cuts = pieces(shape, contiguous_spans(shape, width))
+    cuts = region_pieces(shape, contiguous_spans(shape, width))
     boxes = [Box(tuple(cut.start for cut in piece), tuple(cut.stop for cut in piece)) for piece in cuts]
     assert covered(shape, boxes)
     assert all(math.prod(box.shape) * width <= max(CHUNK, width) for box in boxes)
@@ -764,13 +771,15 @@ def test_differences_are_gathered_as_by_comparing_every_element(data):
     flips = data.draw(st.lists(st.integers(0, expected.size - 1), max_size=6))
     seen, compared, elements = expected.copy(), np.zeros(shape, bool), 0
     seen.flat[flips] += 1000
-    tally, regions = Tally.of(shape, "uint16"), data.draw(st.lists(regions_of(shape), max_size=2))
+    tally, regions = TensorDiff.of(shape, "uint16"), data.draw(st.lists(regions_of(shape), max_size=2))
     with pytest.MonkeyPatch.context() as patch, opened(w=seen) as left, opened(w=expected) as right:
         patch.setattr(_parts, "CHUNK", data.draw(st.sampled_from([1, 4, 16, 1000])))
-        parts = [(stored(left, "w", region), stored(right, "w", region)) for region in regions]
+        parts = [(stored_tensor(left, "w", region), stored_tensor(right, "w", region)) for region in regions]
         if data.draw(st.booleans()):
-            parts = [(part, Held(np.ascontiguousarray(expected[region_of(seen, part.region)]))) for part, _ in parts]
-        compare_all([Comparison(a, b, a.region, tally, number) for number, (a, b) in enumerate(parts)])
+            parts = [
+                (part, ArrayRegion(np.ascontiguousarray(expected[region_of(seen, part.region)]))) for part, _ in parts
+            ]
+        compare_all([ByteComparison(a, b, a.region, tally, number) for number, (a, b) in enumerate(parts)])
         for region in regions:
             compared[region_of(seen, region)] = True
             elements += int((seen != expected)[region_of(seen, region)].sum())
@@ -786,26 +795,26 @@ def test_differences_are_gathered_as_by_comparing_every_element(data):
 @given(st.data())
 def test_a_region_is_read_as_it_is_cut_from_an_array(data):
     shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
-    array, hand = np.arange(math.prod(shape), dtype="uint16").reshape(shape), Hand()
+    array, hand = np.arange(math.prod(shape), dtype="uint16").reshape(shape), ReadBuffer()
     region = data.draw(regions_of(shape))
     with pytest.MonkeyPatch.context() as patch, opened(w=array) as checkpoint:
         patch.setattr(_parts, "CHUNK", data.draw(st.sampled_from([1, 4, 16, 1000])))
-        part = stored(checkpoint, "w", region)
-        read = [part.read(hand, piece).tobytes() for piece in pieces(part.shape, part.spans)]
-        assert digest(part, hand) == sha256(array[region_of(array, region)])
+        part = stored_tensor(checkpoint, "w", region)
+        read = [part.read(hand, piece).tobytes() for piece in region_pieces(part.shape, part.spans)]
+        assert bytes_digest(part, hand) == sha256(array[region_of(array, region)])
         hand.files.close()
-    boxes = pieces(part.shape, part.spans) if part.flat() is None else ()
+    boxes = region_pieces(part.shape, part.spans) if part.flat() is None else ()
     assert sorted(b"".join(read)) == sorted(np.ascontiguousarray(array[region_of(array, region)]).tobytes())
     assert all(len(piece) == len(shape) for piece in boxes)
 
 
 def test_the_first_difference_is_the_first_in_the_file():
     seen, expected = np.ones((3, 4), "uint16"), np.zeros((3, 4), "uint16")
-    tally = Tally.of((3, 4), "uint16")
+    tally = TensorDiff.of((3, 4), "uint16")
     with pytest.MonkeyPatch.context() as patch, opened(w=seen) as left, opened(w=expected) as right:
         patch.setattr(_parts, "CHUNK", 2)
-        part = stored(left, "w")
-        compare_all([Comparison(part, stored(right, "w"), part.region, tally)])
+        part = stored_tensor(left, "w")
+        compare_all([ByteComparison(part, stored_tensor(right, "w"), part.region, tally)])
     assert (tally.first["index"], tally.elements, tally.rows.tolist()) == ([0, 0], 12, [True] * 3)
 
 
@@ -815,9 +824,9 @@ def test_digests_go_over_pieces_as_over_the_whole():
     cuts = [array, array[:, 10:20, :999], array[:, [5, 3, 999]]]
     done: list[int] = []
     with opened(w=array) as checkpoint:
-        hand = Hand()
+        hand = ReadBuffer()
         for region, cut in zip(regions, cuts, strict=True):
-            assert digest(stored(checkpoint, "w", region), hand, done.append) == sha256(cut)
+            assert bytes_digest(stored_tensor(checkpoint, "w", region), hand, done.append) == sha256(cut)
         hand.files.close()
     assert sum(done) == sum(cut.nbytes for cut in cuts)
 
@@ -848,7 +857,7 @@ def test_kept_columns_and_rows_of_another_dimension(tmp_path):
     entry["new"] = new(box([0, 2], [3, 3]))
     digests = {"w": [sha256(out_array[:, 2:])]}
     Manifest({"tensors": [entry], "unused": []}, {"path": str(base), "fingerprint": ""}, digests, "a test").save(out)
-    assert verify(out).ok
+    assert verify_result(out).ok
     out_array[2, 1] = -1
     write(out, {"w": out_array})
     found = the_difference(out)
@@ -869,7 +878,7 @@ def test_kept_columns_and_rows_of_another_dimension(tmp_path):
     ],
 )
 def test_bits_are_shown_as_numbers(element, dtype, value):
-    assert decode(element, dtype) == value and type(decode(element, dtype)) is type(value)
+    assert decode_element(element, dtype) == value and type(decode_element(element, dtype)) is type(value)
 
 
 def test_the_proof_needs_neither_torch_nor_transformers():
@@ -884,14 +893,14 @@ def test_the_proof_needs_neither_torch_nor_transformers():
 def test_reading_stops_at_the_first_difference(made):
     _, out = made
     rewrite(out, lambda tensors: (tensors["model.embed"].fill(7), tensors["head"].fill(7), tensors["fresh"].fill(7)))
-    report = verify(out)
+    report = verify_result(out)
     (difference,) = report.differences
     assert not report.ok and not report.complete and report.to_json()["complete"] is False
     assert (difference["name"], difference["index"], difference["seen"]) == ("model.embed", [0, 0], 7.0)
     assert (
         "changed_rows" not in difference and "--all" in str(report) and "row 0, index [0, 0]: seen 7.0" in str(report)
     )
-    whole = verify(out, everything=True)
+    whole = verify_result(out, everything=True)
     assert [each["name"] for each in whole.differences] == ["model.embed", "head", "head", "fresh"]
     assert whole.complete and "--all" not in str(whole) and whole.differences[0]["changed_rows"] == 4
     assert report.bytes_digested == 0 < whole.bytes_digested
@@ -911,26 +920,26 @@ def test_the_first_difference_is_the_same_on_any_number_of_threads(data):
         patch.setattr(_stretches, "TOGETHER", data.draw(st.integers(1, 4)))
         threads = data.draw(st.sampled_from([1, 2, 5]))
         patch.setattr(_work, "_cores", lambda: threads)
-        tallies = {name: Tally.of(array.shape, "uint16") for name in names}
-        parts = [(name, stored(left, name), stored(right, name)) for name in names]
-        comparisons = [Comparison(a, b, a.region, tallies[n], everything=False) for n, a, b in parts]
+        tallies = {name: TensorDiff.of(array.shape, "uint16") for name in names}
+        parts = [(name, stored_tensor(left, name), stored_tensor(right, name)) for name in names]
+        comparisons = [ByteComparison(a, b, a.region, tallies[n], everything=False) for n, a, b in parts]
         compare_all(comparisons, everything=False)
     assert tuple(tallies["a"].first["index"]) == divmod(min(places), 100)
 
 
 def test_headers_that_differ_are_all_told_and_no_value_is_read(made):
     rewrite(made[1], lambda tensors: tensors.update(step=np.array(7, "float32"), fresh=floats(3, 2), more=floats(1)))
-    report = verify(made[1])
+    report = verify_result(made[1])
     assert [each["name"] for each in report.differences] == ["more", "step", "fresh"] and not report.complete
     assert report.bytes_compared == report.bytes_digested == 0
-    assert verify(made[1], everything=True).bytes_compared > 0
+    assert verify_result(made[1], everything=True).bytes_compared > 0
 
 
 def test_a_recomputed_value_is_told_once_and_all_with_everything(made):
     _, out = made
-    (first,) = verify(out, recompute=recomputed(out, 1.0)).differences
+    (first,) = verify_result(out, recompute=recomputed(out, 1.0)).differences
     assert (first["name"], first["reason"], first["index"]) == ("head", "recomputed value differs", [3, 0])
-    assert len(verify(out, recompute=recomputed(out, 1.0), everything=True).differences) == 3
+    assert len(verify_result(out, recompute=recomputed(out, 1.0), everything=True).differences) == 3
 
 
 # Without the base.
@@ -939,13 +948,13 @@ def test_a_recomputed_value_is_told_once_and_all_with_everything(made):
 def with_digests(out: Path) -> None:
     """Record the digests of what is kept, as ``extend`` does when it is asked to."""
     manifest = Manifest.load(out)
-    replace(manifest, **digests(out, manifest.tensors)).save(out)
+    replace(manifest, **result_digests(out, manifest.tensors)).save(out)
 
 
 def test_digests_are_those_of_the_bytes(made):
     _, out = made
     tensors, steps = result_tensors(base_tensors()), list[int]()
-    found = digests(out, planned_tensors(), steps.append)
+    found = result_digests(out, planned_tensors(), steps.append)
     assert found["tensor_digests"] == {name: sha256(array) for name, array in tensors.items()}
     assert found["kept_digests"] == {
         "model.embed": [sha256(tensors["model.embed"])],
@@ -960,42 +969,42 @@ def test_digests_are_those_of_the_bytes(made):
 def test_digests_of_files_that_are_not_as_planned_are_refused(made):
     rewrite(made[1], lambda tensors: tensors.pop("half"))
     with pytest.raises(CheckpointError, match="half are not what the plan says"):
-        digests(made[1], planned_tensors())
+        result_digests(made[1], planned_tensors())
 
 
 def test_a_result_with_digests_is_proved_without_its_base(made, tmp_path):
     base, out = made
     with_digests(out)
-    whole = verify(out)
+    whole = verify_result(out)
     assert whole.ok and whole.notes == (), "with the base as ever"
     base.rename(tmp_path / "moved")
-    for report in (verify(out), verify(out, base=False), verify(out, False, recomputed(out))):
+    for report in (verify_result(out), verify_result(out, base=False), verify_result(out, False, recomputed(out))):
         assert report.ok and report.base is None and report.bytes_compared == 0
         assert report.bytes_digested >= Checkpoint.open(out).nbytes and "without the base" in report.notes[0]
         assert "no base, " in str(report) and json.loads(json.dumps(report.to_json()))["base"] is None
-    assert verify(out, base=False).counts == whole.counts
+    assert verify_result(out, base=False).counts == whole.counts
 
 
 def test_a_result_without_digests_is_not(made):
     with pytest.raises(CheckpointError, match=r"no digests of what was kept.*--digest"):
-        verify(made[1], base=False)
+        verify_result(made[1], base=False)
 
 
 @given(st.data())
 def test_any_flipped_bit_is_found_without_the_base(to_damage, data):
     out, good = to_damage
     (out / SINGLE).write_bytes(good)
-    manifest = (out / NAME).read_bytes()
+    manifest = (out / MANIFEST_NAME).read_bytes()
     with_digests(out)
     start = min(entry.start for entry in Checkpoint.open(out).entries.values())
     bit = data.draw(st.integers(8 * start, 8 * len(good) - 1))
     name = stored_at(out, bit // 8)
-    assert verify(out, base=False).ok
+    assert verify_result(out, base=False).ok
     (out / SINGLE).write_bytes(flipped(good, bit))
     assert set(differences(out, base=False)) == {name}
-    first = verify(out, base=False).differences[0]
+    first = verify_result(out, base=False).differences[0]
     assert first["name"] == name and first["reason"].startswith("digest of ")
-    (out / NAME).write_bytes(manifest)
+    (out / MANIFEST_NAME).write_bytes(manifest)
 
 
 def test_a_digest_changed_by_hand_is_found_without_the_base(made):
@@ -1006,7 +1015,7 @@ def test_a_digest_changed_by_hand_is_found_without_the_base(made):
     edit(out, lambda document: document["tensor_digests"].update(head="0" * 64))
     assert differences(out, base=False) == {"half": ["digest of kept bytes"], "head": ["digest of the whole tensor"]}
     with pytest.raises(ProofError, match="1 difference from what the manifest asks for"):
-        verify(out, base=False).raise_if_failed()
+        verify_result(out, base=False).raise_if_failed()
 
 
 @pytest.mark.parametrize(
@@ -1027,7 +1036,7 @@ def test_digests_that_can_not_be(made, change, message):
     with_digests(made[1])
     edit(made[1], change)
     with pytest.raises(CheckpointError, match=message):
-        verify(made[1])
+        verify_result(made[1])
 
 
 def test_digests_tell_which_side_changed(made):
@@ -1035,11 +1044,13 @@ def test_digests_tell_which_side_changed(made):
     with_digests(out)
     changed = {**base_tensors(), "embed": floats(4, 3, start=1), "lm_head": floats(4, 3, start=1)}
     write(base, changed)
-    for report in (verify(out), verify(out, everything=True)):
+    for report in (verify_result(out), verify_result(out, everything=True)):
         assert report.differences[0]["name"] == "model.embed" and "it is the base that has changed" in report.notes[-1]
     write(base, base_tensors())
     rewrite(out, lambda tensors: tensors["model.embed"].fill(7))
-    assert verify(out).differences and not any("base that has changed" in note for note in verify(out).notes)
+    assert verify_result(out).differences and not any(
+        "base that has changed" in note for note in verify_result(out).notes
+    )
 
 
 # Which base it is.
@@ -1058,9 +1069,9 @@ def test_the_base_is_known_by_its_name_in_the_hubs_cache(made, tmp_path):
     as_cached(base, tmp_path / "cache", "a" * 64)
     assert Checkpoint.open(base).blobs() == {SINGLE: "a" * 64}
     edit(out, lambda document: document["base"].update(sha256={SINGLE: "a" * 64}))
-    assert verify(out).ok and verify(out).notes == ()
+    assert verify_result(out).ok and verify_result(out).notes == ()
     edit(out, lambda document: document["base"].update(sha256={SINGLE: "b" * 64}))
-    (note,) = verify(out).notes
+    (note,) = verify_result(out).notes
     assert note.startswith(f"{base} is not the base that the result was made from: {SINGLE} has another SHA-256")
 
 
@@ -1089,7 +1100,7 @@ def test_a_file_that_shrinks_while_it_is_read(made, monkeypatch):
     monkeypatch.setattr(_work, "_cores", lambda: 1)  # another thread would open the file again, and see its new size
     monkeypatch.setattr(_read, "_opened", shrinking)
     with pytest.raises(CheckpointError, match=rf"{base / SINGLE} has changed while it was read: it ends at byte"):
-        verify(out)
+        verify_result(out)
 
 
 def test_a_file_that_has_shrunk_since_it_was_opened(made, monkeypatch):
@@ -1104,7 +1115,7 @@ def test_a_file_that_has_shrunk_since_it_was_opened(made, monkeypatch):
 
     monkeypatch.setattr(Checkpoint, "open", late)
     with pytest.raises(CheckpointError, match=r"has changed since it was opened: 300 bytes, expected"):
-        verify(out)
+        verify_result(out)
 
 
 def test_a_read_error_half_way(made, monkeypatch):
@@ -1114,7 +1125,7 @@ def test_a_read_error_half_way(made, monkeypatch):
 
     monkeypatch.setattr(_read, "FileIO", Failing)
     with pytest.raises(CheckpointError, match=r"can't be read at byte \d+: Input/output error") as caught:
-        verify(made[1])
+        verify_result(made[1])
     assert SINGLE in str(caught.value)
 
 
@@ -1125,9 +1136,9 @@ def test_bytes_that_differ_once_and_then_no_more_are_no_proof(made, monkeypatch)
         seen.append(len(left))
         return len(seen) > 1
 
-    monkeypatch.setattr(_stretches, "same", once)
+    monkeypatch.setattr(_stretches, "same_bytes", once)
     with pytest.raises(CheckpointError, match="no longer when they were read again") as caught:
-        verify(made[1])
+        verify_result(made[1])
     assert str(made[1]) in str(caught.value)
 
 
@@ -1136,7 +1147,7 @@ def test_a_failure_in_one_thread_ends_the_others(made):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        verify(made[1], progress=failing)
+        verify_result(made[1], progress=failing)
 
 
 def test_memory_and_open_files_stay_small(tmp_path):
@@ -1156,9 +1167,9 @@ def test_memory_and_open_files_stay_small(tmp_path):
     Manifest({"tensors": entries, "unused": []}, {"path": str(base), "fingerprint": ""}, {}, "a test").save(base)
     code = """
 import resource, sys
-from hf_init._verify import diff, verify
+from hf_init._verify import diff_checkpoints, verify_result
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-assert verify(sys.argv[1]).ok and diff(sys.argv[1], sys.argv[1]).identical
+assert verify_result(sys.argv[1]).ok and diff_checkpoints(sys.argv[1], sys.argv[1]).identical
 """
     subprocess.run([sys.executable, "-c", code, str(base)], check=True)
 
@@ -1204,7 +1215,7 @@ def test_a_linked_file_with_digests_that_was_carried_to_another_name_is_found(tm
     form = {"status": "kept", "shape": [4], "dtype": "float32"}
     entries = [{"name": "a", "source": "c", **form}, {"name": "c", "source": "a", **form}]
     named = {"path": str(base), "fingerprint": Checkpoint.open(base).fingerprint()}
-    records = digests(tmp_path / "out", entries)
+    records = result_digests(tmp_path / "out", entries)
     Manifest({"tensors": entries, "unused": []}, named, {}, "a test", **records).save(tmp_path / "out")
     assert differences(tmp_path / "out") == {name: ["kept bytes differ from the base"] for name in "ac"}
 
@@ -1216,20 +1227,22 @@ def test_a_linked_file_is_the_base_s_own_and_counted_apart(made, monkeypatch, li
     (out / SINGLE).unlink()
     link(base / SINGLE, out / SINGLE)
     read: list[int] = []
-    monkeypatch.setattr(_stretches, "same", lambda left, right: read.append(left.nbytes) or bool((left == right).all()))
+    monkeypatch.setattr(
+        _stretches, "same_bytes", lambda left, right: read.append(left.nbytes) or bool((left == right).all())
+    )
     with Checkpoint.open(out) as left, Checkpoint.open(base) as right:
-        parts = [(stored(left, entry["source"]), stored(right, entry["source"])) for entry in tensors]
-        tally = Tally.of((1,), "uint8")
-        meter = Meter()
-        compare_all([Comparison(a, b, a.region, tally, meter=meter) for a, b in parts])
+        parts = [(stored_tensor(left, entry["source"]), stored_tensor(right, entry["source"])) for entry in tensors]
+        tally = TensorDiff.of((1,), "uint8")
+        meter = VerifyMeter()
+        compare_all([ByteComparison(a, b, a.region, tally, meter=meter) for a, b in parts])
         assert not read and not tally.first
         assert (meter.compared, meter.linked) == (0, sum(a.entry.nbytes for a, _ in parts))
-        a, b = stored(left, "embed"), stored(right, "pooler")
+        a, b = stored_tensor(left, "embed"), stored_tensor(right, "pooler")
         assert a.entry.start != b.entry.start, "other bytes of one file are compared"
         narrow = Box.whole((1,)), Box.whole((1,))
         flat = [replace(part, whole=(4,), width=1, region=box) for part, box in zip((a, b), narrow, strict=True)]
-        compare_all([Comparison(flat[0], flat[1], flat[0].region, tally, meter=meter)])
+        compare_all([ByteComparison(flat[0], flat[1], flat[0].region, tally, meter=meter)])
         assert read == [1] and meter.compared == 1
     os.truncate(base / SINGLE, 10)
     with pytest.raises(CheckpointError, match="has changed"):
-        compare_all([Comparison(a, b, a.region, tally) for a, b in parts])
+        compare_all([ByteComparison(a, b, a.region, tally) for a, b in parts])

@@ -20,16 +20,18 @@ from hypothesis import strategies as st
 
 import hf_init
 from hf_init import _verify
-from hf_init._checkpoint import SINGLE, Checkpoint
+from hf_init._checkpoint.checkpoint import SINGLE, Checkpoint
 from hf_init._errors import CheckpointError
-from hf_init._manifest import Manifest
-from hf_init._verify import VerifyReport, _shared, _stretches
-from hf_init._verify import verify as read_all
-from hf_init._verify._bytes import Comparison
-from hf_init._verify._parts import stored
-from hf_init._verify._shared import LEAST, Blocks, Extent, overlaps
-from hf_init._verify._stretches import compare_all
-from hf_init._verify._tally import Tally
+from hf_init._plan.manifest import Manifest
+from hf_init._verify import ranges as _stretches
+from hf_init._verify import shared_blocks as _shared
+from hf_init._verify.compare import ByteComparison
+from hf_init._verify.differences import TensorDiff
+from hf_init._verify.ranges import compare_all
+from hf_init._verify.regions import stored_tensor
+from hf_init._verify.report import VerifyReport
+from hf_init._verify.shared_blocks import LEAST, Blocks, Extent, overlaps
+from hf_init._verify.verify import verify_result as read_all
 
 SHARED, LAST = 0x2000, 0x1
 XFS, BTRFS, OVERLAY = 0x58465342, 0x9123683E, 0x794C7630
@@ -109,8 +111,8 @@ def touch(path: Path, at: int) -> None:
 def read(monkeypatch) -> list[int]:
     """The bytes of each comparison that is made."""
     found: list[int] = []
-    same = _stretches.same
-    monkeypatch.setattr(_stretches, "same", lambda left, right: found.append(left.nbytes) or same(left, right))
+    same = _stretches.same_bytes
+    monkeypatch.setattr(_stretches, "same_bytes", lambda left, right: found.append(left.nbytes) or same(left, right))
     return found
 
 
@@ -138,8 +140,8 @@ def test_verify_and_diff_read_every_byte(disk, copies, read):
 
 def test_an_extension_is_proved_with_the_blocks_that_it_shares(tmp_path, monkeypatch):
     asked: list[bool] = []
-    proof = _verify.verify
-    monkeypatch.setattr(_verify, "verify", lambda *args, **how: asked.append(how["blocks"]) or proof(*args, **how))
+    proof = _verify.verify_result
+    monkeypatch.setattr(_verify, "verify_result", lambda *a, **how: asked.append(how["blocks"]) or proof(*a, **how))
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     transformers.BertModel(transformers.BertConfig(vocab_size=30, **sizes)).save_pretrained(tmp_path / "bert")
     assert hf_init.extend(tmp_path / "bert", tmp_path / "out").ok and asked == [True]
@@ -239,10 +241,12 @@ def test_a_file_that_is_gone_shares_nothing(disk, tmp_path):
 def test_a_file_that_was_cut_since_is_an_error(disk, copies, which):
     lie(disk, *copies)
     with Checkpoint.open(copies[1]) as result, Checkpoint.open(copies[0]) as source:
-        seen, expected = stored(result, "w"), stored(source, "w")
+        seen, expected = stored_tensor(result, "w"), stored_tensor(source, "w")
         os.truncate(copies[which] / SINGLE, 2 * LEAST)
         with pytest.raises(CheckpointError, match=f"{copies[which].name}/{SINGLE} has changed"):
-            compare_all([Comparison(seen, expected, seen.region, Tally.of((ROWS,), "float32"))], blocks=Blocks())
+            compare_all(
+                [ByteComparison(seen, expected, seen.region, TensorDiff.of((ROWS,), "float32"))], blocks=Blocks()
+            )
 
 
 def test_here_and_now_a_copy_in_memory_shares_nothing(copies):

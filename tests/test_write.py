@@ -30,15 +30,18 @@ from write_checks import (
 )
 
 from hf_init import schemes
-from hf_init._checkpoint import DTYPES, Checkpoint
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._checkpoint.header import DTYPES
+from hf_init._checkpoint.runs import byte_runs, outer
+from hf_init._checkpoint.tensor_bytes import equal_bytes, region_of
+from hf_init._checkpoint.tensor_reader import Reader
 from hf_init._errors import PlanError
-from hf_init._make import Reader, equal_bytes, part
-from hf_init._plan import TensorPlan
-from hf_init._runs import outer, runs
-from hf_init._spec import Box, Copy, Region, Rows, Status, count, subtract
-from hf_init._write import _copying, bytes_written, plan_files, room_needed
-from hf_init._write._form import form
-from hf_init._write._writing import Budget
+from hf_init._plan.tensor_plan import TensorPlan
+from hf_init._tensors import Box, Copy, Region, Rows, Status, num_elements, subtract_boxes
+from hf_init._write import copying as _copying
+from hf_init._write.files import bytes_written, plan_files
+from hf_init._write.safetensors_file import file_form
+from hf_init._write.writing import Budget, room_needed
 
 # The format.
 
@@ -54,7 +57,7 @@ def test_the_form_is_that_of_safetensors():
         for name, tensor in tensors.items()
     ]
     theirs = save(tensors, metadata={"format": "pt"})
-    made = form(plans)
+    made = file_form(plans)
     assert theirs[: len(made.header)] == made.header and len(theirs) == made.size
 
 
@@ -91,10 +94,10 @@ def regions(draw: st.DrawFn) -> tuple[Region, tuple[int, ...]]:
 def test_runs_are_the_region_in_its_order(case, more):
     region, shape = case
     dims = min(outer(region, shape) + more, len(shape))
-    places = runs(region, shape, 16, 1000, dims)
+    places = byte_runs(region, shape, 16, 1000, dims)
     found = [start + at for start in places.starts(0, places.many).tolist() for at in range(0, places.size, 2)]
-    whole = torch.arange(1000, 1000 + 2 * count(shape), 2).reshape(shape)
-    assert found == part(whole, region).reshape(-1).tolist()
+    whole = torch.arange(1000, 1000 + 2 * num_elements(shape), 2).reshape(shape)
+    assert found == region_of(whole, region).reshape(-1).tolist()
 
 
 BOXES = [
@@ -114,7 +117,7 @@ def test_boxes_and_what_they_leave_go_to_their_places(tmp_path, shape, boxes, dt
     larger = tuple(n + 2 for n in shape)
     source = save_base(tmp_path / "base", {"a": values(3), "w": values(*larger, dtype=dtype)})
     copies = [Copy(Box(*box), "w", Box(*(tuple(n + 2 for n in corner) for corner in box))) for box in boxes]
-    rest = list(subtract(shape, [copy.region for copy in copies]))
+    rest = list(subtract_boxes(shape, [copy.region for copy in copies]))
     plan = plan_of(kept(source, "a"), resized("w", shape, dtype, copies, rest))
     extend(source, tmp_path / "out", plan)
     assert equal_bytes(read(tmp_path / "out")["w"], expected(source, plan)["w"])
@@ -132,13 +135,13 @@ def test_rows_go_to_their_places(tmp_path, dim, dtype):
     plan = plan_of(resized("w", shape, dtype, [copy], fills, schemes.Zeros() if dtype == "bool" else NORMAL))
     extend(source, tmp_path / "out", plan)
     made = read(tmp_path / "out")["w"]
-    assert equal_bytes(part(made, copy.region), part(was, copy.source_region))
+    assert equal_bytes(region_of(made, copy.region), region_of(was, copy.source_region))
     assert equal_bytes(made, expected(source, plan)["w"])
 
 
 def test_pieces_larger_than_a_block_are_taken_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr("hf_init._runs.BLOCK", 64)
-    monkeypatch.setattr("hf_init._runs._SPAN", 128)
+    monkeypatch.setattr("hf_init._checkpoint.runs.BLOCK", 64)
+    monkeypatch.setattr("hf_init._checkpoint.runs._SPAN", 128)
     source = save_base(tmp_path / "base", {"w": values(40, 30), "v": values(50, 3)})
     rows = tuple(range(0, 50, 2))
     plan = plan_of(
@@ -159,9 +162,9 @@ def test_rows_of_a_region_are_its_elements_in_order(folder, case, dtype, block):
     tensor = values(*shape) if dtype == "float32" else values(*shape, dtype="uint8") > 127
     save_file({"w": tensor}, folder / "model.safetensors")
     with pytest.MonkeyPatch.context() as patch, Reader(Checkpoint.open(folder)) as reader:
-        patch.setattr("hf_init._make.BLOCK", block)
+        patch.setattr("hf_init._checkpoint.tensor_reader.BLOCK", block)
         pieces = list(reader.rows("w", region))
-    whole = part(tensor, region)
+    whole = region_of(tensor, region)
     if whole.numel():
         assert equal_bytes(torch.cat(pieces), whole) and all(piece.shape[1:] == whole.shape[1:] for piece in pieces)
     else:
@@ -366,7 +369,7 @@ print(peak - before)
 def large(tmp_path_factory) -> Path:
     """A tensor of 256 MiB: a header and a hole."""
     folder = tmp_path_factory.mktemp("large")
-    made = form([TensorPlan("w", Status.NEW, (64 << 10, 1 << 10), "float32")])
+    made = file_form([TensorPlan("w", Status.NEW, (64 << 10, 1 << 10), "float32")])
     with open(folder / "model.safetensors", "wb") as file:
         file.write(made.header)
         file.truncate(made.size)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from write_checks import contents, names, save_base, values
 
-from hf_init._checkpoint import Checkpoint
-from hf_init.hf._files import bytes_of_others, carry, stale_weights
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._write.other_files import carry_files, other_files_bytes, stale_weights
 
 FILES = ("tokenizer.json", "vocab.txt", "README.md", "1_Pooling/config.json", "2_Dense/model.safetensors")
 STALE = ("adapter_model.safetensors", "consolidated.00.pth", "model.gguf", "pytorch_model.bin", "tf_model.h5")
@@ -58,14 +58,14 @@ def test_files_of_another_layout_are_stale(tmp_path, single, sharded):
 def test_a_result_gets_everything_but_weights(single, tmp_path):
     put(single.root, *FILES, *STALE, "config.json", "hf_init.json", ".cache/lock")
     (tmp_path / "out").mkdir()
-    carry(single.root, tmp_path / "out")
+    carry_files(single.root, tmp_path / "out")
     assert contents(tmp_path / "out") == {file: file.encode() for file in FILES}
-    assert bytes_of_others(single.root) == sum(map(len, FILES))
+    assert other_files_bytes(single.root) == sum(map(len, FILES))
 
 
 def test_links_are_carried_as_files(single, tmp_path):
     put(tmp_path, "blob")
     (single.root / "tokenizer.json").symlink_to("../blob")
     (tmp_path / "out").mkdir()
-    carry(single.root, tmp_path / "out")
+    carry_files(single.root, tmp_path / "out")
     assert names(tmp_path / "out") == ["tokenizer.json"] and not (tmp_path / "out" / "tokenizer.json").is_symlink()

@@ -11,13 +11,16 @@ import pytest
 from safetensors.torch import save_file
 from write_checks import contents, expected, extend, grown, kept, new, plan_of, read, save_base, values
 
-from hf_init._checkpoint import Checkpoint
-from hf_init._make import equal_bytes
-from hf_init._plan import Plan
-from hf_init._write import _copying, _writing, bytes_written, plan_files, room_needed
-from hf_init._write._copying import LONG
-from hf_init._write._filling import kept_in, stretches
-from hf_init._write._sharing import aligned, block_shared
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._checkpoint.tensor_bytes import equal_bytes
+from hf_init._plan.plan import Plan
+from hf_init._write import copying as _copying
+from hf_init._write import writing as _writing
+from hf_init._write.copying import LONG
+from hf_init._write.files import OutputFile, bytes_written, plan_files
+from hf_init._write.filling import kept_in, kept_runs
+from hf_init._write.sharing import aligned, block_shared
+from hf_init._write.writing import room_needed
 
 FICLONE, FICLONERANGE = 0x40049409, 0x4020940D
 BLOCK = os.statvfs("/").f_bsize
@@ -92,7 +95,7 @@ def test_files_share_what_they_keep_and_hold_what_they_did(source, tmp_path, sha
     assert len(sharing.ranges) == 3, "neighbours are one range: before the new rows, behind them, the renamed"
 
 
-def files_of(plan: Plan, source: Checkpoint) -> tuple[_writing.File, ...]:
+def files_of(plan: Plan, source: Checkpoint) -> tuple[OutputFile, ...]:
     return aligned(plan_files(plan, source), source, BLOCK)
 
 
@@ -103,7 +106,7 @@ def test_the_spaces_bring_the_most_bytes_to_their_place_in_a_block(source, rows)
     first = {"a": values(2, WIDE), "b": narrow, "c": values(50, WIDE)}
     other = save_base(source.root.parent / "narrow", first)
     (file,) = files_of(plan_of(kept(other, "a"), grown(other, "b", rows), kept(other, "c")), other)
-    starts = {each.source.starts(0, 1).item(): each.target.starts(0, 1).item() for each in stretches(file, other)}
+    starts = {each.source.starts(0, 1).item(): each.target.starts(0, 1).item() for each in kept_runs(file, other)}
     shifts = {here: (there - here) % BLOCK for here, there in starts.items()}
     (before, behind) = sorted(shifts)
     assert shifts[behind] == 0 != shifts[before], shifts
@@ -115,13 +118,13 @@ def test_the_spaces_bring_the_most_bytes_to_their_place_in_a_block(source, rows)
 
 def test_neighbours_in_both_files_are_one_stretch(source):
     first, _, third = files_of(plan_for(source), source)
-    assert len(list(kept_in(first, source))) == 4 and len(list(stretches(first, source))) == 2
-    (renamed,) = stretches(third, source)
+    assert len(list(kept_in(first, source))) == 4 and len(list(kept_runs(first, source))) == 2
+    (renamed,) = kept_runs(third, source)
     assert renamed.source.size == sum(source.entries[name].nbytes for name in ("old.x", "old.y"))
     for file in (first, third):
         pairs = [
             [(k.shard, *map(int, (k.source.starts(0, 1)[0], k.target.starts(0, 1)[0])), k.source.size) for k in found]
-            for found in (kept_in(file, source), stretches(file, source))
+            for found in (kept_in(file, source), kept_runs(file, source))
         ]
         assert [byte for piece in pairs[0] for byte in spread(piece)] == [
             byte for piece in pairs[1] for byte in spread(piece)

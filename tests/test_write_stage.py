@@ -19,11 +19,15 @@ import write_killed
 from write_checks import contents, extend, grown, kept, names, new, plan_of, save_base, values
 from write_killed import AFTER, BEFORE, COMPLETE, plan_for
 
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._errors import CheckpointError, HfInitError, PlanError, ProofError
-from hf_init._verify import verify
-from hf_init._write import _copying, _lock, _stage, _writing, refuse_existing, staged
-from hf_init._write._filling import fill_kept
+from hf_init._verify.verify import verify_result
+from hf_init._write import copying as _copying
+from hf_init._write import lock as _lock
+from hf_init._write import stage as _stage
+from hf_init._write import writing as _writing
+from hf_init._write.filling import fill_kept
+from hf_init._write.stage import check_existing, stage_result
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -84,13 +88,13 @@ def test_killed_at_an_instant_and_run_again(killed, source, tmp_path, fresh, ins
     assert out.exists() == (not rename or instant in COMPLETE)
     if out.exists() and not (out / ".hf_init").exists():
         with pytest.raises(PlanError, match="exists and isn't empty"):
-            refuse_existing(out)
+            check_existing(out)
         assert names(place) == ["out"], "a run that is refused sweeps up all the same"
     else:
         extend(source, out, plan_for(source), rename=rename)
     assert names(place) == ["out"]
     assert without_manifest(contents(out)) == without_manifest(fresh)
-    assert verify(out, source.root).ok
+    assert verify_result(out, source.root).ok
 
 
 def without_manifest(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -183,9 +187,9 @@ def test_what_isn_t_as_it_was_left_is_written_again(interrupted, source, tmp_pat
 
 def test_every_byte_of_what_was_left_is_checked(interrupted, source, tmp_path, monkeypatch):
     """Whichever bit of a finished file flips: it is noticed."""
-    from hf_init._write import plan_files
-    from hf_init._write._filling import is_filled
-    from hf_init._write._journal import _lines
+    from hf_init._write.files import plan_files
+    from hf_init._write.filling import is_filled
+    from hf_init._write.journal import _lines
 
     files = {file.name: file for file in plan_files(plan_for(source), source)}
     path = interrupted / "model-00002-of-00003.safetensors"
@@ -207,13 +211,13 @@ def test_another_job_isn_t_resumed(interrupted, source, tmp_path, fresh, monkeyp
     elif what == "link":
         options = {"link": "hard"}
     else:
-        monkeypatch.setattr("hf_init._write._journal.__version__", "0.0.0")
+        monkeypatch.setattr("hf_init._write.journal.__version__", "0.0.0")
     said: list[str] = []
     extend(source, tmp_path / "out", plan, resume=True, say=said.append, **options)
     assert said == [
         "not resumed: the interrupted run was of another plan, base or version; everything is written afresh"
     ]
-    assert verify(tmp_path / "out").ok and names(tmp_path) == ["base", "fresh", "out"]
+    assert verify_result(tmp_path / "out").ok and names(tmp_path) == ["base", "fresh", "out"]
 
 
 def test_nothing_to_resume_is_said(source, tmp_path, fresh):
@@ -254,7 +258,7 @@ def test_a_result_that_isn_t_right_isn_t_kept_to_be_resumed(source, tmp_path, mo
 
 
 def test_the_second_run_names_the_first(source, tmp_path):
-    with staged(tmp_path / "out", 0):
+    with stage_result(tmp_path / "out", 0):
         for rename in (True, False):
             with pytest.raises(PlanError, match=f"another run \\(process {os.getpid()}\\) is writing this result"):
                 extend(source, tmp_path / "out", plan_for(source), rename=rename)
@@ -262,7 +266,7 @@ def test_the_second_run_names_the_first(source, tmp_path):
 
 
 def test_the_second_run_names_the_first_in_place(source, tmp_path):
-    with staged(tmp_path / "out", 0, rename=False) as stage:
+    with stage_result(tmp_path / "out", 0, rename=False) as stage:
         for rename in (True, False):
             with pytest.raises(PlanError, match=f"another run \\(process {os.getpid()}\\) is writing this result"):
                 extend(source, tmp_path / "out", plan_for(source), rename=rename)
@@ -311,7 +315,7 @@ def test_a_writer_that_ends_meanwhile_lets_the_next_one_in(source, tmp_path, mon
         fcntl.flock(number, how)
 
     monkeypatch.setattr(_lock, "fcntl", namedtuple("f", "flock LOCK_EX LOCK_NB")(flock, fcntl.LOCK_EX, fcntl.LOCK_NB))
-    monkeypatch.setattr(_stage, "refuse_busy", lambda work: None)
+    monkeypatch.setattr(_stage, "check_busy", lambda work: None)
     extend(source, tmp_path / "out", plan_for(source))
     assert next(once, None) is None and names(tmp_path) == ["base", "out"]
 
@@ -415,7 +419,7 @@ def test_an_empty_rest_of_writing_in_place_goes(source, tmp_path):
     extend(source, tmp_path / "out", plan_for(source), rename=False)
     (tmp_path / "out" / ".hf_init").mkdir()
     with pytest.raises(PlanError, match="isn't empty"):
-        refuse_existing(tmp_path / "out")
+        check_existing(tmp_path / "out")
     assert ".hf_init" not in names(tmp_path / "out")
 
 
@@ -439,9 +443,9 @@ def touch(path: Path) -> None:
 
 
 CHANGES = [
-    *[(change, _writing, "look") for change in (shrink, Path.unlink)],  # else nobody can know, and the bytes decide
+    *[(change, _writing, "source_state") for change in (shrink, Path.unlink)],  # else the bytes decide
     *[(change, _writing, "index_text") for change in (shrink, replace, touch, Path.unlink)],
-    *[(change, _stage.Stage, "settle") for change in (shrink, replace, touch, Path.unlink)],
+    *[(change, _stage.StagingDir, "settle") for change in (shrink, replace, touch, Path.unlink)],
 ]
 
 

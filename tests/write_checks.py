@@ -12,14 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_init import schemes
-from hf_init._checkpoint import Checkpoint
-from hf_init._make import Reader, make_all
-from hf_init._manifest import Manifest
-from hf_init._plan import Plan, TensorPlan
-from hf_init._plan._entry import Fill
-from hf_init._spec import Box, Copy, Region, Status
-from hf_init._verify import verify
-from hf_init._write import bytes_written, plan_files, staged, write
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._checkpoint.tensor_reader import Reader
+from hf_init._fill import make_tensors
+from hf_init._plan.manifest import Manifest
+from hf_init._plan.plan import Plan
+from hf_init._plan.tensor_plan import Fill, TensorPlan
+from hf_init._tensors import Box, Copy, Region, Status
+from hf_init._verify.verify import verify_result
+from hf_init._write.files import bytes_written, plan_files
+from hf_init._write.stage import stage_result
+from hf_init._write.writing import write
 
 NORMAL = schemes.Normal(std=0.02)
 
@@ -94,12 +97,12 @@ def extend(
 ) -> None:
     """A plan becomes a proved folder, as ``hf_init.extend`` does it."""
     needed = bytes_written(plan_files(plan, source, link=link, max_bytes=max_bytes), source, link)
-    with staged(out, needed, resume=resume, rename=rename) as stage:
+    with stage_result(out, needed, resume=resume, rename=rename) as stage:
         digests = write(plan, source, stage, link=link, max_bytes=max_bytes, say=say)
         (stage.folder / "config.json").write_text("{}")
         base = {"path": str(source.root), "fingerprint": source.fingerprint(), "link": link}
         Manifest(plan.to_json(), base, digests, "a test").save(stage.folder)
-        verify(stage.folder).raise_if_failed()
+        verify_result(stage.folder).raise_if_failed()
 
 
 def read(folder: Path) -> dict[str, torch.Tensor]:
@@ -110,7 +113,7 @@ def read(folder: Path) -> dict[str, torch.Tensor]:
 def expected(source: Checkpoint, plan: Plan) -> dict[str, torch.Tensor]:
     """Every tensor of a plan, as the memory executor makes it."""
     with Reader(source) as reader:
-        return {name: tensor.clone() for name, tensor in make_all(plan.stored, reader, plan.seed).items()}
+        return {name: tensor.clone() for name, tensor in make_tensors(plan.stored, reader, plan.seed).items()}
 
 
 def contents(folder: Path) -> dict[str, bytes]:

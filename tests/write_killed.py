@@ -16,8 +16,10 @@ from typing import Any
 
 from write_checks import Checkpoint, extend, grown, kept, new, plan_of
 
-from hf_init import _manifest
-from hf_init._write import _lock, _stage, _writing
+from hf_init._plan import manifest as _manifest
+from hf_init._write import lock as _lock
+from hf_init._write import stage as _stage
+from hf_init._write import writing as _writing
 
 Patch = tuple[Any, str]
 

@@ -1,12 +1,6 @@
-"""What a training run did: every tensor and row of a trained checkpoint against its base, from the files alone.
-
-Reads with numpy and mapped files, a few megabytes at a time, on all cores; needs neither torch nor transformers.
-"""
+"""What a training run moved: every tensor and row of a trained checkpoint against its base, from the files alone."""
 
 from __future__ import annotations
 
-from hf_init._drift._compare import drift, verify_after_training
-from hf_init._drift._judge import TensorDrift
-from hf_init._drift._report import DriftReport
-
-__all__ = ["DriftReport", "TensorDrift", "drift", "verify_after_training"]
+from hf_init._drift.drift import measure_drift as measure_drift
+from hf_init._drift.report import DriftReport as DriftReport

@@ -1,11 +1,11 @@
-"""Last layers from labelled features: closed forms, logistic regression, and the scale of their logits. Pure."""
+"""Heads and their labels: the rows that follow label names, priors, and last layers solved from examples."""
 
 from __future__ import annotations
 
-from hf_init._heads._beside import beside as beside
-from hf_init._heads._calibrate import calibrated as calibrated
-from hf_init._heads._labelled import Kind as Kind
-from hf_init._heads._labelled import Labelled as Labelled
-from hf_init._heads._solutions import METHODS as METHODS
-from hf_init._heads._solutions import Layer as Layer
-from hf_init._heads._solutions import solve as solve
+from hf_init._heads.examples import Examples as Examples
+from hf_init._heads.label_change import LabelChange as LabelChange
+from hf_init._heads.label_change import names_of as names_of
+from hf_init._heads.solved_change import FittedHeadChange as FittedHeadChange
+from hf_init._heads.solved_change import is_solved as is_solved
+from hf_init._heads.solved_change import solved_layer as solved_layer
+from hf_init._heads.verbalizer_change import VerbalizerChange as VerbalizerChange

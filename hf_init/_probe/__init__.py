@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from hf_init._probe._comparison import Comparison as Comparison
-from hf_init._probe._comparison import Run as Run
-from hf_init._probe._report import ProbeReport as ProbeReport
-from hf_init._probe._report import Reading as Reading
-from hf_init._probe._texts import TEXTS as TEXTS
-from hf_init._probe._texts import passages as passages
+from hf_init._probe.compare import compare_schemes as compare_schemes
+from hf_init._probe.probe import check_kind as check_kind
+from hf_init._probe.probe import checked_texts as checked_texts
+from hf_init._probe.probe import probe_vocabulary as probe_vocabulary

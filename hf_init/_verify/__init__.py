@@ -1,13 +1,24 @@
-"""The proof, made from the files alone: a result against its manifest and its base, and any two checkpoints.
-
-Shares no code with what fills and writes; reads into memory of its own, on all cores, and needs no torch.
-"""
+"""The proof, made from the files alone: a result against its manifest and its base, and any two checkpoints."""
 
 from __future__ import annotations
 
-from hf_init._verify._diff import DiffReport, diff
-from hf_init._verify._digests import Digests, digests
-from hf_init._verify._proof import open_base, verify
-from hf_init._verify._report import VerifyReport
-
-__all__ = ["DiffReport", "Digests", "VerifyReport", "diff", "digests", "open_base", "verify"]
+from hf_init._verify.compare import Progress as Progress
+from hf_init._verify.compare import bytes_digest as bytes_digest
+from hf_init._verify.diff import DiffReport as DiffReport
+from hf_init._verify.diff import diff_checkpoints as diff_checkpoints
+from hf_init._verify.differences import TensorDiff as TensorDiff
+from hf_init._verify.digests import result_digests as result_digests
+from hf_init._verify.regions import ArrayRegion as ArrayRegion
+from hf_init._verify.regions import Piece as Piece
+from hf_init._verify.regions import RegionPart as RegionPart
+from hf_init._verify.regions import StoredTensor as StoredTensor
+from hf_init._verify.regions import region_pieces as region_pieces
+from hf_init._verify.regions import stored_tensor as stored_tensor
+from hf_init._verify.report import VerifyReport as VerifyReport
+from hf_init._verify.report import describe_proof as describe_proof
+from hf_init._verify.report import jsonable as jsonable
+from hf_init._verify.threads import VerifyMeter as VerifyMeter
+from hf_init._verify.threads import WorkerBuffers as WorkerBuffers
+from hf_init._verify.threads import run_jobs as run_jobs
+from hf_init._verify.verify import open_base as open_base
+from hf_init._verify.verify import verify_result as verify_result

@@ -1,21 +1,7 @@
 """The disk executor: a plan becomes files, only those that change are written, and their folder appears whole."""
 
-from hf_init._write._files import LINKS, File, Link, bytes_written, plan_files
-from hf_init._write._form import nbytes
-from hf_init._write._stage import Stage, refuse_existing, staged, sweep
-from hf_init._write._writing import room_needed, write
+from __future__ import annotations
 
-__all__ = [
-    "LINKS",
-    "File",
-    "Link",
-    "Stage",
-    "bytes_written",
-    "nbytes",
-    "plan_files",
-    "refuse_existing",
-    "room_needed",
-    "staged",
-    "sweep",
-    "write",
-]
+from hf_init._write.extension import Progress as Progress
+from hf_init._write.extension import prepare_extension as prepare_extension
+from hf_init._write.extension import prepared as prepared

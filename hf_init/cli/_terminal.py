@@ -14,7 +14,7 @@ from typing import Any
 DONE, DIFFERS, REFUSED = 0, 1, 2
 
 
-def say(args: Namespace, document: Any, text: Any) -> int:
+def print_result(args: Namespace, document: Any, text: Any) -> int:
     print(json.dumps(document, indent=2) if args.json else text, flush=True)
     return DONE
 
@@ -42,7 +42,7 @@ def stopped_by_signal() -> Iterator[None]:
 
 
 @contextmanager
-def bar(title: str, total: Callable[[], int]) -> Iterator[Callable[[int], object]]:
+def progress_bar(title: str, total: Callable[[], int]) -> Iterator[Callable[[int], object]]:
     """A progress bar on a terminal; nothing in a pipe."""
     if not sys.stderr.isatty():
         yield _unseen

@@ -5,45 +5,45 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from hf_init.cli._terminal import DIFFERS, DONE, bar, hub_bars, notice, say, stopped_by_signal
-from hf_init.cli._words import comparison, refuse_idle, target, texts_of
+from hf_init.cli._terminal import DIFFERS, DONE, hub_bars, notice, print_result, progress_bar, stopped_by_signal
+from hf_init.cli._words import check_idle, comparison, target_options, texts_of
 
 if TYPE_CHECKING:
     from hf_init._plan import Plan
 
 
-def plan(args: Namespace) -> int:
+def run_plan(args: Namespace) -> int:
     """What would be kept, resized, new, tied, unused, and by which scheme."""
     from hf_init import _api
 
     compared = comparison(args)
     with hub_bars():
-        made = _api.plan(args.base, args.architecture, **target(args))
+        made = _api.plan(args.base, args.architecture, **target_options(args))
     if compared is None:
-        return say(args, made.to_json(), made)
+        return print_result(args, made.to_json(), made)
     found = _compared(args, compared)
-    return say(args, {**made.to_json(), "comparison": found.to_json()}, f"{made}\n\n{found}")
+    return print_result(args, {**made.to_json(), "comparison": found.to_json()}, f"{made}\n\n{found}")
 
 
 def _compared(args: Namespace, words: dict[str, Any]) -> Any:
-    from hf_init.hf._compare import compare_schemes
+    from hf_init._probe import compare_schemes
 
     return compare_schemes(args.base, **words, done=lambda run: notice(f"{run.scheme}: done"))
 
 
-def extend(args: Namespace) -> int:
+def run_extend(args: Namespace) -> int:
     """Write and prove OUT."""
-    from hf_init import _api
+    from hf_init._write import prepare_extension
 
     texts = texts_of(args.probe) if args.probe else None
     how = {"max_shard_size": args.max_shard_size, "link": args.link, "digest": args.digest, "resume": args.resume}
     with hub_bars():
-        extension = _api.prepare_extension(
-            args.base, args.out, args.architecture, rename=not args.no_rename, **how, **target(args)
+        extension = prepare_extension(
+            args.base, args.out, args.architecture, rename=not args.no_rename, **how, **target_options(args)
         )
     if texts is not None:
-        _refuse_unprobed(args, extension.plan, texts)
-    with bar("extend", lambda: extension.nbytes) as progress, stopped_by_signal():
+        _check_unprobed(args, extension.plan, texts)
+    with progress_bar("extend", lambda: extension.nbytes) as progress, stopped_by_signal():
         report = extension.run(progress, notice)
     made = extension.plan
     probe = _probed(args, texts) if texts is not None else None
@@ -51,96 +51,96 @@ def extend(args: Namespace) -> int:
     if probe is not None:
         document["probe"] = probe.to_json()
     parts = (made, report, *([] if probe is None else [probe]), f"written: {args.out}")
-    return say(args, document, "\n\n".join(map(str, parts)))
+    return print_result(args, document, "\n\n".join(map(str, parts)))
 
 
-def _refuse_unprobed(args: Namespace, made: Plan, texts: list[str]) -> None:
+def _check_unprobed(args: Namespace, made: Plan, texts: list[str]) -> None:
     """What can't be probed is refused while nothing is written."""
-    from hf_init.hf._probe import checked_texts, refuse_kind
+    from hf_init._probe import check_kind, checked_texts
 
     checked_texts(texts)
     for what in (args.base, args.out):
-        refuse_kind(what, made.architecture)
+        check_kind(what, made.architecture)
 
 
 def _probed(args: Namespace, texts: list[str]) -> Any:
-    from hf_init.hf._probe import probe_vocabulary
+    from hf_init._probe import probe_vocabulary
 
     return probe_vocabulary(args.base, args.out, texts)
 
 
-def verify(args: Namespace) -> int:
+def run_verify(args: Namespace) -> int:
     """Prove a result again: base from the manifest unless it is given."""
     from hf_init import _api
 
-    refuse_idle(args)
+    check_idle(args)
     if args.after_training:
         return _after_training(args)
     base = False if args.no_base else args.base
-    with bar("verify", lambda: _nbytes(args.out)) as progress:
+    with progress_bar("verify", lambda: _nbytes(args.out)) as progress:
         report = _api.verify(
             args.out, base, recompute=args.recompute, examples=args.examples, everything=args.all, progress=progress
         )
-    say(args, report.to_json(), report)
+    print_result(args, report.to_json(), report)
     return DONE if report.ok else DIFFERS
 
 
 def _after_training(args: Namespace) -> int:
     from hf_init import _api
 
-    with bar("verify", lambda: _nbytes(args.out)) as progress:
+    with progress_bar("verify", lambda: _nbytes(args.out)) as progress:
         report = _api.drift(args.base, args.out, args.plan, frozen=args.frozen or "kept", progress=progress)
     if args.picture:
         report.draw(args.picture)
-    say(args, report.to_json(), report)
+    print_result(args, report.to_json(), report)
     return DONE if report.ok else DIFFERS
 
 
-def check(args: Namespace) -> int:
+def run_check(args: Namespace) -> int:
     """Before training: what one batch tells about a model's start."""
-    from hf_init.hf._check import check_folder
+    from hf_init._check import check_folder
 
     report = check_folder(args.dir, args.text, args.labels, train=args.train)
     if args.picture:
         report.draw(args.picture)
-    say(args, report.to_json(), report)
+    print_result(args, report.to_json(), report)
     return DONE if report.ok else DIFFERS
 
 
-def diff(args: Namespace) -> int:
+def run_diff(args: Namespace) -> int:
     """Any two checkpoints, tensor by tensor, row by row."""
     from hf_init import _api
 
-    with bar("diff", lambda: min(_nbytes(args.a), _nbytes(args.b))) as progress:
+    with progress_bar("diff", lambda: min(_nbytes(args.a), _nbytes(args.b))) as progress:
         report = _api.diff(args.a, args.b, progress=progress)
-    say(args, report.to_json(), report)
+    print_result(args, report.to_json(), report)
     return DONE if report.identical else DIFFERS
 
 
-def heads(args: Namespace) -> int:
+def run_heads(args: Namespace) -> int:
     """The heads of a checkpoint: names, kinds, labels, sizes."""
     from hf_init import _api
 
     with hub_bars():
         found = _api.heads(args.dir)
-    return say(args, found.to_json(), found)
+    return print_result(args, found.to_json(), found)
 
 
-def report(args: Namespace) -> int:
+def run_report(args: Namespace) -> int:
     """Histograms and tables in one page or picture: new against pretrained."""
     from hf_init import _api
 
     written = _api.report(args.dir, args.out)
-    return say(args, {"written": str(written)}, f"written: {written}")
+    return print_result(args, {"written": str(written)}, f"written: {written}")
 
 
-def schemes(args: Namespace) -> int:
+def run_schemes(args: Namespace) -> int:
     """The catalogue: formula, settings, when to use it, source."""
-    from hf_init.schemes.catalogue import describe, entry, table, to_json
+    from hf_init.schemes.catalogue import catalogue_entry, catalogue_json, catalogue_table, describe_scheme
 
     if args.name is None:
-        return say(args, to_json(), table())
-    return say(args, entry(args.name).to_json(), describe(args.name))
+        return print_result(args, catalogue_json(), catalogue_table())
+    return print_result(args, catalogue_entry(args.name).to_json(), describe_scheme(args.name))
 
 
 def _nbytes(folder: str) -> int:

@@ -23,13 +23,13 @@ EXAMPLES = {
 }
 
 
-def target(args: argparse.Namespace) -> dict[str, Any]:
+def target_options(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments of ``plan`` and ``extend``."""
-    from hf_init._recipe import parse_init
+    from hf_init._plan import parse_init
 
     given = {
-        "config": {key: _value(text) for key, text in pairs("--config", args.config).items()},
-        "keep": {glob: _value(how) for glob, how in pairs("--map", args.map).items()},
+        "config": {key: _value(text) for key, text in key_value_pairs("--config", args.config).items()},
+        "keep": {glob: _value(how) for glob, how in key_value_pairs("--map", args.map).items()},
         "recipe": args.recipe,
         "rules": [parse_init(text) for text in args.init],
         "seed": args.seed,
@@ -47,24 +47,26 @@ def _head(args: argparse.Namespace) -> dict[str, Any]:
         "allow_new": args.allow_new,
         "labels": args.labels,
         "num_labels": args.num_labels,
-        "rename_labels": pairs("--rename-label", args.rename_label) or None,
+        "rename_labels": key_value_pairs("--rename-label", args.rename_label) or None,
         "labels_keep": args.labels_keep,
         "entities": args.entities,
         "label_counts": _counts(args.label_counts),
         "target_mean": args.target_mean,
         "head": args.head,
         "examples": args.examples,
-        "verbalizer": {label: names(listed) for label, listed in pairs("--verbalizer", args.verbalizer).items()}
+        "verbalizer": {
+            label: split_names(listed) for label, listed in key_value_pairs("--verbalizer", args.verbalizer).items()
+        }
         or None,
     }
 
 
 def _heads(args: argparse.Namespace) -> dict[str, Any]:
-    taken = pairs("--take-head", args.take_head)
+    taken = key_value_pairs("--take-head", args.take_head)
     return {
-        "add_heads": {name: _spec(text) for name, text in pairs("--add-head", args.add_head).items()} or None,
+        "add_heads": {name: _spec(text) for name, text in key_value_pairs("--add-head", args.add_head).items()} or None,
         "remove_heads": args.remove_head,
-        "rename_heads": pairs("--rename-head", args.rename_head) or None,
+        "rename_heads": key_value_pairs("--rename-head", args.rename_head) or None,
         "take_heads": {name: _place(text) for name, text in taken.items()} or None,
         "name_head": args.name_head,
         "export_head": args.export_head,
@@ -78,9 +80,10 @@ def _spec(text: str) -> dict[str, Any]:
         raise PlanError(f"--add-head {text!r}: expected {EXAMPLES['--add-head']}")
     kind, settings, listed = found.groups()
     given: dict[str, Any] = {
-        key: _value(value) for key, value in pairs("--add-head", names(settings or "") if settings else ()).items()
+        key: _value(value)
+        for key, value in key_value_pairs("--add-head", split_names(settings or "") if settings else ()).items()
     }
-    labels = names(listed) if listed else []
+    labels = split_names(listed) if listed else []
     if len(labels) == 1 and labels[0].isdecimal():
         given["labels"] = int(labels[0])
     elif listed is not None:
@@ -98,8 +101,8 @@ def _counts(text: str | None) -> Any:
     if text is None:
         return None
     if "=" not in text:
-        return [_value(number) for number in names(text)]
-    return {label: _value(number) for label, number in pairs("--label-counts", names(text)).items()}
+        return [_value(number) for number in split_names(text)]
+    return {label: _value(number) for label, number in key_value_pairs("--label-counts", split_names(text)).items()}
 
 
 def comparison(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -130,7 +133,7 @@ COMPARED = ("base", "add_tokens", "add_tokens_file", "special", "seed", "compare
 
 def _listed(args: argparse.Namespace) -> list[Any]:
     """New tokens, from the command line and from a file."""
-    from hf_init._token_file import read
+    from hf_init._vocabulary import read
 
     return [*(args.add_tokens or ()), *(read(args.add_tokens_file) if args.add_tokens_file else ())]
 
@@ -152,7 +155,7 @@ def _tokens(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def refuse_idle(args: argparse.Namespace) -> None:
+def check_idle(args: argparse.Namespace) -> None:
     """Raises PlanError for options of ``verify`` that would be passed over: they mean nothing with the others."""
     trained = {"--frozen": args.frozen, "--plan": args.plan, "-o": args.picture}
     others = {"--no-base": args.no_base, "--recompute": args.recompute, "--examples": args.examples, "--all": args.all}
@@ -176,7 +179,7 @@ def texts_of(path: str) -> list[str]:
         raise PlanError(f"{path}: texts can't be read from it: {error}; give a text file in UTF-8") from error
 
 
-def pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
+def key_value_pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
@@ -200,19 +203,19 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} isn't JSON")
 
 
-def whole(text: str) -> int:
+def whole_number(text: str) -> int:
     if not re.fullmatch(r"[+-]?\d{1,30}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"expected a whole number, not {text!r}")
     return int(text)
 
 
-def wholes(text: str) -> list[int]:
-    return [whole(number.strip()) for number in text.split(",")]
+def whole_numbers(text: str) -> list[int]:
+    return [whole_number(number.strip()) for number in text.split(",")]
 
 
-def texts(text: str) -> list[str]:
+def split_texts(text: str) -> list[str]:
     return text.split(",")
 
 
-def names(text: str) -> list[str]:
+def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]

@@ -12,7 +12,7 @@ the folder that the model was loaded from. Without any, ``plan_against(model, ba
 ``Watch``               the proof every so many steps of a plain loop, or one under accelerate
 ``FinetuneCallback``    the same for ``transformers.Trainer``
 ``peft_arguments``      ``modules_to_save`` and ``trainable_token_indices`` for ``peft.LoraConfig``
-``refuse_rewriting``    no PEFT initialisation that rewrites base weights
+``check_rewriting``    no PEFT initialisation that rewrites base weights
 ``plan_against``        a plan from a model and its base alone
 ======================  =================================================================================
 
@@ -35,41 +35,39 @@ Example::
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hf_init._lazy import lazy_names
 from hf_init.finetune._against import plan_against
 from hf_init.finetune._freeze import Frozen, freeze, train_only_new
 from hf_init.finetune._groups import check_optimizer, parameter_groups
 from hf_init.finetune._guard import GuardReport
-from hf_init.finetune._peft import peft_arguments, refuse_rewriting
-from hf_init.finetune._schedule import Schedule, Stage, unfreeze_schedule
+from hf_init.finetune._model import PlanLike as PlanLike
+from hf_init.finetune._model import model_tensors as model_tensors
+from hf_init.finetune._model import origin_of as origin_of
+from hf_init.finetune._model import unwrapped as unwrapped
+from hf_init.finetune._peft import check_rewriting, peft_arguments
+from hf_init.finetune._schedule import Schedule, UnfreezeStep, unfreeze_schedule
 from hf_init.finetune._watch import Watch
 
 if TYPE_CHECKING:
-    from hf_init.hf._callback import FinetuneCallback
+    from hf_init.finetune._callback import FinetuneCallback
 
 __all__ = [
     "FinetuneCallback",
     "Frozen",
     "GuardReport",
     "Schedule",
-    "Stage",
+    "UnfreezeStep",
     "Watch",
     "check_optimizer",
+    "check_rewriting",
     "freeze",
     "parameter_groups",
     "peft_arguments",
     "plan_against",
-    "refuse_rewriting",
     "train_only_new",
     "unfreeze_schedule",
 ]
 
-_HOME = {"FinetuneCallback": "hf_init.hf._callback"}  # a class of transformers, which is imported when it is asked for
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+__getattr__ = lazy_names(__name__, {"FinetuneCallback": "hf_init.finetune._callback"})  # a class of transformers

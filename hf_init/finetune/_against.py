@@ -9,13 +9,12 @@ import torch
 from torch import nn
 
 from hf_init import schemes
-from hf_init._checkpoint import Checkpoint
+from hf_init._architecture import describe_model, shared
+from hf_init._checkpoint import Checkpoint, Reader, equal_bytes
 from hf_init._errors import PlanError
-from hf_init._layout import describe, shared
-from hf_init._make import Reader, equal_bytes
 from hf_init._plan import Fill, Plan, TensorPlan
-from hf_init._spec import Box, Copy, Status, TensorSpec, subtract
-from hf_init._text import several
+from hf_init._tensors import Box, Copy, Status, TensorSpec, subtract_boxes
+from hf_init._text import join_names
 from hf_init.finetune._model import unwrapped
 
 _NOT_IN_BASE = "not in the base"
@@ -39,7 +38,7 @@ def plan_against(model: nn.Module, base: str | Path) -> Plan:
     """
     model = unwrapped(model)
     state = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, torch.Tensor)}
-    specs, second = describe(model), shared(model)
+    specs, second = describe_model(model), shared(model)
     with Checkpoint.open(base) as source, Reader(source) as reader:
         names = {name: _in_base(name, source, getattr(model, "base_model_prefix", "")) for name in state}
         tensors = [_entry(specs[n], state[n], names[n], source, reader) for n in state if n not in second]
@@ -67,7 +66,7 @@ def _entry(spec: TensorSpec, held: torch.Tensor, name: str | None, source: Check
     copy = Copy(box, name, box)
     if box.stop == spec.shape:
         return _planned(spec, Status.KEPT, kept=(copy,), source=name)
-    new = tuple(Fill(rest, schemes.Declared(), _NOT_IN_BASE) for rest in subtract(spec.shape, [box]))
+    new = tuple(Fill(rest, schemes.Declared(), _NOT_IN_BASE) for rest in subtract_boxes(spec.shape, [box]))
     return _planned(spec, Status.RESIZED, kept=(copy,), new=new)
 
 
@@ -94,7 +93,9 @@ def _notes(tensors: list[TensorPlan], names: Mapping[str, str | None], base: Pat
     grown = [each.name for each in tensors if each.status is Status.RESIZED]
     notes = [f"made from {base} alone, without a manifest: by what schemes the new was filled it can't tell"]
     if differ:
-        notes.append(f"in the base with other bytes, so taken for new, whether trained or made anew: {several(differ)}")
+        notes.append(
+            f"in the base with other bytes, so taken for new, whether trained or made anew: {join_names(differ)}"
+        )
     if grown:
-        notes.append(f"larger than in the base, whose elements are at the beginning: {several(grown)}")
+        notes.append(f"larger than in the base, whose elements are at the beginning: {join_names(grown)}")
     return tuple(notes)

@@ -11,12 +11,12 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from hf_init._errors import PlanError
-from hf_init._spec import Box, Region, Status
-from hf_init._text import several
+from hf_init._tensors import Box, Region, Status
+from hf_init._text import join_names
 from hf_init.finetune import _norms
-from hf_init.finetune._guard import Guard, GuardReport, counts
+from hf_init.finetune._guard import Guard, GuardReport, element_counts
 from hf_init.finetune._manifest import manifest_of, save_manifest
-from hf_init.finetune._model import Origin, Place, PlanLike, origin_of, places, unwrapped
+from hf_init.finetune._model import ModelTensor, PlanLike, PlanOrigin, model_tensors, origin_of, unwrapped
 from hf_init.finetune._rows import CHILD, NewParts
 
 Resized = Literal["new", "whole", "none"]
@@ -32,7 +32,7 @@ class Frozen:
         places: every tensor of the model with what the plan says of it.
     """
 
-    def __init__(self, model: nn.Module, origin: Origin, found: tuple[Place, ...], guard: Guard) -> None:
+    def __init__(self, model: nn.Module, origin: PlanOrigin, found: tuple[ModelTensor, ...], guard: Guard) -> None:
         self.model, self.plan, self.places = model, origin.plan, found
         self._manifest, self._guard = manifest_of(origin, found), guard
         self._norms: dict[str, tuple[nn.Module, RemovableHandle]] = {}
@@ -68,11 +68,11 @@ class Frozen:
         wanted = self.names if names is None else tuple(dict.fromkeys(names))
         unknown = [name for name in wanted if name not in self._guard.held]
         if unknown:
-            raise PlanError(f"{several(unknown)}: not frozen, so there is nothing to thaw; see Frozen.names")
+            raise PlanError(f"{join_names(unknown)}: not frozen, so there is nothing to thaw; see Frozen.names")
         parts = {part.place.name for part, _ in self.new_parts.parts} if self.new_parts else set()
         if self.new_parts and parts & set(wanted):
             if not parts <= set(wanted):
-                raise PlanError(f"thaw the resized tensors together: {several(sorted(parts))}")
+                raise PlanError(f"thaw the resized tensors together: {join_names(sorted(parts))}")
             self.new_parts.remove(self.model)
         self._guard.release(wanted)
         for place in self.places:
@@ -96,13 +96,15 @@ class Frozen:
             handle.remove()
             module.training = self.model.training
         for name in held.keys() - self._norms.keys():
-            (handle,) = _norms.hold([held[name]])
+            (handle,) = _norms.hold_statistics([held[name]])
             self._norms[name] = (held[name], handle)
 
     def __str__(self) -> str:
         whole = [place.name for place in self.places if place.is_parameter and place.tensor.requires_grad]
         parts = [_spelled(part.place.name, part.region) for part, _ in self.new_parts.parts] if self.new_parts else []
-        return f"frozen: {counts(self._guard.held.values())}\ntrained: {several([*parts, *whole]) or 'nothing'}"
+        return (
+            f"frozen: {element_counts(self._guard.held.values())}\ntrained: {join_names([*parts, *whole]) or 'nothing'}"
+        )
 
 
 def freeze(
@@ -145,7 +147,7 @@ def freeze(
         frozen.raise_if_moved()
     """
     model, origin = unwrapped(model), origin_of(model, plan)
-    found = places(model, origin.plan)
+    found = model_tensors(model, origin.plan)
     split = [place for place in found if place.status is Status.RESIZED and place.is_parameter]
     _refuse(model, found, split, resized)
     guard = Guard(_still(found, resized), origin, copies)
@@ -189,7 +191,7 @@ def train_only_new(
     return freeze(model, plan, resized="new", copies=copies, check=check, dtype=dtype)
 
 
-def _still(found: Iterable[Place], resized: Resized | None) -> Iterator[tuple[Place, tuple[Region, ...]]]:
+def _still(found: Iterable[ModelTensor], resized: Resized | None) -> Iterator[tuple[ModelTensor, tuple[Region, ...]]]:
     """Every tensor that is to stand still, with the regions of it that are."""
     for place in found:
         if place.status is Status.KEPT or (place.status is Status.RESIZED and resized == "none"):
@@ -198,25 +200,27 @@ def _still(found: Iterable[Place], resized: Resized | None) -> Iterator[tuple[Pl
             yield place, place.kept
 
 
-def _refuse(model: nn.Module, found: tuple[Place, ...], split: list[Place], resized: Resized | None) -> None:
+def _refuse(
+    model: nn.Module, found: tuple[ModelTensor, ...], split: list[ModelTensor], resized: Resized | None
+) -> None:
     if resized is not None and resized not in RESIZED:
         raise PlanError(f"resized is {resized!r}, expected one of {', '.join(map(repr, RESIZED))}")
     if hasattr(model, CHILD):
         raise PlanError("the model's new rows are trained apart already; Frozen.thaw() first")
     if split and resized is None:
         raise PlanError(
-            f"{several([place.name for place in split])}: kept in part, new in part. Say what trains: resized='new' "
+            f"{join_names([place.name for place in split])}: kept in part, new in part. Say what trains: resized='new' "
             "(new rows only, as train_only_new does), 'whole' (all of it, kept rows too) or 'none' (nothing of it)"
         )
     norming = [p.name for p in found if getattr(p.owner, "max_norm", None) is not None and p.status is not Status.NEW]
     if norming:
         raise PlanError(
-            f"{several(norming)}: max_norm rescales rows at every forward pass, whether frozen or not; set the "
+            f"{join_names(norming)}: max_norm rescales rows at every forward pass, whether frozen or not; set the "
             "module's max_norm to None first"
         )
 
 
-def _is_statistic(place: Place) -> bool:
+def _is_statistic(place: ModelTensor) -> bool:
     return place.attribute in _norms.STATISTICS and not place.is_parameter
 
 

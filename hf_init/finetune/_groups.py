@@ -11,9 +11,9 @@ from torch import nn
 
 from hf_init._errors import PlanError
 from hf_init._roles import matches
-from hf_init._spec import Status
-from hf_init._text import several
-from hf_init.finetune._model import Place, PlanLike, depths, origin_of, places, unwrapped
+from hf_init._tensors import Status
+from hf_init._text import join_names
+from hf_init.finetune._model import ModelTensor, PlanLike, depths, model_tensors, origin_of, unwrapped
 from hf_init.finetune._rows import CHILD
 
 _NO_DECAY = ("norm", "norm_plus_one", "layer_scale", "gate", "logit_scale", "attention.sink")
@@ -51,13 +51,13 @@ def parameter_groups(
 
         optimizer = torch.optim.AdamW(parameter_groups(model, lr=2e-5, new_lr=1e-3, layer_decay=0.8))
     """
-    _refuse_settings(lr=lr, new_lr=lr if new_lr is None else new_lr, weight_decay=weight_decay)
+    _check_settings(lr=lr, new_lr=lr if new_lr is None else new_lr, weight_decay=weight_decay)
     if not 0 < layer_decay <= 1:
         raise PlanError(f"layer_decay is {layer_decay}, expected more than 0 and at most 1")
     model = unwrapped(model)
-    found = places(model, origin_of(model, plan).plan)
+    found = model_tensors(model, origin_of(model, plan).plan)
     depth, opened = depths(found), frozenset(later)
-    _refuse_unknown(found, opened)
+    _check_unknown(found, opened)
     top = max(depth.values(), default=0)
     groups: defaultdict[tuple[str, float, bool], list[nn.Parameter]] = defaultdict(list)
     for place, parameter, new in _trainable(model, found, opened):
@@ -98,8 +98,8 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, later: I
 
 
 def _trainable(
-    model: nn.Module, found: Sequence[Place], later: frozenset[str]
-) -> Iterator[tuple[Place, nn.Parameter, bool]]:
+    model: nn.Module, found: Sequence[ModelTensor], later: frozenset[str]
+) -> Iterator[tuple[ModelTensor, nn.Parameter, bool]]:
     """Every parameter to train, with its place and whether it is new."""
     for place in found:
         tensor = place.tensor
@@ -110,7 +110,7 @@ def _trainable(
         yield part.place, parameter, True
 
 
-def _decays(place: Place) -> bool:
+def _decays(place: ModelTensor) -> bool:
     vector = place.tensor.ndim <= 1 or place.role.endswith(".bias")
     return not vector and not any(matches(place.role, pattern) for pattern in _NO_DECAY)
 
@@ -129,20 +129,20 @@ def _lacks(parameter: torch.Tensor, held: dict[int, Any]) -> bool:
 
 def _fault(what: str, names: Iterable[str]) -> list[str]:
     found = list(names)
-    return [f"it {what}: {several(found)}"] if found else []
+    return [f"it {what}: {join_names(found)}"] if found else []
 
 
 def _shape(parameter: torch.Tensor) -> str:
     return f"a tensor of {'x'.join(map(str, parameter.shape)) or 'one element'}"
 
 
-def _refuse_settings(**settings: float) -> None:
+def _check_settings(**settings: float) -> None:
     wrong = [f"{name} is {value}" for name, value in settings.items() if not 0 <= value < float("inf")]
     if wrong:
         raise PlanError(f"{', '.join(wrong)}: expected a finite number, not negative")
 
 
-def _refuse_unknown(found: Iterable[Place], later: frozenset[str]) -> None:
+def _check_unknown(found: Iterable[ModelTensor], later: frozenset[str]) -> None:
     unknown = sorted(later - {place.name for place in found})
     if unknown:
-        raise PlanError(f"{several(unknown)}: no tensor of this model; later takes the names of a schedule")
+        raise PlanError(f"{join_names(unknown)}: no tensor of this model; later takes the names of a schedule")

@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint import Checkpoint, Reader, equal_bytes, tensor_digest
 from hf_init._errors import CheckpointError, PlanError, ProofError
-from hf_init._make import Reader, digest, equal_bytes
-from hf_init._spec import Box, Region, Shape, count
-from hf_init._text import number, size
-from hf_init._verify._report import jsonable
-from hf_init.finetune._model import Origin, Place
-from hf_init.finetune._rows import pick, put
+from hf_init._tensors import Box, Region, Shape, num_elements
+from hf_init._text import format_bytes, format_count
+from hf_init._verify import jsonable
+from hf_init.finetune._model import ModelTensor, PlanOrigin
+from hf_init.finetune._rows import pick_rows, put_rows
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class GuardReport:
             )
 
     def __str__(self) -> str:
-        head = f"frozen and identical: {self.tensors} tensors, {size(self.nbytes)}"
+        head = f"frozen and identical: {self.tensors} tensors, {format_bytes(self.nbytes)}"
         return head if self.ok else f"{self._counted()} moved while frozen\n{_listed(self.differences)}"
 
     def _counted(self) -> str:
@@ -68,42 +67,44 @@ class GuardReport:
 
 
 @dataclass(frozen=True)
-class Held:
+class FrozenDigests:
     """A frozen tensor: its regions, the digest of each, and their values where copies are kept."""
 
-    place: Place
+    place: ModelTensor
     regions: tuple[Region, ...]
     dtype: torch.dtype
     digests: tuple[str, ...]
     copies: tuple[torch.Tensor, ...] = ()
 
     @classmethod
-    def of(cls, place: Place, regions: tuple[Region, ...], copies: bool) -> Held:
+    def of(cls, place: ModelTensor, regions: tuple[Region, ...], copies: bool) -> FrozenDigests:
         tensor = place.tensor.detach()
-        parts = [pick(tensor, region) for region in regions]
+        parts = [pick_rows(tensor, region) for region in regions]
         kept = tuple(part.cpu().clone() for part in parts) if copies else ()
-        return cls(place, regions, tensor.dtype, tuple(map(digest, parts)), kept)
+        return cls(place, regions, tensor.dtype, tuple(map(tensor_digest, parts)), kept)
 
     @property
     def nbytes(self) -> int:
-        return sum(count(region.shape) for region in self.regions) * self.dtype.itemsize
+        return sum(num_elements(region.shape) for region in self.regions) * self.dtype.itemsize
 
     def moved(self) -> str | None:
         """What is no longer as it was; None where all is."""
         tensor = self.place.tensor.detach()
         if tensor.dtype != self.dtype:
             return f"dtype is {tensor.dtype}, was {self.dtype}"
-        now = (digest(pick(tensor, region)) for region in self.regions)
+        now = (tensor_digest(pick_rows(tensor, region)) for region in self.regions)
         return None if all(a == b for a, b in zip(now, self.digests, strict=True)) else "not what it was"
 
 
 class Guard:
     """Everything frozen in a model, under its names in the model."""
 
-    def __init__(self, found: Iterable[tuple[Place, tuple[Region, ...]]], origin: Origin, copies: bool) -> None:
+    def __init__(
+        self, found: Iterable[tuple[ModelTensor, tuple[Region, ...]]], origin: PlanOrigin, copies: bool
+    ) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            held = list(pool.map(lambda item: Held.of(item[0], item[1], copies), found))
-        self.held: dict[str, Held] = {each.place.name: each for each in held}
+            held = list(pool.map(lambda item: FrozenDigests.of(item[0], item[1], copies), found))
+        self.held: dict[str, FrozenDigests] = {each.place.name: each for each in held}
         self._origin = origin
 
     def release(self, names: Iterable[str]) -> None:
@@ -115,9 +116,9 @@ class Guard:
         """Compares every frozen byte with what it was, by SHA-256."""
         held = list(self.held.values())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            reasons = list(pool.map(Held.moved, held))
+            reasons = list(pool.map(FrozenDigests.moved, held))
         moved = [(each, reason) for each, reason in zip(held, reasons, strict=True) if reason]
-        with Files(self._origin) as files:
+        with GuardFiles(self._origin) as files:
             differences = tuple(self._described(each, reason, files) for each, reason in moved)
         return GuardReport(len(held), sum(each.nbytes for each in held), differences)
 
@@ -127,7 +128,7 @@ class Guard:
         Raises:
             PlanError: the model was changed since; it names each tensor, the row and both values.
         """
-        with Files(self._origin) as files:
+        with GuardFiles(self._origin) as files:
             files.refuse_others(self.held.values())
             changed = [each for each in self.held.values() if not files.hold(each)]
             differences = [self._described(each, "differs from the files", files) for each in changed]
@@ -137,42 +138,42 @@ class Guard:
                 "Load it again from what the plan made; or freeze it as it is now, with check=False"
             )
 
-    def _described(self, held: Held, reason: str, files: Files) -> dict[str, Any]:
+    def _described(self, held: FrozenDigests, reason: str, files: GuardFiles) -> dict[str, Any]:
         """A difference with the place and both values, from the copies or from the files."""
         then = list(zip(held.regions, held.copies, strict=False)) or files.values(held)
         return {"name": held.place.name, "reason": reason, **_difference(held, then)}
 
 
-class Files:
+class GuardFiles:
     """The folders that a model came from, where they are at hand: the result first, then the base.
 
     Nothing is mapped while what is compared is equal: what a process has mapped counts as its memory.
     """
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: PlanOrigin) -> None:
         self._result, self._base = _opened(origin.folder), _opened(origin.base)
         self._stack = ExitStack()
 
-    def __enter__(self) -> Files:
+    def __enter__(self) -> GuardFiles:
         self._readers = {id(each): self._stack.enter_context(Reader(each)) for each in self._sources}
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def hold(self, held: Held) -> bool:
+    def hold(self, held: FrozenDigests) -> bool:
         """Whether the files hold a tensor's frozen regions as the model does, after the exact cast to its dtype."""
         source, places = self._places(held)
         tensor = held.place.tensor.detach().cpu()
-        return all(self._holds(source, name, at, pick(tensor, region)) for region, name, at in places)
+        return all(self._holds(source, name, at, pick_rows(tensor, region)) for region, name, at in places)
 
-    def values(self, held: Held) -> list[tuple[Region, torch.Tensor]]:
+    def values(self, held: FrozenDigests) -> list[tuple[Region, torch.Tensor]]:
         """The frozen regions with the files' values, in the dtype in which they were frozen."""
         source, places = self._places(held)
         read = self._readers[id(source)].tensor if places else None
-        return [(region, pick(read(name), at).to(held.dtype).clone()) for region, name, at in places if read]
+        return [(region, pick_rows(read(name), at).to(held.dtype).clone()) for region, name, at in places if read]
 
-    def refuse_others(self, found: Iterable[Held]) -> None:
+    def refuse_others(self, found: Iterable[FrozenDigests]) -> None:
         """The files must be those of the plan.
 
         Raises:
@@ -192,7 +193,7 @@ class Files:
     def _sources(self) -> list[Checkpoint]:
         return [each for each in (self._result, self._base) if each is not None]
 
-    def _places(self, held: Held) -> tuple[Checkpoint | None, list[tuple[Region, str, Region]]]:
+    def _places(self, held: FrozenDigests) -> tuple[Checkpoint | None, list[tuple[Region, str, Region]]]:
         """A checkpoint, and for every frozen region the tensor and the region in it; none where nothing is known."""
         if not held.place.whole:
             return None, []
@@ -210,7 +211,7 @@ class Files:
             flat = now.reshape(-1)
             blocks = reader.blocks(name)
             return all(equal_bytes(flat[at : at + each.numel()], each.to(now.dtype)) for at, each in blocks)
-        return equal_bytes(now, pick(reader.tensor(name), region).to(now.dtype))
+        return equal_bytes(now, pick_rows(reader.tensor(name), region).to(now.dtype))
 
 
 def _opened(folder: Path | None) -> Checkpoint | None:
@@ -234,14 +235,14 @@ def _x(shape: Shape) -> str:
     return "x".join(map(str, shape)) or "scalar"
 
 
-def _difference(held: Held, then: Sequence[tuple[Region, torch.Tensor]]) -> dict[str, Any]:
+def _difference(held: FrozenDigests, then: Sequence[tuple[Region, torch.Tensor]]) -> dict[str, Any]:
     """The first place at which a tensor isn't what it was, with both values; nothing where that isn't known."""
     now = held.place.tensor.detach().cpu()
     moved = torch.zeros(now.shape, dtype=torch.bool)
     old = now.clone()
     for region, values in then:
-        put(moved, region, bits(pick(now, region)) != bits(values))
-        put(old, region, values)
+        put_rows(moved, region, tensor_bits(pick_rows(now, region)) != tensor_bits(values))
+        put_rows(old, region, values)
     places = moved.nonzero()
     if not len(places):
         return {}
@@ -267,13 +268,13 @@ def _listed(differences: Sequence[dict[str, Any]], most: int = 5) -> str:
     return "\n".join(f"  {line}" for line in (*map(_told, differences[:most]), *more))
 
 
-def bits(tensor: torch.Tensor) -> torch.Tensor:
+def tensor_bits(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor's elements as whole numbers of their width: -0.0 is not 0.0, and NaN is itself."""
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(widths[tensor.dtype.itemsize])
 
 
-def counts(held: Iterable[Held]) -> str:
+def element_counts(held: Iterable[FrozenDigests]) -> str:
     """How much is frozen, in words."""
     found = list(held)
-    return f"{number(len(found))} tensors, {size(sum(each.nbytes for each in found))}"
+    return f"{format_count(len(found))} tensors, {format_bytes(sum(each.nbytes for each in found))}"

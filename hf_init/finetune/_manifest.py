@@ -8,20 +8,20 @@ from pathlib import Path
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
-from hf_init._make import digests
-from hf_init._manifest import NAME, Manifest
+from hf_init._fill import region_digests
+from hf_init._plan import MANIFEST_NAME, Manifest
 from hf_init._version import __version__
-from hf_init.finetune._model import Origin, Place
+from hf_init.finetune._model import ModelTensor, PlanOrigin
 
 
-def manifest_of(origin: Origin, places: Sequence[Place]) -> Manifest | Path | None:
+def manifest_of(origin: PlanOrigin, places: Sequence[ModelTensor]) -> Manifest | Path | None:
     """The manifest that goes with a plan: the file it was read from, or one made of the model before it trains.
 
     None where neither is to be had: the base isn't a folder here, or the model holds what is new in another dtype or
     put together from several tensors.
     """
     if origin.folder is not None:
-        return origin.folder / NAME
+        return origin.folder / MANIFEST_NAME
     stored = {entry.name for entry in origin.plan.stored}
     fresh = [place for place in places if any(entry.new and entry.name in stored for entry in place.entries)]
     if origin.base is None or not all(place.whole and _as_planned(place) for place in fresh):
@@ -30,7 +30,7 @@ def manifest_of(origin: Origin, places: Sequence[Place]) -> Manifest | Path | No
         base = Checkpoint.open(origin.base)
     except CheckpointError:
         return None
-    found = {place.entries[0].name: digests(place.entries[0], place.tensor.detach().cpu()) for place in fresh}
+    found = {place.entries[0].name: region_digests(place.entries[0], place.tensor.detach().cpu()) for place in fresh}
     about = {"path": str(origin.base.resolve()), "name": str(origin.base), "fingerprint": base.fingerprint()}
     return Manifest(origin.plan.to_json(), about, found, f"hf_init {__version__}")
 
@@ -41,10 +41,10 @@ def save_manifest(manifest: Manifest | Path | None, folder: Path) -> Path | None
         manifest.save(folder)
     elif manifest is None:
         return None
-    elif manifest.resolve() != (folder / NAME).resolve():
-        shutil.copyfile(manifest, folder / NAME)
-    return folder / NAME
+    elif manifest.resolve() != (folder / MANIFEST_NAME).resolve():
+        shutil.copyfile(manifest, folder / MANIFEST_NAME)
+    return folder / MANIFEST_NAME
 
 
-def _as_planned(place: Place) -> bool:
+def _as_planned(place: ModelTensor) -> bool:
     return str(place.tensor.dtype) == f"torch.{place.entries[0].dtype}"

@@ -11,12 +11,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from hf_init._advice import blocks
+from hf_init._block_names import stack_blocks
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._manifest import NAME, Manifest
-from hf_init._plan import Plan, TensorPlan
-from hf_init._spec import Box, Region, Status
-from hf_init._text import several
+from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan
+from hf_init._tensors import Box, Region, Status
+from hf_init._text import join_names
 
 PlanLike: TypeAlias = Plan | str | Path | None
 
@@ -24,7 +23,7 @@ _WRAPPERS = ("DistributedDataParallel", "DataParallel", "OptimizedModule")
 
 
 @dataclass(frozen=True)
-class Place:
+class ModelTensor:
     """One tensor of a model, and what the plan says of it.
 
     Attributes:
@@ -75,7 +74,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Origin:
+class PlanOrigin:
     """Where a plan comes from.
 
     Attributes:
@@ -88,22 +87,23 @@ class Origin:
     base: Path | None = None
 
 
-def origin_of(model: nn.Module, plan: PlanLike = None) -> Origin:
+def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
     """The plan to read: the one given, that of a folder, the model's own ``init_plan``, that of its ``name_or_path``.
 
     Raises:
         CheckpointError: there is none of these, or the folder's can't be read.
     """
     if isinstance(plan, Plan):
-        return Origin(plan, base=_folder_of(model))
+        return PlanOrigin(plan, base=_folder_of(model))
     if plan is not None:
         return _of_folder(Path(plan))
     own, folder = getattr(unwrapped(model), "init_plan", None), _folder_of(model)
     if isinstance(own, Plan):
-        return Origin(own, base=folder)
-    if folder is None or not (folder / NAME).is_file():
+        return PlanOrigin(own, base=folder)
+    if folder is None or not (folder / MANIFEST_NAME).is_file():
         raise CheckpointError(
-            f"no plan: the model has no init_plan and {folder or 'the place it was loaded from'} no {NAME}. Give the "
+            f"no plan: the model has no init_plan and {folder or 'the place it was loaded from'} no "
+            f"{MANIFEST_NAME}. Give the "
             "plan or the folder that `extend` wrote; from the base alone, plan_against(model, base) tells what it can"
         )
     return _of_folder(folder)
@@ -116,7 +116,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def places(model: nn.Module, plan: Plan) -> tuple[Place, ...]:
+def model_tensors(model: nn.Module, plan: Plan) -> tuple[ModelTensor, ...]:
     """Every tensor of a model's state dict, in its order, tied ones once, with what the plan says of it.
 
     Raises:
@@ -124,12 +124,12 @@ def places(model: nn.Module, plan: Plan) -> tuple[Place, ...]:
     """
     model = unwrapped(model)
     state = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, torch.Tensor)}
-    _refuse_quantized(model, state)
+    _check_quantized(model, state)
     entries: defaultdict[str, list[TensorPlan]] = defaultdict(list)
     for entry in plan.tensors:
         if entry.status is not Status.TIED and entry.role != "ignored":
             entries[entry.parameter].append(entry)
-    _refuse_others(model, plan, state, entries)
+    _check_others(model, plan, state, entries)
     names: defaultdict[int, list[str]] = defaultdict(list)
     for name, tensor in state.items():
         names[id(tensor)].append(name)
@@ -137,7 +137,7 @@ def places(model: nn.Module, plan: Plan) -> tuple[Place, ...]:
     return tuple(_place(model, name, state, names[id(state[name])], tuple(entries[name])) for name in known)
 
 
-def depths(found: Sequence[Place]) -> dict[str, int]:
+def depths(found: Sequence[ModelTensor]) -> dict[str, int]:
     """How deep each tensor lies, counted from the input: 0 for embeddings and what precedes the blocks, then 1, 2...
 
     Blocks are read off the names, of nested ones the outer: ``layer.3.`` is one block more than ``layer.2.``, a
@@ -148,30 +148,30 @@ def depths(found: Sequence[Place]) -> dict[str, int]:
     return {place.name: _depth(place, index < first, numbers) for index, place in enumerate(found)}
 
 
-def block_count(found: Sequence[Place]) -> int:
+def block_count(found: Sequence[ModelTensor]) -> int:
     """How many blocks there are, of nested ones the outer."""
     return len(_blocks(found))
 
 
-def _depth(place: Place, precedes: bool, numbers: Mapping[str, int]) -> int:
+def _depth(place: ModelTensor, precedes: bool, numbers: Mapping[str, int]) -> int:
     if block := _outer(place.name):
         return numbers[block]
     return 0 if precedes or place.role.startswith("embedding") or place.role == "token" else len(numbers) + 1
 
 
-def _blocks(found: Sequence[Place]) -> list[str]:
+def _blocks(found: Sequence[ModelTensor]) -> list[str]:
     return list(dict.fromkeys(block for place in found if (block := _outer(place.name))))
 
 
 def _outer(name: str) -> str:
-    return next(iter(blocks(name)), "")
+    return next(iter(stack_blocks(name)), "")
 
 
 def _place(
     model: nn.Module, name: str, state: dict[str, torch.Tensor], names: Sequence[str], entries: tuple[TensorPlan, ...]
-) -> Place:
+) -> ModelTensor:
     path, _, attribute = name.rpartition(".")
-    return Place(
+    return ModelTensor(
         name,
         tuple(other for other in names if other != name),
         model.get_submodule(path),
@@ -193,24 +193,27 @@ def _folder_of(model: nn.Module) -> Path | None:
     return Path(name) if name and Path(name).is_dir() else None
 
 
-def _of_folder(folder: Path) -> Origin:
+def _of_folder(folder: Path) -> PlanOrigin:
     base = Path(Manifest.load(folder).base["path"])
-    return Origin(Plan.load(folder), folder, base if base.is_dir() else None)
+    return PlanOrigin(Plan.load(folder), folder, base if base.is_dir() else None)
 
 
-def _refuse_quantized(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+def _check_quantized(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
     packed = [n for n, each in state.items() if isinstance(each, nn.Parameter) and not each.is_floating_point()]
     if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False) or packed:
         raise PlanError(
-            f"{type(model).__name__} is quantized{f' ({several(packed)})' if packed else ''}: its tensors aren't those "
+            f"{type(model).__name__} is quantized{f' ({join_names(packed)})' if packed else ''}: its "
+            "tensors aren't those "
             "of the plan. Load the result unquantized; or train adapters on it, with peft_arguments(plan)"
         )
     absent = [name for name, each in state.items() if each.device.type == "meta"]
     if absent:
-        raise PlanError(f"{several(absent)}: on meta or offloaded, so nothing can be frozen or proved; load it whole")
+        raise PlanError(
+            f"{join_names(absent)}: on meta or offloaded, so nothing can be frozen or proved; load it whole"
+        )
 
 
-def _refuse_others(
+def _check_others(
     model: nn.Module, plan: Plan, state: dict[str, torch.Tensor], entries: dict[str, list[TensorPlan]]
 ) -> None:
     faults = [*_missing(state, entries), *_shapes(state, entries), *_extra(state, entries), *_ties(plan, state)]

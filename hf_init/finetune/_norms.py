@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def hold(modules: Iterable[nn.Module]) -> list[RemovableHandle]:
+def hold_statistics(modules: Iterable[nn.Module]) -> list[RemovableHandle]:
     """Keeps modules in evaluation mode at every pass, whatever ``model.train()`` has set in between."""
     return [module.register_forward_pre_hook(_evaluate) for module in modules]
 

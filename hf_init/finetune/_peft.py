@@ -10,8 +10,8 @@ from typing import Any
 from hf_init._errors import PlanError
 from hf_init._plan import Plan, TensorPlan
 from hf_init._roles import matches
-from hf_init._spec import Box, Region, Status
-from hf_init._text import several
+from hf_init._tensors import Box, Region, Status
+from hf_init._text import join_names
 
 REWRITING = {
     "pissa": "PiSSA takes the principal singular values out of the base weights",
@@ -55,7 +55,7 @@ def peft_arguments(plan: Plan) -> dict[str, Any]:
     }
 
 
-def refuse_rewriting(config: Any) -> None:
+def check_rewriting(config: Any) -> None:
     """Refuses a PEFT configuration that rewrites base weights when it is applied, so that nothing could be proved.
 
     Args:
@@ -65,8 +65,8 @@ def refuse_rewriting(config: Any) -> None:
         PlanError: its ``init_lora_weights`` is one of PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA.
 
     Example:
-        >>> refuse_rewriting({"init_lora_weights": "gaussian"})
-        >>> refuse_rewriting({"init_lora_weights": "pissa_niter_16"})
+        >>> check_rewriting({"init_lora_weights": "gaussian"})
+        >>> check_rewriting({"init_lora_weights": "pissa_niter_16"})
         Traceback (most recent call last):
         ...
         hf_init._errors.PlanError: init_lora_weights='pissa_niter_16': PiSSA takes ...
@@ -119,7 +119,7 @@ def _unclear(new: Iterable[str], plan: Plan) -> Iterator[str]:
     for module in new:
         others = sorted(each for each in modules if each.endswith(f"{module}") and each != module)
         if module and others:
-            yield f"{module}: PEFT would take {several(others)} for it too"
+            yield f"{module}: PEFT would take {join_names(others)} for it too"
 
 
 def _not_rows(plan: Plan) -> Iterator[str]:

@@ -11,15 +11,15 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from hf_init._errors import PlanError
-from hf_init._spec import Box, Region, Rows
-from hf_init.finetune._model import Place
+from hf_init._tensors import Box, Region, Rows
+from hf_init.finetune._model import ModelTensor
 
 CHILD = "hf_init_new"
 """The name of the module that holds the new parts, below the model's root."""
 
 
 @dataclass(frozen=True)
-class Part:
+class NewPart:
     """One new region of a tensor, and the name of the parameter that trains it.
 
     Attributes:
@@ -27,7 +27,7 @@ class Part:
             isn't one run of memory, or a parameter of another dtype. Else it is a view of the tensor's memory.
     """
 
-    place: Place
+    place: ModelTensor
     region: Region
     key: str
     own: bool
@@ -49,7 +49,7 @@ class _Route(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         grad = grads[0].to_dense() if grads[0].is_sparse else grads[0]
         # Cloned: a view would keep the gradient of the whole tensor in memory until the next step.
-        mine = (pick(grad, region).clone() for region in ctx.regions)
+        mine = (pick_rows(grad, region).clone() for region in ctx.regions)
         return None, None, *(each.to(dtype) for each, dtype in zip(mine, ctx.dtypes, strict=True))
 
 
@@ -64,11 +64,11 @@ class NewParts(nn.Module):
     It adds nothing to the state dict, which holds the whole tensors under their plain names at any time.
     """
 
-    def __init__(self, model: nn.Module, places: Sequence[Place], dtype: torch.dtype | None = None) -> None:
+    def __init__(self, model: nn.Module, places: Sequence[ModelTensor], dtype: torch.dtype | None = None) -> None:
         super().__init__()
         self._parts = tuple(part for place in places for part in _parts_of(place, dtype))
         for part in self._parts:
-            view = pick(part.full.detach(), part.region)
+            view = pick_rows(part.full.detach(), part.region)
             self.register_parameter(part.key, nn.Parameter(view.to(dtype or view.dtype).clone() if part.own else view))
         self._depth = 0
         self._handles: list[RemovableHandle] = []
@@ -76,7 +76,7 @@ class NewParts(nn.Module):
         model.add_module(CHILD, self)
 
     @property
-    def parts(self) -> tuple[tuple[Part, nn.Parameter], ...]:
+    def parts(self) -> tuple[tuple[NewPart, nn.Parameter], ...]:
         """Every part with its parameter."""
         return tuple((part, self._parameters[part.key]) for part in self._parts)  # type: ignore[misc]  # none is None
 
@@ -84,9 +84,9 @@ class NewParts(nn.Module):
         """Makes the whole tensors hold what the parts hold, wherever moving the model has torn them apart."""
         for part, parameter in self.parts:
             # Past autograd's count of writes: the values are those that the graph of an earlier pass has seen.
-            view = pick(part.full.data, part.region)
+            view = pick_rows(part.full.data, part.region)
             if part.own:
-                put(part.full.data, part.region, parameter.detach())
+                put_rows(part.full.data, part.region, parameter.detach())
             elif view.data_ptr() != parameter.data_ptr() or view.device != parameter.device:
                 view.copy_(parameter.detach())
                 parameter.data = view
@@ -95,7 +95,7 @@ class NewParts(nn.Module):
         """Makes the parts hold what the whole tensors hold, after these were loaded."""
         for part, parameter in self.parts:
             if part.own:
-                parameter.data.copy_(pick(part.full.data, part.region))
+                parameter.data.copy_(pick_rows(part.full.data, part.region))
 
     def remove(self, model: nn.Module) -> None:
         """Leaves the plain model, with what the parts hold in its tensors."""
@@ -164,7 +164,7 @@ class NewParts(nn.Module):
         """Nothing, as nothing was saved."""
 
 
-def pick(tensor: torch.Tensor, region: Region) -> torch.Tensor:
+def pick_rows(tensor: torch.Tensor, region: Region) -> torch.Tensor:
     """The elements of a region: a view of a box, a copy of indexed rows."""
     if isinstance(region, Rows):
         return tensor.index_select(region.dim, torch.tensor(region.index, device=tensor.device))
@@ -186,7 +186,7 @@ def straight(region: Region, shape: Sequence[int]) -> Region:
     return Box(tuple(start), tuple(stop))
 
 
-def put(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> None:
+def put_rows(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> None:
     """Writes the elements of a region."""
     if isinstance(region, Rows):
         tensor.index_copy_(region.dim, torch.tensor(region.index, device=tensor.device), values.to(tensor.dtype))
@@ -194,12 +194,13 @@ def put(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> None:
         tensor[region.slices].copy_(values)
 
 
-def _parts_of(place: Place, dtype: torch.dtype | None) -> list[Part]:
+def _parts_of(place: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
     _refuse(place)
     full, key = place.tensor, place.name.replace(".", "/")
     regions = [straight(region, full.shape) for region in place.new if 0 not in region.shape]
     return [
-        Part(place, region, f"{key}#{number}", _needs_own(full, region, dtype)) for number, region in enumerate(regions)
+        NewPart(place, region, f"{key}#{number}", _needs_own(full, region, dtype))
+        for number, region in enumerate(regions)
     ]
 
 
@@ -210,7 +211,7 @@ def _needs_own(full: torch.Tensor, region: Region, dtype: torch.dtype | None) ->
     return not full[region.slices].is_contiguous()
 
 
-def _refuse(place: Place) -> None:
+def _refuse(place: ModelTensor) -> None:
     advice = "freeze it or train it as a whole (resized='none' or 'whole')"
     if not place.whole:
         raise PlanError(
@@ -223,11 +224,11 @@ def _refuse(place: Place) -> None:
         raise PlanError(f"{place.name} is sharded (DTensor): new rows can't be told apart in it. Use PEFT instead")
 
 
-def _second_owners(model: nn.Module, place: Place) -> list[nn.Module]:
+def _second_owners(model: nn.Module, place: ModelTensor) -> list[nn.Module]:
     return [model.get_submodule(alias.rpartition(".")[0]) for alias in place.aliases]
 
 
-def _holders(model: nn.Module, place: Place) -> tuple[tuple[nn.Module, str], ...]:
+def _holders(model: nn.Module, place: ModelTensor) -> tuple[tuple[nn.Module, str], ...]:
     """Every module and attribute that the tensor is under."""
     others = zip(_second_owners(model, place), (alias.rpartition(".")[2] for alias in place.aliases), strict=True)
     return ((place.owner, place.attribute), *others)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from hf_init._errors import PlanError
-from hf_init._spec import Status
-from hf_init._text import several, table
-from hf_init.finetune._model import PlanLike, block_count, depths, origin_of, places
+from hf_init._tensors import Status
+from hf_init._text import join_names, text_table
+from hf_init.finetune._model import PlanLike, block_count, depths, model_tensors, origin_of
 
 
 @dataclass(frozen=True)
-class Stage:
+class UnfreezeStep:
     """Tensors that open together, at the start of a step (0 is the first)."""
 
     step: int
@@ -24,7 +24,7 @@ class Stage:
 class Schedule:
     """The stages of gradual unfreezing, in the order of their steps."""
 
-    stages: tuple[Stage, ...]
+    stages: tuple[UnfreezeStep, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -36,8 +36,8 @@ class Schedule:
         return tuple(name for stage in self.stages if stage.step <= step for name in stage.names)
 
     def __str__(self) -> str:
-        rows = [(str(stage.step), str(len(stage.names)), several(stage.names, 2)) for stage in self.stages]
-        return table(f"unfreezing ({len(rows)} stages)", ("step", "tensors", ""), rows)
+        rows = [(str(stage.step), str(len(stage.names)), join_names(stage.names, 2)) for stage in self.stages]
+        return text_table(f"unfreezing ({len(rows)} stages)", ("step", "tensors", ""), rows)
 
 
 def unfreeze_schedule(
@@ -73,11 +73,11 @@ def unfreeze_schedule(
             f"every={every}, blocks={blocks}, start={start}, lowest={lowest}: expected every and blocks of at least 1, "
             "start and lowest not negative"
         )
-    found = places(model, origin_of(model, plan).plan)
+    found = model_tensors(model, origin_of(model, plan).plan)
     depth, last = depths(found), block_count(found)
     stages: dict[int, list[str]] = {}
     for place in found:
         if place.status is Status.KEPT and depth[place.name] >= lowest:
             stages.setdefault(max(last - depth[place.name], 0) // blocks, []).append(place.name)
     opened = (tuple(stages[number]) for number in sorted(stages))
-    return Schedule(tuple(Stage(start + number * every, names) for number, names in enumerate(opened)))
+    return Schedule(tuple(UnfreezeStep(start + number * every, names) for number, names in enumerate(opened)))

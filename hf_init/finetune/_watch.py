@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from hf_init._errors import PlanError
-from hf_init._spec import Status
+from hf_init._tensors import Status
 from hf_init.finetune._freeze import Frozen
 from hf_init.finetune._groups import check_optimizer
-from hf_init.finetune._rows import pick
+from hf_init.finetune._rows import pick_rows
 from hf_init.finetune._schedule import Schedule
 
 
@@ -103,16 +103,16 @@ def _split(frozen: Frozen) -> tuple[Pairs, Pairs]:
         if not isinstance(tensor, nn.Parameter):
             continue
         if place.status is Status.RESIZED and place.whole:
-            old += [(_of(tensor.grad, region), pick(tensor.detach(), region)) for region in place.kept]
+            old += [(_of(tensor.grad, region), pick_rows(tensor.detach(), region)) for region in place.kept]
             if not frozen.new_parts:
-                new += [(_of(tensor.grad, region), pick(tensor.detach(), region)) for region in place.new]
+                new += [(_of(tensor.grad, region), pick_rows(tensor.detach(), region)) for region in place.new]
         else:
             (new if place.status is Status.NEW else old).append((tensor.grad, tensor.detach()))
     return new, old
 
 
 def _of(grad: torch.Tensor | None, region: object) -> torch.Tensor | None:
-    return None if grad is None else pick(grad, region)  # type: ignore[arg-type]  # a Region
+    return None if grad is None else pick_rows(grad, region)  # type: ignore[arg-type]  # a Region
 
 
 def _norm(tensors: Iterable[torch.Tensor]) -> float:

@@ -39,7 +39,7 @@ from hf_init.schemes._rows import CopyRow, Description, Interpolate, SubTokens
 from hf_init.schemes._rows_donor import Omp
 from hf_init.schemes._rows_drawn import Gaussian, MeanRow
 from hf_init.schemes._rows_given import FromFile, FromTensor
-from hf_init.schemes._settings import GAINS, closest
+from hf_init.schemes._settings import GAINS, closest_name
 from hf_init.schemes._special import Auto, Declared, Embedding, GruBias, LstmBias, MatchedNormal, Model, Skip
 from hf_init.schemes._structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
 
@@ -164,7 +164,7 @@ def find(name: Any) -> type[Scheme]:
     """
     kind = REGISTRY.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if kind is None:
-        near = closest(name, [*REGISTRY, *ALIASES])
+        near = closest_name(name, [*REGISTRY, *ALIASES])
         raise RecipeError(f"unknown scheme {name!r}{near}; schemes: {', '.join(REGISTRY)}")
     return kind
 
@@ -205,6 +205,6 @@ def from_json(data: Any) -> Scheme:
 def _wrong_names(kind: type[Scheme], given: Mapping[str, Any]) -> list[str]:
     """What is wrong with the names of the settings, leaving their values to the scheme."""
     settings = settings_of(kind)
-    unknown = [f"no setting {name!r}{closest(name, settings)}" for name in given if name not in settings]
+    unknown = [f"no setting {name!r}{closest_name(name, settings)}" for name in given if name not in settings]
     missing = [f"{name} is missing" for name, default in settings.items() if default is MISSING and name not in given]
     return unknown + missing

@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Box, Geometry, Shape, Slot
+from hf_init._tensors import Box, Geometry, Shape, Slot
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,9 @@ class Scheme:
 
     def __str__(self) -> str:
         shown = [
-            f"{f.name}={spelled(getattr(self, f.name))}" for f in fields(self) if getattr(self, f.name) != f.default
+            f"{f.name}={format_scheme(getattr(self, f.name))}"
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
@@ -105,7 +107,7 @@ def _default(field: Field[Any]) -> Any:
     return MISSING if field.default is MISSING else field.default
 
 
-def spelled(value: Any) -> str:
+def format_scheme(value: Any) -> str:
     """A setting's value as a recipe spells it."""
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else f"{value}"
 

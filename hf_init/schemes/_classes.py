@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from hf_init._spec import Slot, count
+from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._settings import Above0, OneOf
 
@@ -47,7 +47,7 @@ class Etf(Scheme):
 
     def why_not(self, slot: Slot) -> str:
         fits = len(slot.whole) == 2 and slot.shape == slot.whole and 2 <= slot.whole[0] <= slot.whole[1]
-        if not fits and count(slot.whole):
+        if not fits and num_elements(slot.whole):
             return "it needs a whole matrix of at least two rows and as many columns: use orthogonal or zeros"
         return ""
 
@@ -56,15 +56,15 @@ class Etf(Scheme):
 
         from hf_init.schemes import _sample
 
-        if not count(slot.shape):
-            return _sample.empty(slot.shape)
+        if not num_elements(slot.shape):
+            return _sample.empty_values(slot.shape)
         rows, columns = slot.shape
         frame = _sample.orthonormal(rows, columns, slot.generator()).double()
         centred = torch.eye(rows, dtype=torch.float64, device=frame.device) - 1 / rows
         return (centred @ frame * (self.gain * math.sqrt(rows / (rows - 1)))).float()
 
     def moments(self, slot: Slot) -> tuple[float, float] | None:
-        return (0.0, self.gain / math.sqrt(slot.shape[1])) if count(slot.shape) else None
+        return (0.0, self.gain / math.sqrt(slot.shape[1])) if num_elements(slot.shape) else None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Slot
+from hf_init._tensors import Slot
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._settings import FLOAT32_MAX, Above0, AtLeast0, Layers, Plain, YesNo
 from hf_init.schemes._truncation import mass, truncated_moments
@@ -96,7 +96,7 @@ class Uniform(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_disorder(self, self.a, self.b)
+        _check_disorder(self, self.a, self.b)
         if self.b - self.a > FLOAT32_MAX:
             raise RecipeError(
                 f"{self}: b - a is {self.b - self.a:g}, expected at most float32's maximum {FLOAT32_MAX:g}"
@@ -191,8 +191,8 @@ class TruncNormal(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_disorder(self, self.a, self.b)
-        _refuse_massless(self, self.a, self.b)
+        _check_disorder(self, self.a, self.b)
+        _check_massless(self, self.a, self.b)
 
     @property
     def scale(self) -> float:
@@ -234,8 +234,8 @@ class TruncNormalAbsolute(Scheme):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_disorder(self, self.a, self.b)
-        _refuse_massless(self, *self.relative)
+        _check_disorder(self, self.a, self.b)
+        _check_massless(self, *self.relative)
 
     @property
     def relative(self) -> tuple[float, float]:
@@ -255,7 +255,7 @@ class TruncNormalAbsolute(Scheme):
 def _full(slot: Slot, value: float) -> torch.Tensor:
     from hf_init.schemes import _sample
 
-    return _sample.full(slot.shape, value)
+    return _sample.full_values(slot.shape, value)
 
 
 def _normal(slot: Slot, mean: float, std: float) -> torch.Tensor:
@@ -264,12 +264,12 @@ def _normal(slot: Slot, mean: float, std: float) -> torch.Tensor:
     return _sample.normal(slot.shape, mean, std, slot.generator())
 
 
-def _refuse_disorder(scheme: Scheme, a: float, b: float) -> None:
+def _check_disorder(scheme: Scheme, a: float, b: float) -> None:
     if not a < b:
         raise RecipeError(f"{scheme.name}: a is {a:g} and b is {b:g}, expected a below b")
 
 
-def _refuse_massless(scheme: Scheme, a: float, b: float) -> None:
+def _check_massless(scheme: Scheme, a: float, b: float) -> None:
     if not mass(a, b) > 0:
         raise RecipeError(
             f"{scheme}: a normal has no measurable share between {a:g} and {b:g} standard deviations from its mean; "

@@ -13,7 +13,7 @@ LECUN = "LeCun, Bottou, Orr and Mueller, Efficient BackProp, 1998"
 
 
 @dataclass(frozen=True)
-class Text:
+class SchemeText:
     """The words on one scheme; its settings' defaults and its aliases come from the scheme itself.
 
     Attributes:
@@ -34,8 +34,8 @@ class Text:
     source: str = ""
 
 
-TEXTS: dict[str, Text] = {
-    "zeros": Text(
+BASIC_TEXTS: dict[str, SchemeText] = {
+    "zeros": SchemeText(
         "constant",
         "every element is 0",
         "w = 0",
@@ -46,7 +46,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.zeros_",
         "Goyal et al., Accurate, Large Minibatch SGD, 2017; Zhang et al., ControlNet, 2023, for branches",
     ),
-    "ones": Text(
+    "ones": SchemeText(
         "constant",
         "every element is 1",
         "w = 1",
@@ -56,7 +56,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.ones_",
         "Ioffe and Szegedy, Batch Normalization, 2015",
     ),
-    "constant": Text(
+    "constant": SchemeText(
         "constant",
         "every element is one value",
         "w = val",
@@ -65,7 +65,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.constant_",
         "Lin et al., Focal Loss (RetinaNet), 2017; Touvron et al., Going deeper with Image Transformers, 2021",
     ),
-    "uniform": Text(
+    "uniform": SchemeText(
         "one spread",
         "uniform between two values",
         "w ~ U(a, b)",
@@ -73,7 +73,7 @@ TEXTS: dict[str, Text] = {
         "Reproducing a published initialization; torch's own Linear bias is U(-1/sqrt(fan_in), 1/sqrt(fan_in))",
         "torch.nn.init.uniform_",
     ),
-    "normal": Text(
+    "normal": SchemeText(
         "one spread",
         "normal with one standard deviation",
         "w ~ N(mean, std^2)",
@@ -83,7 +83,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.normal_",
         "Radford et al., Improving Language Understanding by Generative Pre-Training, 2018, for 0.02",
     ),
-    "trunc_normal": Text(
+    "trunc_normal": SchemeText(
         "one spread",
         "normal without its tails, cut in standard deviations",
         "w = mean + std * z, z ~ N(0, 1) given a <= z <= b; realised std 0.8796 std for a, b = -2, 2",
@@ -98,7 +98,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.trunc_normal_, whose bounds are absolute",
         "Robert, Simulation of truncated normal variables, 1995; Devlin et al., BERT, 2018",
     ),
-    "trunc_normal_absolute": Text(
+    "trunc_normal_absolute": SchemeText(
         "one spread",
         "normal without its tails, cut at values",
         "w ~ N(mean, std^2) given a <= w <= b",
@@ -112,7 +112,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.trunc_normal_",
         "Robert, Simulation of truncated normal variables, 1995",
     ),
-    "xavier_uniform": Text(
+    "xavier_uniform": SchemeText(
         "by fans",
         "uniform, balancing the scale of signals and of gradients",
         "w ~ U(-b, b), b = gain * sqrt(6 / (fan_in + fan_out))",
@@ -121,7 +121,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.xavier_uniform_",
         GLOROT,
     ),
-    "xavier_normal": Text(
+    "xavier_normal": SchemeText(
         "by fans",
         "normal, balancing the scale of signals and of gradients",
         "w ~ N(0, s^2), s = gain * sqrt(2 / (fan_in + fan_out))",
@@ -130,7 +130,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.xavier_normal_",
         GLOROT,
     ),
-    "small_xavier": Text(
+    "small_xavier": SchemeText(
         "by fans",
         "xavier_uniform with a gain of 1 / sqrt(fan_in)",
         "w ~ U(-b, b), b = sqrt(6 / ((fan_in + fan_out) fan_in))",
@@ -140,7 +140,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.xavier_uniform_, with gain=1/sqrt(dim)",
         GLOROT,
     ),
-    "kaiming_uniform": Text(
+    "kaiming_uniform": SchemeText(
         "by fans",
         "uniform, making up for what a rectifier cuts off",
         "w ~ U(-b, b), b = gain * sqrt(3 / fan), gain = sqrt(2 / (1 + a^2)) for leaky_relu",
@@ -153,7 +153,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.kaiming_uniform_",
         HE,
     ),
-    "kaiming_normal": Text(
+    "kaiming_normal": SchemeText(
         "by fans",
         "normal, making up for what a rectifier cuts off",
         "w ~ N(0, s^2), s = gain / sqrt(fan), gain = sqrt(2 / (1 + a^2)) for leaky_relu",
@@ -166,7 +166,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.kaiming_normal_",
         HE,
     ),
-    "lecun_uniform": Text(
+    "lecun_uniform": SchemeText(
         "by fans",
         "uniform, keeping the scale of signals",
         "w ~ U(-b, b), b = sqrt(3 / fan_in)",
@@ -175,7 +175,7 @@ TEXTS: dict[str, Text] = {
         "",
         LECUN,
     ),
-    "lecun_normal": Text(
+    "lecun_normal": SchemeText(
         "by fans",
         "truncated normal, keeping the scale of signals",
         "w = s * z / 0.8796..., z ~ N(0, 1) given |z| <= 2, s = 1 / sqrt(fan_in)",
@@ -184,7 +184,7 @@ TEXTS: dict[str, Text] = {
         "",
         f"{LECUN}; Klambauer et al., Self-Normalizing Neural Networks, 2017",
     ),
-    "variance_scaling": Text(
+    "variance_scaling": SchemeText(
         "by fans",
         "any variance that is a number over a fan",
         "Var w = scale / fan; truncated_normal: w = s * z / 0.8796..., |z| <= 2; uniform: b = sqrt(3 scale / fan)",
@@ -197,7 +197,7 @@ TEXTS: dict[str, Text] = {
         "",
         "TensorFlow, Keras and JAX (jax.nn.initializers.variance_scaling); He et al., 2015",
     ),
-    "orthogonal": Text(
+    "orthogonal": SchemeText(
         "structured",
         "each matrix keeps lengths and angles",
         "W W^T = gain^2 I (W^T W if rows outnumber columns), uniform among such matrices",
@@ -208,7 +208,7 @@ TEXTS: dict[str, Text] = {
         "Saxe, McClelland and Ganguli, Exact solutions to the nonlinear dynamics of learning in deep linear neural "
         "networks, 2013; Mezzadri, How to generate random matrices from the classical compact groups, 2007",
     ),
-    "delta_orthogonal": Text(
+    "delta_orthogonal": SchemeText(
         "structured",
         "a convolution, orthogonal at its centre and 0 around it",
         "w[:, :, centre] = gain * Q, Q^T Q = I; 0 elsewhere; needs channels out >= channels in",
@@ -217,7 +217,7 @@ TEXTS: dict[str, Text] = {
         "",
         "Xiao et al., Dynamical Isometry and a Mean Field Theory of CNNs, 2018",
     ),
-    "sparse": Text(
+    "sparse": SchemeText(
         "structured",
         "normal, with a fixed share of each column 0",
         "ceil(sparsity * rows) zeros in each column, at random places; the rest ~ N(0, std^2)",
@@ -226,7 +226,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.sparse_",
         "Martens, Deep learning via Hessian-free optimization, 2010",
     ),
-    "eye": Text(
+    "eye": SchemeText(
         "structured",
         "a matrix that passes its input on",
         "w[i, i] = 1; 0 elsewhere",
@@ -236,7 +236,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.eye_",
         "Le, Jaitly and Hinton, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, 2015",
     ),
-    "dirac": Text(
+    "dirac": SchemeText(
         "structured",
         "a convolution that passes its input on",
         "w[g * n + i, i, centre] = 1 for each of the groups g of n output channels; 0 elsewhere",
@@ -245,7 +245,7 @@ TEXTS: dict[str, Text] = {
         "torch.nn.init.dirac_",
         "Zagoruyko and Komodakis, DiracNets: Training Very Deep Neural Networks Without Skip-Connections, 2017",
     ),
-    "scaled_residual": Text(
+    "scaled_residual": SchemeText(
         "by place",
         "normal, smaller the deeper the network",
         "w ~ N(0, s^2), s = std / sqrt(2 * layers)",
@@ -254,7 +254,7 @@ TEXTS: dict[str, Text] = {
         "",
         "Radford et al., Language Models are Unsupervised Multitask Learners (GPT-2), 2019",
     ),
-    "embedding": Text(
+    "embedding": SchemeText(
         "by place",
         "normal rows, but for a padding row of zeros",
         "w[i] ~ N(0, std^2) for i != padding; w[padding] = 0",
@@ -263,7 +263,7 @@ TEXTS: dict[str, Text] = {
         "",
         "torch.nn.Embedding, whose padding row is 0",
     ),
-    "lstm_bias": Text(
+    "lstm_bias": SchemeText(
         "by place",
         "zeros, but the forget gate open",
         "gates input, forget, cell, output: bias_ih = (0, forget, 0, 0), bias_hh = 0 (the two are added)",
@@ -273,7 +273,7 @@ TEXTS: dict[str, Text] = {
         "Gers, Schmidhuber and Cummins, Learning to Forget, 2000; Jozefowicz, Zaremba and Sutskever, An Empirical "
         "Exploration of Recurrent Network Architectures, 2015",
     ),
-    "gru_bias": Text(
+    "gru_bias": SchemeText(
         "by place",
         "zeros, but the update gate towards remembering",
         "gates reset, update, new: bias_ih = (0, update, 0), bias_hh = 0 (the two are added)",
@@ -282,35 +282,35 @@ TEXTS: dict[str, Text] = {
         "",
         "Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014, for the gates",
     ),
-    "matched_normal": Text(
+    "matched_normal": SchemeText(
         "by place",
         "normal, like the tensor's pretrained elements",
         "w ~ N(m, (scale s)^2), m and s of the pretrained elements of the same tensor",
         {"scale": "factor on the standard deviation"},
         "New rows of a trained embedding, or of any tensor that grew: they start with the spread of their neighbours",
     ),
-    "model": Text(
+    "model": SchemeText(
         "by place",
         "what the architecture itself would give the tensor",
         "the values of its own _init_weights",
         {},
         "The default: new tensors are as the model's authors would have started them",
     ),
-    "declared": Text(
+    "declared": SchemeText(
         "by place",
         "what the class's constructor gives the tensor",
         "the values that __init__ sets",
         {},
         "Classes of your own that set their parameters themselves: a layer zeroed in __init__ stays zero",
     ),
-    "auto": Text(
+    "auto": SchemeText(
         "by place",
         "chosen for each tensor, with the reason in the plan",
         "the scheme that fits the role, the activation, the fans and the surroundings",
         {},
         "When you want advice: `default: auto`, then read the plan's column of reasons",
     ),
-    "skip": Text(
+    "skip": SchemeText(
         "by place",
         "leave the tensor out",
         "no values",

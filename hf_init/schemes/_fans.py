@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Slot, count
+from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._matrices import Fans, fans_of, geometry_of, misfit, out_axis
 from hf_init.schemes._settings import GAINS, Above0, Activation, Distribution, FanInOrOut, FanMode, Gain, Plain, gain_of
 
 if TYPE_CHECKING:
     import torch
-
 
 # What gives a distribution the standard deviation 1: a uniform's bound, and the std of a normal that is then truncated
 # at two of it (0.8796... is the standard deviation of a standard normal truncated to [-2, 2]).
@@ -52,8 +51,8 @@ class FanScheme(Scheme):
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
 
-        if not count(slot.shape):
-            return _sample.empty(slot.shape)
+        if not num_elements(slot.shape):
+            return _sample.empty_values(slot.shape)
         fans = fans_of(slot)
         scales = [self.std_for(each) * _WIDTH[self.drawn_from] for each in fans]
         if len(set(scales)) == 1:
@@ -65,7 +64,7 @@ class FanScheme(Scheme):
         return values
 
     def moments(self, slot: Slot) -> tuple[float, float] | None:
-        if not count(slot.shape):
+        if not num_elements(slot.shape):
             return None
         return 0.0, math.sqrt(_mean([(len(each.rows.inside), self.std_for(each) ** 2) for each in fans_of(slot)]))
 
@@ -76,7 +75,7 @@ def _mean(weighted: list[tuple[int, float]]) -> float:
 
 def _unfit_fans(slot: Slot) -> str:
     """Fans of 0 belong to tensors without elements; in another they can't be divided by."""
-    if not count(slot.shape) or all(fans.fan_in > 0 and fans.fan_out > 0 for fans in fans_of(slot)):
+    if not num_elements(slot.shape) or all(fans.fan_in > 0 and fans.fan_out > 0 for fans in fans_of(slot)):
         return ""
     return f"its geometry has a fan of 0 ({geometry_of(slot)}): use zeros or normal"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hf_init._spec import Slot
+from hf_init._tensors import Slot
 from hf_init.schemes._base import FLOATING, Scheme
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
     if not isinstance(dtype, torch.dtype):
         raise scheme.refusal(slot, f"its dtype {slot.dtype!r} is none of torch's, such as float32 or bfloat16")
     values = scheme(slot)
-    _refuse_another_kind(scheme, slot, values)
+    _check_another_kind(scheme, slot, values)
     if not values.numel():
         return values.to(dtype)
     ends = torch.stack(torch.aminmax(values))
@@ -40,7 +40,7 @@ def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
     )
 
 
-def _refuse_another_kind(scheme: Scheme, slot: Slot, values: torch.Tensor) -> None:
+def _check_another_kind(scheme: Scheme, slot: Slot, values: torch.Tensor) -> None:
     seen = (str(values.dtype), tuple(values.shape), values.device.type)
     expected = ("torch.float32", tuple(slot.shape), "cpu")
     if seen != expected:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hf_init.schemes._entries import Text
+from hf_init.schemes._entries import SchemeText
 
-GROUP = "the last layer of a head"
+HEAD_GROUP = "the last layer of a head"
 
-TEXTS: dict[str, Text] = {
-    "log_prior": Text(
-        GROUP,
+HEAD_TEXTS: dict[str, SchemeText] = {
+    "log_prior": SchemeText(
+        HEAD_GROUP,
         "a head's bias: how often each label occurs",
         "softmax: b_c = log(counts_c / sum counts); sigmoid: b_c = log(pi_c / (1 - pi_c)); regression: b_c = mean_c",
         {
@@ -21,8 +21,8 @@ TEXTS: dict[str, Text] = {
         "",
         "Lin et al., Focal Loss for Dense Object Detection (RetinaNet), 2017, for the sigmoid",
     ),
-    "etf": Text(
-        GROUP,
+    "etf": SchemeText(
+        HEAD_GROUP,
         "one row a class, every two equally far apart",
         "W = gain sqrt(K / (K-1)) (I - 1 1' / K) U, U orthonormal rows",
         {"gain": "the norm of every row"},
@@ -31,8 +31,8 @@ TEXTS: dict[str, Text] = {
         "Papyan, Han and Donoho, Prevalence of Neural Collapse, 2020; Yang et al., Inducing Neural Collapse in "
         "Imbalanced Learning, 2022",
     ),
-    "fitted": Text(
-        GROUP,
+    "fitted": SchemeText(
+        HEAD_GROUP,
         "solved from labelled examples",
         "class_means: w_c = M^-1 m_c, b_c = -m_c' M^-1 m_c/2, M = (1-a) S/s + a I with the a that fits unseen "
         "examples; lda: w_c = S^-1 m_c, b_c = -m_c' S^-1 m_c/2 + log p_c; ridge: (X'X + a I)^-1 X'Y; logistic; then "

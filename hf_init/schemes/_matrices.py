@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_init._spec import Geometry, Rows, Slot
+from hf_init._tensors import Geometry, Rows, Slot
 
 
 @dataclass(frozen=True)
-class Cut:
+class MatrixCut:
     """What a slot holds of one axis of one matrix.
 
     Attributes:
@@ -41,12 +41,12 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Block:
+class MatrixBlock:
     """What a slot holds of one matrix: its place in the stack, its rows and its columns."""
 
     stack: tuple[int, ...]
-    out: Cut
-    into: Cut
+    out: MatrixCut
+    into: MatrixCut
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Fans:
 
     fan_in: int
     fan_out: int
-    rows: Cut
+    rows: MatrixCut
 
 
 def geometry_of(slot: Slot) -> Geometry:
@@ -115,22 +115,22 @@ def coordinates(slot: Slot, dim: int) -> Sequence[int]:
     return range(region.start[dim], region.stop[dim])
 
 
-def cuts(places: Sequence[int], sizes: Sequence[int]) -> list[Cut]:
+def matrix_cuts(places: Sequence[int], sizes: Sequence[int]) -> list[MatrixCut]:
     """Coordinates along an axis, divided among the matrices of these sizes that follow each other there.
 
     Example:
-        >>> [(cut.at, list(cut.inside)) for cut in cuts(range(1, 5), (3, 3))]
+        >>> [(cut.at, list(cut.inside)) for cut in matrix_cuts(range(1, 5), (3, 3))]
         [(slice(0, 2, None), [1, 2]), (slice(2, 4, None), [0, 1])]
     """
     if len(sizes) == 1:
-        return [Cut(slice(None), places, sizes[0])]
+        return [MatrixCut(slice(None), places, sizes[0])]
     ends = list(itertools.accumulate(sizes))
     owned: dict[int, list[int]] = {}
     for position, place in enumerate(places):
         owned.setdefault(bisect.bisect_right(ends, place), []).append(position)
     starts = [end - size for end, size in zip(ends, sizes, strict=True)]
     return [
-        Cut(_run(at), [places[position] - starts[owner] for position in at], sizes[owner])
+        MatrixCut(_run(at), [places[position] - starts[owner] for position in at], sizes[owner])
         for owner, at in sorted(owned.items())
     ]
 
@@ -154,32 +154,36 @@ def fans_of(slot: Slot) -> tuple[Fans, ...]:
     if not geometry.parts:
         # misfit() has refused a geometry without parts and without a fan_out.
         return (
-            Fans(geometry.fan_in, geometry.fan_out or 0, Cut(slice(None), coordinates(slot, axis), slot.whole[axis])),
+            Fans(
+                geometry.fan_in,
+                geometry.fan_out or 0,
+                MatrixCut(slice(None), coordinates(slot, axis), slot.whole[axis]),
+            ),
         )
     field = math.prod(slot.whole[geometry.stack + 2 :])
-    rows = cuts(coordinates(slot, axis), geometry.parts)
+    rows = matrix_cuts(coordinates(slot, axis), geometry.parts)
     return tuple(Fans(geometry.fan_in, cut.size * field, cut) for cut in rows)
 
 
-def blocks(slot: Slot, geometry: Geometry) -> Iterator[Block]:
+def matrix_blocks(slot: Slot, geometry: Geometry) -> Iterator[MatrixBlock]:
     """Every matrix of which the slot holds something: a stack's, fused ones and a group's are apart."""
     out, into = out_axis(slot, geometry), into_axis(geometry)
     # A grouped convolution keeps only one group's channels in its second dimension, whichever that is.
     split = [slot.whole[geometry.stack] // geometry.groups] * geometry.groups
     by_in = geometry.order == "in_out"
-    outs = cuts(coordinates(slot, out), geometry.parts or ([slot.whole[out]] if by_in else split))
-    intos = cuts(coordinates(slot, into), split if by_in else [slot.whole[into]])
+    outs = matrix_cuts(coordinates(slot, out), geometry.parts or ([slot.whole[out]] if by_in else split))
+    intos = matrix_cuts(coordinates(slot, into), split if by_in else [slot.whole[into]])
     for index in itertools.product(*map(range, slot.shape[: geometry.stack])):
         for row, column in itertools.product(outs, intos):
-            yield Block(index, row, column)
+            yield MatrixBlock(index, row, column)
 
 
-def block_shape(slot: Slot, block: Block, geometry: Geometry) -> tuple[int, ...]:
+def block_shape(slot: Slot, block: MatrixBlock, geometry: Geometry) -> tuple[int, ...]:
     """The shape ``(rows, columns, *kernel)`` of what the slot holds of a matrix."""
     return (len(block.out.inside), len(block.into.inside), *slot.shape[geometry.stack + 2 :])
 
 
-def diagonal_square(block: Block) -> tuple[slice, slice] | None:
+def diagonal_square(block: MatrixBlock) -> tuple[slice, slice] | None:
     """Rows and columns of the slot that hold a matrix's diagonal as their own; None where they aren't consecutive."""
     sides = (block.out, block.into)
     if not all(isinstance(side.inside, range) and isinstance(side.at, slice) for side in sides):
@@ -190,13 +194,13 @@ def diagonal_square(block: Block) -> tuple[slice, slice] | None:
     return rows, columns
 
 
-def _within(side: Cut, start: int, stop: int) -> slice:
+def _within(side: MatrixCut, start: int, stop: int) -> slice:
     """Positions in the slot of consecutive coordinates of a matrix."""
     offset = side.positions[0] - side.inside[0] if side.inside else 0
     return slice(start + offset, stop + offset)
 
 
-def diagonal(block: Block) -> tuple[list[int], list[int]]:
+def diagonal(block: MatrixBlock) -> tuple[list[int], list[int]]:
     """The positions in the slot, rows and columns, of a matrix's diagonal."""
     import numpy as np
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Slot
-from hf_init.schemes._base import Scheme, spelled
+from hf_init._tensors import Slot
+from hf_init.schemes._base import Scheme, format_scheme
 from hf_init.schemes._matrices import coordinates
 from hf_init.schemes._settings import Number
 
@@ -138,5 +138,5 @@ class LogPrior(Scheme):
 
 def _spelled(value: float | tuple[float, ...]) -> str:
     if not isinstance(value, tuple):
-        return spelled(value)
-    return f"[{', '.join(map(spelled, value))}]" if len(value) <= SHOWN else f"{len(value)} numbers"
+        return format_scheme(value)
+    return f"[{', '.join(map(format_scheme, value))}]" if len(value) <= SHOWN else f"{len(value)} numbers"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hf_init._spec import Rows, Slot, count
-from hf_init.schemes._base import Scheme, spelled
+from hf_init._tensors import Rows, Slot, num_elements
+from hf_init.schemes._base import Scheme, format_scheme
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,7 @@ class RowScheme(Scheme):
     bound: ClassVar[tuple[str, ...]] = ()
 
     def why_not(self, slot: Slot) -> str:
-        if not count(slot.shape):
+        if not num_elements(slot.shape):
             return ""
         if row_dim(slot) is None:
             return "its new region isn't made of whole rows: use matched_normal"
@@ -36,8 +36,8 @@ class RowScheme(Scheme):
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _row_math, _sample
 
-        if not count(slot.shape):
-            return _sample.empty(slot.shape)
+        if not num_elements(slot.shape):
+            return _sample.empty_values(slot.shape)
         dim = row_dim(slot) or 0
         return _row_math.placed(self.rows_of(slot, dim), slot.shape, dim)
 
@@ -101,13 +101,13 @@ def table_of(scheme: Scheme, slot: Slot, dim: int, name: str) -> torch.Tensor:
     if tensor.ndim != len(slot.whole):
         raise scheme.refusal(slot, f"{name!r} has {tensor.ndim} dimensions, expected {len(slot.whole)}")
     rows = _row_math.as_rows(tensor, dim)
-    width = count(slot.shape) // rows_in(slot)
+    width = num_elements(slot.shape) // rows_in(slot)
     if rows.shape[1] != width:
         raise scheme.refusal(slot, f"the rows of {name!r} have {rows.shape[1]} elements, expected {width}")
     return rows
 
 
-def refuse_beyond(scheme: Scheme, slot: Slot, rows: int, last: int) -> None:
+def check_beyond(scheme: Scheme, slot: Slot, rows: int, last: int) -> None:
     """Raise RecipeError if a row is asked for that the table hasn't."""
     if last >= rows:
         raise scheme.refusal(slot, f"row {last} is asked for, and the table has {rows}: name rows below that")
@@ -119,4 +119,4 @@ def _plain(value: Any) -> Any:
 
 def _literal(value: Any) -> str:
     """A setting as a recipe spells it: a word bare, any other text in quotes."""
-    return repr(value) if isinstance(value, str) and not value.isidentifier() else spelled(value)
+    return repr(value) if isinstance(value, str) and not value.isidentifier() else format_scheme(value)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hf_init.schemes._entries import Text
+from hf_init.schemes._entries import SchemeText
 
-GROUP = "rows of a table"
+ROW_GROUP = "rows of a table"
 TABLE = "the tensor of the source whose rows are meant; bound by the plan"
 OWN_TABLE = "the tensor of the source whose rows are read; empty: the tensor's own pretrained rows"
 TRAINED = "ranges (start, stop) of the table's trained rows; empty: all. Bound by the plan"
@@ -28,9 +28,9 @@ HULL = (
     "Mundra et al., An Empirical Comparison of Vocabulary Expansion and Initialization Approaches for Language Models"
 )
 
-TEXTS: dict[str, Text] = {
-    "mean": Text(
-        GROUP,
+ROW_TEXTS: dict[str, SchemeText] = {
+    "mean": SchemeText(
+        ROW_GROUP,
         "the mean of the trained rows, and noise if asked for",
         "w = m + noise * s * z, z ~ N(0, I); m, s mean and standard deviation of the trained rows, column by column",
         {"noise": "as a share of s; 0: equal rows", "table": OWN_TABLE, "trained": TRAINED, "keys": KEYS},
@@ -39,8 +39,8 @@ TEXTS: dict[str, Text] = {
         "",
         HEWITT,
     ),
-    "gaussian": Text(
-        GROUP,
+    "gaussian": SchemeText(
+        ROW_GROUP,
         "drawn with the mean and the covariance of the trained rows",
         "w = m + scale * z' Xc / sqrt(V), z ~ N(0, I_V), Xc the V centred trained rows: covariance scale^2 Xc' Xc / V",
         {"scale": "factor on the spread", "table": OWN_TABLE, "trained": TRAINED, "keys": KEYS},
@@ -49,8 +49,8 @@ TEXTS: dict[str, Text] = {
         "",
         HEWITT,
     ),
-    "subtokens": Text(
-        GROUP,
+    "subtokens": SchemeText(
+        ROW_GROUP,
         "a weighted mean of the rows of the token's old pieces",
         "w = sum_i a_i e_i, a_i >= 0, sum a_i = 1 exactly; with norm: w * median(|e|) / |w|; centred, m the mean of "
         "the e: m + (w - m) * median(|e - m|) / |w - m|",
@@ -61,22 +61,22 @@ TEXTS: dict[str, Text] = {
         "Gee et al., Fast Vocabulary Transfer for Language Model Compression, 2022; Kim et al., EEVE, 2024; Nakash et "
         f"al., AdaptiVocab, 2025; {HULL}, 2024",
     ),
-    "description": Text(
-        GROUP,
+    "description": SchemeText(
+        ROW_GROUP,
         "subtokens of a description of the token",
         "as subtokens, with the pieces of the description",
         PIECES,
         "Control tokens, whose name means nothing to the model: give each a few words",
     ),
-    "copy": Text(
-        GROUP,
+    "copy": SchemeText(
+        ROW_GROUP,
         "an old row, bit for bit",
         "w = e_j",
         {"token": "whose row it is", "table": TABLE, "rows": "one a new row, or one for all; bound by the plan"},
         "A token that should mean what another one means",
     ),
-    "interpolate": Text(
-        GROUP,
+    "interpolate": SchemeText(
+        ROW_GROUP,
         "a point between two old rows",
         "linear: (1 - t) a + t b; slerp: (sin((1 - t) o) a + sin(t o) b) / sin o, o the angle between a and b",
         {
@@ -90,8 +90,8 @@ TEXTS: dict[str, Text] = {
         "",
         "Shoemake, Animating rotation with quaternion curves, 1985, for slerp",
     ),
-    "from_file": Text(
-        GROUP,
+    "from_file": SchemeText(
+        ROW_GROUP,
         "rows of a file that another tool wrote",
         "w = the file's rows",
         {
@@ -104,8 +104,8 @@ TEXTS: dict[str, Text] = {
         "",
         "Dobler and de Melo, FOCUS, 2023; Minixhofer et al., WECHSEL, 2022; Dobler et al., Token Distillation, 2025",
     ),
-    "from_tensor": Text(
-        GROUP,
+    "from_tensor": SchemeText(
+        ROW_GROUP,
         "rows of a tensor that is handed over in Python",
         "w = the tensor's rows",
         {
@@ -115,8 +115,8 @@ TEXTS: dict[str, Text] = {
         },
         "As from_file, without a file. The plan holds a fingerprint: making the rows again needs the tensor again",
     ),
-    "omp": Text(
-        GROUP,
+    "omp": SchemeText(
+        ROW_GROUP,
         "of the same tokens as in another model",
         "donor row ~ sum of at most k c_i d_i over shared tokens; w = sum c_i e_i, e_i their rows in the base",
         {

@@ -12,10 +12,10 @@ from safetensors import SafetensorError, safe_open
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
 
-UNREADABLE = (CheckpointError, OSError, ValueError, SafetensorError, EOFError, TypeError)
+UNREADABLE_ROWS = (CheckpointError, OSError, ValueError, SafetensorError, EOFError, TypeError)
 
 
-def read(path: Path, tensor: str) -> torch.Tensor:
+def read_rows(path: Path, tensor: str) -> torch.Tensor:
     """The tensor of a ``.npy`` file, or the named one (or only one) of a ``.safetensors`` file; mapped where it can be.
 
     Raises:
@@ -35,7 +35,7 @@ def read(path: Path, tensor: str) -> torch.Tensor:
         return file.get_tensor(tensor or names[0])
 
 
-def table(folder: Path, name: str) -> torch.Tensor:
+def row_table(folder: Path, name: str) -> torch.Tensor:
     """A tensor of another checkpoint, mapped.
 
     Raises:
@@ -45,7 +45,7 @@ def table(folder: Path, name: str) -> torch.Tensor:
         if name not in checkpoint.entries:
             raise CheckpointError(f"{folder} has no tensor {name!r}")
         shard = checkpoint.root / checkpoint.entries[name].shard
-    return read(shard, name)
+    return read_rows(shard, name)
 
 
 def fingerprint(tensor: torch.Tensor) -> str:

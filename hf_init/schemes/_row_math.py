@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
-from hf_init._spec import Shape
+from hf_init._tensors import Shape
 from hf_init.schemes._sample import one_thread
 
 # Elements of a block of a table that is read at once, 16 MiB in float32; and its rows, since as many are drawn for each
@@ -42,7 +42,7 @@ def placed(rows: torch.Tensor, shape: Shape, dim: int) -> torch.Tensor:
     return rows.reshape(len(rows), *others).movedim(0, dim).to(torch.float32).contiguous()
 
 
-def blocks(tables: Iterable[torch.Tensor], ranges: Ranges = ()) -> Iterator[torch.Tensor]:
+def row_blocks(tables: Iterable[torch.Tensor], ranges: Ranges = ()) -> Iterator[torch.Tensor]:
     """The rows of some tables in float32, a block at a time: of each, those in the ranges, or all."""
     for table in tables:
         step = _step(table.shape[1])
@@ -130,16 +130,16 @@ def lengthened(rows: torch.Tensor, table: torch.Tensor, ranges: Ranges, which: s
     """Rows as long as the trained rows of a table; ``centred``: as far from their mean as those are, by the median."""
     if which != "centred":
         return scaled(rows, typical_norm([table], ranges, which))
-    sums = moments([table], ranges, spread=False)
+    sums = row_moments([table], ranges, spread=False)
     assert sums is not None, "a piece of a token is a row of the table"
-    distances = (block - sums.mean for block in blocks([table], ranges))
+    distances = (block - sums.mean for block in row_blocks([table], ranges))
     made = scaled(rows - sums.mean, typical_norm(distances, (), "median"))
     return (made + sums.mean).to(torch.float32)
 
 
 def typical_norm(tables: Iterable[torch.Tensor], ranges: Ranges, which: str) -> float:
     """The median or the mean length of the rows of some tables."""
-    lengths = torch.cat([norms(block) for block in blocks(tables, ranges)])
+    lengths = torch.cat([norms(block) for block in row_blocks(tables, ranges)])
     return float(lengths.median() if which == "median" else lengths.mean())
 
 
@@ -190,11 +190,11 @@ class Sums:
         return (self.squares / self.rows - self.shift.square()).clamp(min=0).sqrt()
 
 
-def moments(tables: Iterable[torch.Tensor], ranges: Ranges, spread: bool = True) -> Sums | None:
+def row_moments(tables: Iterable[torch.Tensor], ranges: Ranges, spread: bool = True) -> Sums | None:
     """Mean and, with ``spread``, standard deviation of the columns, in one pass; None where there is no row."""
     sums: Sums | None = None
     with one_thread():
-        for block in blocks(tables, ranges):
+        for block in row_blocks(tables, ranges):
             sums = sums or Sums(block)
             sums.add(block)
             if spread:
@@ -212,7 +212,7 @@ def gaussian(tables: Iterable[torch.Tensor], ranges: Ranges, keys: Sequence[int]
     products, draws = torch.empty(0), torch.zeros(len(keys), dtype=torch.float64, device="cpu")
     generators = [torch.Generator(device="cpu").manual_seed(key) for key in keys]
     with one_thread():
-        for block in blocks(tables, ranges):
+        for block in row_blocks(tables, ranges):
             if sums is None:
                 sums, products = Sums(block), block.new_zeros(len(keys), block.shape[1])
             sums.add(block)

@@ -12,7 +12,7 @@ from hf_init.schemes._settings import OneOf
 
 
 @dataclass(frozen=True)
-class Text:
+class TextSetting:
     """Any text; empty where it isn't known yet."""
 
     def __call__(self, value: Any) -> str:
@@ -22,7 +22,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Word(OneOf):
+class WordSetting(OneOf):
     """One of a few words, or None."""
 
     def __call__(self, value: Any) -> str | None:  # type: ignore[override]  # wider on purpose: None is one of them
@@ -30,7 +30,7 @@ class Word(OneOf):
 
 
 @dataclass(frozen=True)
-class Many:
+class ManySetting:
     """A list of such things, however it is spelled."""
 
     each: Callable[[Any], Any]
@@ -46,7 +46,7 @@ class Many:
 
 
 def _text(value: Any) -> str:
-    return Text()(value)
+    return TextSetting()(value)
 
 
 def _row(value: Any) -> int:
@@ -56,18 +56,18 @@ def _row(value: Any) -> int:
 
 
 def _pieces(value: Any) -> tuple[int, ...]:
-    rows = Many(_row, "rows")(value)
+    rows = ManySetting(_row, "rows")(value)
     if not rows:
         raise ValueError("at least one row")
     return rows
 
 
 def _lengths(value: Any) -> tuple[int, ...]:
-    return Many(_row, "lengths")(value)
+    return ManySetting(_row, "lengths")(value)
 
 
 def _pair(value: Any) -> tuple[int, int]:
-    first, second = Many(_row, "two rows")(value)
+    first, second = ManySetting(_row, "two rows")(value)
     return first, second
 
 
@@ -79,7 +79,7 @@ def _range(value: Any) -> tuple[int, int]:
 
 
 def _ranges(value: Any) -> tuple[tuple[int, int], ...]:
-    ranges = Many(_range, "ranges")(value)
+    ranges = ManySetting(_range, "ranges")(value)
     if any(before[1] > after[0] for before, after in pairwise(ranges)):
         raise ValueError("ranges in order")
     return ranges
@@ -92,17 +92,19 @@ def _in_order(value: Any) -> tuple[tuple[int, int], ...]:
         raise ValueError("pairs (start, stop) of rows, in order and apart") from None
 
 
-Name: TypeAlias = Annotated[str, Text()]
-Texts: TypeAlias = Annotated[tuple[str, ...], Many(_text, "a list of texts")]
-RowList: TypeAlias = Annotated[tuple[int, ...], Many(_row, "a list of row numbers, 0 or more")]
+NameSetting: TypeAlias = Annotated[str, TextSetting()]
+TextsSetting: TypeAlias = Annotated[tuple[str, ...], ManySetting(_text, "a list of texts")]
+RowList: TypeAlias = Annotated[tuple[int, ...], ManySetting(_row, "a list of row numbers, 0 or more")]
 PieceLists: TypeAlias = Annotated[
-    tuple[tuple[int, ...], ...], Many(_pieces, "a list of lists of row numbers, none of them empty")
+    tuple[tuple[int, ...], ...], ManySetting(_pieces, "a list of lists of row numbers, none of them empty")
 ]
-LengthLists: TypeAlias = Annotated[tuple[tuple[int, ...], ...], Many(_lengths, "a list of lists of lengths, 0 or more")]
-Pairs: TypeAlias = Annotated[tuple[tuple[int, int], ...], Many(_pair, "a list of pairs of row numbers")]
-Ranges: TypeAlias = Annotated[tuple[tuple[int, int], ...], _in_order]
-Weights: TypeAlias = Annotated[
+LengthLists: TypeAlias = Annotated[
+    tuple[tuple[int, ...], ...], ManySetting(_lengths, "a list of lists of lengths, 0 or more")
+]
+PairsSetting: TypeAlias = Annotated[tuple[tuple[int, int], ...], ManySetting(_pair, "a list of pairs of row numbers")]
+RangesSetting: TypeAlias = Annotated[tuple[tuple[int, int], ...], _in_order]
+WeightsSetting: TypeAlias = Annotated[
     str, OneOf(("uniform", "characters", "characters_first", "exp_first", "exp_last", "first", "last"))
 ]
-Norm: TypeAlias = Annotated[str | None, Word(("median", "mean", "centred"))]
-Way: TypeAlias = Annotated[str, OneOf(("linear", "slerp"))]
+NormSetting: TypeAlias = Annotated[str | None, WordSetting(("median", "mean", "centred"))]
+WaySetting: TypeAlias = Annotated[str, OneOf(("linear", "slerp"))]

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Slot
-from hf_init.schemes._row_base import RowScheme, mismatch, refuse_beyond, rows_in, table_of
+from hf_init._tensors import Slot
+from hf_init.schemes._row_base import RowScheme, check_beyond, mismatch, rows_in, table_of
 from hf_init.schemes._row_settings import (
     LengthLists,
-    Name,
-    Norm,
-    Pairs,
+    NameSetting,
+    NormSetting,
+    PairsSetting,
     PieceLists,
-    Ranges,
+    RangesSetting,
     RowList,
-    Texts,
-    Way,
-    Weights,
+    TextsSetting,
+    WaySetting,
+    WeightsSetting,
 )
 from hf_init.schemes._settings import AtLeast0, Share
 
@@ -69,13 +69,13 @@ class SubTokens(RowScheme):
 
     name: ClassVar[str] = "subtokens"
     bound: ClassVar[tuple[str, ...]] = ("table", "pieces", "lengths", "trained")
-    weights: Weights = "uniform"
+    weights: WeightsSetting = "uniform"
     alpha: AtLeast0 = 1.0
-    norm: Norm = None
-    table: Name = ""
+    norm: NormSetting = None
+    table: NameSetting = ""
     pieces: PieceLists = ()
     lengths: LengthLists = ()
-    trained: Ranges = ()
+    trained: RangesSetting = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +103,7 @@ class SubTokens(RowScheme):
         from hf_init.schemes import _row_math
 
         table = table_of(self, slot, dim, self.table)
-        refuse_beyond(self, slot, len(table), max(map(max, self.pieces)))
+        check_beyond(self, slot, len(table), max(map(max, self.pieces)))
         made = _row_math.combined(table, self.pieces, [self.shares(row) for row in range(len(self.pieces))])
         if self.norm is None:
             return made
@@ -170,8 +170,8 @@ class CopyRow(RowScheme):
 
     name: ClassVar[str] = "copy"
     bound: ClassVar[tuple[str, ...]] = ("table", "rows")
-    token: Name = ""
-    table: Name = ""
+    token: NameSetting = ""
+    table: NameSetting = ""
     rows: RowList = ()
 
     def unfit(self, slot: Slot) -> str:
@@ -183,7 +183,7 @@ class CopyRow(RowScheme):
         from hf_init.schemes import _row_math
 
         table = table_of(self, slot, dim, self.table)
-        refuse_beyond(self, slot, len(table), max(self.rows))
+        check_beyond(self, slot, len(table), max(self.rows))
         rows = self.rows if len(self.rows) > 1 else self.rows * rows_in(slot)
         return table.index_select(0, _row_math.ids(rows))
 
@@ -213,10 +213,10 @@ class Interpolate(RowScheme):
     name: ClassVar[str] = "interpolate"
     bound: ClassVar[tuple[str, ...]] = ("table", "pairs")
     t: Share = 0.5
-    way: Way = "linear"
-    tokens: Texts = ()
-    table: Name = ""
-    pairs: Pairs = ()
+    way: WaySetting = "linear"
+    tokens: TextsSetting = ()
+    table: NameSetting = ""
+    pairs: PairsSetting = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -232,7 +232,7 @@ class Interpolate(RowScheme):
         from hf_init.schemes import _row_math
 
         table = table_of(self, slot, dim, self.table)
-        refuse_beyond(self, slot, len(table), max(map(max, self.pairs)))
+        check_beyond(self, slot, len(table), max(map(max, self.pairs)))
         pairs = self.pairs if len(self.pairs) > 1 else self.pairs * rows_in(slot)
         first, second = (table.index_select(0, _row_math.ids(side)) for side in zip(*pairs, strict=True))
         return _row_math.between(first, second, self.t, self.way)

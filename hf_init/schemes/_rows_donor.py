@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import CheckpointError, RecipeError
-from hf_init._spec import Slot
-from hf_init.schemes._row_base import RowScheme, mismatch, refuse_beyond, table_of
-from hf_init.schemes._row_settings import Name, Pairs, RowList
+from hf_init._tensors import Slot
+from hf_init.schemes._row_base import RowScheme, check_beyond, mismatch, table_of
+from hf_init.schemes._row_settings import NameSetting, PairsSetting, RowList
 from hf_init.schemes._settings import Layers
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ class Omp(RowScheme):
 
     name: ClassVar[str] = "omp"
     bound: ClassVar[tuple[str, ...]] = ("donor_table", "table", "rows", "shared", "sha256")
-    donor: Name
+    donor: NameSetting
     k: Layers = 64
-    donor_table: Name = ""
-    table: Name = ""
+    donor_table: NameSetting = ""
+    table: NameSetting = ""
     rows: RowList = ()
-    shared: Pairs = ()
-    sha256: Name = ""
+    shared: PairsSetting = ()
+    sha256: NameSetting = ""
 
     def unfit(self, slot: Slot) -> str:
         if not self.table or not self.donor_table:
@@ -75,7 +75,7 @@ class Omp(RowScheme):
 
         try:
             return replace(self, sha256=_row_files.fingerprint(self._donor_table()))
-        except _row_files.UNREADABLE as error:
+        except _row_files.UNREADABLE_ROWS as error:
             raise RecipeError(f"{self.name}: the donor {self.donor} can't be read: {error}") from None
 
     def rows_of(self, slot: Slot, dim: int) -> torch.Tensor:
@@ -89,8 +89,8 @@ class Omp(RowScheme):
         if self.sha256 and _row_files.fingerprint(donor) != self.sha256:
             raise self.refusal(slot, f"{self.donor} isn't the donor it was when this was planned: plan again")
         there, here = zip(*self.shared, strict=True)
-        refuse_beyond(self, slot, len(donor), max(*there, *self.rows))
-        refuse_beyond(self, slot, len(base), max(here))
+        check_beyond(self, slot, len(donor), max(*there, *self.rows))
+        check_beyond(self, slot, len(base), max(here))
         atoms = donor.index_select(0, _row_math.ids(there)).float()
         targets = donor.index_select(0, _row_math.ids(self.rows)).float()
         chosen, coefficients = _row_pursuit.pursue(atoms, targets, self.k)
@@ -100,4 +100,4 @@ class Omp(RowScheme):
     def _donor_table(self) -> torch.Tensor:
         from hf_init.schemes import _row_files
 
-        return _row_files.table(Path(self.donor).expanduser(), self.donor_table)
+        return _row_files.row_table(Path(self.donor).expanduser(), self.donor_table)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from hf_init._spec import Slot, count, key_of
+from hf_init._tensors import Slot, key_of, num_elements
 from hf_init.schemes._matrices import coordinates
 from hf_init.schemes._row_base import RowScheme, mismatch, table_of
-from hf_init.schemes._row_settings import Name, Ranges, Texts
+from hf_init.schemes._row_settings import NameSetting, RangesSetting, TextsSetting
 from hf_init.schemes._settings import AtLeast0
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class DrawnRow(RowScheme):
 
     # The annotations are those of the settings in the schemes themselves, after their own.
     if TYPE_CHECKING:
-        table: Name
-        trained: Ranges
-        keys: Texts
+        table: NameSetting
+        trained: RangesSetting
+        keys: TextsSetting
 
     def unfit(self, slot: Slot) -> str:
         if not self.table and slot.shape == slot.whole:
@@ -45,7 +45,7 @@ class DrawnRow(RowScheme):
             return
         if slot.trained is None:
             raise self.refusal(slot, "its pretrained elements aren't at hand: use normal")
-        width = count(slot.shape) // slot.shape[dim]
+        width = num_elements(slot.shape) // slot.shape[dim]
         for piece in slot.trained():
             rows = _row_math.as_rows(piece, dim)
             if rows.shape[1] != width:
@@ -104,14 +104,14 @@ class MeanRow(DrawnRow):
 
     name: ClassVar[str] = "mean"
     noise: AtLeast0 = 0.0
-    table: Name = ""
-    trained: Ranges = ()
-    keys: Texts = ()
+    table: NameSetting = ""
+    trained: RangesSetting = ()
+    keys: TextsSetting = ()
 
     def rows_of(self, slot: Slot, dim: int) -> torch.Tensor:
         from hf_init.schemes import _row_math
 
-        sums = _row_math.moments(self.tables(slot, dim), self.ranges, spread=self.noise > 0)
+        sums = _row_math.row_moments(self.tables(slot, dim), self.ranges, spread=self.noise > 0)
         if sums is None:
             raise self.nothing(slot)
         mean = sums.mean.expand(slot.shape[dim], -1)
@@ -147,9 +147,9 @@ class Gaussian(DrawnRow):
 
     name: ClassVar[str] = "gaussian"
     scale: AtLeast0 = 1.0
-    table: Name = ""
-    trained: Ranges = ()
-    keys: Texts = ()
+    table: NameSetting = ""
+    trained: RangesSetting = ()
+    keys: TextsSetting = ()
 
     def rows_of(self, slot: Slot, dim: int) -> torch.Tensor:
         from hf_init.schemes import _row_math

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Slot, count
-from hf_init.schemes._row_base import RowScheme, mismatch, refuse_beyond, row_dim, rows_in
-from hf_init.schemes._row_settings import Name, RowList
+from hf_init._tensors import Slot, num_elements
+from hf_init.schemes._row_base import RowScheme, check_beyond, mismatch, row_dim, rows_in
+from hf_init.schemes._row_settings import NameSetting, RowList
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ class GivenRow(RowScheme):
         """The rows, ``(n, width)`` in float32."""
         import torch
 
-        width, expected = rows[0].numel(), count(slot.shape) // slot.shape[dim]
+        width, expected = rows[0].numel(), num_elements(slot.shape) // slot.shape[dim]
         if not rows.is_floating_point() or width != expected:
             raise self.refusal(
                 slot, f"its rows are {rows.dtype} with {width} elements, expected {expected}, in floating point"
@@ -67,10 +67,10 @@ class FromFile(GivenRow):
 
     name: ClassVar[str] = "from_file"
     bound: ClassVar[tuple[str, ...]] = ("rows", "sha256")
-    path: Name
-    tensor: Name = ""
+    path: NameSetting
+    tensor: NameSetting = ""
     rows: RowList = ()
-    sha256: Name = ""
+    sha256: NameSetting = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,7 +104,7 @@ class FromFile(GivenRow):
             if len(found) != rows_in(slot):
                 raise self.refusal(slot, f"{self.path} has {len(found)} rows, expected {rows_in(slot)}")
             return self.checked(slot, found, dim)
-        refuse_beyond(self, slot, len(found), max(self.rows))
+        check_beyond(self, slot, len(found), max(self.rows))
         return self.checked(slot, found.index_select(0, _row_math.ids(self.rows)), dim)
 
     @property
@@ -116,8 +116,8 @@ class FromFile(GivenRow):
         from hf_init.schemes import _row_files
 
         try:
-            found = _row_files.read(self._place, self.tensor)
-        except _row_files.UNREADABLE as error:
+            found = _row_files.read_rows(self._place, self.tensor)
+        except _row_files.UNREADABLE_ROWS as error:
             why = " ".join(str(error).split())
             raise self.refusal(slot, f"{self.path} can't be read ({why}): give a file of rows") from None
         if not found.ndim or not len(found):
@@ -149,7 +149,7 @@ class FromTensor(GivenRow):
 
     name: ClassVar[str] = "from_tensor"
     bound: ClassVar[tuple[str, ...]] = ("rows", "values")
-    sha256: Name = ""
+    sha256: NameSetting = ""
     rows: RowList = ()
     values: Annotated[Any, _any] = field(default=None, compare=False, repr=False)
 
@@ -177,7 +177,7 @@ class FromTensor(GivenRow):
         if _fingerprint(self.values) != self.sha256:
             raise self.refusal(slot, "its values were changed after they were handed over: hand over a copy")
         if self.rows:
-            refuse_beyond(self, slot, len(self.values), max(self.rows))
+            check_beyond(self, slot, len(self.values), max(self.rows))
             return self.checked(slot, self.values[_row_math.ids(self.rows)], dim)
         if len(self.values) != slot.shape[row_dim(slot) or 0]:
             raise self.refusal(slot, f"it has {len(self.values)} rows, expected {rows_in(slot)}: give one a new row")

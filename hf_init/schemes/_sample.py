@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import torch
 
-from hf_init._spec import Geometry, Shape, Slot
-from hf_init.schemes._matrices import Block, blocks
+from hf_init._tensors import Geometry, Shape, Slot
+from hf_init.schemes._matrices import MatrixBlock, matrix_blocks
 from hf_init.schemes._truncation import below, mass
 
 # Under this share of accepted candidates, drawing again costs more than inverting the distribution.
@@ -24,21 +24,21 @@ FEW = 0.25
 _ALONE = threading.Lock()
 
 
-def empty(shape: Shape) -> torch.Tensor:
+def empty_values(shape: Shape) -> torch.Tensor:
     """Memory to fill: said to be on the CPU, since a caller may be inside ``with torch.device(...)``."""
     return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
-def full(shape: Shape, value: float) -> torch.Tensor:
+def full_values(shape: Shape, value: float) -> torch.Tensor:
     return torch.full(shape, value, dtype=torch.float32, device="cpu")
 
 
 def normal(shape: Shape, mean: float, std: float, generator: torch.Generator) -> torch.Tensor:
-    return empty(shape).normal_(mean, std, generator=generator)
+    return empty_values(shape).normal_(mean, std, generator=generator)
 
 
 def uniform(shape: Shape, a: float, b: float, generator: torch.Generator) -> torch.Tensor:
-    return empty(shape).uniform_(a, b, generator=generator)
+    return empty_values(shape).uniform_(a, b, generator=generator)
 
 
 def truncated(
@@ -94,7 +94,7 @@ def spread(distribution: str, shape: Shape, scale: float, generator: torch.Gener
     return truncated(shape, -2.0, 2.0, generator, scale=scale)
 
 
-def moments(pieces: Iterable[torch.Tensor]) -> tuple[float, float]:
+def sample_moments(pieces: Iterable[torch.Tensor]) -> tuple[float, float]:
     """Mean and standard deviation of all elements of some tensors, each read once, in float64."""
     many, total, squares = 0, 0.0, 0.0
     with one_thread():  # small pieces, and sums that don't depend on how many threads there are
@@ -138,11 +138,11 @@ def logical(values: torch.Tensor, geometry: Geometry) -> torch.Tensor:
     return values.transpose(geometry.stack, geometry.stack + 1) if geometry.order == "in_out" else values
 
 
-def assemble(slot: Slot, geometry: Geometry, matrix: Callable[[Block], torch.Tensor]) -> torch.Tensor:
+def assemble(slot: Slot, geometry: Geometry, matrix: Callable[[MatrixBlock], torch.Tensor]) -> torch.Tensor:
     """The slot's tensor, from what ``matrix`` gives each of its blocks, ``(rows, columns, *kernel)``."""
-    values = full(slot.shape, 0.0)
+    values = full_values(slot.shape, 0.0)
     matrices = logical(values, geometry)
-    for block in blocks(slot, geometry):
+    for block in matrix_blocks(slot, geometry):
         matrices[block.stack][block.out.at, block.into.at] = matrix(block)
     return values
 

@@ -50,7 +50,7 @@ GAINS: dict[str, float] = {
 }
 
 
-def closest(word: object, words: Iterable[str]) -> str:
+def closest_name(word: object, words: Iterable[str]) -> str:
     """``"; did you mean 'std'?"``, or nothing when no word is near."""
     near = difflib.get_close_matches(str(word), list(words), 1, 0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
@@ -128,7 +128,7 @@ class OneOf:
 
     def __call__(self, value: Any) -> str:
         if not isinstance(value, str) or value not in self.words:
-            raise ValueError(f"one of {', '.join(self.words)}{closest(value, self.words)}")
+            raise ValueError(f"one of {', '.join(self.words)}{closest_name(value, self.words)}")
         return value
 
 
@@ -140,7 +140,9 @@ class NumberOrActivation:
         if isinstance(value, str):
             if value in GAINS:
                 return value
-            raise ValueError(f"a number of at least 0 or an activation ({', '.join(GAINS)}){closest(value, GAINS)}")
+            raise ValueError(
+                f"a number of at least 0 or an activation ({', '.join(GAINS)}){closest_name(value, GAINS)}"
+            )
         try:
             return Number(least=0.0)(value)
         except ValueError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import RecipeError
-from hf_init._spec import Slot, count
+from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._matrices import coordinates
 from hf_init.schemes._settings import AtLeast0, Place, Plain
@@ -41,7 +41,7 @@ class GateBias(Scheme):
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
 
-        values = _sample.full(slot.shape, 0.0)
+        values = _sample.full_values(slot.shape, 0.0)
         if _leaf(slot).startswith("bias_ih"):
             values[self._raised(slot)] = self.value
         return values
@@ -164,16 +164,18 @@ class MatchedNormal(Scheme):
     scale: AtLeast0 = 1.0
 
     def why_not(self, slot: Slot) -> str:
-        return "nothing of it is pretrained: use normal" if slot.shape == slot.whole and count(slot.whole) else ""
+        return (
+            "nothing of it is pretrained: use normal" if slot.shape == slot.whole and num_elements(slot.whole) else ""
+        )
 
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
 
-        if not count(slot.shape):
-            return _sample.empty(slot.shape)
+        if not num_elements(slot.shape):
+            return _sample.empty_values(slot.shape)
         if slot.trained is None:
             raise self.refusal(slot, "its pretrained elements aren't at hand: use normal")
-        mean, std = _sample.moments(slot.trained())
+        mean, std = _sample.sample_moments(slot.trained())
         return _sample.normal(slot.shape, mean, std * self.scale, slot.generator())
 
 

@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from hf_init._spec import Box, Geometry, Slot, count
+from hf_init._tensors import Box, Geometry, Slot, num_elements
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._matrices import (
-    Block,
+    MatrixBlock,
     block_shape,
-    blocks,
     centre,
     diagonal,
     diagonal_square,
     geometry_of,
+    matrix_blocks,
     misfit,
     rank_of,
 )
@@ -63,7 +63,7 @@ class Orthogonal(Scheme):
 
         geometry, generator = geometry_of(slot), slot.generator()
 
-        def matrix(block: Block) -> torch.Tensor:
+        def matrix(block: MatrixBlock) -> torch.Tensor:
             rows, *rest = block_shape(slot, block, geometry)
             values = _sample.orthonormal(rows, math.prod(rest), generator)
             return values.mul_(gain_of(self.gain)).reshape(rows, *rest)
@@ -73,7 +73,7 @@ class Orthogonal(Scheme):
     def moments(self, slot: Slot) -> tuple[float, float] | None:
         """The elements' own: those of one matrix are not independent of each other."""
         geometry = geometry_of(slot)
-        shapes = [block_shape(slot, block, geometry) for block in blocks(slot, geometry)]
+        shapes = [block_shape(slot, block, geometry) for block in matrix_blocks(slot, geometry)]
         return _spread(gain_of(self.gain) ** 2 * sum(map(_shorter, shapes)), slot)
 
 
@@ -84,7 +84,7 @@ def _shorter(shape: tuple[int, ...]) -> int:
 
 def _spread(squares: float, slot: Slot) -> tuple[float, float] | None:
     """Mean 0, and the standard deviation of a slot whose squares sum to this."""
-    return (0.0, math.sqrt(squares / count(slot.shape))) if count(slot.shape) else None
+    return (0.0, math.sqrt(squares / num_elements(slot.shape))) if num_elements(slot.shape) else None
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class DeltaOrthogonal(Scheme):
     def why_not(self, slot: Slot) -> str:
         if wrong := _wrong_rank(slot, 3, 5, KERNEL, "orthogonal") or misfit(slot):
             return wrong
-        short = next((b for b in blocks(slot, geometry_of(slot)) if b.out.size < b.into.size), None)
+        short = next((b for b in matrix_blocks(slot, geometry_of(slot)) if b.out.size < b.into.size), None)
         if short is None:
             return ""
         return (
@@ -123,9 +123,9 @@ class DeltaOrthogonal(Scheme):
         geometry, generator = geometry_of(slot), slot.generator()
         middle = centre(slot, geometry)
 
-        def matrix(block: Block) -> torch.Tensor:
+        def matrix(block: MatrixBlock) -> torch.Tensor:
             shape = block_shape(slot, block, geometry)
-            values = _sample.full(shape, 0.0)
+            values = _sample.full_values(shape, 0.0)
             if middle is not None:
                 flat = _sample.orthonormal(shape[0], shape[1], generator)
                 values[(slice(None), slice(None), *middle)] = flat * gain_of(self.gain)
@@ -137,7 +137,7 @@ class DeltaOrthogonal(Scheme):
         geometry = geometry_of(slot)
         if centre(slot, geometry) is None:
             return 0.0, 0.0
-        shapes = [block_shape(slot, block, geometry)[:2] for block in blocks(slot, geometry)]
+        shapes = [block_shape(slot, block, geometry)[:2] for block in matrix_blocks(slot, geometry)]
         return _spread(gain_of(self.gain) ** 2 * sum(map(_shorter, shapes)), slot)
 
 
@@ -171,7 +171,7 @@ class Sparse(Scheme):
 
         geometry, generator = geometry_of(slot), slot.generator()
 
-        def matrix(block: Block) -> torch.Tensor:
+        def matrix(block: MatrixBlock) -> torch.Tensor:
             rows, columns = block_shape(slot, block, geometry)
             return _sample.sparse(rows, columns, self.zeros(rows), self.std, generator)
 
@@ -183,7 +183,7 @@ class Sparse(Scheme):
 
     def moments(self, slot: Slot) -> tuple[float, float] | None:
         geometry = geometry_of(slot)
-        shapes = [block_shape(slot, block, geometry) for block in blocks(slot, geometry)]
+        shapes = [block_shape(slot, block, geometry) for block in matrix_blocks(slot, geometry)]
         return _spread(self.std**2 * sum((rows - self.zeros(rows)) * columns for rows, columns in shapes), slot)
 
 
@@ -254,13 +254,13 @@ def _deltas(slot: Slot, geometry: Geometry) -> torch.Tensor:
     """Ones where a matrix's diagonal meets its kernel's centre."""
     from hf_init.schemes import _sample
 
-    values = _sample.full(slot.shape, 0.0)
+    values = _sample.full_values(slot.shape, 0.0)
     if slot.region == Box.whole(slot.whole) and values.dim() == 2 and not geometry.parts and geometry.groups == 1:
         values.diagonal().fill_(1.0)  # the plain case, at torch's speed
         return values
     matrices, middle = _sample.logical(values, geometry), centre(slot, geometry)
     if middle is not None:
-        for block in blocks(slot, geometry):
+        for block in matrix_blocks(slot, geometry):
             matrix = matrices[block.stack][(slice(None), slice(None), *middle)]
             square = diagonal_square(block)
             if square is None:

@@ -8,12 +8,12 @@ from dataclasses import MISSING, asdict, dataclass
 from typing import Any
 
 from hf_init import schemes
-from hf_init.schemes._base import settings_of, spelled
-from hf_init.schemes._entries import TEXTS as PLACED
-from hf_init.schemes._head_entries import TEXTS as HEADS
-from hf_init.schemes._row_entries import TEXTS as ROWS
+from hf_init.schemes._base import format_scheme, settings_of
+from hf_init.schemes._entries import BASIC_TEXTS as PLACED
+from hf_init.schemes._head_entries import HEAD_TEXTS as HEADS
+from hf_init.schemes._row_entries import ROW_TEXTS as ROWS
 
-TEXTS = {**PLACED, **HEADS, **ROWS}
+ALL_TEXTS = {**PLACED, **HEADS, **ROWS}
 WIDTH = 100
 
 
@@ -30,7 +30,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One scheme of the catalogue. ``torch_function`` and ``source`` are empty where there is none."""
 
     name: str
@@ -47,34 +47,34 @@ class Entry:
         return {**asdict(self), "settings": [asdict(setting) for setting in self.settings], "aliases": [*self.aliases]}
 
 
-def catalogue() -> list[Entry]:
+def catalogue() -> list[CatalogueEntry]:
     """Every scheme, in the order in which they are shown.
 
     Example:
         >>> [entry.name for entry in catalogue()][:3]
         ['zeros', 'ones', 'constant']
     """
-    return [entry(name) for name in TEXTS]
+    return [catalogue_entry(name) for name in ALL_TEXTS]
 
 
-def entry(name: str) -> Entry:
+def catalogue_entry(name: str) -> CatalogueEntry:
     """The entry of a scheme, by its name or an alias.
 
     Raises:
         RecipeError: there is no such scheme.
 
     Example:
-        >>> [str(setting) for setting in entry("he_normal").settings]
+        >>> [str(setting) for setting in catalogue_entry("he_normal").settings]
         ['a=0', 'mode=fan_in', 'nonlinearity=leaky_relu']
     """
     kind = schemes.find(name)
-    text = TEXTS[kind.name]
+    text = ALL_TEXTS[kind.name]
     settings = tuple(
-        Setting(setting, "" if default is MISSING else spelled(default), text.settings[setting])
+        Setting(setting, "" if default is MISSING else format_scheme(default), text.settings[setting])
         for setting, default in settings_of(kind).items()
     )
     aliases = tuple(alias for alias, of in schemes.ALIASES.items() if of == kind.name)
-    return Entry(
+    return CatalogueEntry(
         name=kind.name,
         group=text.group,
         idea=text.idea,
@@ -87,33 +87,33 @@ def entry(name: str) -> Entry:
     )
 
 
-def to_json() -> list[dict[str, Any]]:
+def catalogue_json() -> list[dict[str, Any]]:
     """The whole catalogue as plain values."""
     return [each.to_json() for each in catalogue()]
 
 
-def table() -> str:
+def catalogue_table() -> str:
     """The whole catalogue for a terminal: a line a scheme, in groups, at most 100 columns.
 
     Example:
-        >>> print(table().splitlines()[1])
+        >>> print(catalogue_table().splitlines()[1])
           zeros                                  every element is 0
     """
     groups = itertools.groupby(catalogue(), key=lambda each: each.group)
     return "\n\n".join("\n".join([group, *map(_line, entries)]) for group, entries in groups)
 
 
-def describe(name: str) -> str:
+def describe_scheme(name: str) -> str:
     """One scheme on a page for a terminal, at most 100 columns.
 
     Raises:
         RecipeError: there is no such scheme.
 
     Example:
-        >>> print(describe("eye").splitlines()[0])
+        >>> print(describe_scheme("eye").splitlines()[0])
         eye: a matrix that passes its input on
     """
-    each = entry(name)
+    each = catalogue_entry(name)
     facts = (
         ("formula", each.formula),
         *(("setting", f"{setting}: {setting.meaning}") for setting in each.settings),
@@ -125,7 +125,7 @@ def describe(name: str) -> str:
     return "\n".join([f"{each.name}: {each.idea}", "", *(_fact(label, text) for label, text in facts if text)])
 
 
-def _line(each: Entry) -> str:
+def _line(each: CatalogueEntry) -> str:
     bound = getattr(schemes.find(each.name), "bound", ())
     settings = ", ".join(str(setting) for setting in each.settings if setting.name not in bound)
     head = f"  {f'{each.name}({settings})' if settings else each.name:<38}"

@@ -1,0 +1,228 @@
+"""What surrounds a tensor: rules that see a whole block at once and say what its parts are.
+
+A rule looks at one module and labels paths below it: a layer's, without ``.weight``, or a bare tensor's.
+A new block is a row in ``_names``; a new kind of block is a function in ``RULES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import nn
+
+from hf_init._architecture import names as _names
+from hf_init._architecture.geometry import halves, interleaved, lineage, linear, thirds
+from hf_init._architecture.tree import ModuleTree, TreePlace
+from hf_init._tensors import Geometry, Shape
+
+
+@dataclass(frozen=True)
+class RoleLabel:
+    """What a block says of one of its parts: its role, and its logical matrix where the block knows better."""
+
+    role: str
+    geometry: Geometry | None = None
+
+
+RoleLabels: TypeAlias = Mapping[str, RoleLabel]
+BlockPattern: TypeAlias = Iterator[tuple[str, RoleLabel]]
+
+
+def labels_of(tree: ModuleTree) -> RoleLabels:
+    """Every label that the rules give; of two for one path the first, the one of the outer block, holds."""
+    found: dict[str, RoleLabel] = {}
+    for place in tree.places.values():
+        for rule in RULES if place.children or not place.path else LEAVES:
+            for path, label in rule(place):
+                found.setdefault(path, label)
+    return found
+
+
+def vocabulary(place: TreePlace) -> BlockPattern:
+    """The embeddings that a model of the transformers library names itself, and language-model heads by name."""
+    for name in _names.OUTPUT_EMBEDDINGS.intersection(place.children):
+        yield place.at(name), RoleLabel("output_embedding")
+    if place.path:
+        return
+    tokens, head = _asked(place.module, "get_input_embeddings"), _asked(place.module, "get_output_embeddings")
+    for path, module in place.tree.modules.items():
+        if module is tokens and "Embedding" in lineage(module):
+            yield path, RoleLabel("embedding.token")
+        elif module is head:
+            yield path, RoleLabel("output_embedding")
+
+
+def _asked(model: nn.Module, method: str) -> object:
+    """What the model answers, if it has the method and an answer; a model without a head may refuse."""
+    try:
+        return getattr(model, method)()
+    except (AttributeError, NotImplementedError, TypeError):
+        return None
+
+
+def multihead(place: TreePlace) -> BlockPattern:
+    """torch's own MultiheadAttention."""
+    if "MultiheadAttention" not in lineage(place.module):
+        return
+    for name, role in _names.MULTIHEAD.items():
+        shape = place.shape(name)
+        whole = linear(place.module, shape) if len(shape) == 2 else None
+        yield place.at(name), RoleLabel(role, thirds(whole, None) if whole and name == "in_proj_weight" else whole)
+
+
+def attention(place: TreePlace) -> BlockPattern:
+    """Query, key, value and output, separate or fused, of a module that has them all."""
+    if not place.children:
+        return
+    layers = {path: (_names.ATTENTION[name], whole) for name, path, whole in _dense(place, _names.ATTENTION)}
+    roles = {role for role, _ in layers.values()}
+    if "attention.query" in roles:  # a fused tensor beside a query of its own holds the other two
+        layers = {path: (role.replace("qkv", "kv"), whole) for path, (role, whole) in layers.items()}
+        roles = {role for role, _ in layers.values()}
+    if not any(whole <= roles for whole in _names.WHOLE):
+        return
+    if "attention.output" not in roles:
+        layers |= _output_beside(place)
+    width = next((whole.fan_in for role, whole in layers.values() if role == "attention.output"), None)
+    for path, (role, whole) in layers.items():
+        geometry = _split(place, path, role, whole, width)
+        if geometry is not None:
+            yield path, RoleLabel(role, geometry)
+
+
+def _dense(place: TreePlace, names: Mapping[str, str]) -> Iterator[tuple[str, str, Geometry]]:
+    """Name, path and matrix of the children of these names that are dense layers, or hold one as their first."""
+    for name in place.children:
+        for inner in (name, f"{name}.0", f"{name}.dense", f"{name}.linear") if name in names else ():
+            if whole := place.matrix(inner):
+                yield name, place.at(inner), whole
+                break
+
+
+def _output_beside(place: TreePlace) -> dict[str, tuple[str, Geometry]]:
+    """BERT's way: the projection is in the module beside, which in a whole layer would be the feed-forward's."""
+    parent = place.parent
+    if parent is None or "intermediate" in parent.children:
+        return {}
+    found = ((parent.at(name), parent.matrix(name)) for name in _names.OUTPUT_BESIDE)
+    return next(({path: ("attention.output", whole)} for path, whole in found if whole), {})
+
+
+def _split(place: TreePlace, path: str, role: str, whole: Geometry, width: int | None) -> Geometry | None:
+    """The matrix of a projection, cut where several are fused; None for a fusion whose sizes don't add up."""
+    if role == "attention.kv":
+        fused = halves(whole)
+        by_head = path.rpartition(".")[2] in _names.KEY_VALUE_BY_HEAD
+        return interleaved(fused, width) if fused and by_head else fused
+    if role != "attention.qkv":
+        return whole
+    fused = thirds(whole, width)
+    return interleaved(fused) if fused and _by_head(place.module, fused) else fused
+
+
+def _by_head(module: nn.Module, fused: Geometry) -> bool:
+    one_key_head = fused.parts[-1] == getattr(module, "head_dim", None)
+    return not one_key_head and not _names.INTERLEAVED.isdisjoint(lineage(module))
+
+
+def feed_forward(place: TreePlace) -> BlockPattern:
+    """Up and down, with or without a gate, whose sizes fit each other."""
+    for gate, up, down in _names.MLP if place.children else ():
+        first = place.matrix(up) if up.partition(".")[0] in place.children else None
+        last = place.matrix(down) if first is not None else None
+        if first is None or last is None or first.fan_in != last.fan_out:
+            continue
+        if first.fan_out not in (last.fan_in, 2 * last.fan_in) or (gate and place.matrix(gate) != first):
+            continue
+        block = "expert" if last.stack or "experts" in place.path.split(".") else "mlp"
+        fused = first.fan_out != last.fan_in
+        yield place.at(up), RoleLabel(f"{block}.gate_up", halves(first)) if fused else RoleLabel(f"{block}.up")
+        yield place.at(down), RoleLabel(f"{block}.down")
+        if gate:
+            yield place.at(gate), RoleLabel(f"{block}.gate")
+        return
+
+
+def experts(place: TreePlace) -> BlockPattern:
+    """Experts of a mixture in 3-D tensors, in either order."""
+    shapes = {name: shape for name in _names.EXPERTS if place.tensors and len(shape := place.shape(name)) == 3}
+    down = shapes.get("down_proj")
+    if down is None or len(shapes) < 2:
+        return
+    order = _order(place.module, next(iter(shapes.values())), down)
+    for name, shape in shapes.items() if order else ():
+        yield (
+            place.at(name),
+            RoleLabel(f"{_names.EXPERTS[name]}.weight", _expert(place.module, name, shape, str(order))),
+        )
+        yield place.at(f"{name}_bias"), RoleLabel(f"{_names.EXPERTS[name]}.bias")
+
+
+def _order(module: nn.Module, up: Shape, down: Shape) -> str | None:
+    """How experts are stored: told by the shapes where gate and up are fused, else by the module itself."""
+    out_in = up[2] == down[1] and up[1] in (down[2], 2 * down[2])
+    in_out = up[1] == down[2] and up[2] in (down[1], 2 * down[1])
+    if out_in and in_out:
+        by_class = not _names.STORED_IN_OUT.isdisjoint(lineage(module))
+        return "in_out" if getattr(module, "is_transposed", by_class) else "out_in"
+    return "out_in" if out_in else "in_out" if in_out else None
+
+
+def _expert(module: nn.Module, name: str, shape: Shape, order: str) -> Geometry | None:
+    fan_out, fan_in = shape[1:] if order == "out_in" else shape[:0:-1]
+    whole = Geometry(fan_in, fan_out, order=order, stack=1)
+    if name != "gate_up_proj":
+        return whole
+    fused = halves(whole)
+    in_blocks = getattr(module, "is_concatenated", _names.TAKING_TURNS.isdisjoint(lineage(module)))
+    return fused if in_blocks or fused is None else interleaved(fused)
+
+
+def flat_experts(place: TreePlace) -> BlockPattern:
+    """DBRX's experts, one below the other: its down matrices are read transposed."""
+    gate, up, down = _names.FLAT_EXPERTS
+    shape, count = place.shape(gate), getattr(place.module, "moe_num_experts", 0)
+    if len(shape) != 2 or not count or not shape == place.shape(up) == place.shape(down):
+        return
+    size = shape[0] // count
+    whole = Geometry(fan_in=shape[1], fan_out=size, parts=(size,) * count)
+    yield place.at(gate), RoleLabel("expert.gate.weight", whole)
+    yield place.at(up), RoleLabel("expert.up.weight", whole)
+    yield place.at(down), RoleLabel("expert.down.weight", Geometry(fan_in=size, fan_out=shape[1], order="in_out"))
+
+
+def router(place: TreePlace) -> BlockPattern:
+    """Everything in what chooses among the experts beside it, or is called a router."""
+    chosen = _names.ROUTERS.intersection(place.children) if "experts" in place.children else ()
+    starts = [place.go(name) for name in chosen]
+    if lineage(place.module)[0].endswith("Router"):
+        starts.append(place)
+    yield from ((inner.path, RoleLabel("router")) for start in starts for inner in start.below())
+
+
+def residual_norm(place: TreePlace) -> BlockPattern:
+    """The last norm of a residual branch."""
+    for pair in _names.RESIDUAL_NORMS:
+        if set(pair) <= set(place.children):
+            yield from ((place.at(name), RoleLabel("residual")) for name in pair)
+    if {"layer", "shortcut"} <= set(place.children):  # ResNet and RegNet of transformers
+        count = len(place.go("layer").children)
+        yield place.at(f"layer.{count - 1}.normalization"), RoleLabel("residual")
+    elif "bn2" in place.children and hasattr(place.module, "downsample"):  # ResNet of torchvision and timm
+        yield place.at("bn3" if "bn3" in place.children else "bn2"), RoleLabel("residual")
+
+
+RULES: tuple[Callable[[TreePlace], BlockPattern], ...] = (
+    vocabulary,
+    multihead,
+    router,
+    attention,
+    feed_forward,
+    experts,
+    flat_experts,
+    residual_norm,
+)
+LEAVES = (router, experts, flat_experts)
+"""The rules that have something to say of a module without children."""

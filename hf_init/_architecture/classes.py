@@ -1,0 +1,188 @@
+"""The class asked for: by name, by the checkpoint's own word, or from the code that the checkpoint brings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hf_init._errors import CheckpointError, PlanError
+from hf_init._text import one_line
+
+
+def has_same_head(cls: type, name: str) -> bool:
+    """Whether a class has the head of the class of this name: it is that class, one made of it, or for the same task.
+
+    Example:
+        >>> from transformers import BertForSequenceClassification as Bert
+        >>> has_same_head(Bert, "BertForSequenceClassification"), kin(Bert, "OtherForSequenceClassification")
+        (True, True)
+        >>> has_same_head(Bert, "BertForTokenClassification"), kin(Bert, "BertModel")
+        (False, False)
+    """
+    names = {base.__name__ for base in cls.__mro__}
+    return name in names or (_task(name) != "" and _task(name) in map(_task, names))
+
+
+def _task(name: str) -> str:
+    """``SequenceClassification`` of ``BertForSequenceClassification``; empty where the name speaks of none."""
+    found = re.search(r"For([A-Z]\w*)$", name)
+    return found[1] if found else ""
+
+
+SAY_WHICH = "say which class to load it into: --architecture CLASS"
+
+
+def class_of(architecture: Any, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    """A ``PreTrainedModel`` or ``AutoModelFor*`` class from what the user gave; the checkpoint's own for None.
+
+    Args:
+        architecture: a class, its name, or None.
+        raw: the checkpoint's ``config.json``.
+        trust: whether code that the checkpoint brings may run.
+
+    Raises:
+        PlanError: there is no such class, or it comes as code that isn't trusted.
+    """
+    if architecture is None:
+        return _own(raw, folder, trust)
+    if isinstance(architecture, str):
+        return _named(architecture, raw, folder, trust)
+    if _is_model(architecture):
+        return architecture
+    raise PlanError(
+        f"architecture: expected a PreTrainedModel class, an AutoModelFor* class or a name, not {architecture!r}"
+    )
+
+
+def concrete(cls: Any, config: PreTrainedConfig, folder: Path, trust: bool | None) -> type[PreTrainedModel]:
+    """The class that an ``AutoModelFor*`` stands for with this config."""
+    if not issubclass(cls, _BaseAutoModelClass):
+        return cls
+    reference = (getattr(config, "auto_map", None) or {}).get(cls.__name__)
+    mapping: Any = cls._model_mapping
+    if reference and (trust or type(config) not in mapping):
+        return remote(reference, folder, trust)
+    if type(config) not in mapping:
+        raise PlanError(f"{cls.__name__} has no class for model_type {config.model_type!r}; {_fitting(config)}")
+    return _get_model_class(config, mapping)
+
+
+def check_misfit(cls: type[PreTrainedModel], config: PreTrainedConfig) -> None:
+    """Raises PlanError unless the class is one for this config, by its own word or by that of an auto class."""
+    wanted = getattr(cls, "config_class", None)
+    if wanted is not None and not isinstance(config, wanted) and cls not in _served(config):
+        raise PlanError(
+            f"{cls.__name__} is a class for model_type {wanted.model_type!r}, and the checkpoint is "
+            f"{config.model_type!r}; {_fitting(config)}"
+        )
+
+
+def remote(reference: Any, folder: Path, trust: bool | None) -> Any:
+    """A class of the code that a checkpoint brings, which runs when it is imported.
+
+    Raises:
+        PlanError: it isn't trusted.
+        CheckpointError: the code isn't there, or can't be imported.
+    """
+    if not trust:
+        raise PlanError(
+            f"{folder} brings its own model code ({reference}), which would be executed; read it, then pass "
+            "trust_remote_code=True (--trust-remote-code)"
+        )
+    try:
+        return get_class_from_dynamic_module(str(reference), str(folder))
+    except (ImportError, OSError, SyntaxError, AttributeError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder}: its own model code ({reference}) can't be imported: {one_line(error)}. Copy or download the "
+            "checkpoint again with its .py files, and install what they import"
+        ) from error
+
+
+def auto_map(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The classes that a checkpoint brings, by the ``Auto*`` class that stands for each."""
+    found = raw.get("auto_map")
+    return found if isinstance(found, dict) else {}
+
+
+def _own(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    names = raw.get("architectures")
+    if not names or not isinstance(names, list) or not isinstance(names[0], str):
+        raise PlanError(f"{folder / 'config.json'} names no architecture; {SAY_WHICH}")
+    found = _registered(names[0], raw) or _brought(names[0], raw, folder, trust) or _in_library(names[0])
+    if found is None:
+        raise PlanError(
+            f"{folder / 'config.json'}: architecture {names[0]!r} isn't in transformers {transformers.__version__}"
+            f"{_close(names[0])}; {SAY_WHICH}"
+        )
+    return found
+
+
+def _named(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    found = _in_library(name) or _registered(name, raw) or _brought(name, raw, folder, trust)
+    if found is None:
+        raise PlanError(f"transformers {transformers.__version__} has no model class {name!r}{_close(name)}")
+    return found
+
+
+def _brought(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    for auto, reference in auto_map(raw).items():
+        if auto.startswith("AutoModel") and str(reference).rpartition(".")[2] == name:
+            return remote(reference, folder, trust)
+    return None
+
+
+def _registered(name: str, raw: Mapping[str, Any]) -> Any:
+    """The class of this name that was registered with an auto class, of which the code in the folder is a copy."""
+    kind, registered = raw.get("model_type"), CONFIG_MAPPING._extra_content
+    if not isinstance(kind, str) or kind not in registered:
+        return None
+    config = registered[kind]
+    for auto in (getattr(transformers, each) for each in sorted(dir(transformers)) if each.startswith("AutoModel")):
+        found = getattr(getattr(auto, "_model_mapping", None), "_extra_content", {}).get(config)
+        if found is not None and found.__name__ == name:
+            return found
+    return None
+
+
+def _in_library(name: str) -> Any:
+    found = getattr(transformers, name, None) if name.isidentifier() else None
+    return found if _is_model(found) else None
+
+
+def _is_model(found: Any) -> bool:
+    return isinstance(found, type) and issubclass(found, (PreTrainedModel, _BaseAutoModelClass))
+
+
+def _close(name: str) -> str:
+    known = [word for word in dir(transformers) if "For" in word or word.endswith(("Model", "LMHeadModel"))]
+    close = difflib.get_close_matches(name, known, n=3)
+    return f"; close: {', '.join(close)}" if close else ""
+
+
+def _fitting(config: PreTrainedConfig) -> str:
+    """The classes that do fit."""
+    fitting = _autos(config)
+    if not fitting:
+        return "transformers has no class for it"
+    names = [f"{auto.__name__} ({_get_model_class(config, auto._model_mapping).__name__})" for auto in fitting]
+    return f"these fit: {', '.join(names)}"
+
+
+def _served(config: PreTrainedConfig) -> set[type]:
+    """Every class that an auto class gives for this config, though it may have been written for another."""
+    found = (auto._model_mapping[type(config)] for auto in _autos(config))
+    return {cls for each in found for cls in (each if isinstance(each, (list, tuple)) else (each,))}
+
+
+def _autos(config: PreTrainedConfig) -> list[Any]:
+    autos = [getattr(transformers, name) for name in sorted(dir(transformers)) if name.startswith("AutoModel")]
+    return [auto for auto in autos if getattr(auto, "_model_mapping", None) and type(config) in auto._model_mapping]

@@ -1,0 +1,195 @@
+"""The config of the target: the checkpoint's own with the user's values, each of which must find its field."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hf_init._architecture.classes import auto_map, remote
+from hf_init._architecture.library import quiet_library
+from hf_init._errors import PlanError
+from hf_init._text import one_line
+
+REFUSED = {
+    "quantization_config": "extend the unquantized base, save it, and quantize the result",
+    "load_in_4bit": "extend the unquantized base, save it, and quantize the result",
+    "load_in_8bit": "extend the unquantized base, save it, and quantize the result",
+    "gguf_file": "load the file with plain transformers, save_pretrained, and extend that folder",
+    "state_dict": "save the tensors as a checkpoint folder and extend that",
+    "ignore_mismatched_sizes": "say what is kept of a tensor that changes shape: keep={GLOB: 'leading'} or 'none'",
+    "tp_plan": "extend folder to folder, then load the result with plain from_pretrained and tp_plan",
+    "tp_size": "extend folder to folder, then load the result with plain from_pretrained and tp_size",
+    "distributed_config": "extend folder to folder, then load the result with plain from_pretrained",
+    "device_mesh": "extend folder to folder, then load the result with plain from_pretrained",
+    "offload_folder": "extend folder to folder, then load the result with plain from_pretrained",
+    "from_tf": "convert the checkpoint to safetensors first",
+    "from_flax": "convert the checkpoint to safetensors first",
+    "variant": "give a folder whose weights are model.safetensors",
+    "adapter_kwargs": "merge the adapter into its base and extend the merged folder",
+}
+
+NOT_VALUES = ("cache_dir", "code_revision", "force_download", "local_files_only", "return_unused_kwargs", "revision",
+              "subfolder", "token", "trust_remote_code")  # fmt: skip
+
+BAD_VALUE = (StrictDataclassError, TypeError, ValueError, AttributeError, LookupError, OSError, ZeroDivisionError)
+"""What the constructors of configs raise for values that they can't use."""
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raises PlanError for options of the library that have no meaning here, all at once, each with the way out."""
+    problems = [
+        f"{key}: {REFUSED[key]}" for key, value in options.items() if key in REFUSED and value not in (None, False)
+    ]
+    if problems:
+        raise PlanError("not supported when a checkpoint is extended:\n  " + "\n  ".join(problems))
+
+
+def label_values(labels: Sequence[str] | None, num_labels: Any) -> dict[str, Any]:
+    """The config values that name or count the labels.
+
+    Raises:
+        PlanError: an empty or repeated name, a number below 1, or both.
+
+    Example:
+        >>> label_values(["neg", "pos"], None)
+        {'id2label': {0: 'neg', 1: 'pos'}, 'label2id': {'neg': 0, 'pos': 1}}
+    """
+    if labels is not None and num_labels is not None:
+        raise PlanError(f"labels ({list(labels)}) and num_labels ({num_labels}): give one of the two")
+    if num_labels is not None and (
+        not isinstance(num_labels, Integral) or isinstance(num_labels, bool) or num_labels < 1
+    ):
+        raise PlanError(f"num_labels: expected a whole number of at least 1, not {num_labels!r}")
+    if labels is None:
+        return {} if num_labels is None else {"num_labels": int(num_labels)}
+    names = list(labels)
+    if isinstance(labels, str) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise PlanError(f"labels: expected a list of names, such as ['neg', 'pos'], not {labels!r}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise PlanError(f"labels: named twice: {', '.join(twice)}; give each label one name of its own")
+    return {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+
+
+def config_of(
+    cls: Any, folder: Path, raw: Mapping[str, Any], values: Mapping[str, Any], trust: bool | None
+) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    """The checkpoint's config with the user's values, and the values that it has no field for.
+
+    A value whose key has dots (``text_config.vocab_size``) goes into a nested config.
+
+    Raises:
+        PlanError: an unknown model_type, a value that the config can't take, a nested field that isn't there.
+    """
+    _check_names(values)
+    try:
+        with quiet_library():
+            config, rest = _made(cls, folder, raw, {key: v for key, v in values.items() if "." not in key}, trust)
+            for path, value in values.items():
+                if "." in path:
+                    _set_nested(config, path, value)
+    except BAD_VALUE as error:
+        asked = f" with {dict(values)}" if values else ""
+        raise PlanError(f"{folder / 'config.json'}: the config can't be made{asked}: {one_line(error)}") from error
+    return config, rest
+
+
+def copy_config(config: PreTrainedConfig, values: Mapping[str, Any]) -> PreTrainedConfig:
+    """A config object of its own, so that the caller's stays as it is."""
+    made = type(config).from_dict(config.to_dict())
+    for path, value in values.items():
+        if "." in path:
+            _set_nested(made, path, value)
+        else:
+            setattr(made, path, value)
+    return made
+
+
+def check_quantized(config: PreTrainedConfig) -> None:
+    """Raises PlanError for a config that asks for packed weights."""
+    if getattr(config, "quantization_config", None):
+        raise PlanError("the config asks for quantization; " + REFUSED["quantization_config"])
+
+
+def check_unknown(cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Mapping[str, Any]) -> None:
+    """Whatever no config field took must be something that the class's constructor takes."""
+    accepted = inspect.signature(cls.__init__).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()) and cls.__init__ is not PreTrainedModel.__init__:
+        accepted = {**accepted, **inspect.signature(PreTrainedModel.__init__).parameters}
+    unknown = [f"{key!r}{_close(key, [*config.to_dict(), 'num_labels'])}" for key in rest if key not in accepted]
+    if unknown:
+        raise PlanError(f"{type(config).__name__} and {cls.__name__} take no {', '.join(unknown)}")
+
+
+def _made(
+    cls: Any, folder: Path, raw: Mapping[str, Any], values: dict[str, Any], trust: bool | None
+) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    own, model_type = getattr(cls, "config_class", None), raw.get("model_type")
+    brought = auto_map(raw).get("AutoConfig")
+    options: dict[str, Any] = {"return_unused_kwargs": True, **values}
+    if own is not None and (model_type is None or own.model_type == model_type):
+        made: Any = own.from_pretrained(str(folder), **options)
+    elif model_type in CONFIG_MAPPING:
+        made = AutoConfig.from_pretrained(str(folder), trust_remote_code=bool(trust), **options)
+    elif brought:
+        made = remote(brought, folder, trust).from_pretrained(str(folder), **options)
+    else:
+        raise PlanError(_unknown_type(folder, model_type))
+    return made
+
+
+def _unknown_type(folder: Path, model_type: Any) -> str:
+    if model_type is None:
+        return f"{folder / 'config.json'} names no model_type; add it, or give the class: --architecture CLASS"
+    return (
+        f"{folder / 'config.json'}: transformers {transformers.__version__} knows no model_type {model_type!r}"
+        f"{_close(str(model_type), CONFIG_MAPPING)}; install a version that does, or give a checkpoint of a known type"
+    )
+
+
+def _check_names(values: Mapping[str, Any]) -> None:
+    """What the library's own loading of a config would take for something else than a value of it."""
+    taken = [
+        key
+        for key in values
+        if key.startswith("_") or key in NOT_VALUES or callable(getattr(PreTrainedConfig, key, None))
+    ]
+    if taken:
+        raise PlanError(
+            f"{', '.join(map(repr, taken))}: no config value; see `hf-init plan --help` for what is an option"
+        )
+
+
+def _set_nested(config: Any, path: str, value: Any) -> None:
+    """Sets ``text_config.vocab_size`` and the like; the field must be there."""
+    *parents, leaf = path.split(".")
+    place = config
+    for name in parents:
+        place = _field(place, name, path)
+    _field(place, leaf, path)
+    if isinstance(place, dict):
+        place[leaf] = value
+    else:
+        setattr(place, leaf, value)
+
+
+def _field(place: Any, name: str, path: str) -> Any:
+    found = place.get(name, _field) if isinstance(place, dict) else getattr(place, name, _field)
+    if found is _field or callable(found):
+        fields = place.to_dict() if isinstance(place, PreTrainedConfig) else place if isinstance(place, dict) else ()
+        raise PlanError(f"config value {path!r}: {type(place).__name__} has no field {name!r}{_close(name, fields)}")
+    return found
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""

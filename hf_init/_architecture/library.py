@@ -1,0 +1,268 @@
+"""What hf_init asks of transformers' own loader: the names on disk, the names in memory, the ties. On meta tensors.
+
+Everything that isn't public in transformers is used here and nowhere else; a test each says when it changes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from logging import ERROR
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers import initialization as library_init
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    WeightConverter,
+    WeightRenaming,
+    dot_natural_key,
+    rename_source_key,
+    revert_weight_conversion,
+)
+from transformers.utils import logging
+
+from hf_init._errors import PlanError
+
+Address = tuple[Any, ...]
+
+_LIBRARYS = frozenset(["transformers", "torch", "builtins", "abc", "typing"])
+
+
+@contextmanager
+def quiet_library() -> Iterator[None]:
+    """Without the library's progress bars and reports, and without a trace in the caller's random state."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    loud = verbosity != ERROR  # each change makes every logger of the process forget its level
+    if loud:
+        logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        if loud:
+            logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def plain_call(cls: type, name: str) -> Any:
+    """The library's own method of a class, past the mixin's."""
+    for base in cls.__mro__:
+        if name in base.__dict__ and "_hf_init_mixin" not in base.__dict__:
+            return base.__dict__[name]
+    raise PlanError(f"{cls.__name__} has no {name}; put InitMixin before a PreTrainedModel class")
+
+
+def plain_loader(cls: type[PreTrainedModel]) -> Callable[..., Any]:
+    """The library's ``from_pretrained`` of a class, past the mixin's own."""
+    return plain_call(cls, "from_pretrained").__get__(None, cls)
+
+
+def has_own_loader(cls: type[PreTrainedModel]) -> bool:
+    """Whether a class loads in a way of its own."""
+    return plain_loader(cls).__func__ is not PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+
+
+def load_on_meta(
+    cls: type[PreTrainedModel], config: Any, tensors: Mapping[str, torch.Tensor], **options: Any
+) -> PreTrainedModel:
+    """The target as the library would load it from these (meta) tensors: converted, tied, in its final dtypes.
+
+    Past a class's own ``from_pretrained``, which may want files that meta tensors don't have.
+    """
+    with quiet_library():
+        return PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]  # of a bound class method
+            cls,
+            None,
+            *options.pop("model_args", ()),
+            config=config,
+            state_dict=dict(tensors),
+            device_map="meta",
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+
+
+def build_on_meta(
+    cls: type[PreTrainedModel], config: Any, names: Iterable[str], dtype: torch.dtype, **options: Any
+) -> tuple[PreTrainedModel, Addresses] | None:
+    """What ``load_on_meta`` gives for tensors of these names, by the constructor alone: in a fraction of the time.
+
+    With the addresses of the model, which tell what loading has to do. None where loading changes the model: where it
+    casts some tensors, or fuses layers.
+    """
+    if getattr(config, "fusion_config", None) is not None:
+        return None
+    drawing = _not_drawing() if is_the_librarys(cls) else nullcontext()
+    with quiet_library(), torch.device("meta"), library_init.meta_device_safe_creation_ops(), drawing:
+        model = PreTrainedModel._from_config.__func__(  # type: ignore[attr-defined]  # of a bound class method
+            cls, deepcopy(config), dtype=dtype, **options
+        )
+    if not hasattr(model, "all_tied_weights_keys"):
+        raise PlanError(
+            f"{cls.__name__} doesn't end its __init__ with self.post_init(), and transformers can load no class that "
+            "doesn't; add it"
+        )
+    if model._get_dtype_plan(dtype):
+        return None
+    addresses = Addresses(model)
+    model._weight_conversions = addresses.used(names)  # as the loader leaves it: ``on_disk`` reads it
+    model.tie_weights(recompute_mapping=False)
+    return model, addresses
+
+
+class _Standing:
+    """In the place of a model's class: who asks it for a model gets the one that is there."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+
+    def __call__(self, config: Any, *args: Any, **kwargs: Any) -> PreTrainedModel:
+        return self._model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(type(self._model), name)
+
+
+def load_into(model: PreTrainedModel, state: Mapping[str, Any], **options: Any) -> Any:
+    """What the library's loader gives for a state dict, in a model of ``build_on_meta`` instead of one of its own."""
+    load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]  # of a bound class method
+    return load(_Standing(model), None, config=model.config, state_dict=state, **options)
+
+
+def is_the_librarys(cls: type) -> bool:
+    """Whether a class is one of transformers itself, with none of the user's code in it."""
+    return {base.__module__.partition(".")[0] for base in cls.__mro__} <= _LIBRARYS
+
+
+@contextmanager
+def _not_drawing() -> Iterator[None]:
+    """torch's initialization functions leave meta tensors as they are: there is nothing to draw, and it takes time."""
+    originals = dict(library_init.TORCH_INIT_FUNCTIONS)
+    library_init.TORCH_INIT_FUNCTIONS.update({name: _off_meta(function) for name, function in originals.items()})
+    try:
+        with library_init.guard_torch_init_functions():
+            yield
+    finally:
+        library_init.TORCH_INIT_FUNCTIONS.update(originals)
+
+
+def _off_meta(function: Callable[..., Any]) -> Callable[..., Any]:
+    def only_real(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return tensor if tensor.device.type == "meta" else function(tensor, *args, **kwargs)
+
+    return only_real
+
+
+class Addresses:
+    """Where the loader of a model puts a tensor of a given name on disk.
+
+    An address is ``(parameter, pattern, position)``: the parameter in memory; for a tensor that is converted on
+    the way (an expert that becomes a slice of a fused tensor), the pattern that it enters by and its position among
+    the tensors of that pattern. Two names with one address are interchangeable on disk.
+    """
+
+    def __init__(self, model: PreTrainedModel, key_mapping: dict[str, str] | None = None) -> None:
+        self._transforms = get_model_conversion_mapping(model, key_mapping)
+        self._renamings = [t for t in self._transforms if isinstance(t, WeightRenaming)]
+        self._converters = [t for t in self._transforms if isinstance(t, WeightConverter)]
+        self._prefix = model.base_model_prefix
+        self._parameters = model.state_dict(keep_vars=True)  # for its names: nothing is detached
+        self._known: dict[str, tuple[str, str | None]] = {}
+
+    def of(self, names: Sequence[str]) -> dict[str, Address]:
+        """The address of every name; names that the model has no place for get one of their own."""
+        positions: Counter[tuple[str, str]] = Counter()
+        found: dict[str, Address] = {}
+        for name in sorted(names, key=dot_natural_key) if self._converters else names:
+            parameter, pattern = self._renamed(name)
+            if pattern is None:
+                found[name] = (parameter,)
+            else:
+                found[name] = (parameter, pattern, positions[parameter, pattern])
+                positions[parameter, pattern] += 1
+        return found
+
+    def used(self, names: Iterable[str]) -> list[Any]:
+        """What the loader has to do with tensors of these names: its renamings and conversions that match one."""
+        for name in names:
+            self._renamed(name)
+        return [transform for transform in self._transforms if transform.was_used()]
+
+    def _renamed(self, name: str) -> tuple[str, str | None]:
+        """The loader's own rule, its second try without renamings included."""
+        if name not in self._known:
+            self._known[name] = self._asked(name)
+        return self._known[name]
+
+    def _asked(self, name: str) -> tuple[str, str | None]:
+        renamed, pattern = rename_source_key(name, self._renamings, self._converters, self._prefix, self._parameters)
+        if renamed not in self._parameters and name in self._parameters:
+            return rename_source_key(name, [], [], self._prefix, self._parameters)
+        return renamed, pattern
+
+
+def on_disk(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of a model's state dict under the names and shapes that ``save_pretrained`` writes."""
+    if getattr(model, "_weight_conversions", None) == []:  # nothing to revert, but the library would try every name
+        return dict(sorted(tensors.items(), key=lambda named: dot_natural_key(named[0])))
+    with quiet_library():
+        return revert_weight_conversion(model, dict(tensors))
+
+
+def takes_as_they_are(model: PreTrainedModel, tensors: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a load of tensors of these names and shapes is certain to find a place for each and a tensor for each.
+
+    It is where a class of the library's own needs no conversion, every name is one of its state dict and stays what it
+    is, every shape is the one there, and what has no tensor is tied to one that has. False where it isn't certain:
+    then the library has to be asked.
+    """
+    if not is_the_librarys(type(model)) or getattr(model, "_weight_conversions", None) != []:
+        return False
+    state, alias, addresses = model.state_dict(), tied_names(model), Addresses(model)
+    if any(address != (name,) for name, address in addresses.of(list(tensors)).items()) or addresses.used(()):
+        return False
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if name not in alias} == dict(tensors)
+
+
+def tied_names(model: PreTrainedModel) -> dict[str, str]:
+    """Every tied name in the state dict with the name that the files hold, by the config's word."""
+    if not model.all_tied_weights_keys:
+        return {}
+    names = model.state_dict().keys()
+    declared = {alias: of for alias, of in model.all_tied_weights_keys.items() if alias in names and of in names}
+    return {alias: _first(of, declared) for alias, of in declared.items()}
+
+
+def _first(name: str, declared: Mapping[str, str]) -> str:
+    seen = set()
+    while name in declared and name not in seen:
+        seen.add(name)
+        name = declared[name]
+    return name
+
+
+def not_saved(model: PreTrainedModel) -> set[str]:
+    """Names that ``save_pretrained`` leaves out on purpose."""
+    return set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+
+
+def tolerated(model: PreTrainedModel) -> tuple[str, ...]:
+    """Patterns of names in memory that the class says a checkpoint may lack."""
+    return tuple(sorted(getattr(model, "_keys_to_ignore_on_load_missing", None) or ()))
+
+
+def ignored_on_load(model: PreTrainedModel) -> tuple[str, ...]:
+    """Patterns of names in a checkpoint that the class drops without a word."""
+    patterns: set[str] = set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
+    buffers = [name for name, _ in model.named_buffers()]
+    if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
+        patterns.add(r"rotary_emb\.inv_freq")
+    if any(name.endswith("position_ids") for name in buffers):
+        patterns.add(r"(^|\.)position_ids$")
+    return tuple(sorted(patterns))

@@ -1,0 +1,30 @@
+"""Numbered blocks in tensor names: ``model.layers.3.`` and the stack that it lies in."""
+
+from __future__ import annotations
+
+import re
+
+
+def stack_blocks(name: str) -> list[str]:
+    """Prefixes of a name that end in a number: the blocks that it lies in.
+
+    Example:
+        >>> stack_blocks("model.layers.3.mlp.experts.7.w1.weight")
+        ['model.layers.3.', 'model.layers.3.mlp.experts.7.']
+    """
+    return [name[: found.end()] for found in re.finditer(r"\.\d+\.|^\d+\.", name)]
+
+
+def _stack(block: str) -> str:
+    """The stack that a block lies in: its name without the last number."""
+    return re.sub(r"\d+\.$", "", block)
+
+
+def pattern(name: str) -> str:
+    """A name without its numbers: equal for tensors that differ in their layer alone.
+
+    Example:
+        >>> pattern("model.layers.11.mlp.up_proj.weight")
+        'model.layers.*.mlp.up_proj.weight'
+    """
+    return ".".join("*" if part.isdecimal() else part for part in name.split("."))

@@ -1,0 +1,61 @@
+"""A start-up check: what one batch tells about a model, before hours of training are spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_init._check.judge import judge_facts
+from hf_init._check.observe import New, observe
+from hf_init._check.report import CheckReport
+from hf_init._errors import CheckpointError
+from hf_init.finetune import PlanLike, model_tensors, origin_of, unwrapped
+
+
+def check(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    optimizer: torch.optim.Optimizer | None = None,
+    plan: PlanLike = None,
+) -> CheckReport:
+    """Run one batch forward and backward, and say what is wrong with the start: loss, activations, gradients, dtypes.
+
+    The model is left as it was found: parameters, buffers, gradients, training mode, hooks and random states. It runs
+    in the mode that it is in: call ``model.train()`` before for a check with dropout and batch statistics.
+
+    Args:
+        model: a model of transformers, or any module that returns a loss.
+        batch: the keyword arguments of its forward, labels among them; tensors are moved to the model's device.
+        optimizer: the one that will train it; checked against what requires gradients.
+        plan: which parameters are new: a ``Plan``, or the folder that ``extend`` wrote; None: the model's own
+            ``init_plan``, or that of the folder that it was loaded from. Without one all of the model is judged alike.
+
+    Raises:
+        PlanError: the plan is of another model, or the model makes no loss of the batch.
+        CheckpointError: the plan's folder can't be read.
+
+    Example::
+
+        report = check(model, tokenizer(texts, return_tensors="pt", padding=True) | {"labels": labels}, optimizer)
+        print(report)
+        report.raise_if_failed()
+    """
+    bare = unwrapped(model)
+    facts = observe(bare, batch, optimizer, _new(bare, plan))
+    return CheckReport(type(bare).__name__, facts, judge_facts(facts))
+
+
+def _new(model: nn.Module, plan: PlanLike) -> New | None:
+    """The new regions of parameters by name; None where there is no plan."""
+    try:
+        origin = origin_of(model, plan)
+    except CheckpointError:
+        if plan is not None:
+            raise
+        return None
+    found = model_tensors(model, origin.plan)
+    shared = {name: place for place in found for name in (place.name, *place.aliases)}
+    return {name: shared[name].new for name, _ in model.named_parameters() if name in shared and shared[name].new}

@@ -1,0 +1,191 @@
+"""``hf-init check``: a folder loaded by the library, and a batch made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+
+from hf_init._architecture import quiet_library
+from hf_init._check.check import check
+from hf_init._check.report import CheckReport
+from hf_init._errors import CheckpointError, PlanError
+from hf_init._multihead import MultiHead, MultiHeadConfig, labels_for
+from hf_init._plan import MANIFEST_NAME
+from hf_init._text import one_line
+
+TEXTS = (
+    "The train to the coast leaves at seven and arrives before noon.",
+    "I was told it would last for years, but it broke within a week.",
+    "Water boils at a lower temperature on a mountain than at the sea.",
+    "She thanked everyone who had helped, and promised to write soon.",
+    "Return the index of the first element that is greater than the key.",
+    "Nobody at the counter could say when the parcel would be delivered.",
+    "The garden behind the old house is full of roses every summer.",
+    "If the list is empty, the function raises an error with a message.",
+)
+"""What a tokenizer is given where no texts are."""
+
+_IMAGES = 4
+
+
+def check_folder(
+    folder: str | Path,
+    texts: Sequence[str] | None = None,
+    labels: Sequence[int | float] | None = None,
+    train: bool = False,
+) -> CheckReport:
+    """Load a folder with the library, make a small batch for it, and check it: what ``hf-init check`` does.
+
+    Args:
+        folder: what ``extend`` wrote, or any other that says its architecture.
+        texts: one or more; None: eight short built-in ones. For an image model there are none: it gets noise.
+        labels: one a text; None: every class in turn, or 0 and 1 in turn for a regression.
+        train: in training mode, with dropout.
+
+    Raises:
+        CheckpointError: the folder can't be loaded.
+        PlanError: no batch is known for its architecture, or the texts and labels don't fit.
+
+    Example::
+
+        print(check_folder("sentiment"))
+    """
+    place = Path(folder).expanduser()
+    if labels is not None and texts is not None and len(labels) != len(texts):
+        raise PlanError(f"{len(texts)} texts and {len(labels)} labels: give one label a text")
+    model = _model(place)
+    batch = _images(model, labels) if model.main_input_name == "pixel_values" else _texts(model, place, texts, labels)
+    model.train(train)
+    return check(model, batch, plan=place if (place / MANIFEST_NAME).is_file() else None)
+
+
+def _model(place: Path) -> PreTrainedModel:
+    if not place.is_dir():
+        raise CheckpointError(f"{place} is not a folder. Give the folder of a model saved with save_pretrained.")
+    try:
+        with quiet_library():
+            config = AutoConfig.from_pretrained(place, local_files_only=True)
+            cls = _architecture(config, place)
+            return cls.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{place} can't be loaded: {one_line(error)}") from error
+
+
+def _architecture(config: PreTrainedConfig, place: Path) -> Any:
+    names = config.architectures or []
+    if isinstance(config, MultiHeadConfig):
+        return MultiHead
+    cls = getattr(transformers, names[0], None) if len(names) == 1 else None
+    if not isinstance(cls, type) or not issubclass(cls, PreTrainedModel):
+        raise PlanError(
+            f"{place}: its config names the architecture {names}, which transformers doesn't have; load the model "
+            "yourself and call hf_init.check(model, batch)"
+        )
+    return cls
+
+
+def _texts(model: PreTrainedModel, place: Path, texts: Sequence[str] | None, labels: Any) -> dict[str, Any]:
+    if model.main_input_name != "input_ids":
+        raise PlanError(
+            f"{type(model).__name__} takes {model.main_input_name}, of which no batch can be made up; load the model "
+            "yourself and call hf_init.check(model, batch)"
+        )
+    given = list(texts) if texts is not None else [*TEXTS][: len(labels) if labels is not None else len(TEXTS)]
+    if not given:
+        raise PlanError("no text: give one at least, or leave texts out")
+    encoded = _encoded(place, given)
+    return {**encoded, **_labels(model, encoded, labels)}
+
+
+def _encoded(place: Path, texts: list[str]) -> dict[str, torch.Tensor]:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{place} has no tokenizer that can be loaded: {one_line(error)}") from error
+    if tokenizer.pad_token is None:  # the mask covers it, whatever it is
+        tokenizer.pad_token = tokenizer.eos_token
+    return dict(tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt"))
+
+
+def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels: Any) -> dict[str, Any]:
+    """What the head's loss takes, by the kind of head that the class's name says."""
+    if isinstance(model, MultiHead):
+        _check_labels(model, labels)
+        return {"labels": labels_for(model.eval(), encoded)}
+    ids, mask = encoded["input_ids"], encoded.get("attention_mask")
+    kind = next((word for word in _HEADS if type(model).__name__.endswith(word)), None)
+    if kind is None:
+        raise PlanError(
+            f"{type(model).__name__} has no head whose labels are known ({', '.join(_HEADS)}); load the model yourself "
+            "and call hf_init.check(model, batch)"
+        )
+    if kind != "ForSequenceClassification":
+        _check_labels(model, labels)
+    if kind == "ForSequenceClassification":
+        return {"labels": _classes(model, len(ids), labels)}
+    if kind == "ForQuestionAnswering":
+        start = torch.arange(len(ids)) % ids.shape[1]
+        return {"start_positions": start, "end_positions": start}
+    tokens = torch.arange(ids.numel()).reshape(ids.shape) % _num_labels(model)
+    wanted = tokens if kind == "ForTokenClassification" else ids
+    return {"labels": wanted if mask is None else wanted.masked_fill(mask == 0, -100)}
+
+
+def _check_labels(model: PreTrainedModel, labels: Any) -> None:
+    if labels is not None:
+        raise PlanError(
+            f"labels: {type(model).__name__} takes none by text; leave them out, they follow from the texts"
+        )
+
+
+_HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForMaskedLM",
+)
+
+
+def _classes(model: PreTrainedModel, many: int, labels: Any) -> torch.Tensor:
+    """Labels of whole examples; for several labels each, one of them is on."""
+    classes, problem = _num_labels(model), model.config.problem_type
+    if problem == "regression" or (problem is None and classes == 1):
+        values = [at % 2 for at in range(many)] if labels is None else labels
+        found = torch.tensor(values, dtype=torch.float32)
+        return found if classes == 1 else found[:, None].expand(many, classes)
+    values = [at % classes for at in range(many)] if labels is None else list(labels)
+    wrong = [value for value in values if not isinstance(value, int) or not 0 <= value < classes]
+    if wrong:
+        raise PlanError(f"labels: {wrong[0]!r} is none of the {classes} classes, 0 to {classes - 1}")
+    found = torch.tensor(values)
+    return torch.nn.functional.one_hot(found, classes).float() if problem == "multi_label_classification" else found
+
+
+def _num_labels(model: PreTrainedModel) -> int:
+    return int(model.config.num_labels or 1)
+
+
+def _images(model: PreTrainedModel, labels: Any) -> dict[str, Any]:
+    """Noise, the same every time."""
+    config = model.config.trunk if isinstance(model, MultiHead) else model.config
+    if not isinstance(model, MultiHead) and not type(model).__name__.endswith("ForImageClassification"):
+        raise PlanError(
+            f"{type(model).__name__} has no head whose labels are known (ForImageClassification); load the model "
+            "yourself and call hf_init.check(model, batch)"
+        )
+    size = getattr(config, "image_size", None) or 224
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    many = _IMAGES if labels is None else len(labels)
+    shape = (many, getattr(config, "num_channels", 3), height, width)
+    pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    if isinstance(model, MultiHead):
+        _check_labels(model, labels)
+        return {"pixel_values": pixels, "labels": labels_for(model.eval(), {"pixel_values": pixels})}
+    return {"pixel_values": pixels, "labels": _classes(model, many, labels)}

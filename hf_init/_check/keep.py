@@ -1,0 +1,68 @@
+"""A model that is found again as it was: buffers, gradients, modes, random states."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hf_init._checkpoint import equal_bytes
+
+
+@contextmanager
+def model_untouched(model: nn.Module) -> Iterator[None]:
+    """Put back, at the end, what a forward pass may write to: buffers and training modes; and all random states."""
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = _buffers(model)
+    with _random_states(model):
+        try:
+            yield
+        finally:
+            _restore(model, buffers)
+            for module, mode in modes:
+                module.training = mode
+
+
+SavedState = list[tuple[nn.Module, dict[str, torch.Tensor | None], dict[str, torch.Tensor]]]
+
+
+def _buffers(model: nn.Module) -> SavedState:
+    """Every module's own buffers: the tensors themselves, and copies of their values."""
+    return [
+        (module, dict(module._buffers), {n: b.detach().clone() for n, b in module._buffers.items() if b is not None})
+        for module in model.modules()
+        if module._buffers
+    ]
+
+
+def _restore(model: nn.Module, kept: SavedState) -> None:
+    known = {id(module) for module, _, _ in kept}
+    with torch.no_grad():
+        for module, tensors, values in kept:
+            module._buffers.clear()
+            module._buffers.update(tensors)
+            for name, value in values.items():
+                tensor = tensors[name]
+                if tensor is not None and not equal_bytes(tensor, value):
+                    tensor.copy_(value)
+    for module in model.modules():
+        if module._buffers and id(module) not in known:
+            module._buffers.clear()
+
+
+@contextmanager
+def _random_states(model: nn.Module) -> Iterator[None]:
+    """The random states of torch, on every device of the model, of numpy and of Python."""
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    states: tuple[Any, Any] = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])

@@ -1,0 +1,144 @@
+"""What a check found, as a value that prints and draws."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hf_init import _html, _text
+from hf_init._block_names import stack_blocks
+from hf_init._check.facts import Facts, LayerFacts, Units
+from hf_init._check.judge import ERROR, CheckFinding
+from hf_init._errors import PlanError
+from hf_init._text import format_count
+from hf_init._verify import jsonable
+
+_COLUMNS = ("layer", "modules", "rms of outputs", "zeros", "gradient by output", "gradient by parameters")
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What one batch told about a model before training.
+
+    Attributes:
+        model: its class.
+        facts: everything that was seen.
+        findings: what to do about it, errors first.
+    """
+
+    model: str
+    facts: Facts
+    findings: tuple[CheckFinding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found that training can't work with; warnings and notes don't count."""
+        return not any(finding.severity == ERROR for finding in self.findings)
+
+    def raise_if_failed(self) -> None:
+        """Raise PlanError with all errors, unless the report is ok."""
+        if not self.ok:
+            errors = [finding.text for finding in self.findings if finding.severity == ERROR]
+            raise PlanError("\n  ".join([f"{self.model} can't be trained as it is set up:", *errors]))
+
+    def draw(self, path: str | os.PathLike[str]) -> Path:
+        """Write a picture, a PNG: outputs and gradients of all modules in the order they ran. Raises HfInitError."""
+        from hf_init._check.picture import draw_check
+
+        return draw_check(self, path)
+
+    def to_json(self) -> dict[str, Any]:
+        facts = self.facts
+        return jsonable(
+            {
+                "ok": self.ok,
+                "model": self.model,
+                "training": facts.training,
+                "loss": facts.loss,
+                "reference": facts.reference.to_json() if facts.reference else None,
+                "logits": facts.logits.to_json() if facts.logits else None,
+                "findings": [finding.to_json() for finding in self.findings],
+                "layers": [layer.to_json() for layer in facts.layers],
+                "units": [units.to_json() for units in facts.units],
+                "parameters": [weight.to_json() for weight in facts.weights],
+            }
+        )
+
+    def __str__(self) -> str:
+        head = "\n".join((self._headline(), *self._found()))
+        return "\n\n".join(part for part in (head, *self._tables(_text.text_table)) if part)
+
+    def _repr_html_(self) -> str:
+        return _html.html_document(("\n".join((self._headline(), *self._found())), *self._tables(_html.html_table)))
+
+    def _headline(self) -> str:
+        lines = [f"{self.model}: loss {self.facts.loss:.4g}{self._due()}{self._scale()}"]
+        if self.facts.training:
+            lines.append("in training mode: dropout is at work")
+        return "\n".join(lines)
+
+    def _due(self) -> str:
+        due, head = self.facts.reference, self.facts.logits
+        word = "expected about" if head is None or head.new else "knowing nothing gives"
+        return f", {word} {due.value:.4g} ({due.formula})" if due else ""
+
+    def _scale(self) -> str:
+        logits = self.facts.logits
+        return f"; logits {logits.mean:.3g} +- {logits.std:.3g}, at most {logits.largest:.3g}" if logits else ""
+
+    def _found(self) -> list[str]:
+        lines = [f"{finding.severity}: {finding.text}" for finding in self.findings]
+        return lines or ["nothing to say against training it"]
+
+    def _tables(self, draw: Any) -> Iterator[str]:
+        rows = [self._row(name, layers) for name, layers in grouped(self.facts.layers).items()]
+        yield draw("in the order of the forward pass (* holds new parameters)", _COLUMNS, rows)
+        units = [each for each in self.facts.units if each.dead or each.saturated or each.new]
+        if units:
+            columns = ("activation", "function", "units", "never active", "saturated", "flat outputs")
+            yield draw("units", columns, [_unit(each) for each in units])
+
+    def _row(self, name: str, layers: Sequence[LayerFacts]) -> tuple[str, ...]:
+        inside = {layer.name for layer in layers}
+        norms = [
+            w.gradient for w in self.facts.weights if w.name.rpartition(".")[0] in inside and w.gradient is not None
+        ]
+        gradients = [layer.gradient for layer in layers if layer.gradient is not None]
+        return (
+            f"{name}{' *' if any(layer.new for layer in layers) else ''}",
+            format_count(len(layers)),
+            _between([layer.rms for layer in layers]),
+            f"{max(layer.zeros for layer in layers):.0%}",
+            _between(gradients),
+            f"{math.hypot(*norms):.3g}" if norms else "-",
+        )
+
+
+def grouped(layers: Sequence[LayerFacts]) -> dict[str, list[LayerFacts]]:
+    """Modules by the block that they are in; new ones, and those in no block, by themselves."""
+    found: dict[str, list[LayerFacts]] = {}
+    for layer in layers:
+        inside = stack_blocks(f"{layer.name}.")
+        found.setdefault(layer.name if layer.new or not inside else inside[0].rstrip("."), []).append(layer)
+    return found
+
+
+def _between(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    low, high = f"{min(values):.2g}", f"{max(values):.2g}"
+    return low if low == high else f"{low} to {high}"
+
+
+def _unit(units: Units) -> tuple[str, ...]:
+    name = f"{units.name}{' *' if units.new else ''}"
+    return (
+        name,
+        units.function,
+        *(format_count(n) for n in (units.count, units.dead, units.saturated)),
+        f"{units.share:.1%}",
+    )

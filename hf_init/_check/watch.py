@@ -1,0 +1,216 @@
+"""Hooks: what every module puts out, what comes back to it, and the units of activation functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from hf_init._check.facts import LayerFacts, Units
+
+TAIL = {"relu": 0.0, "gelu": -3.5, "silu": -8.0}
+"""The input from which on downwards a function is flat: its slope is below .003 in size."""
+
+SATURATED = 0.99
+
+_FUNCTIONS: dict[Any, str] = {
+    **dict.fromkeys((torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, F.relu, F.relu6), "relu"),
+    F.gelu: "gelu",
+    F.silu: "silu",
+    **dict.fromkeys((torch.tanh, torch.Tensor.tanh, F.tanh), "tanh"),
+    **dict.fromkeys((torch.sigmoid, torch.Tensor.sigmoid, F.sigmoid), "sigmoid"),
+}
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+)
+
+
+@dataclass
+class _Sums:
+    """Of one module's outputs."""
+
+    kind: str
+    calls: int = 0
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    zeros: int = 0
+    not_finite: int = 0
+    width: int = 0
+    gradient: float = 0.0
+    gradients: int = 0
+
+    def add(self, output: torch.Tensor) -> None:
+        values = output.detach()
+        finite = torch.isfinite(values)
+        many = int(finite.sum())
+        self.not_finite += values.numel() - many
+        values = values.float() if many == values.numel() else values[finite].float()
+        self.calls += 1
+        self.count += many
+        self.total += float(values.sum(dtype=torch.float64))
+        self.squares += float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
+        self.zeros += int((values == 0).sum())
+        self.width = output.shape[-1] if output.ndim else 1
+
+    def add_gradient(self, gradient: torch.Tensor) -> None:
+        self.gradient += float(torch.linalg.vector_norm(gradient.detach().float(), dtype=torch.float64)) ** 2
+        self.gradients += gradient.numel()
+
+    def layer(self, name: str, new: bool) -> LayerFacts:
+        many = max(self.count, 1)
+        mean, square = self.total / many, self.squares / many
+        return LayerFacts(
+            name=name,
+            kind=self.kind,
+            new=new,
+            calls=self.calls,
+            mean=mean,
+            std=max(square - mean * mean, 0.0) ** 0.5,
+            rms=square**0.5,
+            zeros=self.zeros / many,
+            not_finite=self.not_finite,
+            gradient=(self.gradient / self.gradients) ** 0.5 if self.gradients else None,
+        )
+
+
+@dataclass
+class _Unit:
+    """Of one activation function in one module: for each unit whether it was flat all the time."""
+
+    flat: torch.Tensor
+    share: float
+    count: int
+
+
+@dataclass
+class LayerRecord:
+    """What was seen, in the order of the forward pass."""
+
+    modules: dict[str, _Sums] = field(default_factory=dict)
+    units: dict[tuple[str, str], _Unit] = field(default_factory=dict)
+
+    def layers(self, is_new: Callable[[str], bool]) -> tuple[LayerFacts, ...]:
+        return tuple(sums.layer(name, is_new(name)) for name, sums in self.modules.items())
+
+    def all_units(self, is_new: Callable[[str], bool]) -> tuple[Units, ...]:
+        return tuple(_units(name, function, unit, is_new(name)) for (name, function), unit in self.units.items())
+
+
+def _units(name: str, function: str, unit: _Unit, new: bool) -> Units:
+    flat = int(unit.flat.sum())
+    dead, saturated = (flat, 0) if function in TAIL else (0, flat)
+    return Units(name, function, new, unit.flat.numel(), dead, saturated, unit.share / max(unit.count, 1))
+
+
+class _Functions(TorchFunctionMode):
+    """Sees activation functions wherever they are called, in modules of their own or in a forward method."""
+
+    def __init__(self, record: LayerRecord, stack: list[tuple[str, nn.Module]], channels: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.record, self.stack, self.channels = record, stack, channels
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        function = _FUNCTIONS.get(func)
+        given = args[0] if args else (kwargs or {}).get("input")
+        # Before the call, which may write into its input.
+        flat = _flat(function, given) if function in TAIL and isinstance(given, torch.Tensor) else None
+        result = func(*args, **(kwargs or {}))
+        if function is not None and self.stack and not _is_composed(function, self.stack[-1][1]):
+            flat = _flat(function, result) if flat is None else flat
+            self._note(function, flat, any(given is each for each in self.channels))
+        return result
+
+    def _note(self, function: str, flat: torch.Tensor, by_channel: bool) -> None:
+        flat = flat.detach()
+        dim = 1 if flat.ndim == 4 or (by_channel and flat.ndim > 2) else flat.ndim - 1
+        others = [each for each in range(flat.ndim) if each != dim]
+        always = flat.all(dim=others) if others else flat
+        key, share = (self.stack[-1][0], function), float(flat.sum())
+        known = self.record.units.get(key)
+        if known is None or known.flat.shape != always.shape:
+            self.record.units[key] = _Unit(always, share, flat.numel())
+        else:
+            self.record.units[key] = _Unit(known.flat & always, known.share + share, known.count + flat.numel())
+
+
+def _flat(function: str | None, values: torch.Tensor) -> torch.Tensor:
+    """Where a function is flat: by its input for those with a tail, by its output for those that saturate."""
+    values = values.detach()
+    if function in TAIL:
+        return values <= TAIL[function]
+    if function == "tanh":
+        return values.abs() > SATURATED
+    return (values - 0.5).abs() > SATURATED - 0.5
+
+
+def _is_composed(function: str, module: nn.Module) -> bool:
+    """Whether a tanh or sigmoid is a piece of another function, as in an approximated GELU."""
+    alone = isinstance(module, nn.Tanh | nn.Sigmoid)
+    bare = next(module.parameters(), None) is None and next(module.children(), None) is None
+    return function in ("tanh", "sigmoid") and bare and not alone
+
+
+@contextmanager
+def watch_layers(model: nn.Module) -> Iterator[LayerRecord]:
+    """Record what runs through a model; no hook is left behind."""
+    record, stack, channels = LayerRecord(), [], []
+    handles = []
+    try:
+        for name, module in model.named_modules():
+            handles += _hooks(name, module, record, stack, channels)
+        with _Functions(record, stack, channels):
+            yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hooks(
+    name: str, module: nn.Module, record: LayerRecord, stack: list[tuple[str, nn.Module]], channels: list[torch.Tensor]
+) -> Any:
+    owns = bool(name) and any(p is not None for p in module._parameters.values())
+
+    def enter(module: nn.Module, args: Any) -> None:
+        stack.append((name, module))
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if stack and stack[-1][1] is module:
+            stack.pop()
+        tensor = first_tensor(output)
+        if tensor is None or not tensor.is_floating_point():
+            return
+        if isinstance(module, _CONVOLUTIONS):
+            channels[:] = [tensor]
+        if owns:
+            _observe(record, name, module, tensor)
+
+    return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+
+
+def _observe(record: LayerRecord, name: str, module: nn.Module, output: torch.Tensor) -> None:
+    sums = record.modules.pop(name, None) or _Sums(type(module).__name__)
+    record.modules[name] = sums  # at the end: the last one called is last
+    sums.add(output)
+    if output.requires_grad:
+        output.register_hook(sums.add_gradient)
+
+
+def first_tensor(output: Any) -> torch.Tensor | None:
+    """The first tensor of what a module returns."""
+    if isinstance(output, torch.Tensor):
+        return output
+    values = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()
+    return next((value for value in values if isinstance(value, torch.Tensor)), None)

@@ -1,0 +1,142 @@
+"""The facts of each parameter: its gradient, its new rows, and whether an optimizer can move it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_init._check.facts import WeightFacts
+from hf_init._checkpoint import region_of
+from hf_init._tensors import Region
+
+_BITS = {torch.bfloat16: 7, torch.float16: 10}
+"""Stored bits of the significand of the dtypes that lose small updates."""
+
+_BLOCK = 1 << 22
+"""Elements looked at at a time."""
+
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """An optimizer's parameters: learning rates by id, and whether its updates are as large as the rate, as Adam's."""
+
+    rates: Mapping[int, float]
+    parameters: Mapping[int, torch.Tensor]
+    normalised: bool
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer | None) -> OptimizerEntry:
+        groups = [] if optimizer is None else optimizer.param_groups
+        pairs = [(p, _rate(group)) for group in groups for p in group["params"]]
+        word = type(getattr(optimizer, "optimizer", optimizer)).__name__.lower()
+        return cls(
+            {id(p): rate for p, rate in pairs},
+            {id(p): p for p, _ in pairs},
+            any(name in word for name in ("adam", "lion", "adafactor", "rmsprop")),
+        )
+
+
+def _rate(group: Mapping[str, Any]) -> float:
+    """The learning rate of a group; where a schedule begins at less, the one that it leads to."""
+    return max(float(group.get("lr") or 0.0), float(group.get("initial_lr") or 0.0))
+
+
+def weight_facts(
+    model: nn.Module,
+    new: Mapping[str, Sequence[Region]],
+    gradients: Mapping[str, torch.Tensor | None],
+    optimizer: torch.optim.Optimizer | None,
+) -> tuple[WeightFacts, ...]:
+    """One fact sheet for each parameter of a model, shared ones once."""
+    held = OptimizerEntry.of(optimizer)
+    return tuple(_weight(n, p, new.get(n, ()), gradients.get(n), held) for n, p in model.named_parameters())
+
+
+def _weight(
+    name: str, parameter: torch.Tensor, new: Sequence[Region], gradient: torch.Tensor | None, held: OptimizerEntry
+) -> WeightFacts:
+    value, rate = parameter.detach(), held.rates.get(id(parameter))
+    size = None if gradient is None else _norm(gradient)
+    twins, rows = _twins(value, new)
+    update = _update(rate, held, size, value.numel())
+    lost, least = _lost(value, new, update)
+    return WeightFacts(
+        name=name,
+        new=bool(new),
+        shape=tuple(value.shape),
+        dtype=str(value.dtype).removeprefix("torch."),
+        trains=parameter.requires_grad,
+        norm=_norm(value),
+        gradient=size,
+        leftover=parameter.grad is not None,
+        finite=bool(torch.isfinite(value).all()),
+        gradient_finite=gradient is None or bool(torch.isfinite(gradient).all()),
+        twins=twins,
+        rows=rows,
+        held=id(parameter) in held.rates,
+        rate=rate,
+        lost=lost,
+        least=least,
+    )
+
+
+def _norm(values: torch.Tensor) -> float:
+    values = values.coalesce().values() if values.is_sparse else values
+    return float(torch.linalg.vector_norm(values.detach().float(), dtype=torch.float64))
+
+
+def _update(rate: float | None, held: OptimizerEntry, gradient: float | None, many: int) -> float | None:
+    """The size of the optimizer's first update of an element: of Adam's kind the rate itself (Kingma and Ba, 2015)."""
+    if rate is None:
+        return None
+    return rate if held.normalised else rate * (gradient or 0.0) / max(many, 1) ** 0.5
+
+
+def _lost(value: torch.Tensor, new: Sequence[Region], update: float | None) -> tuple[float, float]:
+    """The share of elements whose half unit in the last place is more than an update, and the median of that half."""
+    bits = _BITS.get(value.dtype)
+    if bits is None or not value.numel():
+        return 0.0, 0.0
+    found = torch.cat([region_of(value, region).reshape(-1) for region in new]) if new else value.reshape(-1)
+    found = found[:: max(found.numel() // _BLOCK, 1)].float()
+    _, exponent = torch.frexp(found)  # found = m 2^exponent with m in [1/2, 1)
+    halves = torch.where(found == 0, 0.0, torch.ldexp(torch.ones_like(found), exponent - bits - 2))
+    share = 0.0 if update is None else float((halves > update).float().mean())
+    return share, float(halves.median())
+
+
+def _twins(value: torch.Tensor, new: Sequence[Region]) -> tuple[int, int]:
+    """How many new rows repeat another one, and how many rows are new; none where all are of one value."""
+    if value.ndim < 2 or not new:
+        return 0, 0
+    pieces = [region_of(value, region) for region in new]
+    if len({piece.shape[1:] for piece in pieces}) > 1 or not pieces[0][0:1].numel():
+        return 0, 0
+    rows = torch.cat([piece.reshape(piece.shape[0], -1) for piece in pieces])
+    if bool((rows == rows[0, 0]).all()):
+        return 0, len(rows)
+    _, inverse, counts = torch.unique(_keys(rows), return_inverse=True, return_counts=True)
+    groups = (torch.nonzero(inverse == at).reshape(-1) for at in torch.nonzero(counts > 1).reshape(-1))
+    return sum(_repeats(rows[group]) for group in groups), len(rows)
+
+
+def _keys(rows: torch.Tensor) -> torch.Tensor:
+    """A number for each row that equal rows share, and others hardly ever."""
+    weights = torch.cos(torch.arange(rows.shape[1], dtype=torch.float64, device=rows.device) ** 2 + 1.0)
+    step = max(_BLOCK // rows.shape[1], 1)
+    return torch.cat([(rows[at : at + step].double() * weights).sum(1) for at in range(0, len(rows), step)])
+
+
+def _repeats(rows: torch.Tensor) -> int:
+    """Of rows that may be equal, how many equal the first."""
+    return int((rows == rows[0]).all(dim=1).sum()) - 1
+
+
+def strange(model: nn.Module, optimizer: Any) -> tuple[tuple[int, ...], ...]:
+    """The shapes of an optimizer's parameters that aren't the model's."""
+    own = {id(parameter) for parameter in model.parameters()}
+    return tuple(tuple(p.shape) for key, p in OptimizerEntry.of(optimizer).parameters.items() if key not in own)

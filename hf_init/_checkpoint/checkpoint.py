@@ -1,0 +1,280 @@
+"""A checkpoint folder: headers are read and checked, values are mapped, and every file is treated as untrusted."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from hf_init._checkpoint.header import Header, TensorEntry, dtype_bits, read_header
+from hf_init._checkpoint.strict import AGAIN, check_faults, read_object, short_name
+from hf_init._errors import CheckpointError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+_MOST_LINKS = 40  # that the system follows, too
+_MOST_MAPS = 256  # a mapped file keeps a descriptor, of which a process has about a thousand
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a folder in the HuggingFace layout, known from the headers of its files.
+
+    Values are mapped read-only when first asked for; ``close`` (or a ``with`` block) lets go of the maps.
+
+    Attributes:
+        root: the folder.
+        headers: one a file; the files in the order of their names, which is that of transformers.
+        entries: name -> where and what the tensor is, in the order of the files.
+        strays: files that the library would not read, because another one goes before them.
+        unmapped: tensors that lie in a file of the index without being assigned to it there, as ``(file, name)``.
+            They are no part of the checkpoint; beware that transformers does load them.
+        remote: the hub repository that holds the values, where only headers are here; empty for a folder.
+        parts: the checkpoints that this one was merged from, with the prefix of each; empty for a folder.
+    """
+
+    root: Path
+    headers: tuple[Header, ...] = field(repr=False)
+    entries: Mapping[str, TensorEntry] = field(repr=False)
+    strays: tuple[str, ...] = ()
+    unmapped: tuple[tuple[str, str], ...] = ()
+    remote: str = ""
+    parts: tuple[tuple[str, Checkpoint], ...] = field(default=(), repr=False)
+    _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read the headers of a folder with ``model.safetensors``, or an index and its shards.
+
+        Raises:
+            CheckpointError: no such folder, no safetensors in it, or a file that isn't what it says.
+
+        Example:
+            >>> import tempfile, numpy, safetensors.numpy
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> safetensors.numpy.save_file({"w": numpy.ones((2, 3), "float32")}, f"{folder.name}/model.safetensors")
+            >>> checkpoint = Checkpoint.open(folder.name)
+            >>> checkpoint.entries["w"].dtype, checkpoint.entries["w"].shape, checkpoint.nbytes
+            ('float32', (2, 3), 24)
+            >>> folder.cleanup()
+        """
+        root = Path(path)
+        if not root.is_dir():
+            raise CheckpointError(f"{root} is not a folder. Give the folder that holds {SINGLE} or {INDEX}.")
+        if os.path.isfile(root / SINGLE):  # goes before an index, as in transformers
+            strays = (INDEX,) if os.path.lexists(root / INDEX) else ()
+            header = read_header(root / SINGLE)
+            return cls(root, (header,), MappingProxyType({entry.name: entry for entry in header.entries}), strays)
+        if os.path.isfile(root / INDEX):
+            return _sharded(root)
+        check_faults(str(root), (fault for name in (SINGLE, INDEX) if (fault := dead_link(root / name))))
+        raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {_advice(root)}")
+
+    @classmethod
+    def merged(cls, parts: Mapping[str, Checkpoint]) -> Checkpoint:
+        """Several checkpoints as one: every tensor's name has its part's prefix before it.
+
+        Raises:
+            CheckpointError: two parts hold a tensor of the same name.
+        """
+        headers, entries, claims = [], {}, []
+        for prefix, part in parts.items():
+            headers += [replace(header, shard=os.path.abspath(part.local(header.shard))) for header in part.headers]
+            for entry in part.entries.values():
+                name, shard = prefix + entry.name, os.path.abspath(part.local(entry.shard))
+                if name in entries:
+                    claims.append(f"{short_name(name)} is in {entries[name].shard} and in {shard}")
+                entries[name] = replace(entry, name=name, shard=shard, stored=entry.key)
+        check_faults("the base", claims, "Give each checkpoint a prefix of its own.")
+        first = next(iter(parts.values()))
+        return cls(first.root, tuple(headers), MappingProxyType(entries), parts=tuple(parts.items()))
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The names of the files that hold the tensors."""
+        return tuple(header.shard for header in self.headers)
+
+    @cached_property
+    def by_shard(self) -> Mapping[str, Header]:
+        """The headers by the names of their files."""
+        return {header.shard: header for header in self.headers}
+
+    @property
+    def metadata(self) -> dict[str, dict[str, str]]:
+        """The ``__metadata__`` of each file; an empty dict where there is none."""
+        return {header.shard: dict(header.metadata) for header in self.headers}
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all tensors together, headers not counted."""
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, over the name, size and header of each file: cheap, and blind to the values."""
+        self._refuse_remote()
+        if self.parts:
+            told = "".join(f"{prefix}\0{part.fingerprint()}\n" for prefix, part in self.parts)
+            return hashlib.sha256(told.encode()).hexdigest()
+        lines = (f"{header.shard}\0{header.size}\0{header.sha256}\n" for header in self.headers)
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def blobs(self) -> dict[str, str]:
+        """The SHA-256, in hex, of the files that lie in a cache of huggingface_hub, which names a file by it."""
+        found = {shard: blob_name(self.root / shard) for shard in self.shards}
+        return {shard: name for shard, name in found.items() if name}
+
+    def local(self, shard: str) -> Path:
+        """The path of a file whose values are to be read.
+
+        Raises:
+            CheckpointError: only its header is known here.
+        """
+        self._refuse_remote()
+        return self.root / shard
+
+    def raw(self, name: str) -> np.ndarray:
+        """The bytes of a tensor: one-dimensional, uint8, mapped read-only, not copied.
+
+        Raises:
+            CheckpointError: no such tensor, or its file has another size than when it was opened.
+        """
+        if name not in self.entries:
+            raise CheckpointError(
+                f"{self.root} has no tensor {short_name(name)}; it has {short_name(list(self.entries))}."
+            )
+        entry = self.entries[name]
+        if entry.shard not in self._maps:
+            if len(self._maps) >= _MOST_MAPS:
+                self._maps.pop(next(iter(self._maps)))
+            self._maps[entry.shard] = self._mapped(entry.shard)
+        return self._maps[entry.shard][entry.start : entry.stop]
+
+    def array(self, name: str) -> np.ndarray:
+        """A tensor in its shape, its elements as unsigned integers of their width: comparing them compares bytes.
+
+        Elements smaller than a byte share bytes: such a tensor comes as ``raw`` gives it.
+        """
+        entry, raw = self.entries.get(name), self.raw(name)
+        if entry is None or dtype_bits(entry.dtype) < 8:
+            return raw
+        return raw.view(f"<u{dtype_bits(entry.dtype) // 8}").reshape(entry.shape)
+
+    def close(self) -> None:
+        """Let go of the mapped files; each is unmapped once no array of it is left. Reading again maps again."""
+        self._maps.clear()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _mapped(self, shard: str) -> np.ndarray:
+        path = self.local(shard)
+        try:
+            with path.open("rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as error:  # ValueError: a file that has become empty
+            raise CheckpointError(f"{path} can't be mapped: {error}. {AGAIN}") from None
+        expected = self.by_shard[shard].size
+        if len(mapped) != expected:
+            raise CheckpointError(f"{path} has changed since it was opened: {len(mapped)} bytes, expected {expected}.")
+        return np.frombuffer(mapped, np.uint8)
+
+    def _refuse_remote(self) -> None:
+        if self.remote:
+            raise CheckpointError(
+                f"{self.remote}: only its headers were read, its values are not here. "
+                f"Download it first: `hf download {self.remote}`."
+            )
+
+
+def _sharded(root: Path) -> Checkpoint:
+    places = weight_map(root / INDEX)
+    files = sorted(set(places.values()))
+    missing = (
+        dead_link(root / file) or f"the shard {file} is not there" for file in files if not os.path.isfile(root / file)
+    )
+    check_faults(str(root), missing, "Copy or download the missing files.")
+    return assembled(root, tuple(read_header(root / file) for file in files), places)
+
+
+def assembled(root: Path, headers: tuple[Header, ...], places: Mapping[str, str], remote: str = "") -> Checkpoint:
+    """The checkpoint that headers and a map of tensor -> file make.
+
+    Raises:
+        CheckpointError: a tensor is not in the file that the map has it in.
+    """
+    found = [entry for header in headers for entry in header.entries]
+    entries = {entry.name: entry for entry in found if places.get(entry.name) == entry.shard}
+    absent = (
+        f"{short_name(name)} is not in {file}, where the index has it"
+        for name, file in places.items()
+        if name not in entries
+    )
+    check_faults(str(root / INDEX), absent, "Copy or download index and shards again, all of one version.")
+    unmapped = tuple((entry.shard, entry.name) for entry in found if places.get(entry.name) != entry.shard)
+    return Checkpoint(root, headers, MappingProxyType(entries), (), unmapped, remote)
+
+
+def dead_link(path: Path) -> str | None:
+    """What a link that leads nowhere is and says; None for anything else."""
+    if os.path.islink(path) and not os.path.exists(path):
+        return f"{path.name} is a link to {short_name(os.readlink(path))}, which is not there"
+    return None
+
+
+def blob_name(path: Path) -> str | None:
+    """The SHA-256 that the hub's cache has named a file by, told from the links that lead there; no value is read."""
+    for _ in range(_MOST_LINKS):
+        if not os.path.islink(path):
+            return None
+        path = path.parent / os.readlink(path)
+        if path.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", path.name):
+            return path.name
+    return None
+
+
+def weight_map(path: Path) -> dict[str, str]:
+    """Tensor -> the plain name of its file, from an index.
+
+    Raises:
+        CheckpointError: it isn't an index, or a name leads out of the folder.
+    """
+    places = read_object(path).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(
+            f"{path}: weight_map is {short_name(places)}, expected an object of tensor -> file. {AGAIN}"
+        )
+    check_faults(str(path), _bad_files(places))
+    return places
+
+
+def _bad_files(places: dict[str, Any]) -> Iterator[str]:
+    """An index must not lead out of its folder."""
+    for name, file in places.items():
+        if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\0]|^[A-Za-z]:", file):
+            yield f"{short_name(name)} is in {short_name(file)}, expected the plain name of a file in the same folder"
+
+
+def _advice(root: Path) -> str:
+    pickles = sorted(path.name for path in root.glob("*.bin"))
+    others = sorted(path.name for path in root.glob("*.safetensors"))
+    if others:
+        return f"There is {short_name(others)}: rename it, or give the folder of the whole model."
+    if pickles:
+        return (
+            f"There is {short_name(pickles)}, in the older format; convert it once: load it with transformers' "
+            "from_pretrained, then save_pretrained(folder), and give that folder."
+        )
+    return "Give the folder of a model saved with save_pretrained."

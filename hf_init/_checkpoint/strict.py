@@ -1,0 +1,100 @@
+"""JSON from an untrusted file: strict, bounded, and every refusal is a CheckpointError."""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn, TypeGuard
+
+from hf_init._errors import CheckpointError
+
+LIMIT = 100_000_000
+"""The most bytes of JSON that one file may hold; safetensors has the same cap for a header."""
+
+AGAIN = "Copy or download the file again."
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises CheckpointError when it is missing, too large or not one JSON object."""
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{path} is not there, or is not a file.")
+    try:
+        size = path.stat().st_size
+        if size > LIMIT:
+            raise CheckpointError(f"{path} has {size} bytes, more than the {LIMIT} allowed. {AGAIN}")
+        return parse_object(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
+
+
+def parse_object(data: bytes, what: str) -> dict[str, Any]:
+    """The JSON object in ``data``; ``what`` names it in errors.
+
+    Raises:
+        CheckpointError: not UTF-8, not JSON, a name that occurs twice in one object, or not an object.
+
+    Example:
+        >>> parse_object(b'{"a": 1}', "an example")
+        {'a': 1}
+    """
+    try:
+        text = data.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_names_once, parse_constant=_no_constant, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{what} is not valid JSON: {error}. {AGAIN}") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{what} is not a JSON object: {short_name(value)}. {AGAIN}")
+    return value
+
+
+def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Python's own parser keeps the last of two equal names, other parsers the first: refuse to choose."""
+    seen: dict[str, Any] = {}
+    for name, value in pairs:
+        name.encode()  # a lone surrogate, legal in JSON text, can be neither printed nor a file name
+        if isinstance(value, str):
+            value.encode()
+        if name in seen:
+            raise ValueError(
+                f"the name {short_name(name)} occurs twice, as {short_name(seen[name])} and as {short_name(value)}"
+            )
+        seen[name] = value
+    return seen
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _integer(text: str) -> int:
+    """Other parsers take -0 for a float, and a header with it for no header."""
+    if text == "-0":
+        raise ValueError("-0 is not an integer")
+    return int(text)
+
+
+def check_faults(what: str, faults: Iterable[str], advice: str = AGAIN) -> None:
+    """Raise one CheckpointError that names the faults (the first eight in full); nothing when there are none."""
+    found = list(faults)
+    if found:
+        more = [f"... and {len(found) - 8} more"] if len(found) > 8 else []
+        lines = "".join(f"\n  {fault}" for fault in found[:8] + more)
+        raise CheckpointError(f"{what} is refused:{lines}\n{advice}")
+
+
+def is_count(value: object) -> TypeGuard[int]:
+    """Whether a JSON value is an integer from 0 to 2**63 - 1; true and false are not."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def is_shape(value: object) -> TypeGuard[list[int]]:
+    """Whether a JSON value is a list of counts."""
+    return isinstance(value, list) and all(map(is_count, value))
+
+
+def short_name(value: object) -> str:
+    """``repr`` of an untrusted value, cut to a length fit for a message."""
+    return reprlib.repr(value)

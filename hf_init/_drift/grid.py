@@ -1,0 +1,121 @@
+"""The picture of a drift as numbers, before anything is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_init._drift.judge import TensorDrift
+
+ABSENT, STAYED, CHANGED, FAILED = range(4)
+
+MOST_KINDS = 36
+"""The most kinds of tensors in one heat map: those that changed most."""
+
+MOST_BARS = 24
+"""The most tensors outside of layers."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A stack of layers: a cell for each kind of tensor (down) and layer (across).
+
+    Attributes:
+        relative: ``||after - before|| / ||before||`` over a cell's tensors; NaN where nothing was compared.
+        state: ABSENT, STAYED (bit for bit), CHANGED, or FAILED: meant to stay and didn't.
+        left_out: kinds that aren't shown.
+    """
+
+    stack: str
+    kinds: tuple[str, ...]
+    layers: tuple[int, ...]
+    relative: np.ndarray
+    state: np.ndarray
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One tensor outside of the layers, or one that is new."""
+
+    label: str
+    relative: float
+    state: int
+    new: bool
+    note: str
+
+
+def grids(tensors: Iterable[TensorDrift]) -> tuple[Grid, ...]:
+    """One grid for each stack of layers, in the order of the files."""
+    stacks: dict[str, dict[tuple[str, int], list[TensorDrift]]] = {}
+    for tensor in tensors:
+        stack, index, kind = tensor.place
+        if index is not None and tensor.change is not None:
+            stacks.setdefault(stack, {}).setdefault((kind, index), []).append(tensor)
+    return tuple(_grid(stack, cells) for stack, cells in stacks.items())
+
+
+def _grid(stack: str, cells: dict[tuple[str, int], list[TensorDrift]]) -> Grid:
+    layers = tuple(sorted({layer for _, layer in cells}))
+    every = list(dict.fromkeys(kind for kind, _ in cells))
+    values = {place: relative(found) for place, found in cells.items()}
+    most = {kind: max(_size(values.get((kind, layer), 0.0)) for layer in layers) for kind in every}
+    shown = set(sorted(every, key=lambda kind: -most[kind])[:MOST_KINDS])
+    kinds = tuple(kind for kind in every if kind in shown)
+    table = [[values.get((kind, layer), math.nan) for layer in layers] for kind in kinds]
+    states = [[state(cells.get((kind, layer), ())) for layer in layers] for kind in kinds]
+    return Grid(stack, kinds, layers, np.array(table), np.array(states), len(every) - len(kinds))
+
+
+def _size(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
+def bars(tensors: Iterable[TensorDrift]) -> tuple[Bar, ...]:
+    """What is in no stack of layers: those that changed most, in the order of the files."""
+    outside = [tensor for tensor in tensors if tensor.place[1] is None and tensor.status != "missing"]
+    most = sorted(range(len(outside)), key=lambda at: -_size(_one(outside[at])))[:MOST_BARS]
+    return tuple(_bar(outside[at]) for at in sorted(most))
+
+
+def _bar(tensor: TensorDrift) -> Bar:
+    label = tensor.name if tensor.portion == "all" else f"{tensor.name} ({tensor.portion})"
+    value = _one(tensor)
+    return Bar(label, value, state([tensor]), tensor.origin == "new", _note(tensor, value))
+
+
+def _note(tensor: TensorDrift, value: float) -> str:
+    """What is written where there is a bar's end, or no bar."""
+    if math.isinf(value) and tensor.change is not None:
+        return f"from zero, by up to {tensor.change.largest:.2g}"
+    if math.isnan(value):
+        return "how far isn't known"
+    return f"{value:.2g}" if value else "stayed, bit for bit"
+
+
+def _one(tensor: TensorDrift) -> float:
+    if tensor.change is None:
+        return 0.0 if tensor.status in ("identical", "untrained") else math.nan
+    return tensor.change.relative
+
+
+def relative(tensors: Sequence[TensorDrift]) -> float:
+    """The relative change of several tensors taken as one; those that stayed count as they did."""
+    changes = [tensor.change for tensor in tensors if tensor.change is not None and tensor.change.elements]
+    if not changes:
+        return 0.0
+    change = math.hypot(*(each.change for each in changes))
+    before = math.hypot(*(each.before for each in changes))
+    return change / before if before else (math.inf if change else 0.0)
+
+
+def state(tensors: Sequence[TensorDrift]) -> int:
+    """What became of several tensors taken as one."""
+    if not tensors:
+        return ABSENT
+    if any(tensor.failed for tensor in tensors):
+        return FAILED
+    return STAYED if all(tensor.status in ("identical", "unchanged", "untrained") for tensor in tensors) else CHANGED

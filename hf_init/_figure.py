@@ -1,0 +1,102 @@
+"""Figures by matplotlib: under its own defaults, as a PNG, put into place whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_init._errors import HfInitError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def check_output(out: Path, overwrite: bool) -> None:
+    """Raise HfInitError unless a report can be written to ``out``."""
+    if out.suffix.lower() not in (".html", ".htm", ".png"):
+        raise HfInitError(
+            f"a report is an .html or a .png file, not {out.name!r}: give -o a name that ends in one of them"
+        )
+    if out.is_dir():
+        raise HfInitError(f"{out} is a folder: give the name of a file in it")
+    if os.path.lexists(out) and not overwrite:
+        raise HfInitError(f"{out} exists and isn't replaced: remove it, or give another name with -o")
+    if not out.parent.is_dir():
+        raise HfInitError(f"{out.parent}, where the report would be, is not a folder: make it first")
+
+
+def save_png(figure: Figure, out: str | os.PathLike[str]) -> Path:
+    """Writes a figure to ``out``, in place of a file that is there; raises HfInitError unless that names a PNG."""
+    place = Path(out).expanduser()
+    if place.suffix.lower() != ".png":
+        raise HfInitError(f"a picture is a .png file, not {place.name!r}: give a name that ends in it")
+    check_output(place, overwrite=True)
+    _put(place, png_of(figure))
+    return place
+
+
+def _put(out: Path, data: bytes) -> None:
+    """Whole or not at all."""
+    stage = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        stage.write_bytes(data)
+        os.replace(stage, out)
+    finally:
+        stage.unlink(missing_ok=True)
+
+
+ON_PAPER = {
+    "new": "#2f6fdb",
+    "promise": "#c2500a",
+    "kept-1": "#5b8a72",
+    "kept-2": "#8a5a9e",
+    "kept-3": "#8a7a3a",
+    "ink": "#333333",
+}
+
+_RC = {"svg.fonttype": "none", "svg.hashsalt": "hf_init", "font.size": 9.0, "axes.unicode_minus": True}
+
+
+def require() -> None:
+    """Raise HfInitError, naming the extra, unless matplotlib is installed."""
+    try:
+        import matplotlib.figure  # noqa: F401 - whether it can be imported is the question
+    except ImportError as error:
+        raise HfInitError(
+            f"a report is drawn by matplotlib, which can't be imported ({error}): pip install 'hf_init[plot]'"
+        ) from None
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as a PNG on white, the same bytes whenever it is drawn."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110, facecolor="white", metadata={"Software": None})
+    return data.getvalue()
+
+
+@contextmanager
+def drawing(
+    width: float, height: float, rows: int = 0, columns: int = 0, heights: Sequence[float] | None = None
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure of its own, under matplotlib's own defaults, whatever the user's settings are."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _RC]):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        sizes = {"squeeze": False, "height_ratios": heights}
+        yield figure, figure.subplots(rows, columns, **sizes) if rows else figure.subplots()
+
+
+def plain_text(text: str) -> str:
+    """Text that every font has, short enough for a panel: names are untrusted."""
+    flat = text.encode("ascii", "backslashreplace").decode().replace("\n", " ")
+    return flat if len(flat) <= 64 else f"{flat[:30]}...{flat[-31:]}"

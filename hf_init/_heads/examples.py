@@ -1,0 +1,260 @@
+"""Labelled examples: from a file or from Python, as batches that a model takes."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from hf_init._errors import HfInitError, PlanError
+from hf_init._heads.labelled import TaskKind
+from hf_init._text import join_names, one_line
+
+FORMS = (
+    "a .jsonl, .json, .csv or .tsv file with text and label, a list of (text, label) pairs, or an iterable of batches "
+    "(mappings of tensors with labels)"
+)
+TEXTS, PAIRS, LABELS = ("text", "sentence", "sentence1", "tokens"), ("text_pair", "sentence2"), ("label", "labels")
+BATCH = 32
+IGNORED = -100  # what the library's losses leave out
+
+ExampleBatch = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class ExampleText:
+    """One example in words: a text, or words with a label each.
+
+    Attributes:
+        label: a name or number; a list of names, or 0 or 1 for every label, where a text may have several.
+    """
+
+    text: Any
+    label: Any
+    pair: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Examples as they were given: in words, or ready for the model.
+
+    Attributes:
+        texts: in words. batches: ready; one of the two is empty.
+    """
+
+    texts: tuple[ExampleText, ...] = ()
+    batches: tuple[ExampleBatch, ...] = ()
+
+    @classmethod
+    def of(cls, given: Any) -> Examples:
+        """The examples that a user means.
+
+        Raises:
+            PlanError: they are none; it says what is expected.
+        """
+        if isinstance(given, Examples):
+            return given
+        if isinstance(given, (str, Path)):
+            return cls(tuple(_text(row, f"{given}, example {n}") for n, row in enumerate(_rows(Path(given)), 1)))
+        if isinstance(given, Mapping) or not isinstance(given, Iterable):
+            raise PlanError(f"examples: expected {FORMS}, not {type(given).__name__}")
+        items = list(given)
+        if items and all(isinstance(item, Mapping) and _is_batch(item) for item in items):
+            return cls(batches=tuple({key: item[key].detach().cpu() for key in item} for item in items))
+        return cls(tuple(_text(item, f"examples, number {n}") for n, item in enumerate(items, 1)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of everything in them."""
+        told = hashlib.sha256()
+        for text in self.texts:
+            told.update(json.dumps([text.text, text.pair, text.label], default=str).encode() + b"\n")
+        for batch in self.batches:
+            for key in sorted(batch):
+                told.update(f"{key}\0{batch[key].dtype}\0{tuple(batch[key].shape)}\0".encode())
+                told.update(batch[key].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return told.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.texts) + sum(len(batch["labels"]) for batch in self.batches)
+
+    def ready(self, folder: Path, label2id: Mapping[str, int], kind: TaskKind = "softmax") -> Iterator[ExampleBatch]:
+        """The batches that a model takes, each with ``labels``: class numbers, answers for each label, or numbers.
+
+        Args:
+            folder: holds the tokenizer.
+            label2id: the numbers of the labels' names; of no use for regression.
+            kind: of the model's outputs.
+
+        Raises:
+            PlanError: a label that the config doesn't have, or a text that can't be tokenized.
+        """
+        if self.batches:
+            yield from self.batches
+            return
+        numbers = self.numbers(label2id, kind)
+        tokenizer = tokenizer_of(folder)
+        for start in range(0, len(self.texts), BATCH):
+            yield _encoded(tokenizer, self.texts[start : start + BATCH], numbers[start : start + BATCH])
+
+    def numbers(self, label2id: Mapping[str, int], kind: TaskKind) -> list[Any]:
+        """The label of every text as a model takes it, or its labels'; nothing where the examples are batches.
+
+        Raises:
+            PlanError: a label that the config doesn't have, or not the same sort of them throughout.
+        """
+        read = _answers if kind == "sigmoid" else _number
+        known = {} if kind == "regression" else label2id
+        found = [read(text.label, known) for text in self.texts]
+        strange = sorted({str(text.label) for text, n in zip(self.texts, found, strict=True) if _is_strange(n)})
+        if strange:
+            said = join_names(list(known)) if known else "none, so that a number is expected"
+            raise PlanError(f"examples: labels that the config doesn't have: {join_names(strange)}; its labels: {said}")
+        _check_uneven(found, self.texts, kind)
+        return found
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        PlanError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise PlanError(
+            f"{folder} has no tokenizer that can be loaded ({one_line(error)}); give batches ready for the model"
+        ) from error
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            if path.suffix in (".csv", ".tsv"):
+                yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+            elif path.suffix == ".jsonl":
+                yield from (json.loads(line) for line in file if line.strip())
+            elif path.suffix == ".json":
+                yield from json.load(file)
+            else:
+                raise PlanError(f"examples: {path}: unknown kind of file; expected {FORMS}")
+    except OSError as error:
+        raise PlanError(f"examples: {path} can't be read: {error.strerror}") from error
+    except (ValueError, TypeError, csv.Error) as error:
+        raise PlanError(f"examples: {path}: not what its name says: {one_line(error)}") from error
+
+
+def _text(item: Any, where: str) -> ExampleText:
+    text: Any
+    label: Any
+    if isinstance(item, Mapping):
+        text, pair, label = (next((item[k] for k in keys if k in item), None) for keys in (TEXTS, PAIRS, LABELS))
+    elif isinstance(item, (tuple, list)) and len(item) in (2, 3):
+        text, label, pair = item[0], item[-1], (item[1] if len(item) == 3 else None)
+    else:
+        raise PlanError(f"{where}: expected text and label, found {item!r:.80}; examples are {FORMS}")
+    words = isinstance(text, Sequence) and text and all(isinstance(word, str) for word in text)
+    if not words or label is None:
+        missing = "a label" if words else "a text"
+        raise PlanError(f"{where}: it has not {missing}: {item!r:.80}")
+    if not isinstance(text, str) and not (isinstance(label, (list, tuple)) and len(label) == len(text)):
+        raise PlanError(f"{where}: {len(text)} words need a label each, not {label!r:.80}")
+    return ExampleText(text if isinstance(text, str) else tuple(text), label, pair)
+
+
+def _is_batch(item: Mapping[str, Any]) -> bool:
+    return "labels" in item and all(isinstance(value, torch.Tensor) for value in item.values())
+
+
+def _number(label: Any, label2id: Mapping[str, int]) -> Any:
+    """A label's number: by its name, by the number itself, or a list of them; None where it has none."""
+    if isinstance(label, (list, tuple)):
+        return [_number(each, label2id) for each in label]
+    if not label2id:
+        return _float(label)
+    if isinstance(label, str) and label in label2id:
+        return label2id[label]
+    number = _float(label)
+    whole = number is not None and number == int(number) and (0 <= number < len(label2id) or number == IGNORED)
+    return int(number) if whole and number is not None else None
+
+
+def _answers(label: Any, label2id: Mapping[str, int]) -> Any:
+    """1 for the labels that a text has, 0 for the others; None where one of them isn't known.
+
+    Args:
+        label: a name, a list of names, or the answers themselves.
+    """
+    names = [label] if isinstance(label, str) else label
+    if not isinstance(names, (list, tuple)):
+        return None
+    if names and not any(isinstance(name, str) for name in names):
+        return [_float(name) for name in names] if len(names) == len(label2id) else None
+    if not all(isinstance(name, str) and name in label2id for name in names):
+        return None
+    return [float(name in names) for name in label2id]
+
+
+def _check_uneven(numbers: Sequence[Any], texts: Sequence[ExampleText], kind: TaskKind) -> None:
+    """The labels of whole texts make one tensor: one each, or as many each."""
+    mine = [number for number, text in zip(numbers, texts, strict=True) if isinstance(text.text, str)]
+    sizes = {len(number) if isinstance(number, list) else 0 for number in mine}
+    if kind == "softmax" and sizes - {0}:
+        raise PlanError(
+            "examples: a text has several labels; say problem_type='multi_label_classification' (--config "
+            "problem_type=multi_label_classification), or 'regression' where they are numbers"
+        )
+    if len(sizes) > 1:
+        raise PlanError("examples: some texts have more labels than others; give as many numbers for each")
+
+
+def _is_strange(number: Any) -> bool:
+    return any(map(_is_strange, number)) if isinstance(number, list) else number is None
+
+
+def _float(label: Any) -> float | None:
+    try:
+        number = float(label)
+    except (TypeError, ValueError):
+        return None
+    return number if abs(number) < float("inf") else None
+
+
+def _encoded(tokenizer: Any, texts: Sequence[ExampleText], numbers: Sequence[Any]) -> ExampleBatch:
+    words = not isinstance(texts[0].text, str)
+    pairs = [text.pair for text in texts] if texts[0].pair is not None else None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    encoded = tokenizer(
+        [list(text.text) if words else text.text for text in texts],
+        pairs,
+        is_split_into_words=words,
+        padding=True,
+        truncation=True,
+        max_length=min(tokenizer.model_max_length, 512),
+        return_tensors="pt",
+    )
+    if not encoded["attention_mask"].sum(1).all():
+        raise HfInitError("examples: a text tokenizes to nothing; remove it")
+    labels = _aligned(encoded, numbers) if words else torch.tensor(numbers)
+    return {**encoded, "labels": labels}
+
+
+def _aligned(encoded: Any, numbers: Sequence[Sequence[int]]) -> torch.Tensor:
+    """A label for the first piece of each word; what is no first piece is ignored."""
+    labels = torch.full(encoded["input_ids"].shape, IGNORED)
+    for row, mine in enumerate(numbers):
+        words = encoded.word_ids(row)
+        for place, word in enumerate(words):
+            if word is not None and (place == 0 or words[place - 1] != word):
+                labels[row, place] = mine[word]
+    return labels

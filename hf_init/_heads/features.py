@@ -1,0 +1,119 @@
+"""What a head's last layer sees: the features of examples, streamed through the frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_init._errors import PlanError
+from hf_init._heads.examples import IGNORED, ExampleBatch
+from hf_init._heads.labelled import LabelledFeatures, TaskKind
+
+
+def labelled_features(
+    model: PreTrainedModel,
+    layer: str,
+    batches: Iterable[ExampleBatch],
+    names: tuple[str, ...],
+    kind: TaskKind = "softmax",
+) -> LabelledFeatures:
+    """The features at a layer, pooled as the head itself pools them, with their labels; float64.
+
+    The layer is taken out for the time, so that the model's own logits are what would have gone into it: the pooling
+    before or after it, its dense and activation are the head's own; dropout is off.
+
+    Args:
+        layer: the last layer's name in the model, ``"classifier"``.
+        names: of the labels, in order; one name a number for regression.
+        kind: of the outputs.
+
+    Raises:
+        PlanError: the model's logits aren't one vector an example, or one a token; or its labels aren't of that kind.
+    """
+    parts = []
+    with _without(model, layer), torch.no_grad():
+        for batch in batches:
+            inputs = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
+            parts.append(_matched(_logits(model, inputs), batch["labels"], layer))
+    if not parts:
+        raise PlanError("examples: there is none; give at least a few for each label")
+    features = torch.cat([each for each, _ in parts]).double().cpu()
+    return LabelledFeatures(features, _AS[kind](torch.cat([each for _, each in parts]), names), names)
+
+
+def _logits(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return model(**inputs).logits
+
+
+def _matched(features: torch.Tensor, labels: torch.Tensor, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """One row of features a label; those of ignored labels are left out."""
+    if features.dim() == 3 and labels.shape == features.shape[:2]:
+        wanted = labels != IGNORED
+        return features[wanted.to(features.device)], labels[wanted]
+    if features.dim() == 2 and len(labels) == len(features):
+        return features, labels
+    raise PlanError(
+        f"examples: {layer} sees features of shape {tuple(features.shape)} for labels of shape {tuple(labels.shape)}; "
+        "a head can be solved where each example, or each token, has one vector and one label"
+    )
+
+
+def _classes(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """One class an example."""
+    if targets.is_floating_point() or targets.dim() != 1:
+        raise PlanError(
+            f"examples: labels of {targets.dtype} and shape {tuple(targets.shape)}, where one class number each was "
+            "expected; where an example may have several labels say problem_type='multi_label_classification' "
+            "(--config problem_type=...), for numbers 'regression'"
+        )
+    strange = sorted({int(n) for n in targets.unique() if not 0 <= n < len(names)})
+    if strange:
+        raise PlanError(f"examples: labels {strange} in the data; those of the config are 0 to {len(names) - 1}")
+    return targets.long()
+
+
+def _answers(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """0 or 1 for each label."""
+    if targets.shape[1:] != (len(names),) or not ((targets == 0) | (targets == 1)).all():
+        raise PlanError(
+            f"examples: for several labels an example, expected 0 or 1 for each of {len(names)}, not labels of shape "
+            f"{tuple(targets.shape)} between {float(targets.min()):g} and {float(targets.max()):g}"
+        )
+    return targets.bool()
+
+
+def _numbers(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """A number for each output."""
+    found = targets.double().reshape(len(targets), -1)
+    if found.shape[1] != len(names) or not found.isfinite().all():
+        raise PlanError(
+            f"examples: expected {len(names)} finite numbers each to regress on, not labels of shape "
+            f"{tuple(targets.shape)}"
+        )
+    return found
+
+
+_AS: Mapping[TaskKind, Callable[[torch.Tensor, tuple[str, ...]], torch.Tensor]] = {
+    "softmax": _classes,
+    "sigmoid": _answers,
+    "regression": _numbers,
+}
+
+
+@contextmanager
+def _without(model: PreTrainedModel, layer: str) -> Iterator[None]:
+    """The model in evaluation mode, the layer replaced by nothing."""
+    owner, _, name = layer.rpartition(".")
+    parent = model.get_submodule(owner)
+    taken, training = getattr(parent, name), model.training
+    parent.register_module(name, nn.Identity())
+    model.eval()
+    try:
+        yield
+    finally:
+        parent.register_module(name, taken)
+        model.train(training)

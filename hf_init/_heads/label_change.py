@@ -1,0 +1,266 @@
+"""The labels of a head: their names and number, the trained rows that follow them, the start of new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hf_init._architecture import BAD_VALUE, label_values
+from hf_init._change import BaseCheckpoint, Change, ChangePlan, TargetContext
+from hf_init._errors import PlanError
+from hf_init._heads.label_names import (
+    LabelNames,
+    generic_names,
+    list_labels,
+    numbered_labels,
+    read_labels,
+    rename_labels,
+    tag_labels,
+    unpaired_tags,
+)
+from hf_init._heads.label_priors import LabelNumbers, LabelStarts, check_starts, is_bias, is_last, label_numbers
+from hf_init._heads.label_rows import (
+    KEEP_MODES,
+    RowIndex,
+    TrainedHead,
+    TrainedLabels,
+    describe_rows,
+    head_of,
+    vocabulary_of,
+)
+from hf_init._plan import Choice, Fill, Match, sources_of
+from hf_init._roles import matches
+from hf_init._text import join_names
+
+SOLVING = ("examples", "verbalizer", "head")
+"""Words of other wishes, which have no meaning where no row is new."""
+
+
+@dataclass(frozen=True)
+class LabelChange(Change):
+    """The labels asked for; without any, those of the base stay.
+
+    Attributes:
+        before: the base's own.
+        names, number: of those wanted; None: not said.
+        renames: of the base's own, before anything else.
+        mode: how trained rows follow, a word of ``MODES``; None: by name.
+        counts: how often each occurs. mean: of the targets of a regression.
+        solved: the word by which the last layer's new rows were asked of examples or words; empty where they weren't.
+    """
+
+    before: LabelNames
+    names: LabelNames | None = None
+    number: int | None = None
+    renames: Mapping[str, str] = field(default_factory=dict)
+    mode: str | None = None
+    counts: LabelNumbers | None = None
+    mean: LabelNumbers | None = None
+    solved: str = ""
+
+    WORDS = (
+        "labels",
+        "num_labels",
+        "entities",
+        "rename_labels",
+        "labels_keep",
+        "label_counts",
+        "target_mean",
+        *SOLVING,
+    )
+
+    @classmethod
+    def of(cls, base: BaseCheckpoint, words: Mapping[str, Any]) -> LabelChange:
+        before, number = names_of(base.config), words.get("num_labels")
+        renames = _renames(words.get("rename_labels"))
+        known = rename_labels(before, renames)
+        asked = _asked(words, known)
+        label_values(asked, number)  # refuses what can't be labels
+        made = cls(before, None if asked is None else tuple(asked), number, renames, _mode(words.get("labels_keep")))
+        counts, mean = words.get("label_counts"), words.get("target_mean")
+        made = replace(made, names=made._known(known) if asked is None else made.names)
+        made._refuse_lost_renames()
+        return replace(
+            made,
+            counts=None if counts is None else label_numbers("label_counts", counts, least=0.0),
+            mean=None if mean is None else label_numbers("target_mean", _as_list(mean)),
+            solved=next((word for word in SOLVING if words.get(word) is not None), ""),
+        )
+
+    def _known(self, known: LabelNames) -> LabelNames | None:
+        """The names of the result where the user gave none: those that are known already."""
+        if self.number is None:
+            return known if self.renames else None
+        if self.number == len(known):
+            return known if self.renames else None
+        if self.mode == "leading" and not generic_names(known):
+            return (*known, *numbered_labels(self.number)[len(known) :])[: self.number]
+        return None
+
+    def _refuse_lost_renames(self) -> None:
+        lost = [new for new in self.renames.values() if self.names is not None and new not in self.names]
+        if lost:
+            raise PlanError(
+                f"rename_labels: {', '.join(map(repr, lost))} is none of the labels asked for, "
+                f"{list_labels(self.names or ())}; a label that goes needs no new name"
+            )
+
+    def values(self) -> Mapping[str, Any]:
+        if self.names is None:
+            return label_values(None, self.number)
+        return {"id2label": dict(enumerate(self.names)), "label2id": {name: k for k, name in enumerate(self.names)}}
+
+    @property
+    def _said(self) -> bool:
+        """Whether the user spoke of labels in words that have no meaning without a head for them."""
+        spoken = (self.mode, self.counts, self.mean)
+        said = bool(self.renames) or bool(self.solved) or self.names is not None
+        return said or any(word is not None for word in spoken)
+
+    def terms(self, scene: TargetContext) -> ChangePlan:
+        after = read_labels(getattr(scene.config, "id2label", None) or {})
+        head = cache(lambda: head_of(scene))
+        starts = cache(lambda: check_starts(LabelStarts.of(scene, after, head(), counts=self.counts, mean=self.mean)))
+        terms = ChangePlan(fills=self._filler(head, starts))
+        if not self._said and (self.before == after or self._rowless(scene, len(after))):
+            return terms
+        self._refuse_headless(scene, head())
+        trained = TrainedLabels.of(scene, head())
+        known = rename_labels(self.before, self.renames)
+        index = trained.index(known, after, self.mode) if trained else (None,) * len(after)
+        self._refuse_idle(scene, head(), trained, index)
+        starts()  # refuses what this kind of head can't start with
+        new = frozenset(head()) if self.mode == "none" else frozenset()
+        terms = replace(terms, new=new)
+        return self._followed(terms, scene, head(), trained, index, after) if trained else terms
+
+    def _rowless(self, scene: TargetContext, many: int) -> bool:
+        """Whether shapes tell that the checkpoint has no row for a label: nothing grew, and nothing is so long."""
+        if len(self.before) == many:
+            return False
+        found = sources_of(scene.source, scene.layout)
+        held = ((tensor.shape, source.shape) for tensor in scene.layout.tensors if (source := found[tensor.name]))
+        return all(shape == before and not {many, many + 1} & set(shape) for shape, before in held)
+
+    def _followed(
+        self,
+        terms: ChangePlan,
+        scene: TargetContext,
+        head: TrainedHead,
+        trained: TrainedLabels,
+        index: RowIndex,
+        after: LabelNames,
+    ) -> ChangePlan:
+        """The terms with what becomes of the trained rows."""
+        stays = index == tuple(range(len(self.before)))
+        moved = describe_rows(self.before, after, index) if not stays or self.before != after else ()
+        return replace(
+            terms,
+            keep=trained.keep(head, index, len(self.before)),
+            notes=(*moved, *_doubts(scene, trained, after)),
+            record={"labels": {"before": list(self.before), "after": list(after), "rows": list(index)}},
+        )
+
+    def _filler(
+        self, head: Callable[[], TrainedHead], starts: Callable[[], LabelStarts]
+    ) -> Callable[[Match, Choice], Sequence[Fill] | None]:
+        asked = self.counts is not None or self.mean is not None
+
+        def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
+            if not match.new or not (choice.advised or asked) or matches(match.target.role, "embedding"):
+                return None  # an embedding has a row for each token, and needs no second model to tell
+            axes = head().get(match.target.name, ())
+            return starts().fills(match, choice, axes) if axes else None
+
+        return fills
+
+    def _refuse_headless(self, scene: TargetContext, head: TrainedHead) -> None:
+        """Labels are given to a head that has a row for each."""
+        if head or not self._said:
+            return
+        vocabulary = vocabulary_of(scene)
+        hint = (
+            f"; its {join_names(vocabulary)} has a row for each token instead, and follows the tokenizer: give another "
+            "(tokenizer=DIR, --tokenizer) or new tokens (add_tokens); without a tokenizer, the vocabulary's size with "
+            "vocab_size (--config vocab_size=N) and the row of each token with keep (--map)"
+            if vocabulary
+            else ""
+        )
+        raise PlanError(f"{scene.cls.__name__} has no tensor with a row for each label{hint}")
+
+    def _refuse_idle(self, scene: TargetContext, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
+        """Words that would change nothing."""
+        if self.renames and not trained:
+            raise PlanError(
+                "rename_labels: the checkpoint has no trained row for any label of this head; name them with labels"
+            )
+        last = {t.name for t in scene.layout.tensors if is_last(t, head.get(t.name, ()))}
+        if self.solved and last <= {target.name for target, _ in trained.tensors} and None not in index:
+            raise PlanError(
+                f"{self.solved}: no label is new, and trained rows stay as they are; leave it out, or say "
+                "labels_keep='none' (--labels-keep none) for a new head"
+            )
+        if self.counts is None and self.mean is None:
+            return
+        word = "target_mean" if self.counts is None else "label_counts"
+        biases = {t.name for t in scene.layout.tensors if is_bias(t) and is_last(t, head.get(t.name, ()))}
+        if not biases:
+            raise PlanError(f"{word}: the head of {scene.cls.__name__} has no bias to put it into")
+        if biases <= {target.name for target, _ in trained.tensors} and None not in index:
+            raise PlanError(f"{word}: no label is new, and trained biases stay as they are; leave it out")
+
+
+def names_of(raw: Mapping[str, Any]) -> LabelNames:
+    """The labels of a checkpoint, from its ``config.json``: a config leaves out what its class has by default."""
+    named = raw.get("id2label")
+    if isinstance(named, Mapping) and named:
+        return read_labels(named)
+    kind = raw.get("model_type")
+    if isinstance(raw.get("num_labels"), int) or not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        return numbered_labels(raw.get("num_labels", 2))
+    try:
+        return read_labels(CONFIG_MAPPING[kind].from_dict(dict(raw)).id2label or {})
+    except BAD_VALUE:  # such a config is refused when it is made
+        return numbered_labels(2)
+
+
+def _asked(words: Mapping[str, Any], known: LabelNames) -> Sequence[str] | None:
+    labels, entities = words.get("labels"), words.get("entities")
+    if labels is not None and entities is not None:
+        raise PlanError("labels and entities: give one of the two")
+    return labels if entities is None else tag_labels(entities, known)
+
+
+def _renames(given: Any) -> dict[str, str]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise PlanError(f"rename_labels: expected {{OLD: NEW}}, not {given!r}")
+    return {str(old): new for old, new in given.items()}
+
+
+def _mode(given: Any) -> str | None:
+    if given is not None and given not in KEEP_MODES:
+        raise PlanError(f"labels_keep: expected one of {', '.join(KEEP_MODES)}, not {given!r}")
+    return given
+
+
+def _as_list(mean: Any) -> Any:
+    """One number is a list of one."""
+    return (mean,) if isinstance(mean, (int, float)) else mean
+
+
+def _doubts(scene: TargetContext, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
+    """What is done as asked, and may not be what was meant."""
+    if trained.kind:
+        yield f"the trained head ({trained}) is that of {trained.kind}"
+    lacking = unpaired_tags(after)
+    if lacking:
+        yield f"labels without {join_names(lacking)}, though most types have that tag"
+    problem = getattr(scene.config, "problem_type", None)
+    if problem == "regression" and len(after) > 1:
+        yield f"problem_type is 'regression', with {len(after)} labels"

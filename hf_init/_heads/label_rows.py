@@ -1,0 +1,315 @@
+"""A target's head: the tensors with a slice for each label, and how their trained slices follow the labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import TypeAlias
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_init._architecture import has_same_head
+from hf_init._change import TargetContext
+from hf_init._errors import PlanError
+from hf_init._heads.label_names import MOST, LabelNames, closest_labels, generic_names, list_labels
+from hf_init._plan import Boxes, Nothing, RowMap, RowMapping, format_shape, matches_glob, sources_of
+from hf_init._roles import matches
+from hf_init._tensors import Box, Shape, SourceTensor, TensorSpec
+from hf_init._text import join_names
+
+RowIndex: TypeAlias = tuple[int | None, ...]
+"""For each label the source's row that it gets, or None where it is new."""
+
+KEEP_MODES = ("names", "leading", "none")
+
+
+def follow_labels(before: LabelNames, after: LabelNames, mode: str | None = None) -> RowIndex:
+    """The trained row of every label.
+
+    Args:
+        before: the labels of the source, already renamed.
+        after: those asked for.
+        mode: ``"names"``: by name; ``"leading"``: by position; ``"none"``: none is kept; None: by name where both
+            sides have names, or nothing changes.
+
+    Raises:
+        ValueError: names that say nothing, or not which row; it reads on from "the checkpoint's head".
+
+    Example:
+        >>> follow_labels(("neg", "neu", "pos"), ("pos", "mixed", "neg"))
+        (2, None, 0)
+    """
+    if mode == "none":
+        return (None,) * len(after)
+    if mode == "leading" or before == after:
+        return tuple(row if row < len(before) else None for row in range(len(after)))
+    _check_unnamed(before, after)
+    _check_ambiguous(before, after)
+    row_of = {name: row for row, name in enumerate(before)}
+    index = tuple(row_of.get(name) for name in after)
+    if not any(row is not None for row in index):
+        raise ValueError(_strangers(before, after))
+    return index
+
+
+def _check_unnamed(before: LabelNames, after: LabelNames) -> None:
+    if not (generic_names(before) or generic_names(after)):
+        return
+    without = (
+        "neither side names them" if generic_names(before) and generic_names(after) else "only one side names them"
+    )
+    raise ValueError(
+        f"was trained for the labels {list_labels(before)}, not {list_labels(after)}, and {without}: "
+        "which row is whose would be "
+        "guessed. Give the names (labels=[...], --labels; rename_labels={'LABEL_0': NAME}, --rename-label, names the "
+        "trained ones), or say labels_keep='leading' (--labels-keep leading: each row stays where it is, what is "
+        "beyond them is new) or 'none' (the head is new)"
+    )
+
+
+def _check_ambiguous(before: LabelNames, after: LabelNames) -> None:
+    for what, names in (("has", before), ("would have", after)):
+        many = Counter(names)
+        twice = [name for name in sorted(set(before) & set(after)) if many[name] > 1]
+        if twice:
+            raise ValueError(
+                f"{what} more than one label named {', '.join(map(repr, twice))}: give each a name of its own, or say "
+                "labels_keep='leading' or a list of rows with keep"
+            )
+
+
+def _strangers(before: LabelNames, after: LabelNames) -> str:
+    hints = [f"{name!r}{hint}" for name in after if (hint := closest_labels(name, before))]
+    return (
+        f"was trained for the labels {list_labels(before)}, and none of {list_labels(after)} is among them"
+        f"{': ' + join_names(hints) if hints else ''}. Say what becomes of its rows: labels_keep='none' (--labels-keep "
+        "none) makes the head new, 'leading' keeps each row where it is, under the new name, and "
+        "rename_labels={OLD: NEW} (--rename-label OLD=NEW) names them one by one"
+    )
+
+
+def describe_rows(before: LabelNames, after: LabelNames, index: RowIndex) -> Iterator[str]:
+    """Sentences for the plan: where each row comes from, which labels are new, which are gone.
+
+    Args:
+        before: the labels of the source under their own names.
+    """
+    kept = [_move(before[at], name, at, row) for row, (name, at) in enumerate(zip(after, index, strict=True))
+            if at is not None]  # fmt: skip
+    new = [name for name, at in zip(after, index, strict=True) if at is None]
+    gone = [name for at, name in enumerate(before) if at not in index]
+    if kept:
+        yield f"labels kept, {len(kept)} of {len(before)}: {join_names(kept, MOST)}"
+    if new:
+        yield f"labels new, {len(new)} of {len(after)}: {join_names(new, MOST)}"
+    if gone:
+        yield f"labels removed with their rows, {len(gone)} of {len(before)}: {join_names(gone, MOST)}"
+
+
+def _move(old: str, new: str, at: int, row: int) -> str:
+    where = f"row {at}" if at == row else f"row {at} -> {row}"
+    return f"{new} ({where})" if old == new else f"{new} ({where}, was {old})"
+
+
+@dataclass(frozen=True)
+class LabelAxis:
+    """A dimension that grows with the labels.
+
+    Attributes:
+        each: how many slices a label has.
+        extra: slices beyond the labels' own, which come last: DETR's row for no object.
+    """
+
+    dim: int
+    each: int = 1
+    extra: int = 0
+
+    def size(self, labels: int) -> int:
+        return self.each * labels + self.extra
+
+
+def label_axes(shape: Shape, grown: Shape, labels: int) -> tuple[LabelAxis, ...]:
+    """The dimensions in which a tensor grows with its labels.
+
+    Args:
+        shape: with this many labels.
+        grown: with one more.
+
+    Example:
+        >>> label_axes((4, 256), (5, 256), 3)
+        (Axis(dim=0, each=1, extra=1),)
+        >>> label_axes((2, 3), (2, 3), 3)
+        ()
+    """
+    if len(shape) != len(grown):
+        return ()
+    steps = ((dim, more - many, many) for dim, (many, more) in enumerate(zip(shape, grown, strict=True)))
+    return tuple(LabelAxis(dim, each, many - each * labels) for dim, each, many in steps if each)
+
+
+def label_row_map(
+    index: RowIndex, found: Sequence[LabelAxis], before: Shape, after: Shape, labels: int
+) -> RowMapping | None:
+    """How a trained tensor's slices follow their labels; None where all of them stay where they are.
+
+    Args:
+        index: for each label its row in the source.
+        before: the source tensor's shape. labels: how many the source has.
+
+    Raises:
+        ValueError: the tensors don't have one slice for each label, or not in the same way.
+    """
+    if all(at is None for at in index):
+        return Nothing()
+    if before == after and index == tuple(range(labels)):
+        return None
+    if any(axis.each != 1 or axis.extra < 0 for axis in found):
+        raise ValueError(
+            f"{format_shape(after)} has not one slice for each of {len(index)} labels; give its map with keep"
+        )
+    expected = _with_labels(after, found, labels)
+    if before != expected:
+        raise ValueError(
+            f"{format_shape(before)} in the checkpoint, {format_shape(expected)} expected for its {labels} labels"
+        )
+    maps = [(*index, *(labels + k for k in range(axis.extra))) for axis in found]
+    drop = any(at not in index for at in range(labels))
+    if len(found) == 1:
+        return RowMap(maps[0], found[0].dim, drop)
+    return Boxes(tuple(_boxes(maps, found, before)), drop)
+
+
+def _with_labels(shape: Shape, found: Sequence[LabelAxis], labels: int) -> Shape:
+    sizes = {axis.dim: axis.size(labels) for axis in found}
+    return tuple(sizes.get(dim, size) for dim, size in enumerate(shape))
+
+
+def _boxes(maps: Sequence[RowIndex], found: Sequence[LabelAxis], shape: Shape) -> Iterator[tuple[Box, Box]]:
+    """Every pair of runs of neighbours, of a matrix whose rows and columns are labels."""
+    whole = [[(0, 0, size)] for size in shape]
+    for axis, index in zip(found, maps, strict=True):
+        whole[axis.dim] = list(_runs(index))
+    for runs in product(*whole):
+        rows, places, lengths = zip(*runs, strict=True)
+        yield _box(rows, lengths), _box(places, lengths)
+
+
+def _box(start: Shape, lengths: Shape) -> Box:
+    return Box(tuple(start), tuple(a + n for a, n in zip(start, lengths, strict=True)))
+
+
+def _runs(index: RowIndex) -> Iterator[tuple[int, int, int]]:
+    """Neighbours that stay neighbours: the first target row, the first source row, how many."""
+    for offset, run in groupby(enumerate(index), key=lambda pair: None if pair[1] is None else pair[1] - pair[0]):
+        rows = [row for row, _ in run]
+        if offset is not None:
+            yield rows[0], rows[0] + offset, len(rows)
+
+
+TrainedHead = Mapping[str, tuple[LabelAxis, ...]]
+"""The tensors that grow with the labels, by name on disk, with the dimensions in which they do."""
+
+
+def head_of(scene: TargetContext) -> TrainedHead:
+    """The tensors of the target that have a slice for each label: those whose shapes grow with one label more.
+
+    Exact for every class, whatever its tensors are called; nothing is built but a second model on meta.
+
+    Raises:
+        PlanError: the class can't be built with one label more.
+    """
+    many = scene.config.num_labels or 0
+    return _growing(scene, lambda config: setattr(config, "num_labels", many + 1), many)
+
+
+def vocabulary_of(scene: TargetContext) -> tuple[str, ...]:
+    """The tensors that have an output for each token, as the head of a CTC model has."""
+    many = getattr(scene.config, "vocab_size", None)
+    if not isinstance(many, int):
+        return ()
+    found = _growing(scene, lambda config: setattr(config, "vocab_size", many + 1), many)
+    return tuple(t.name for t in scene.layout.tensors if t.name in found and not matches(t.role, "embedding"))
+
+
+def _growing(scene: TargetContext, grow: Callable[[PreTrainedConfig], None], many: int) -> TrainedHead:
+    config = deepcopy(scene.config)
+    grow(config)
+    here, there = _shapes(scene.model), _shapes(scene.twin(config))
+    found = {
+        tensor.name: label_axes(tensor.shape, there.get(tensor.parameter, ()), many)
+        for tensor in scene.layout.tensors
+        if here.get(tensor.parameter) == tensor.shape  # a piece of a tensor in memory isn't measured by it
+    }
+    return {name: axes for name, axes in found.items() if axes}
+
+
+def _shapes(model: PreTrainedModel) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@dataclass(frozen=True)
+class TrainedLabels:
+    """The tensors of a head that the checkpoint has, each with its source, less those that the user's ``keep`` names.
+
+    Attributes:
+        kind: the class that the checkpoint names as its own, where its head is another than the target's.
+    """
+
+    tensors: tuple[tuple[TensorSpec, SourceTensor], ...]
+    kind: str
+
+    @classmethod
+    def of(cls, scene: TargetContext, head: TrainedHead) -> TrainedLabels:
+        found = sources_of(scene.source, scene.layout)
+        pairs = ((t, found[t.name]) for t in scene.layout.tensors if t.name in head)
+        kept = tuple((t, s) for t, s in pairs if s is not None and not any(matches_glob(t, g) for g in scene.explicit))
+        return cls(kept, "" if has_same_head(scene.cls, scene.base.kind) else scene.base.kind)
+
+    def __bool__(self) -> bool:
+        return bool(self.tensors)
+
+    def __str__(self) -> str:
+        return join_names([tensor.name for tensor, _ in self.tensors])
+
+    def index(self, before: LabelNames, after: LabelNames, mode: str | None) -> RowIndex:
+        """The trained row of every label.
+
+        Raises:
+            PlanError: the names don't say it.
+        """
+        try:
+            return follow_labels(before, after, mode)
+        except ValueError as error:
+            raise PlanError(f"the checkpoint's head ({self}){self._kind} {error}") from None
+
+    def keep(self, head: TrainedHead, index: RowIndex, labels: int) -> dict[str, RowMapping]:
+        """How each tensor's slices follow; nothing for those that stay as they are.
+
+        Raises:
+            PlanError: what the checkpoint has there is no head of so many labels.
+        """
+        found: dict[str, RowMapping] = {}
+        problems = []
+        for target, source in self.tensors:
+            try:
+                how = label_row_map(index, head[target.name], source.shape, target.shape, labels)
+            except ValueError as error:
+                problems.append(f"{target.name}: {error}")
+                continue
+            if how is not None:
+                found[target.name] = how
+        if problems:
+            raise PlanError(
+                f"the checkpoint has a head of another kind{self._kind.rstrip(',')}:\n  "
+                + "\n  ".join(problems)
+                + "\nSay "
+                "labels_keep='none' (--labels-keep none) for a new head, or which elements are kept with keep (--map)"
+            )
+        return found
+
+    @property
+    def _kind(self) -> str:
+        return f", that of {self.kind}," if self.kind else ""

@@ -1,0 +1,197 @@
+"""Into memory: a checkpoint in a larger architecture, filled and proved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from hf_init._architecture import buffers, has_own_loader, load_into, on_disk, plain_loader
+from hf_init._architecture import find_tensor as tensor_of
+from hf_init._checkpoint import Reader, equal_bytes
+from hf_init._errors import PlanError
+from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
+from hf_init._plan import Keep, Plan, RecipeLike, TensorPlan
+from hf_init._prepare import UNBUILDABLE, Bases, Prepared, prepare_plan, resolve_target
+from hf_init._tensors import key_of
+from hf_init._text import one_line
+from hf_init.schemes._base import Scheme
+from hf_init.schemes._classes import Fitted
+from hf_init.schemes._elementwise import Zeros
+
+
+def from_pretrained(
+    cls: Any,
+    base: Bases,
+    *model_args: Any,
+    recipe: RecipeLike = None,
+    seed: int | None = None,
+    labels: list[str] | None = None,
+    add_tokens: Sequence[Any] | None = None,
+    keep: Keep | None = None,
+    output_loading_info: bool = False,
+    **options: Any,
+) -> Any:
+    """Loads a checkpoint into a larger architecture: fills what is new by the recipe, and proves the rest.
+
+    The new and resized tensors are made first, in float32, rounded once to the model's dtype; then the library loads
+    a state dict in which nothing is missing; then every tensor is compared with the files, byte for byte.
+
+    Args:
+        cls: a ``PreTrainedModel`` class or an ``AutoModelFor*`` class.
+        base: a checkpoint folder or a hub id; or several, ``{"vision_tower.": FOLDER, ...}`` by the prefix that the
+            names of each get, with ``config`` that of the whole.
+        recipe: a ``Recipe``, a mapping, a known one's name, or the path of a YAML file; None leaves all to the
+            architecture's own ``_init_weights``.
+        seed: instead of the recipe's.
+        labels: label names in order.
+        add_tokens: new tokens, each a text or a mapping with ``token`` and ``description``.
+        keep: what is kept of a tensor that changes: a glob to ``"leading"``, ``"none"``, a list with a source row or
+            None for each row, or boxes (see ``hf_init._plan.mapping``).
+        output_loading_info: return ``(model, info)`` as the library does.
+        options: everything else is the library's: config values, ``dtype``, ``device_map``, ``revision``...
+
+    Returns:
+        The model, in evaluation mode, with ``init_plan`` and ``init_report``.
+
+    Raises:
+        HfInitError: bad input, or a byte that isn't what it should be; the message says what to do.
+
+    Example::
+
+        model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
+        print(model.init_plan)
+    """
+    target = resolve_target(base, cls, *model_args, labels=labels, add_tokens=add_tokens, **options)
+    model, info = _proved(with_fitted_values(prepare_plan(target, recipe, seed=seed, keep=keep)), spend=True)
+    return (model, info) if output_loading_info else model
+
+
+def with_fitted_values(prepared: Prepared) -> Prepared:
+    """With the values that are made from data: the model is loaded once for them, with zeros in their places."""
+    makers = [term.values for term in prepared.terms if term.values is not None]
+    if not makers:
+        return prepared
+    model, _ = _proved(replace(prepared, plan=_without_data(prepared.plan)))
+    values = {name: tensor for make in makers for name, tensor in make(model).items()}
+    return replace(prepared, context=prepared.context.knowing(values))
+
+
+def _without_data(plan: Plan) -> Plan:
+    tensors = tuple(
+        replace(tensor, new=tuple(replace(fill, scheme=_zeros_for(fill.scheme)) for fill in tensor.new))
+        for tensor in plan.tensors
+    )
+    return replace(plan, tensors=tensors)
+
+
+def _zeros_for(scheme: Scheme) -> Scheme:
+    return Zeros() if isinstance(scheme, Fitted) else scheme
+
+
+def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """The model and what the library said; every tensor of it compared with the files.
+
+    Args:
+        spend: load into the model that was planned on, if that can be: nobody else needs it.
+    """
+    spend = spend and prepared.bare and not has_own_loader(prepared.target.cls)
+    wanted = _fresh_buffers(prepared)
+    with Reader(prepared.source) as reader:
+        state = compose(prepared.plan, reader, prepared.context)
+        model, info = _library_load(prepared, state, prepared.model if spend else None)
+    prepared = prepared.spent() if spend else prepared
+    # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
+    with Reader(prepared.source) as reader:
+        report = prove(prepared.plan, reader, prepared.context, state.digests, _held(model, prepared))
+    report = replace(report, restored=(*report.restored, *_restored(model, wanted)))
+    _finish(model, prepared)
+    vars(model).update(init_plan=prepared.plan, init_report=report)
+    return model, info
+
+
+def _library_load(
+    prepared: Prepared, state: StateDict, into: PreTrainedModel | None = None
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """What the library loads of a state dict in which nothing is missing.
+
+    Args:
+        into: a model on meta; by default, the library makes one.
+    """
+    target = prepared.target
+    load = {key: value for key, value in target.load.items() if key != "key_mapping"}  # the names are planned already
+    options = dict(dtype=target.dtype, output_loading_info=True, **load)
+    if into is not None:
+        return _whole(prepared.plan, load_into(into, state.values, **options))
+    options |= dict(config=target.config, state_dict=state.values, **target.model_kwargs)
+    try:
+        loaded = plain_loader(target.cls)(None, *target.model_args, **options)
+    except (*UNBUILDABLE, OSError) as error:
+        if not has_own_loader(target.cls):
+            raise
+        raise PlanError(
+            f"{target.cls.__name__} has a from_pretrained of its own, which can't load from memory "
+            f"({one_line(error)}); extend folder to folder, and load the result with plain transformers"
+        ) from error
+    return _whole(prepared.plan, loaded)
+
+
+def _whole(plan: Plan, loaded: tuple[PreTrainedModel, Mapping[str, Any]]) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """What was loaded, unless something is missing in it."""
+    info = loaded[1]
+    left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
+    missing = sorted(set(info["missing_keys"]) - left_out)
+    if missing or info["mismatched_keys"]:
+        raise PlanError(f"{plan.architecture}: the library found no value for {missing or info['mismatched_keys']}")
+    return loaded
+
+
+def _held(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], LoadedTensor | None]:
+    """The tensors of a model under their names on disk; the model's own where nothing was converted."""
+    memory = model.state_dict()
+    disk = on_disk(model, memory) if prepared.converted else {}
+
+    def find(tensor: TensorPlan) -> LoadedTensor | None:
+        own = tensor.name not in prepared.converted
+        found = memory.get(tensor.parameter) if own else disk.get(tensor.name)
+        return None if found is None else LoadedTensor(found, own)
+
+    return find
+
+
+def _fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
+    """What every buffer that no file holds is in a freshly built model.
+
+    Raises:
+        RecipeError: a freshly built model's value can't be had.
+    """
+    seed = prepared.plan.seed
+    return {name: prepared.context.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}
+
+
+def _restored(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Gives every buffer that no file holds its value; the names of those that held else."""
+    restored = []
+    for name, want in wanted.items():
+        held = tensor_of(model, name)
+        want = want.to(held.dtype)
+        if held.device.type != "meta" and not equal_bytes(held, want):
+            with torch.no_grad():
+                held.copy_(want)
+            restored.append(name)
+    return tuple(restored)
+
+
+def _finish(model: PreTrainedModel, prepared: Prepared) -> None:
+    """What the library does only when it is given a name instead of a state dict."""
+    target = prepared.target
+    model.config.name_or_path = target.base
+    model.name_or_path = target.base
+    asked = target.load.get("generation_config")
+    if asked is None and model.can_generate() and (target.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(target.folder))
+    for terms in prepared.terms:
+        terms.finish(model)

@@ -1,0 +1,129 @@
+"""A class of the user's own that fills what is new by its recipe, however it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_init import schemes
+from hf_init._architecture import InitialValues, describe_model, quiet_library, tied_names
+from hf_init._architecture import find_tensor as tensor_of
+from hf_init._fill import draw_slot
+from hf_init._load.load import from_pretrained
+from hf_init._plan import Surroundings, choose_auto, settle
+from hf_init._tensors import Box, Slot, TensorSpec
+from hf_init.recipes import find_recipe
+from hf_init.schemes._base import Scheme
+
+
+class InitMixin:
+    """Put before a ``PreTrainedModel`` class: what a checkpoint doesn't bring is filled by ``init_recipe``.
+
+    ``from_pretrained`` takes the words of ``hf_init.from_pretrained``. Made from a config alone, everything is new
+    and the recipe serves all of it, nested models included. ``_init_weights`` serves a module that the library hands
+    over later, such as the new matrix of ``resize_token_embeddings``.
+
+    Attributes:
+        init_recipe: a ``Recipe``, a mapping, or the path of a YAML file.
+
+    Example::
+
+        class Classifier(InitMixin, BertForSequenceClassification):
+            init_recipe = Recipe([Rule("normal(std=0.01)", name="classifier.weight")])
+        model = Classifier.from_pretrained("base", num_labels=3)
+    """
+
+    init_recipe: ClassVar[Any] = None  # a RecipeLike; the library evaluates the annotations of its subclasses
+    _hf_init_mixin: ClassVar[bool] = True  # what the library's own method must be looked for past
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **options: Any) -> Any:
+        """Loads a checkpoint into this class; see ``hf_init.from_pretrained``."""
+        if "recipe" not in options:
+            options["recipe"] = find_recipe(cls.init_recipe).as_standing()
+        return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **options)
+
+    def initialize_weights(self: Any) -> None:
+        """The root's claim, by full names: after the library's own pass, every unloaded tensor gets its scheme."""
+        missing = set(_unloaded(self))
+        with quiet_library():
+            super().initialize_weights()  # type: ignore[misc]  # the next class in the order is a PreTrainedModel
+        _claim(self, missing)
+
+    def _init_weights(self: Any, module: torch.nn.Module) -> None:
+        """The library's own values, then those of the rules that know the module by its class or role."""
+        super()._init_weights(module)  # type: ignore[misc]  # as above
+        recipe = find_recipe(type(self).init_recipe)
+        for name, spec in describe_model(module).items():
+            choice = recipe.choose(spec)
+            if "." in name or choice is None or not _is_open(tensor_of(module, name)):
+                continue
+            scheme = settle(choice, spec, Surroundings()).scheme
+            if not isinstance(scheme, (schemes.Model, schemes.Declared, schemes.Skip)):
+                named = replace(spec, name=f"{type(module).__name__}.{name}")
+                _write(tensor_of(module, name), scheme, named, recipe.seed)
+
+
+def _claim(model: PreTrainedModel, missing: set[str]) -> None:
+    """Fills the missing tensors of a model on a real device by its class's recipe."""
+    specs = {name: spec for name, spec in describe_model(model).items() if name in missing}
+    if not specs or any(tensor_of(model, name).device.type == "meta" for name in specs):
+        return
+    recipe = find_recipe(type(model).init_recipe).as_standing()  # type: ignore[attr-defined]  # only models with the mixin come here
+    rest = [spec for name, spec in describe_model(model).items() if name not in missing]
+    choices = choose_auto(recipe, list(specs.values()), rest)
+    context = None
+    for name, spec in specs.items():
+        scheme = choices[name].scheme
+        if isinstance(scheme, schemes.Skip):
+            continue
+        if context is None and scheme.asks:
+            context = InitialValues(partial(_twin, model))
+        _write(tensor_of(model, name), scheme, spec, recipe.seed, context)
+
+
+def _twin(model: PreTrainedModel) -> PreTrainedModel:
+    """The same architecture on meta."""
+    with quiet_library(), torch.device("meta"):
+        return type(model)(model.config)
+
+
+def _unloaded(model: PreTrainedModel) -> Iterator[str]:
+    alias = tied_names(model) if hasattr(model, "all_tied_weights_keys") else {}
+    for name in model.state_dict():
+        if name not in alias and not _is_loaded(tensor_of(model, name)):
+            yield name
+
+
+def _is_loaded(tensor: torch.Tensor) -> bool:
+    return bool(getattr(tensor, "_is_hf_initialized", False))
+
+
+def _is_open(tensor: torch.Tensor) -> bool:
+    """Whether the tensor is there to be written, and nothing was loaded into it."""
+    return tensor.device.type != "meta" and not _is_loaded(tensor)
+
+
+def _write(
+    tensor: torch.Tensor, scheme: Scheme, spec: TensorSpec, seed: int, context: InitialValues | None = None
+) -> None:
+    slot = Slot(
+        name=spec.name,
+        region=Box.whole(spec.shape),
+        whole=spec.shape,
+        dtype=spec.dtype,
+        seed=seed,
+        parameter=spec.parameter,
+        role=spec.role,
+        geometry=spec.geometry,
+        context=context,
+    )
+    scheme.check(slot)
+    with torch.no_grad():
+        tensor.copy_(draw_slot(scheme, slot))
+    tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # the library's own mark

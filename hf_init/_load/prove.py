@@ -1,0 +1,204 @@
+"""The memory executor: a plan becomes a complete state dict, and the loaded model is proved against the files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hf_init._checkpoint import Reader, equal_bytes, region_of
+from hf_init._errors import ProofError
+from hf_init._fill import kept_values, make_tensor, make_tensors, prove_duplicates, region_digests
+from hf_init._load.mapped import watch_pages
+from hf_init._plan import Plan, TensorPlan
+from hf_init._tensors import Context, Status
+from hf_init._text import format_count, join_names
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was proved of a model in memory.
+
+    Attributes:
+        counts: tensors by status.
+        bytes_compared: kept bytes that were read and compared with the files.
+        bytes_mapped: kept bytes that are the files' own: unmodified pages of a mapping, which needn't be read.
+        cast: kept tensors that the model holds in another dtype: equal to the one exact cast.
+        restored: tensors that the library's own initialization had overwritten, and that were put back.
+        placed: whether the whole model is on one device; what an offloading device map hides can't be compared.
+    """
+
+    counts: Mapping[str, int]
+    bytes_compared: int = 0
+    cast: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    unproved: tuple[str, ...] = field(default=())
+    bytes_mapped: int = 0
+
+    @property
+    def bytes_proved(self) -> int:
+        """Kept bytes that are those of the files, in whichever way it was proved."""
+        return self.bytes_compared + self.bytes_mapped
+
+    def __str__(self) -> str:
+        lines = [f"proved: {format_count(self.bytes_proved)} kept bytes are those of the files"]
+        if self.cast:
+            lines.append(f"  {len(self.cast)} tensors are the exact cast to the model's dtype: {join_names(self.cast)}")
+        if self.restored:
+            lines.append(f"  put back after the library's initialization overwrote them: {join_names(self.restored)}")
+        if self.unproved:
+            lines.append(f"  not compared, since they are offloaded: {join_names(self.unproved)}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "counts": dict(self.counts),
+            "bytes_compared": self.bytes_compared,
+            "bytes_mapped": self.bytes_mapped,
+            "cast": list(self.cast),
+            "restored": list(self.restored),
+            "unproved": list(self.unproved),
+        }
+
+
+@dataclass(frozen=True)
+class LoadedTensor:
+    """What a model holds for an entry of the plan, under its shape on disk.
+
+    Attributes:
+        own: whether it is the model's own memory, which writing to it writes to; not a copy converted from it.
+    """
+
+    tensor: torch.Tensor
+    own: bool = True
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """Everything that the library's loader needs to load the target whole, under the names on disk.
+
+    Attributes:
+        values: kept tensors as lazy slices of the source's files, new and resized ones as tensors.
+        digests: of every new region.
+    """
+
+    values: dict[str, Any]
+    digests: dict[str, list[str]]
+
+
+def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
+    """The complete state dict of a plan: with it, the library has nothing left to initialize."""
+    fresh = [tensor for tensor in plan.stored if tensor.status is not Status.KEPT]
+    values = make_tensors(fresh, reader, plan.seed, context)
+    lazy = {
+        tensor.name: reader.slice(tensor.source)
+        for tensor in plan.stored
+        if tensor.status is Status.KEPT and tensor.source
+    }
+    return StateDict(
+        {tensor.name: values.get(tensor.name, lazy.get(tensor.name)) for tensor in plan.stored},
+        {tensor.name: region_digests(tensor, values[tensor.name]) for tensor in fresh},
+    )
+
+
+def prove(
+    plan: Plan,
+    reader: Reader,
+    context: Context | None,
+    made: Mapping[str, list[str]],
+    held: Callable[[TensorPlan], LoadedTensor | None],
+) -> LoadReport:
+    """Compares every tensor of a loaded model with what the plan says, byte for byte, and puts back what differs.
+
+    A tensor that is still mapped from its file, no page of it written to, is what the file holds without being read.
+
+    Args:
+        plan, reader, context, made: as ``compose`` took and gave them.
+        held: what the model holds for an entry of the plan; None where it is offloaded.
+
+    Raises:
+        ProofError: a tensor differs and can't be put back; it names the tensor, the row and both values.
+    """
+    prove_duplicates(plan, reader)
+    found = {tensor.name: held(tensor) for tensor in plan.stored if tensor.role != "ignored"}
+    here = {name: each for name, each in found.items() if each is not None and each.tensor.device.type != "meta"}
+    entries = [tensor for tensor in plan.stored if tensor.name in here]
+    mapped = _mapped(entries, here, reader)
+    rest = [tensor for tensor in entries if tensor.name not in mapped]
+    reader.open(copy.source for tensor in rest for copy in tensor.kept)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        right = list(pool.map(lambda tensor: _holds(tensor, here[tensor.name].tensor, reader, made), rest))
+    wrong = [tensor for tensor, holds in zip(rest, right, strict=True) if not holds]
+    for tensor in wrong:
+        _put_back(tensor, here[tensor.name], reader, plan.seed, context)
+    return LoadReport(
+        plan.counts,
+        sum(_nbytes(region_of(here[tensor.name].tensor, copy.region)) for tensor in rest for copy in tensor.kept),
+        cast=tuple(t.name for t in entries if t.kept and _is_cast(t, here[t.name].tensor)),
+        restored=tuple(tensor.name for tensor in wrong),
+        unproved=tuple(name for name in found if name not in here),
+        bytes_mapped=sum(_nbytes(here[name].tensor) for name in mapped),
+    )
+
+
+def _mapped(entries: Iterable[TensorPlan], here: Mapping[str, LoadedTensor], reader: Reader) -> frozenset[str]:
+    """The kept tensors whose memory is the file's own."""
+    whole = {t.name: t.source for t in entries if t.status is Status.KEPT and not _is_cast(t, here[t.name].tensor)}
+    places = {name: reader.place(source) for name, source in whole.items() if source is not None}
+    if not places:
+        return frozenset()
+    with watch_pages({path for path, _, _ in places.values()}) as pages:
+        return frozenset(name for name, at in places.items() if pages and pages.hold(here[name].tensor, *at))
+
+
+def _is_cast(tensor: TensorPlan, now: torch.Tensor) -> bool:
+    return str(now.dtype) != f"torch.{tensor.dtype}"
+
+
+def _holds(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: Mapping[str, list[str]]) -> bool:
+    if tensor.status is Status.KEPT and tensor.source:
+        flat = now.detach().cpu().contiguous().reshape(-1)
+        blocks = reader.blocks(tensor.source)
+        return all(_equal(flat[start : start + block.numel()], block) for start, block in blocks)
+    return all(_equal(region_of(now, region), want) for region, want in kept_values(tensor, reader)) and _as_made(
+        tensor, now, made.get(tensor.name, [])
+    )
+
+
+def _equal(now: torch.Tensor, want: torch.Tensor) -> bool:
+    """Equal bytes, after the one exact cast where the model's dtype is another."""
+    return equal_bytes(now, want.to(now.dtype))
+
+
+def _as_made(tensor: TensorPlan, now: torch.Tensor, wanted: list[str]) -> bool:
+    if _is_cast(tensor, now):
+        return not wanted
+    return region_digests(tensor, now) == wanted
+
+
+def _put_back(tensor: TensorPlan, held: LoadedTensor, reader: Reader, seed: int, context: Context | None) -> None:
+    want = make_tensor(tensor, reader, seed, context)
+    if not held.own:
+        raise ProofError(_difference(tensor, held.tensor, want))
+    with torch.no_grad():
+        held.tensor.copy_(want)
+    if not _equal(held.tensor, want):
+        raise ProofError(_difference(tensor, held.tensor, want))
+
+
+def _difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> str:
+    want = want.to(seen.dtype).to(seen.device)
+    differs = (seen != want) & ~(seen.isnan() & want.isnan()) if seen.is_floating_point() else seen != want
+    first = tuple(int(i) for i in differs.nonzero()[0]) if bool(differs.any()) else ()
+    return (
+        f"{tensor.name} {list(first)}: the model holds {seen[first].flatten()[:1].tolist()}, "
+        f"expected {want[first].flatten()[:1].tolist()}; the model can't be trusted"
+    )
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

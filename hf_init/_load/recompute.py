@@ -1,0 +1,80 @@
+"""The new values of a result once more, from its manifest, its config and its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_init._architecture import InitialValues
+from hf_init._checkpoint import Reader, as_bytes, config_json
+from hf_init._errors import PlanError
+from hf_init._fill import draw_slot, slots_of
+from hf_init._heads import Examples, is_solved, solved_layer
+from hf_init._load.load import from_pretrained
+from hf_init._multihead import MultiHeadConfig
+from hf_init._plan import Manifest, Plan, TensorPlan
+from hf_init._prepare import Target, on_meta, resolve_target
+from hf_init._tensors import Context, region_from_json
+from hf_init._verify import open_base
+from hf_init.schemes._classes import Fitted
+
+
+def recomputer(
+    out: Path, base: Path | None = None, examples: Any = None
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]:
+    """A function from a tensor's and a region's entry in the plan to the region's bytes.
+
+    Args:
+        out: a folder that ``extend`` wrote.
+        base: what it came from; None: where the manifest says.
+        examples: those that a head was solved from, if one was.
+
+    Raises:
+        PlanError: the examples aren't given, or aren't those.
+    """
+    plan = Plan.load(out)
+    reader = Reader(open_base(Manifest.load(out), base))
+    context = _context(out, plan, examples)
+
+    def recompute(entry: Mapping[str, Any], region: Mapping[str, Any]) -> np.ndarray:
+        tensor = TensorPlan.from_json(entry)
+        wanted = region_from_json(region["region"], tensor.shape)
+        scheme, slot = next(pair for pair in slots_of(tensor, reader, plan.seed, context) if pair[1].region == wanted)
+        return as_bytes(draw_slot(scheme, slot)).numpy()
+
+    return recompute
+
+
+def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
+    """The architecture on meta, where a scheme needs it, with what was solved from examples."""
+    asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.asks]
+    if not asking:
+        return None
+    raw = config_json(out)
+    if raw.get("auto_map") and raw.get("model_type") != MultiHeadConfig.model_type:
+        raise PlanError(
+            f"{out}: its new values come from model code in the folder, which recompute would have to run; "
+            "verify without recompute compares them with their digests"
+        )
+    target = resolve_target(out)
+    context = InitialValues(partial(on_meta, target))
+    fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
+    return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
+
+
+def _solved(target: Target, plan: Plan, scheme: Fitted, examples: Any) -> dict[str, torch.Tensor]:
+    if examples is None:
+        raise PlanError(
+            f"the head was solved from examples ({scheme}): give them (examples=..., --examples FILE), or verify "
+            "without recompute, which compares it with its digests"
+        )
+    given = Examples.of(examples)
+    if given.fingerprint != scheme.data:
+        raise PlanError(f"these are not the examples that the head was solved from: {given.fingerprint}, not {scheme}")
+    model = from_pretrained(target.cls, target.folder, config=target.config)
+    return is_solved(scheme.method, given, target.folder, solved_layer(plan), model)

@@ -1,0 +1,102 @@
+"""Paths that would never learn: a branch closed twice, so that each closed part stops the other's gradient.
+
+With y = a f(x) W, a = 0 and W = 0, the gradient of a is a product with W and that of W a product with a: both are 0 for
+ever. One of the two closes the branch just as well. The same holds of a head's two layers, y = V f(W x) with f(0) = 0.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+
+from hf_init import schemes
+from hf_init._block_names import stack_blocks
+from hf_init._plan.tensor_plan import TensorPlan
+from hf_init._roles import matches
+
+PROJECTIONS = ("attention.output.weight", "mlp.down.weight", "expert.down.weight")
+SCALES = ("norm.residual.weight", "norm_plus_one.residual.weight", "layer_scale", "gate")
+INNER = r"dense_?1?|pre_classifier|(linear|fc|lin)_?1?|proj(ector|ection)?|hidden|in_proj|summary|transform"
+BRANCHES = {"attention": r"attn|attention", "mlp": r"mlp|ffn|feed_?forward|(^|[._])ff[._]|expert|moe"}
+
+
+def dead_paths(tensors: Sequence[TensorPlan]) -> list[str]:
+    """A sentence for every branch that is closed by its projection and by a gate, a scale or a norm as well."""
+    closed = [tensor for tensor in tensors if tensor.new and _is_closed(tensor)]
+    scales = [tensor for tensor in closed if _any(tensor, SCALES)]
+    pairs = ((p, s) for p in closed if _any(p, PROJECTIONS) for s in scales if _on_one_path(p, s, tensors))
+    return [
+        f"{first.name} and {second.name} are both closed on one path: neither would ever get a gradient; "
+        "close one of them only"
+        for first, second in (*pairs, *_dead_heads(closed, {tensor.parameter for tensor in tensors}))
+    ]
+
+
+def _dead_heads(closed: Sequence[TensorPlan], names: AbstractSet[str]) -> Iterator[tuple[TensorPlan, TensorPlan]]:
+    """Pairs of closed layers of a head, the second of which gets what the first gives: nothing, without a bias."""
+    layers = [tensor for tensor in closed if matches(tensor.role, "linear.weight") and tensor.geometry]
+    shut = {tensor.parameter for tensor in closed}
+    for inner in layers:
+        bias = inner.parameter.removesuffix("weight") + "bias"
+        for outer in layers:
+            if inner is not outer and _in_series(inner, outer) and (bias in shut or bias not in names):
+                yield inner, outer
+
+
+def _in_series(inner: TensorPlan, outer: TensorPlan) -> bool:
+    """Whether one layer feeds the other: by their widths where these tell, else by the names that such layers have."""
+    first, second = inner.geometry, outer.geometry
+    if first is None or second is None or first.fan_out != second.fan_in:
+        return False
+    (place, name), (other, _) = _split(inner.parameter), _split(outer.parameter)
+    if name == "dense" and place.rpartition(".")[2] == "pooler" and not other.startswith(place):
+        return True
+    return place == other and (first.fan_in != second.fan_in or bool(re.fullmatch(INNER, name)))
+
+
+def _split(parameter: str) -> tuple[str, str]:
+    """The place of a layer and its name there: ``("classifier", "dense")`` of ``classifier.dense.weight``."""
+    place, _, name = parameter.removesuffix(".weight").rpartition(".")
+    return place, name
+
+
+def _is_closed(tensor: TensorPlan) -> bool:
+    """Whether the tensor's effective gain is zero everywhere."""
+    zero = -1.0 if matches(tensor.role, "norm_plus_one") else 0.0
+    return all(_constant(fill.scheme) == zero for fill in tensor.new) and not tensor.kept
+
+
+def _constant(scheme: schemes.Scheme) -> float | None:
+    if isinstance(scheme, schemes.Zeros):
+        return 0.0
+    return scheme.val if isinstance(scheme, schemes.Constant) else None
+
+
+def _on_one_path(projection: TensorPlan, scale: TensorPlan, tensors: Iterable[TensorPlan]) -> bool:
+    block = _innermost(projection)
+    if not block or block not in stack_blocks(scale.parameter):
+        return False
+    named = _branch(scale.parameter.removeprefix(block))
+    if named is not None:
+        return named == _branch_of(projection)
+    return len({_branch_of(t) for t in tensors if _any(t, PROJECTIONS) and block in stack_blocks(t.parameter)}) == 1
+
+
+def _innermost(tensor: TensorPlan) -> str:
+    """The block that a tensor lies in; an expert's is the layer around it."""
+    found = stack_blocks(tensor.parameter)
+    return next((b for b in reversed(found) if not matches(tensor.role, "expert") or "expert" not in b), "")
+
+
+def _branch_of(projection: TensorPlan) -> str:
+    return "attention" if matches(projection.role, "attention") else "mlp"
+
+
+def _branch(name: str) -> str | None:
+    """The branch that a name speaks of, if it speaks of one."""
+    return next((branch for branch, words in BRANCHES.items() if re.search(words, name)), None)
+
+
+def _any(tensor: TensorPlan, patterns: Iterable[str]) -> bool:
+    return any(matches(tensor.role, pattern) for pattern in patterns)

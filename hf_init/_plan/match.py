@@ -1,0 +1,182 @@
+"""Source against target: what is kept, resized, new, tied or unused. Pure: names, shapes and addresses only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from hf_init._errors import PlanError
+from hf_init._plan.mapping import Leading, RowMapping, RowMappingLike, format_shape, parse_mapping
+from hf_init._tensors import Box, Copy, Layout, Region, SourceTensor, Status, TensorSpec, Tie
+
+Keep: TypeAlias = Mapping[str, RowMappingLike]
+
+DROPPED = "dropped as asked"
+
+
+@dataclass(frozen=True)
+class Match:
+    """One target tensor against the source.
+
+    Attributes:
+        dtype: on disk in the result: the source's where anything is kept, so that its bytes stay as they are.
+        copies: the kept regions; new: the regions to fill. Together they tile the tensor once.
+    """
+
+    target: TensorSpec
+    status: Status
+    dtype: str
+    copies: tuple[Copy, ...] = ()
+    new: tuple[Region, ...] = ()
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A tied target tensor, with the source tensor that repeats its values under the second name, if there is one."""
+
+    tie: Tie
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Unused:
+    """A source tensor without a place in the target, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MatchResult:
+    matches: tuple[Match, ...]
+    aliases: tuple[Alias, ...]
+    carried: tuple[SourceTensor, ...]
+    unused: tuple[Unused, ...]
+
+
+def match_tensors(
+    source: Sequence[SourceTensor],
+    layout: Layout,
+    keep: Keep | None = None,
+    wished: Mapping[str, RowMapping] | None = None,
+) -> MatchResult:
+    """Gives every target tensor its status and every source tensor its place.
+
+    Args:
+        source: the checkpoint's tensors, addressed by the target's loader; those under a second name serve only what
+            would be new without them.
+        layout: the target.
+        keep: a glob on the name to a declared correspondence: ``"leading"`` (the source's elements keep their indices;
+            what lies beyond them is new), ``"none"`` (nothing is kept), a source row or None for each target row, or
+            boxes; see ``hf_init._plan.mapping``.
+        wished: correspondences by the target tensor's name, for what ``keep`` doesn't speak of.
+
+    Raises:
+        PlanError: shapes differ without a declared correspondence, a correspondence would lose elements or names
+            no such tensor: all offenders at once.
+    """
+    claims = _claims(source, layout)
+    chosen = _chosen(claims, layout)
+    declared = {**(wished or {}), **_declared(keep or {}, chosen, layout)}
+    matches = tuple(_matched(layout, chosen, declared))
+    used = {copy.source for match in matches for copy in match.copies}
+    aliases = tuple(Alias(tie, _repeated(tie, claims[tie.of], used)) for tie in layout.ties)
+    placed = used | {alias.source for alias in aliases}
+    rest = [tensor for tensor in source if tensor.name not in placed and not tensor.second]
+    return MatchResult(
+        matches,
+        aliases,
+        carried=tuple(tensor for tensor in rest if tensor.ignored),
+        unused=tuple(_unused(tensor, declared, chosen) for tensor in rest if not tensor.ignored),
+    )
+
+
+def sources_of(source: Sequence[SourceTensor], layout: Layout) -> dict[str, SourceTensor | None]:
+    """For each target tensor, by name, the source tensor that it is compared with."""
+    return _chosen(_claims(source, layout), layout)
+
+
+def matches_glob(target: TensorSpec, glob: str) -> bool:
+    """Whether a glob is for this tensor, by its name on disk or in memory."""
+    return fnmatchcase(target.name, glob) or fnmatchcase(target.parameter, glob)
+
+
+def _chosen(claims: Mapping[str, list[SourceTensor]], layout: Layout) -> dict[str, SourceTensor | None]:
+    return {target.name: _choose(target, claims[target.name]) for target in layout.tensors}
+
+
+def _claims(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[SourceTensor]]:
+    """For each target tensor, the source tensors that have its address or that of a tensor tied to it."""
+    owner = {address: tie.of for tie in layout.ties for address in tie.addresses}
+    owner.update({target.address: target.name for target in layout.tensors})
+    claims: dict[str, list[SourceTensor]] = {target.name: [] for target in layout.tensors}
+    for tensor in sorted(source, key=lambda tensor: tensor.second):
+        name = owner.get(tensor.address)
+        if name is not None and not (tensor.second and claims[name]):
+            claims[name].append(tensor)
+    return claims
+
+
+def _choose(target: TensorSpec, claims: list[SourceTensor]) -> SourceTensor | None:
+    """The source of a target tensor: the one under its own address before one under a tied name."""
+    return min(claims, key=lambda tensor: tensor.address != target.address, default=None)
+
+
+def _repeated(tie: Tie, claims: list[SourceTensor], used: set[str]) -> str | None:
+    """The source tensor that holds the tied values a second time."""
+    return next((t.name for t in claims if t.address in tie.addresses and t.name not in used), None)
+
+
+def _declared(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Layout) -> dict[str, RowMapping]:
+    said = {glob: parse_mapping(how, repr(glob)) for glob, how in keep.items()}
+    idle = [glob for glob in said if not any(matches_glob(t, glob) and chosen[t.name] for t in layout.tensors)]
+    if idle:
+        raise PlanError(f"keep: {', '.join(map(repr, idle))} names no tensor that the checkpoint and the target share")
+    return {target.name: how for target in layout.tensors for glob, how in said.items() if matches_glob(target, glob)}
+
+
+def _matched(
+    layout: Layout, chosen: Mapping[str, SourceTensor | None], declared: Mapping[str, RowMapping]
+) -> Iterator[Match]:
+    """Every target tensor with its regions; all that can't be matched is refused at once."""
+    undeclared, misfits = [], []
+    for target in layout.tensors:
+        source, how = chosen[target.name], declared.get(target.name)
+        if source is not None and source.shape != target.shape and how is None:
+            shapes = f"{format_shape(source.shape)} in the checkpoint, {format_shape(target.shape)} asked for"
+            undeclared.append(f"{target.name}: {shapes}")
+            continue
+        try:
+            yield _match(target, source, how)
+        except ValueError as error:
+            misfits.append(f"{target.name}: {error}")
+    if misfits:
+        raise PlanError("keep doesn't fit:\n  " + "\n  ".join(misfits))
+    if undeclared:
+        raise PlanError(
+            f"{len(undeclared)} tensor{'s' if len(undeclared) > 1 else ''} changed shape without a declared "
+            "correspondence:\n  " + "\n  ".join(undeclared) + "\nSay which elements are kept: keep={GLOB: 'leading'} "
+            "(--map 'GLOB=leading') keeps each at its index and fills the rest; 'none' keeps nothing and makes the "
+            "whole tensor new; a list of rows or boxes says it one by one."
+        )
+
+
+def _match(target: TensorSpec, source: SourceTensor | None, how: RowMapping | None) -> Match:
+    if source is None:
+        return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))
+    if how is None or (isinstance(how, Leading) and source.shape == target.shape):
+        whole = Box.whole(source.shape)
+        return Match(target, Status.KEPT, source.dtype, (Copy(whole, source.name, whole),))
+    copies, new = how.regions(source.name, source.shape, target.shape)
+    if not copies:
+        return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))
+    return Match(target, Status.RESIZED, source.dtype, copies, new)
+
+
+def _unused(
+    tensor: SourceTensor, declared: Mapping[str, RowMapping], chosen: Mapping[str, SourceTensor | None]
+) -> Unused:
+    dropped = any(chosen[name] == tensor for name in declared)
+    return Unused(tensor.name, DROPPED if dropped else "the target has no place for it")

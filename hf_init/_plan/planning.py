@@ -1,0 +1,109 @@
+"""A diff and a recipe brought together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from hf_init import schemes
+from hf_init._errors import RecipeError
+from hf_init._plan.auto import choose_auto
+from hf_init._plan.dead_paths import dead_paths
+from hf_init._plan.match import Alias, Match, MatchResult
+from hf_init._plan.plan import Plan
+from hf_init._plan.recipe import Choice, Recipe
+from hf_init._plan.tensor_plan import Fill, TensorPlan, is_whole
+from hf_init._tensors import Copy, Layout, SourceTensor, Status
+
+Filler: TypeAlias = Callable[[Match, Choice], Sequence[Fill] | None]
+
+
+def make_plan(diff: MatchResult, recipe: Recipe, layout: Layout, fillers: Sequence[Filler] = ()) -> Plan:
+    """Brings a diff and a recipe together.
+
+    Args:
+        fillers: each may give the new regions of a tensor their schemes itself, seeing the recipe's choice; the first
+            that does decides.
+
+    Raises:
+        RecipeError: the recipe doesn't cover what is new, or covers more, or a scheme doesn't fit its tensor.
+    """
+    choices = _choices(diff, recipe, layout)
+    tensors = [_planned(match, choices.get(match.target.name), fillers) for match in diff.matches]
+    plan = Plan(
+        layout.architecture,
+        recipe.seed,
+        (*tensors, *map(_carried, diff.carried), *(_tied(alias, diff.matches) for alias in diff.aliases)),
+        diff.unused,
+    )
+    _check_misfits(plan)
+    return plan
+
+
+def _choices(diff: MatchResult, recipe: Recipe, layout: Layout) -> dict[str, Choice]:
+    """One scheme for each tensor that has something new."""
+    fill = [match.target for match in diff.matches if match.new]
+    rest = [match.target for match in diff.matches if not match.new]
+    resized = [match.target.name for match in diff.matches if match.status is Status.RESIZED]
+    return choose_auto(recipe, fill, rest, layout.std, layout.depth, resized)
+
+
+def _planned(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> TensorPlan:
+    target = match.target
+    return TensorPlan(
+        name=target.name,
+        status=match.status,
+        shape=target.shape,
+        dtype=match.dtype,
+        kept=match.copies,
+        new=tuple(_fills(match, choice, fillers)) if choice else (),
+        source=match.copies[0].source if match.status is Status.KEPT else None,
+        parameter=target.parameter,
+        role=target.role,
+        geometry=target.geometry if match.new else None,
+    )
+
+
+def _fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Sequence[Fill]:
+    for filler in fillers:
+        given = filler(match, choice)
+        if given is not None:
+            return given
+    return [Fill(region, choice.scheme, choice.why) for region in match.new]
+
+
+def _carried(tensor: SourceTensor) -> TensorPlan:
+    """A tensor that the class ignores when it loads: kept all the same, under its own name."""
+    copy = Copy(is_whole(tensor.shape), tensor.name, is_whole(tensor.shape))
+    return TensorPlan(tensor.name, Status.KEPT, tensor.shape, tensor.dtype, (copy,), source=tensor.name, role="ignored")
+
+
+def _tied(alias: Alias, matches: Sequence[Match]) -> TensorPlan:
+    of = next(match for match in matches if match.target.name == alias.tie.of)
+    return TensorPlan(
+        name=alias.tie.name,
+        status=Status.TIED,
+        shape=of.target.shape,
+        dtype=of.dtype,
+        source=alias.source,
+        tied_to=alias.tie.of,
+        parameter=alias.tie.name,
+        role=of.target.role,
+    )
+
+
+def _check_misfits(plan: Plan) -> None:
+    """Every scheme checks its slots, and every path its gradients, before anything is made."""
+    problems = []
+    for tensor in plan.tensors:
+        for scheme, slot in tensor.slots(plan.seed):
+            if isinstance(scheme, schemes.Skip) and tensor.status is Status.RESIZED:
+                problems.append(f"{tensor.name}: skip can't leave out a part of a tensor; choose a scheme")
+                continue
+            try:
+                scheme.check(slot)
+            except RecipeError as error:
+                problems.append(str(error))
+    problems += dead_paths(plan.tensors)
+    if problems:
+        raise RecipeError("\n".join(problems))

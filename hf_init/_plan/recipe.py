@@ -1,0 +1,328 @@
+"""Rules in order, and what they give to every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from hf_init import schemes
+from hf_init._errors import HfInitError, RecipeError
+from hf_init._plan.recipe_text import (
+    SchemeLike,
+    StrictLoader,
+    format_condition,
+    parse_scheme,
+    scheme_to_dict,
+    with_closest,
+)
+from hf_init._roles import matches
+from hf_init._tensors import TensorSpec
+from hf_init.schemes._base import Scheme
+
+RecipeLike: TypeAlias = "Recipe | Mapping[str, Any] | str | Path | None"
+
+ERROR = "error"
+KEYS = ("name", "module", "role", "optional", "scheme")
+
+
+@dataclass(frozen=True, init=False)
+class Rule:
+    """One scheme and the tensors that it is for; every condition that is given must hold.
+
+    Args:
+        scheme: a scheme, its name, ``"normal(std=0.02)"``, or ``{"normal": {"std": 0.02}}``.
+        name: a glob on the tensor's full name, on disk or in memory (``*`` crosses dots).
+        module: the class name of the module that owns the tensor, or of one of its bases.
+        role: what the tensor does; ``"norm"`` covers ``"norm.weight"`` and ``"norm.bias"``.
+        optional: a rule that finds no new tensor is no mistake.
+
+    Raises:
+        RecipeError: no condition is given, a glob is malformed, or the scheme can't be built.
+
+    Example:
+        >>> Rule("zeros", name="*.bias")
+        Rule(name='*.bias', scheme=zeros)
+    """
+
+    scheme: Scheme
+    name: str | None
+    module: str | None
+    role: str | None
+    optional: bool
+
+    def __init__(
+        self,
+        scheme: SchemeLike,
+        *,
+        name: str | None = None,
+        module: str | None = None,
+        role: str | None = None,
+        optional: bool = False,
+    ) -> None:
+        for key, value in (("name", name), ("module", module), ("role", role)):
+            object.__setattr__(self, key, format_condition(key, value))
+        if not (name or module or role):
+            raise RecipeError("a rule needs at least one condition: name (a glob), module (a class name) or role")
+        if not isinstance(optional, bool):
+            raise RecipeError(f"optional is true or false, not {optional!r}")
+        object.__setattr__(self, "optional", optional)
+        object.__setattr__(self, "scheme", parse_scheme(scheme))
+
+    def __repr__(self) -> str:
+        return f"Rule({self.conditions}, scheme={self.scheme})"
+
+    @property
+    def conditions(self) -> str:
+        given = (("name", self.name), ("module", self.module), ("role", self.role))
+        return ", ".join(f"{key}={value!r}" for key, value in given if value)
+
+    def matches(self, tensor: TensorSpec) -> bool:
+        """Whether every condition holds for this tensor."""
+        return (
+            (self.name is None or any(fnmatchcase(name, self.name) for name in (tensor.name, tensor.parameter)))
+            and (self.module is None or self.module in tensor.module)
+            and (self.role is None or matches(tensor.role, self.role))
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        conditions = {key: getattr(self, key) for key in ("name", "module", "role") if getattr(self, key)}
+        optional = {"optional": True} if self.optional else {}
+        return {**conditions, "scheme": scheme_to_dict(self.scheme), **optional}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The scheme that a recipe gives one tensor, and why.
+
+    Attributes:
+        advised: whether the recipe said `auto`, and the scheme is the one that was advised.
+    """
+
+    scheme: Scheme
+    why: str
+    advised: bool = field(default=False, compare=False, repr=False)
+
+
+@dataclass(frozen=True, init=False)
+class Recipe:
+    """Rules in order; the first that matches a new tensor gives its scheme, and ``default`` serves the rest.
+
+    Args:
+        rules: ``Rule`` objects, or mappings such as ``{"name": "*.bias", "scheme": "zeros"}``.
+        default: a scheme for what no rule names. ``"model"`` (the default) is the architecture's own
+            ``_init_weights``; ``"error"`` refuses whatever no rule names.
+        seed: of every random value, together with the tensor's name.
+
+    Raises:
+        RecipeError: an unknown key, scheme or setting, each with the closest name.
+
+    Example:
+        >>> Recipe([Rule("zeros", name="*.bias")], default="normal(std=0.02)", seed=1)
+        Recipe([Rule(name='*.bias', scheme=zeros)], default=normal(std=0.02), seed=1)
+    """
+
+    rules: tuple[Rule, ...] = ()
+    default: Scheme | None = field(default_factory=schemes.Model)
+    seed: int = 0
+    standing: bool = field(default=False, compare=False)
+
+    def __init__(
+        self, rules: Iterable[Rule | Mapping[str, Any]] = (), *, default: SchemeLike = "model", seed: int = 0
+    ) -> None:
+        object.__setattr__(self, "rules", tuple(_rule(rule, number) for number, rule in enumerate(rules, 1)))
+        _check_contradictions(self.rules)
+        object.__setattr__(self, "default", None if default == ERROR else _named("default", default))
+        object.__setattr__(self, "seed", checked_seed(seed))
+        object.__setattr__(self, "standing", False)
+
+    def __repr__(self) -> str:
+        return f"Recipe([{', '.join(map(repr, self.rules))}], default={self.default or ERROR}, seed={self.seed})"
+
+    @classmethod
+    def of(cls, recipe: RecipeLike) -> Recipe:
+        """The recipe that a user means: an object, a mapping, the path of a YAML file, or None for the default."""
+        if recipe is None:
+            return cls()
+        if isinstance(recipe, Recipe):
+            return recipe
+        if isinstance(recipe, Mapping):
+            return cls.from_dict(recipe)
+        if isinstance(recipe, (str, Path)):
+            return cls.load(recipe)
+        raise RecipeError(f"a recipe is a Recipe, a mapping or the path of a YAML file, not {type(recipe).__name__}")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """The recipe that a mapping spells, with the keys ``rules``, ``default`` and ``seed``.
+
+        Example:
+            >>> Recipe.from_dict({"rules": [{"name": "*.bias", "scheme": "zeros"}], "default": "error"})
+            Recipe([Rule(name='*.bias', scheme=zeros)], default=error, seed=0)
+        """
+        if not isinstance(data, Mapping):
+            raise RecipeError(f"a recipe is a mapping with rules, default and seed, not {type(data).__name__}")
+        _check_unknown("recipe", data, ("rules", "default", "seed"))
+        rules = data.get("rules") or ()
+        if isinstance(rules, (str, Mapping)) or not isinstance(rules, Iterable):
+            raise RecipeError(f"rules must be a list of rules, not {type(rules).__name__}")
+        return cls(rules, default=data.get("default", "model"), seed=data.get("seed", 0))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Reads a recipe from a YAML (or JSON) file; every error names the file."""
+        try:
+            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=StrictLoader)
+        except OSError as error:
+            raise RecipeError(
+                f"recipe {path}: can't be read ({error.strerror}); give the path of a YAML file"
+            ) from None
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise RecipeError(f"recipe {path}: not valid YAML: {error}") from None
+        try:
+            return cls.from_dict({} if data is None else data)
+        except HfInitError as error:
+            raise RecipeError(f"recipe {path}: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``from_dict`` reads back to an equal recipe."""
+        default = ERROR if self.default is None else scheme_to_dict(self.default)
+        return {"seed": self.seed, "rules": [rule.to_dict() for rule in self.rules], "default": default}
+
+    def to_yaml(self) -> str:
+        """The same as YAML text."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+    def with_rules_first(self, rules: Sequence[Rule], seed: int | None = None) -> Recipe:
+        """This recipe with more rules before its own, and another seed where one is given."""
+        return self._with(rules=(*rules, *self.rules), seed=self.seed if seed is None else seed)
+
+    def as_standing(self) -> Recipe:
+        """This recipe as the lasting one of a class: rules for what a checkpoint brings already are no mistake."""
+        return self._with(standing=True)
+
+    def _with(self, **fields: Any) -> Recipe:
+        """A copy with other fields; a rule put before the recipe's own may well contradict them."""
+        made = copy(self)
+        for name, value in fields.items():
+            object.__setattr__(made, name, value)
+        return made
+
+    def choose(self, tensor: TensorSpec) -> Choice | None:
+        """The scheme for one tensor; None where no rule names it and the default is ``error``."""
+        for number, rule in enumerate(self.rules, 1):
+            if rule.matches(tensor):
+                return Choice(rule.scheme, f"rule {number}: {rule.conditions}")
+        return None if self.default is None else Choice(self.default, "default")
+
+    def assign(self, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec] = ()) -> dict[str, Choice]:
+        """One scheme for every tensor of ``fill``; ``rest`` are the target's other tensors, which are kept.
+
+        Raises:
+            RecipeError: a rule that matches nothing, a rule that matches only kept tensors, a tensor without a
+                rule under ``default: error``: all offenders at once, with the way out.
+        """
+        problems = [*self._dead_rules(fill, rest), *self._uncovered(fill)]
+        if problems:
+            raise RecipeError("\n".join(problems))
+        choices = {tensor.name: self.choose(tensor) for tensor in fill}
+        return {name: choice for name, choice in choices.items() if choice is not None}
+
+    def _dead_rules(self, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> list[str]:
+        return [
+            problem
+            for number, rule in enumerate(self.rules, 1)
+            if not rule.optional and not any(rule.matches(tensor) for tensor in fill)
+            if not (self.standing and any(rule.matches(tensor) for tensor in rest))
+            for problem in [_why_dead(number, rule, fill, rest)]
+        ]
+
+    def _uncovered(self, fill: Sequence[TensorSpec]) -> list[str]:
+        missing = [tensor.name for tensor in fill if self.choose(tensor) is None]
+        if not missing:
+            return []
+        names = ", ".join(missing)
+        return [f"no rule covers {names}: add a rule for each, or a default such as `default: model`"]
+
+
+def parse_init(text: str) -> Rule:
+    """The rule that ``--init 'GLOB=SCHEME'`` spells.
+
+    Example:
+        >>> parse_init("classifier.*=normal(std=0.02)")
+        Rule(name='classifier.*', scheme=normal(std=0.02))
+    """
+    glob, equals, scheme = text.partition("=")
+    if not equals or not glob.strip() or not scheme.strip():
+        raise RecipeError(f"--init {text!r}: expected 'GLOB=SCHEME', such as 'classifier.weight=normal(std=0.02)'")
+    return Rule(scheme.strip(), name=glob.strip())
+
+
+def checked_seed(seed: Any) -> int:
+    """The seed, if it is a whole number of at most 64 bits."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+        raise RecipeError(f"seed must be a whole number from 0 to 2**64 - 1, not {seed!r}")
+    return seed
+
+
+def _check_contradictions(rules: Sequence[Rule]) -> None:
+    """Of two rules with the same conditions the second would never apply."""
+    first: dict[str, tuple[int, Rule]] = {}
+    problems = []
+    for number, rule in enumerate(rules, 1):
+        before, other = first.setdefault(rule.conditions, (number, rule))
+        if other.scheme != rule.scheme:
+            problems.append(
+                f"rules {before} and {number} contradict each other: {rule.conditions} is {other.scheme} "
+                f"and {rule.scheme}; keep one of them"
+            )
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+def _rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
+    if isinstance(rule, Rule):
+        return rule
+    if not isinstance(rule, Mapping):
+        raise RecipeError(f"rule {number}: expected a mapping such as {{name: GLOB, scheme: SCHEME}}, not {rule!r}")
+    try:
+        _check_unknown("rule", rule, KEYS)
+        if rule.get("scheme") is None:
+            raise RecipeError("it has no scheme")
+        return Rule(**{key: value for key, value in rule.items() if value is not None})
+    except RecipeError as error:
+        raise RecipeError(f"rule {number} ({_spelled(rule)}): {error}") from None
+
+
+def _spelled(rule: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in rule.items() if key != "scheme") or "no condition"
+
+
+def _named(what: str, scheme: SchemeLike) -> Scheme:
+    try:
+        return parse_scheme(scheme)
+    except RecipeError as error:
+        raise RecipeError(f"{what}: {error}") from None
+
+
+def _check_unknown(what: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = [key for key in data if key not in known]
+    if unknown:
+        hints = ", ".join(f"{key!r}{with_closest(str(key), known)}" for key in unknown)
+        raise RecipeError(f"unknown key in a {what}: {hints}; known: {', '.join(known)}")
+
+
+def _why_dead(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> str:
+    label = f"rule {number} ({rule.conditions})"
+    kept = [tensor.name for tensor in rest if rule.matches(tensor)]
+    if kept:
+        names = ", ".join(kept[:5]) + (f" and {len(kept) - 5} more" if len(kept) > 5 else "")
+        return f"{label} matches only pretrained tensors, which are kept as they are: {names}; remove the rule"
+    hint = with_closest(rule.name, [tensor.name for tensor in (*fill, *rest)]) if rule.name else ""
+    new = ", ".join(tensor.name for tensor in fill[:5]) or "nothing"
+    return f"{label} matches no tensor{hint}; what is new: {new}{', ...' if len(fill) > 5 else ''}"

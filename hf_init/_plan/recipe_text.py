@@ -1,0 +1,115 @@
+"""A recipe's strings: schemes, globs and files, each read strictly. The only place where they are parsed."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
+
+import yaml
+
+from hf_init import schemes
+from hf_init._errors import RecipeError
+from hf_init._roles import ROLES, matches
+from hf_init.schemes._base import Scheme
+
+SchemeLike: TypeAlias = "Scheme | str | Mapping[str, Any]"
+
+
+def parse_scheme(scheme: SchemeLike) -> Scheme:
+    """A scheme from any of its spellings.
+
+    Example:
+        >>> parse_scheme({"normal": {"std": 0.02}}) == parse_scheme("normal(std=0.02)")
+        True
+    """
+    if isinstance(scheme, Scheme):
+        return scheme
+    if isinstance(scheme, str):
+        return schemes.build(*_call(scheme))
+    if isinstance(scheme, Mapping):
+        return schemes.build(*_entry(scheme))
+    raise RecipeError(f"a scheme is a name, 'name(setting=value)' or {{name: {{setting: value}}}}, not {scheme!r}")
+
+
+def _call(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the settings in ``name`` or ``name(setting=value, ...)``."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise RecipeError(f"scheme {text!r}: expected a name or 'name(setting=value)'") from None
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)) or node.args:
+        raise RecipeError(f"scheme {text!r}: expected a name or 'name(setting=value)', every setting by its name")
+    names = [str(keyword.arg) for keyword in node.keywords]
+    if len(set(names)) < len(names):
+        raise RecipeError(f"scheme {text!r}: a setting is given twice; give each once")
+    return node.func.id, {name: _value(keyword.value, text) for name, keyword in zip(names, node.keywords, strict=True)}
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    """A literal; a bare word stands for itself (``nonlinearity=relu``)."""
+    if isinstance(node, ast.Name):
+        return node.id
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise RecipeError(f"scheme {text!r}: {ast.unparse(node)!r} isn't a number or a word") from None
+
+
+def _entry(scheme: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name and the settings in ``{name: {setting: value}}``."""
+    if len(scheme) != 1:
+        raise RecipeError(f"a scheme as a mapping has one key, its name; seen: {', '.join(map(repr, scheme))}")
+    ((name, settings),) = scheme.items()
+    if settings is not None and not isinstance(settings, Mapping):
+        raise RecipeError(f"scheme {name!r}: its settings must be a mapping, such as {{std: 0.02}}, not {settings!r}")
+    return str(name), {str(key): value for key, value in (settings or {}).items()}
+
+
+def scheme_to_dict(scheme: Scheme) -> str | dict[str, Any]:
+    settings = scheme.to_json()
+    name = settings.pop("name")
+    return {name: settings} if settings else name
+
+
+def format_condition(key: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise RecipeError(f"{key} must be a non-empty string, not {value!r}")
+    if key == "name":
+        _check_glob(value)
+    if key == "role" and not any(matches(role, value) for role in ROLES):
+        raise RecipeError(f"no such role: {value!r}{with_closest(value, ROLES)}; roles are {', '.join(ROLES)}")
+    return value
+
+
+def _check_glob(glob: str) -> None:
+    """``fnmatch`` takes a malformed glob as plain text, and the rule would silently match nothing."""
+    rest = glob
+    while "[" in rest:
+        rest = rest.partition("[")[2]
+        end = rest.find("]", 2 if rest.startswith("!") else 1)
+        if end < 0:
+            raise RecipeError(f"bad glob {glob!r}: '[' without ']'; write [[] for the character itself")
+        rest = rest[end + 1 :]
+
+
+def with_closest(word: str, names: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)``, or nothing where no name is close."""
+    found = difflib.get_close_matches(word, list(names), n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+class StrictLoader(yaml.SafeLoader):
+    """YAML, but a key given twice is an error instead of a silent replacement."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = [key for number, key in enumerate(keys) if key in keys[:number]]
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"key given twice: {twice[0]!r}", node.start_mark)
+        return super().construct_mapping(node, deep)

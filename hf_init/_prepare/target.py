@@ -1,0 +1,267 @@
+"""The architecture asked for: its class, its config, its dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_init._architecture import (
+    REFUSED,
+    check_misfit,
+    check_options,
+    check_quantized,
+    check_unknown,
+    class_of,
+    concrete,
+    config_of,
+    copy_config,
+)
+from hf_init._change import BaseCheckpoint, Change
+from hf_init._checkpoint import HUB_OPTIONS, Checkpoint, config_json, dtype_bits, folder_of, headers_of
+from hf_init._errors import CheckpointError, PlanError
+from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
+from hf_init._multihead import HEAD_OPTIONS as HEADS
+from hf_init._multihead import HeadSurgery, MultiHead, reshape_heads
+from hf_init._prepare.allow_new import AllowNew
+from hf_init._text import join_names
+from hf_init._vocabulary import TokenChange
+
+CHANGES: tuple[type[Change], ...] = (FittedHeadChange, VerbalizerChange, LabelChange, TokenChange, AllowNew)
+
+
+def change_options() -> tuple[str, ...]:
+    """The keyword arguments that any wish takes."""
+    return tuple(dict.fromkeys(word for wish in CHANGES for word in wish.WORDS))
+
+
+def requested_changes(
+    base: BaseCheckpoint, words: Mapping[str, Any], kinds: tuple[type[Change], ...] = CHANGES
+) -> tuple[Change, ...]:
+    """The wishes that a user's words spell.
+
+    Raises:
+        PlanError: the words contradict each other, or the base.
+    """
+    made = (wish.of(base, {key: value for key, value in words.items() if key in wish.WORDS}) for wish in kinds)
+    return tuple(wish for wish in made if wish is not None)
+
+
+LOAD_OPTIONS = (
+    "attn_implementation",
+    "experts_implementation",
+    "device_map",
+    "max_memory",
+    "generation_config",
+    "key_mapping",
+    "disable_mmap",
+    "use_kernels",
+    "weights_only",
+    "use_safetensors",
+    "low_cpu_mem_usage",
+    "proxies",
+)
+Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
+# What the library's auto classes hand to a class of its own accord.
+FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to extend, into what.
+
+    Attributes:
+        folder, source: of the base checkpoint.
+        cls, config: of the target; the config is a copy of its own.
+        dtype: of what is new, and of the model in memory.
+        origin: the base as it was found.
+        wishes: what is wanted besides the class: labels, tokens.
+        model_args, model_kwargs: what the user's own class takes besides its config.
+        load: options that only the loading into memory has.
+    """
+
+    base: str
+    folder: Path
+    source: Checkpoint
+    cls: type[PreTrainedModel]
+    config: PreTrainedConfig
+    dtype: torch.dtype
+    origin: BaseCheckpoint
+    wishes: tuple[Change, ...] = ()
+    model_args: tuple[Any, ...] = ()
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    load: Mapping[str, Any] = field(default_factory=dict)
+
+
+def resolve_target(
+    base: Bases,
+    architecture: Any = None,
+    *model_args: Any,
+    headers_only: bool = False,
+    trust_remote_code: bool | None = None,
+    subfolder: str = "",
+    config: PreTrainedConfig | Mapping[str, Any] | None = None,
+    dtype: Any = None,
+    torch_dtype: Any = None,
+    **options: Any,
+) -> Target:
+    """Finds the checkpoint, the class and the config that a user means.
+
+    Args:
+        base: a folder or a hub id; or several, by the prefix that the names of each get.
+        headers_only: leave the weights of a hub id where they are: enough for a plan.
+        architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, the name of one, or None for the
+            checkpoint's own.
+        config: a config object to use as it is, or values to set on the checkpoint's own (dots reach nested ones).
+        options: hub options, loading options, the words of wishes (``labels``...), config values; the rest goes to
+            the class's constructor.
+
+    Raises:
+        CheckpointError, PlanError: each with what was seen and what to do.
+    """
+    options = {key: value for key, value in options.items() if key not in FROM_AUTO}
+    if set(options.get("adapter_kwargs") or ()) <= set(HUB_OPTIONS):
+        options.pop("adapter_kwargs", None)  # with PEFT at hand an auto class hands on where it looked for an adapter
+    hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
+    load = {key: options.pop(key) for key in LOAD_OPTIONS if key in options}
+    given = config if isinstance(config, Mapping) else {}
+    check_options({**given, **options})
+    options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
+    _check_not_config(given, options)
+    words = {key: options.pop(key) for key in change_options() if key in options}
+    if "num_labels" in given:  # a config value and a wish
+        words.setdefault("num_labels", given["num_labels"])
+    origin = _opened(base, config, subfolder, headers_only, hub)
+    wanted = {key: options.pop(key) for key in HEADS if options.get(key) is not None}
+    if wanted:
+        _check_beside_heads(architecture, config, words, origin)
+        shape = reshape_heads(
+            origin, wanted, {**given, **options}, lambda name: _opened(name, None, "", headers_only, hub)
+        )
+        return _of_heads(shape, words, dtype if dtype is not None else torch_dtype, load)
+    folder, source, raw = origin.folder, origin.source, origin.config
+    _check_unreadable(source)
+    wishes = requested_changes(origin, words)
+    named = {key: value for wish in wishes for key, value in wish.values().items()}
+    cls = class_of(architecture, raw, folder, trust_remote_code)
+    if isinstance(config, PreTrainedConfig):
+        made, rest = copy_config(config, named), options
+    else:
+        made, rest = config_of(cls, folder, raw, {**given, **options, **named}, trust_remote_code)
+    check_quantized(made)
+    cls = concrete(cls, made, folder, trust_remote_code)
+    check_misfit(cls, made)
+    _check_retyped({**given, **options}.get("model_type"), made)
+    check_unknown(cls, made, rest)
+    asked = dtype if dtype is not None else torch_dtype
+    kind = _dtype(asked, made, source)
+    return Target(origin.name, folder, source, cls, made, kind, origin, wishes, model_args, rest, load)
+
+
+def _of_heads(shape: HeadSurgery, words: Mapping[str, Any], dtype: Any, load: Mapping[str, Any]) -> Target:
+    """A base with other heads than its own."""
+    base = shape.base
+    _check_unreadable(base.source)
+    load = {**load, "key_mapping": {**(load.get("key_mapping") or {}), **shape.renaming}}
+    kind, wishes = _dtype(dtype, shape.config, base.source), (shape.wish, *requested_changes(base, words, (AllowNew,)))
+    return Target(base.name, base.folder, base.source, shape.cls, shape.config, kind, base, wishes, load=load)
+
+
+def _check_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any], origin: BaseCheckpoint) -> None:
+    """What has no meaning, or two, where heads are added or taken."""
+    problems = [
+        f"{word}: say it of each head, or in an extension of its own"
+        for word in words
+        if word != "allow_new" and words[word] is not None
+    ]
+    if architecture not in (None, MultiHead, MultiHead.__name__):
+        problems.append(f"the class of a model with named heads is MultiHead, not {architecture!r}")
+    if isinstance(config, PreTrainedConfig):
+        problems.append("config: give values, which are the trunk's, and not an object")
+    if origin.source.parts:
+        problems.append("a base of several checkpoints: make one of them first")
+    if problems:
+        raise PlanError("; ".join(problems))
+
+
+def _opened(base: Bases, config: Any, subfolder: str, headers_only: bool, hub: Mapping[str, Any]) -> BaseCheckpoint:
+    if isinstance(base, Mapping):
+        return _merged(base, config, hub)
+    if headers_only:
+        folder, source = headers_of(base, subfolder, **hub)
+    else:
+        folder = folder_of(base, subfolder, **hub)
+        source = Checkpoint.open(folder)
+    return BaseCheckpoint(str(base), folder, source, config_json(folder))
+
+
+def _merged(base: Mapping[str, str | Path], config: Any, hub: Mapping[str, Any]) -> BaseCheckpoint:
+    """Several checkpoints as one, in the order given; the config can be none of theirs."""
+    if not base or not isinstance(config, PreTrainedConfig):
+        raise PlanError(
+            "a base of several checkpoints is a mapping from the prefix of each to its folder, and needs the config of "
+            f"the whole as an object: config=..., not {config!r}"
+        )
+    parts = {str(prefix): Checkpoint.open(folder_of(folder, **hub)) for prefix, folder in base.items()}
+    for part in parts.values():
+        config_json(part.root)  # refuses a quantized one
+    name = ", ".join(f"{prefix}={folder}" for prefix, folder in base.items())
+    return BaseCheckpoint(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())
+
+
+def _check_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    wrong = [key for key in given if key in HUB_OPTIONS or key in LOAD_OPTIONS]
+    if wrong:
+        raise PlanError(f"config: {', '.join(wrong)}: no value of a config but an option; give it as one")
+    twice = [f"{key} ({given[key]!r} and {options[key]!r})" for key in given if options.get(key) is not None]
+    if twice:
+        raise PlanError(f"given twice: {', '.join(twice)}; give it once")
+
+
+def _check_retyped(asked: Any, config: PreTrainedConfig) -> None:
+    """The library would leave the type as it is, without a word."""
+    own = type(config).model_type
+    if asked not in (None, own):
+        raise PlanError(
+            f"model_type: {asked!r} can't be made of a config of type {own!r}; give the class of the "
+            "other type (--architecture) and a config object of it"
+        )
+
+
+def _check_unreadable(source: Checkpoint) -> None:
+    """Headers may be right and the tensors still be none that torch, or the library, would read as they say."""
+    packed = [name for name, e in source.entries.items() if dtype_bits(e.dtype) < 8 or not hasattr(torch, e.dtype)]
+    if packed:
+        kinds = sorted({source.entries[name].dtype for name in packed})
+        raise CheckpointError(
+            f"{source.root}: torch {torch.__version__} has no plain tensors of {', '.join(kinds)} "
+            f"({join_names(packed)}); "
+            "extend a checkpoint in float32, bfloat16 or float16"
+        )
+    if source.unmapped:
+        names = [f"{name} in {shard}" for shard, name in source.unmapped]
+        raise CheckpointError(
+            f"{source.root}: {len(names)} tensors in the files are not in the index ({join_names(names)}), and "
+            "transformers would load them all the same; add them to the index, or remove them from the files"
+        )
+
+
+def _dtype(asked: Any, config: PreTrainedConfig, source: Checkpoint) -> torch.dtype:
+    """What the library takes: the one asked for, the config's, or that of the first floating tensor in the files."""
+    own = getattr(config, "dtype", None) if asked in (None, "auto") else asked
+    if own is not None:
+        dtype = getattr(torch, own, None) if isinstance(own, str) else own
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise PlanError(f"dtype: expected a floating torch dtype or its name, such as 'bfloat16', not {own!r}")
+        return dtype
+    for entry in source.entries.values():
+        dtype = getattr(torch, entry.dtype)
+        if dtype.is_floating_point:
+            return dtype
+    raise CheckpointError(
+        f"{source.root} holds no floating-point tensor, so the dtype of what is new is unknown; give dtype"
+    )

@@ -1,0 +1,120 @@
+"""Schemes for new rows ranked by what they lead to. No torch."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hf_init import _html
+from hf_init._text import text_table
+
+
+@dataclass(frozen=True)
+class SchemeRun:
+    """One scheme under one seed.
+
+    Attributes:
+        scheme: its name in the comparison.
+        bits: bits per byte on held-out text, by how many steps the new rows were trained.
+        schemes: what filled each tensor.
+        nats: the loss of each held-out passage, by the same.
+    """
+
+    scheme: str
+    seed: int
+    bits: Mapping[int, float]
+    schemes: Mapping[str, str] = field(default_factory=dict)
+    nats: Mapping[int, Sequence[float]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), **{what: {str(s): v for s, v in getattr(self, what).items()} for what in BY_STEP}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> SchemeRun:
+        return cls(**{**data, **{what: {int(s): v for s, v in data.get(what, {}).items()} for what in BY_STEP}})
+
+
+BY_STEP = ("bits", "nats")
+
+
+@dataclass(frozen=True)
+class SchemeComparison:
+    """Schemes for new rows, best first: by bits per byte after the last step, the mean over seeds.
+
+    Step 0 doesn't tell: rows that predict best before training are often not those that learn fastest.
+
+    Attributes:
+        base: bits per byte of the base in its own tokens, on the same held-out text.
+    """
+
+    runs: tuple[SchemeRun, ...]
+    base: float
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """At which the runs were measured."""
+        return tuple(sorted({step for run in self.runs for step in run.bits}))
+
+    @property
+    def ranked(self) -> tuple[str, ...]:
+        """Names of schemes, best first."""
+        return tuple(sorted({run.scheme for run in self.runs}, key=lambda name: self.mean(name, self.steps[-1])))
+
+    @property
+    def best(self) -> str:
+        return self.ranked[0]
+
+    def bits(self, scheme: str, step: int) -> list[float]:
+        """Bits per byte of a scheme at a step, one a seed."""
+        return [run.bits[step] for run in self.runs if run.scheme == scheme]
+
+    def mean(self, scheme: str, step: int) -> float:
+        return statistics.mean(self.bits(scheme, step))
+
+    def behind(self, scheme: str, other: str, step: int) -> tuple[float, float]:
+        """By how many bits per byte a scheme is behind another one, and the standard error of that.
+
+        The error is that of the sample: both read the same held-out passages, so their differences passage by passage
+        are what varies. It is 0 where a run doesn't say what it lost on each.
+        """
+        ours, theirs = self._nats(scheme, step), self._nats(other, step)
+        differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+        many = len(differences)
+        scale = self.mean(scheme, step) / sum(ours) if many else 0.0  # from nats of all passages to bits per byte
+        error = statistics.stdev(differences) * math.sqrt(many) * scale if many > 1 else 0.0
+        return self.mean(scheme, step) - self.mean(other, step), error
+
+    def _nats(self, scheme: str, step: int) -> list[float]:
+        """What a scheme loses on each passage, the mean over seeds."""
+        runs = [run.nats[step] for run in self.runs if run.scheme == scheme and step in run.nats]
+        return [statistics.mean(each) for each in zip(*runs, strict=True)]
+
+    def __str__(self) -> str:
+        return text_table(self._title, self._columns, self._rows)
+
+    def _repr_html_(self) -> str:
+        return _html.html_document([_html.html_table(self._title, self._columns, self._rows)])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"base": self.base, "ranked": list(self.ranked), "runs": [run.to_json() for run in self.runs]}
+
+    @property
+    def _title(self) -> str:
+        many = len({run.seed for run in self.runs})
+        return f"bits per byte, {many} {'seed' if many == 1 else 'seeds'}; the base in its own tokens: {self.base:.4f}"
+
+    @property
+    def _columns(self) -> Sequence[str]:
+        return ("scheme", *(f"step {step}" for step in self.steps))
+
+    @property
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [(name, *(self._cell(name, step) for step in self.steps)) for name in self.ranked]
+
+    def _cell(self, name: str, step: int) -> str:
+        bits = self.bits(name, step)
+        spread = f" +-{(max(bits) - min(bits)) / 2:.4f}" if len(bits) > 1 else ""
+        return f"{statistics.mean(bits):.4f}{spread}"

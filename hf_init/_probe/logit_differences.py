@@ -1,0 +1,76 @@
+"""Two models' logits on the same positions, and what their differences come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hf_init._probe.probe_report import Reading
+
+# Positions whose logits over the whole vocabulary are held in float64 at a time.
+AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Which ids mean the same in two vocabularies, which are new in the second, and which are gone from it.
+
+    Rows that are nobody's (padding) are in none of them: nobody would choose such a token.
+
+    Attributes:
+        before, after: of every token that both have, in one order.
+        new: ids of the second vocabulary. gone: of the first.
+    """
+
+    before: torch.Tensor
+    after: torch.Tensor
+    new: torch.Tensor
+    gone: torch.Tensor
+
+
+@dataclass
+class Differences:
+    """Sums and maxima over positions."""
+
+    positions: int = 0
+    mass: float = 0.0
+    most_mass: float = 0.0
+    kl: float = 0.0
+    most_kl: float = 0.0
+    changed: int = 0
+
+    def add(self, base: torch.Tensor, out: torch.Tensor, ids: Ids) -> None:
+        """Counts in the logits ``(positions, vocabulary)`` of the base and of the result at the same positions."""
+        for start in range(0, len(base), AT_ONCE):
+            self._add(base[start : start + AT_ONCE], out[start : start + AT_ONCE], ids)
+
+    def _add(self, base: torch.Tensor, out: torch.Tensor, ids: Ids) -> None:
+        mass = out.double().softmax(1)[:, ids.new].sum(1)
+        old, now = base[:, ids.before], out[:, ids.after]
+        before, after = old.double().log_softmax(1), now.double().log_softmax(1)
+        # Never below 0 but by rounding.
+        kl = (before.exp() * (before - after)).sum(1).clamp(min=0)
+        # Each side's likeliest token by its place among the shared ones; behind them are the gone, and the new.
+        then = torch.cat([old, base[:, ids.gone]], 1).argmax(1)
+        likeliest = torch.cat([now, out[:, ids.new]], 1).argmax(1)
+        self.positions += len(base)
+        self.mass += float(mass.sum())
+        self.kl += float(kl.sum())
+        self.most_mass, self.most_kl = max(self.most_mass, float(mass.max())), max(self.most_kl, float(kl.max()))
+        self.changed += int(((then != likeliest) | (then >= old.shape[1])).sum())
+
+
+def read_logits(logits: torch.Tensor, targets: torch.Tensor, text: str) -> Reading:
+    """How well one text was predicted: logits ``(tokens, vocabulary)`` at the places before its tokens."""
+    nats = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return Reading(float(nats), len(targets), len(text.encode()))
+
+
+def logits_of(model: Any, start: int, ids: list[int]) -> torch.Tensor:
+    """The logits ``(tokens, vocabulary)`` from which a passage is predicted, its first token from a start token."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        found = model(input_ids=torch.tensor([[start, *ids[:-1]]], device=device), use_cache=False).logits
+    return found[0].cpu()

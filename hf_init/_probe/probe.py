@@ -1,0 +1,208 @@
+"""What an extension's new tokens do to a language model, measured on texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from hf_init._architecture import quiet_library
+from hf_init._checkpoint import config_json, folder_of
+from hf_init._errors import PlanError
+from hf_init._probe.logit_differences import Differences, Ids, logits_of, read_logits
+from hf_init._probe.probe_report import ProbeReport, Reading
+from hf_init._probe.texts import TEXTS, passages
+from hf_init._text import one_line
+from hf_init._vocabulary import ids_of, load_tokenizer
+
+LONGEST = 256
+"""Tokens of a passage, at most: longer texts are cut."""
+
+
+def probe_vocabulary(base: str | Path, out: str | Path, texts: Iterable[str] | None = None) -> ProbeReport:
+    """Measures what new tokens do to a model before any training, on texts written in old and in new tokens.
+
+    Both models are loaded, in float32 on the CPU, and read the texts passage by passage. Each passage is predicted
+    from its first token on, behind a start token.
+
+    Args:
+        base: the checkpoint folder or hub id of a causal language model.
+        out: the extended one.
+        texts: what to read; None: a few paragraphs and programs that come with hf_init.
+
+    Returns:
+        Probability that the new tokens take, KL divergence over the old ones, changed greedy choices, bits per byte.
+
+    Raises:
+        PlanError: not a causal language model, no texts, or tokenizers that share no start token.
+        CheckpointError: a folder or its tokenizer can't be read.
+
+    Example::
+
+        print(probe_vocabulary("base", "out", ["A text of yours."]))
+    """
+    wanted = checked_texts(texts)
+    pair = ModelPair.of(base, out)
+    found, readings = Differences(), [Reading(0.0, 0, 0)] * 3
+    for piece in pair.pieces(wanted):
+        for place, reading in enumerate(pair.read(piece, found)):
+            readings[place] += reading
+    if not found.positions:
+        raise PlanError(f"{out}: no passage of the texts can be written in tokens that both vocabularies have")
+    return ProbeReport(
+        base=str(base),
+        out=str(out),
+        new=len(pair.ids.new),
+        old=len(pair.ids.before),
+        positions=found.positions,
+        mass=found.mass / found.positions,
+        most_mass=found.most_mass,
+        kl=found.kl / found.positions,
+        most_kl=found.most_kl,
+        changed=found.changed,
+        base_reading=readings[0],
+        old_reading=readings[1],
+        new_reading=readings[2],
+    )
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """A base and its extension, with their tokenizers.
+
+    Attributes:
+        shared: of every token that both have, its id in the base to its id in the result.
+        start: the base's id of the token behind which a text starts.
+    """
+
+    models: tuple[Any, Any]
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]
+    shared: Mapping[int, int]
+    start: int
+
+    @classmethod
+    def of(cls, base: str | Path, out: str | Path) -> ModelPair:
+        """Loads both.
+
+        Raises:
+            PlanError, CheckpointError: as ``probe_vocabulary``.
+        """
+        folders = folder_of(base), folder_of(out)
+        for folder in folders:
+            check_others(folder)
+        before, after = load_tokenizer(folders[0]), load_tokenizer(folders[1])
+        then = ids_of(after)
+        shared = {id_: then[text] for text, id_ in ids_of(before).items() if text in then}
+        start = start_of(before)
+        if start not in shared:
+            raise PlanError(f"{out}: its tokenizer lacks the token behind which a text of {base} starts; take another")
+        return cls((model_of(folders[0]), model_of(folders[1])), (before, after), shared, start)
+
+    @cached_property
+    def ids(self) -> Ids:
+        before, after = map(ids_of, self.tokenizers)
+        lists = (
+            list(self.shared),
+            list(self.shared.values()),
+            [id_ for text, id_ in after.items() if text not in before],
+            [id_ for text, id_ in before.items() if text not in after],
+        )
+        return Ids(*(torch.tensor(ids, dtype=torch.int64) for ids in lists))
+
+    def pieces(self, texts: Iterable[str]) -> Iterator[str]:
+        """The texts in passages that both models can read."""
+        return passages(
+            texts,
+            lambda text: max(len(split_texts_by_token(one, text)) for one in self.tokenizers),
+            at_most(self.models),
+        )
+
+    def read(self, text: str, found: Differences) -> Iterator[Reading]:
+        """The base's reading, and those of the result in old and in its own tokens; their differences are counted in.
+
+        Nothing of a passage that has old tokens which are no more.
+        """
+        old, mine = (split_texts_by_token(tokenizer, text) for tokenizer in self.tokenizers)
+        if not self.shared.keys() >= set(old):
+            return
+        start, again = self.shared[self.start], [self.shared[id_] for id_ in old]
+        before, after = logits_of(self.models[0], self.start, old), logits_of(self.models[1], start, again)
+        found.add(before, after, self.ids)
+        yield read_logits(before, torch.tensor(old), text)
+        yield read_logits(after, torch.tensor(again), text)
+        yield read_logits(logits_of(self.models[1], start, mine), torch.tensor(mine), text)
+
+
+def checked_texts(texts: Iterable[str] | None) -> list[str]:
+    """The texts, or those that come with hf_init.
+
+    Raises:
+        PlanError: there is none, or one isn't a text.
+    """
+    if isinstance(texts, str):
+        raise PlanError("texts: expected a list of texts, not one text; put it in a list")
+    found = list(TEXTS if texts is None else texts)
+    strange = [type(text).__name__ for text in found if not isinstance(text, str)]
+    if strange or not any(text.strip() for text in found if isinstance(text, str)):
+        raise PlanError(f"texts: expected texts to read, seen {', '.join(strange) or 'none'}; give some")
+    return found
+
+
+def split_texts_by_token(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """A text's ids, without control tokens around it."""
+    with quiet_library():  # a text longer than the model takes is cut afterwards, and no warning is due
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+
+def start_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token behind which a text starts.
+
+    Raises:
+        PlanError: the tokenizer names none.
+    """
+    named = (tokenizer.bos_token_id, tokenizer.eos_token_id)
+    found = next((id_ for id_ in named if isinstance(id_, int)), None)
+    if found is None:
+        raise PlanError("the tokenizer names neither a bos_token nor an eos_token, behind which a text could start")
+    return found
+
+
+def check_others(folder: Path) -> None:
+    """Raise PlanError if a folder's model isn't a causal language model."""
+    names = config_json(folder).get("architectures") or ["nothing"]
+    check_kind(str(folder), names[0])
+
+
+def check_kind(what: str, architecture: str) -> None:
+    """Raise PlanError if a class isn't that of a causal language model."""
+    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+        raise PlanError(
+            f"{what} is a {architecture}, which isn't asked for the next token of a text; only a causal language model "
+            "can be probed"
+        )
+
+
+def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    """A folder's causal language model, on the CPU, in evaluation mode.
+
+    Raises:
+        PlanError: it is none, or can't be loaded.
+    """
+    check_others(folder)
+    try:
+        with quiet_library():
+            return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype).eval()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise PlanError(f"{folder} can't be loaded: {one_line(error)}") from error
+
+
+def at_most(models: Sequence[Any]) -> int:
+    """How many tokens a passage may have, behind its start token."""
+    places = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
+    return min([LONGEST, *(place - 1 for place in places if isinstance(place, int) and place > 1)])

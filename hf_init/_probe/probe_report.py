@@ -1,0 +1,137 @@
+"""What a probe found, for people and for programs. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hf_init import _html
+from hf_init._text import format_count, text_table
+
+# The bound on the mass holds in exact numbers; a softmax in float32 adds up to 1 but for this.
+SLACK = 1e-4
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How well texts were predicted.
+
+    Attributes:
+        nats: the loss summed over all tokens.
+        tokens, bytes: of the texts; every token is predicted, the first from a start token.
+
+    Example:
+        >>> Reading(nats=69.3, tokens=20, bytes=100).bits_per_byte
+        0.9997876633360516
+    """
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    @property
+    def loss(self) -> float:
+        """In nats a token: comparable under one tokenization only."""
+        return self.nats / max(1, self.tokens)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable under any tokenization."""
+        return self.nats / math.log(2) / max(1, self.bytes)
+
+    def __add__(self, other: Reading) -> Reading:
+        return Reading(self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "loss": self.loss, "bits_per_byte": self.bits_per_byte}
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What an extension's new tokens do to the model before any training.
+
+    Attributes:
+        base, out: as they were given.
+        new, old: how many tokens are new, and how many are in both vocabularies.
+        positions: where the two models were compared: the texts in old tokens.
+        mass, most_mass: probability that the new tokens take there: mean, and at one position.
+        kl, most_kl: KL divergence of the base from the result over the old tokens, renormalised, in nats.
+        changed: positions at which the likeliest token is another one.
+        base_reading, old_reading, new_reading: the base, the result in old tokens, the result in its own.
+    """
+
+    base: str
+    out: str
+    new: int
+    old: int
+    positions: int
+    mass: float
+    most_mass: float
+    kl: float
+    most_kl: float
+    changed: int
+    base_reading: Reading
+    old_reading: Reading
+    new_reading: Reading
+
+    @property
+    def bound(self) -> float:
+        """The most that new tokens at the mean row take: n / (V + n)."""
+        return self.new / max(1, self.new + self.old)
+
+    @property
+    def guarantees(self) -> tuple[str, ...]:
+        """Which of the two promises about the untrained model hold at every position that was seen."""
+        found = {
+            "distribution kept": self.most_mass <= self.bound * (1 + SLACK) and self.most_kl <= SLACK,
+            "greedy kept": self.changed == 0,
+        }
+        return tuple(name for name, holds in found.items() if holds)
+
+    @property
+    def held(self) -> str:
+        """The same in words."""
+        if self.guarantees:
+            return f"on these texts: {' and '.join(self.guarantees)}"
+        return "on these texts neither the distribution nor the greedy choice is kept: train the new rows before use"
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.new} new tokens beside {format_count(self.old)} old ones, at "
+            f"{format_count(self.positions)} positions"
+        ]
+        lines += [f"  {name:<38} {value}" for name, value in self._facts()]
+        readings = text_table("predicting the same texts", HEADS, [*self._readings()])
+        return "\n".join([*lines, f"  {self.held}", readings])
+
+    def _repr_html_(self) -> str:
+        return _html.html_document(
+            [
+                _html.html_table(
+                    f"{self.new} new tokens, {format_count(self.positions)} positions", ("", ""), [*self._facts()]
+                ),
+                self.held,
+                _html.html_table("predicting the same texts", HEADS, [*self._readings()]),
+            ]
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        readings = {name: getattr(self, name).to_json() for name in ("base_reading", "old_reading", "new_reading")}
+        return {**asdict(self), **readings, "bound": self.bound, "guarantees": list(self.guarantees)}
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        share = self.changed / max(1, self.positions)
+        yield "probability that new tokens take", f"{self.mass:.2e}, at most {self.most_mass:.2e}"
+        yield "... and would at the mean row", f"at most {self.bound:.2e}"
+        yield "KL to the base over old tokens", f"{self.kl:.2e} nats, at most {self.most_kl:.2e}"
+        yield "greedy choices that change", f"{format_count(self.changed)} ({share:.2%})"
+
+    def _readings(self) -> Iterator[tuple[str, ...]]:
+        named = (("base", self.base_reading), ("result, old tokens", self.old_reading), ("result", self.new_reading))
+        for name, reading in named:
+            yield name, format_count(reading.tokens), f"{reading.loss:.4f}", f"{reading.bits_per_byte:.4f}"
+
+
+HEADS = ("", "tokens", "loss", "bits per byte")

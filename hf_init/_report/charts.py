@@ -1,0 +1,132 @@
+"""Charts drawn by matplotlib: inline SVG that takes its colours from the page, and a PNG. Nothing else imports it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_init._figure import ON_PAPER, drawing, plain_text, png_of
+from hf_init._html import Html, tag
+from hf_init._report.picture import Chart, Trace
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS = 48
+"""The most regions in one PNG."""
+
+# Each colour of a page, spelled as one that matplotlib takes and nothing else in a chart has.
+_OF_PAGE = {
+    "new": "#010203",
+    "promise": "#010204",
+    "kept-1": "#010205",
+    "kept-2": "#010206",
+    "kept-3": "#010207",
+    "ink": "#010208",
+}
+KEPT = ("kept-1", "kept-2", "kept-3")
+
+
+def svg(chart: Chart, colours: Sequence[str], label: str) -> Html:
+    """A chart as an element of a page: no ids, no fonts, no colours of its own.
+
+    Args:
+        colours: of the traces, by name.
+        label: what it shows, for those who can't see it.
+    """
+    with drawing(3.6, 1.5) as (figure, axes):
+        _draw(axes, chart, colours, _OF_PAGE)
+        text = io.StringIO()
+        figure.savefig(
+            text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    return tag("svg", _body(text.getvalue()), viewBox=_box(text.getvalue()), role="img", aria_label=label)
+
+
+def png(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], title: str) -> bytes:
+    """A figure of rows of charts, each with its own title and the colours of its traces."""
+    columns = max(len(row) for row in panels)
+    with drawing(4.2 * columns, 0.6 + 2.1 * len(panels), len(panels), columns) as (figure, axes):
+        figure.suptitle(plain_text(title), parse_math=False, fontsize=11)
+        for places, row in zip(axes, panels, strict=True):
+            for place in places[len(row) :]:
+                place.set_visible(False)
+            for place, (name, chart, colours) in zip(places, row, strict=False):
+                _draw(place, chart, colours, ON_PAPER)
+                place.set_ylim(0, chart.top * 1.5)  # room for the legend
+                place.set_title(plain_text(name), parse_math=False, fontsize=8, loc="left")
+                _legend(place)
+        return png_of(figure)
+
+
+def _draw(axes: Axes, chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> None:
+    _frame(axes, chart, palette["ink"])
+    for trace, colour in zip(chart.traces, colours, strict=True):
+        _trace(axes, trace, palette[colour], chart.top, filled=colour in ("new", "kept-1"))
+    if chart.curve is not None:
+        axes.plot(*chart.curve, color=palette["promise"], linewidth=1.6, clip_on=False, label="promised")
+    for constant in chart.constants:
+        label = None if chart.curve is not None else "promised"
+        _stem(axes, constant, chart.top, linestyle=(0, (2, 1)), linewidth=1.6, color=palette["promise"], label=label)
+
+
+def _frame(axes: Axes, chart: Chart, ink: str) -> None:
+    axes.set_xlim(*chart.span)
+    axes.set_ylim(0, chart.top * 1.04)
+    axes.set_yticks([])
+    axes.tick_params(bottom=False, labelsize=8, labelcolor=ink)
+    axes.locator_params(axis="x", nbins=5)
+    axes.patch.set_visible(False)
+    for side in ("top", "left", "right"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(ink)
+    axes.xaxis.offsetText.set(color=ink, fontsize=8)
+
+
+def _trace(axes: Axes, trace: Trace, colour: str, top: float, filled: bool) -> None:
+    if trace.heights.any():
+        # Without a line around it: a fill says it all, and a line alone can lie over it.
+        style: dict[str, Any] = {"fill": True, "alpha": 0.45, "linewidth": 0} if filled else {"linewidth": 1.2}
+        axes.stairs(trace.heights, trace.edges, color=colour, clip_on=False, label=plain_text(trace.label), **style)
+    if trace.spike is not None:
+        label = None if trace.heights.any() else plain_text(trace.label)
+        _stem(axes, trace.spike, top, color=colour, linewidth=3, alpha=0.7, label=label)
+
+
+def _stem(axes: Axes, at: tuple[float, float], top: float, **style: Any) -> None:
+    """A value that a share of the elements has: the higher, the more."""
+    value, share = at
+    axes.plot([value, value], [0, top * (0.3 + 0.7 * share)], clip_on=False, **style)
+
+
+def _legend(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        box = axes.legend(handles, labels, fontsize=6, frameon=False, loc="upper right")
+        for text in box.get_texts():
+            text.set_parse_math(False)
+
+
+def _box(svg_text: str) -> str:
+    found = re.search(r'viewBox="([^"]+)"', svg_text)
+    return found.group(1) if found else "0 0 260 108"
+
+
+def _body(svg_text: str) -> Html:
+    """What is drawn, without what a page can't hold twice (ids) or has better (fonts, colours, digits)."""
+    body = svg_text[svg_text.index("</defs>") + len("</defs>") : svg_text.rindex("</svg>")]
+    body = re.sub(r' id="[^"]*"', "", body)
+    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
+    body = re.sub(r' (d|x|y|transform)="[^"]*"', lambda found: _coarse(found.group()), body)
+    body = re.sub(r"\s*\n\s*", " ", body)
+    for name, colour in _OF_PAGE.items():
+        body = body.replace(colour, f"var(--{name})")
+    return Html(body)
+
+
+def _coarse(attribute: str) -> str:
+    """Coordinates to a tenth of a point."""
+    attribute = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found.group()):.1f}".removesuffix(".0"), attribute)
+    return re.sub(r"\s+", " ", attribute)

@@ -1,0 +1,185 @@
+"""What looks wrong with a tensor, in words."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from hf_init._checkpoint import is_floating
+from hf_init._report.measure import Measure, RowStats, Stats
+from hf_init._report.promise import ExpectedDistribution
+from hf_init._text import format_count
+from hf_init.schemes._base import Scheme
+from hf_init.schemes._special import Model
+
+FAR = 20.0
+"""Standard deviations from the mean that no initialization reaches."""
+
+RATIO = 10.0
+"""How many times the standard deviation of its neighbours is suspicious."""
+
+ALIKE = 0.01
+"""Rows whose distance from their mean is below this share of their size are one vector for every purpose."""
+
+LONG = 8
+"""Elements that a row must have before equality of two rows can't be chance in a coarse dtype."""
+
+SIGMAS = 6.0
+"""Standard errors beyond which a sample is not of the promised distribution."""
+
+# The relative error of one rounding, with room: beyond it a constant isn't the one that was promised.
+_ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-10, "float32": 2.0**-20, "float64": 2.0**-20}
+
+
+@dataclass(frozen=True)
+class ReportFinding:
+    """One thing that looks wrong: which tensor, a word for its kind, and a sentence."""
+
+    tensor: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a tensor is judged by.
+
+    Attributes:
+        scheme: that filled it; None where nothing says how it was made.
+        neighbours: of the same role, pretrained.
+    """
+
+    measure: Measure
+    stats: Stats
+    scheme: Scheme | None = None
+    promise: ExpectedDistribution | None = None
+    neighbours: Sequence[Measure] = ()
+
+    @property
+    def shaped(self) -> bool:
+        """Whether the scheme gives values a structure of its own (a diagonal, gates), which no general rule judges."""
+        return self.promise is None and not (self.scheme is None or isinstance(self.scheme, Model))
+
+    @property
+    def matrix(self) -> bool:
+        return len(self.measure.shape) > 1
+
+    @property
+    def rows(self) -> RowStats | None:
+        return self.measure.rows
+
+
+def judge_report(
+    measure: Measure,
+    scheme: Scheme | None = None,
+    promise: ExpectedDistribution | None = None,
+    neighbours: Sequence[Measure] = (),
+) -> tuple[ReportFinding, ...]:
+    """Everything that looks wrong with a tensor; nothing for one that isn't made of floating-point numbers."""
+    if measure.stats is None or not is_floating(measure.dtype) or not measure.stats.count:
+        return ()
+    case = Case(measure, measure.stats, scheme, promise, neighbours)
+    return tuple(ReportFinding(measure.name, kind, text) for kind, check in _CHECKS for text in check(case))
+
+
+def _not_finite(case: Case) -> Iterator[str]:
+    stats = case.stats
+    if stats.finite < stats.count:
+        yield (
+            f"{format_count(stats.nans)} of its {format_count(stats.count)} values are NaN and "
+            f"{format_count(stats.infinite)} are "
+            "infinite: the first forward pass spreads them to everything"
+        )
+
+
+def _constant(case: Case) -> Iterator[str]:
+    stats = case.stats
+    # A bias at 0 and a norm at 1 are the custom, where no scheme says otherwise.
+    customary = case.promise is None and not case.matrix
+    drawn = case.promise is None or case.promise.random
+    if not stats.constant or stats.count < 2 or case.shaped or customary or not drawn:
+        return
+    due = f", though its scheme promises {case.promise}" if case.promise else ""
+    if stats.low == 0:
+        yield f"dead: all of its {format_count(stats.count)} values are 0{due}; nothing passes through it"
+    else:
+        yield f"constant: all of its {format_count(stats.count)} values are {stats.low:.6g}{due}"
+
+
+def _extreme(case: Case) -> Iterator[str]:
+    stats, promise = case.stats, case.promise
+    mean, std = (promise.mean, promise.widest) if promise else (stats.mean, stats.std)
+    far = stats.farthest(mean) / std if std and not case.shaped else 0.0
+    if far > FAR:
+        low = mean - stats.low > stats.high - mean
+        whose = "the promised" if promise else "its own"
+        yield (
+            f"an extreme value: {stats.low if low else stats.high:.6g} lies {far:.0f} standard deviations "
+            f"({whose}, {std:.4g}) from the mean"
+        )
+
+
+def _repeated(case: Case) -> Iterator[str]:
+    rows = case.rows
+    if rows is None or case.shaped or case.stats.constant or rows.length < LONG:
+        return
+    looked = f"{format_count(rows.seen)} rows" + (
+        "" if rows.seen == rows.total else f" looked at, of {format_count(rows.total)},"
+    )
+    if rows.repeated:
+        yield f"identical rows: {format_count(rows.repeated)} of its {looked} equal an earlier one, bit for bit"
+    elif rows.seen > 1 and rows.spread < ALIKE:
+        yield (
+            f"identical rows, nearly: its {looked} are practically one vector (they differ from their mean by "
+            f"{rows.spread:.1%} of their size)"
+        )
+
+
+def _unlike_neighbours(case: Case) -> Iterator[str]:
+    spreads = [each.std for each in case.neighbours if each.std > 0]
+    std, usual = case.stats.std, statistics.median(spreads) if spreads else 0.0
+    if not std or not usual or not math.isfinite(std / usual):
+        return
+    ratio = std / usual
+    if ratio >= RATIO or ratio <= 1 / RATIO:
+        times = f"{ratio:.3g} times" if ratio > 1 else f"1/{1 / ratio:.3g} of"
+        names = ", ".join(each.name for each in case.neighbours)
+        yield f"its standard deviation {std:.4g} is {times} that of tensors of the same role ({usual:.4g} in {names})"
+
+
+def _unlike_promise(case: Case) -> Iterator[str]:
+    promise, stats = case.promise, case.stats
+    if promise is None or not stats.finite or (stats.constant and promise.random):
+        return
+    if not promise.random:
+        yield from _other_constants(case, promise)
+        return
+    std_error = promise.std * math.sqrt(max(promise.kurtosis - 1, 0) / (4 * stats.finite))
+    if abs(stats.std - promise.std) > SIGMAS * std_error + 0.02 * promise.std:
+        yield f"its standard deviation is {stats.std:.4g}, its scheme promises {promise.std:.4g}"
+    mean_error = promise.std / math.sqrt(stats.finite)
+    if abs(stats.mean - promise.mean) > SIGMAS * mean_error + 0.02 * promise.std + _rounding(case, promise.mean):
+        yield f"its mean is {stats.mean:.4g}, its scheme promises {promise.mean:.4g}"
+
+
+def _other_constants(case: Case, promise: ExpectedDistribution) -> Iterator[str]:
+    stats, due = case.stats, [value for value, _ in promise.constants]
+    within = min(due) - _rounding(case, min(due)) <= stats.low and stats.high <= max(due) + _rounding(case, max(due))
+    if not within:
+        yield f"its scheme promises {promise}, but its values go from {stats.low:.6g} to {stats.high:.6g}"
+
+
+def _rounding(case: Case, value: float) -> float:
+    return abs(value) * _ROUNDING.get(case.measure.dtype, 2.0**-3)
+
+
+_CHECKS: tuple[tuple[str, Callable[[Case], Iterator[str]]], ...] = (
+    ("not finite", _not_finite),
+    ("constant", _constant),
+    ("extreme value", _extreme),
+    ("identical rows", _repeated),
+    ("unlike its neighbours", _unlike_neighbours),
+    ("unlike its scheme", _unlike_promise),
+)

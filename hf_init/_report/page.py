@@ -1,0 +1,240 @@
+"""The page: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hf_init._checkpoint import SAMPLE
+from hf_init._html import Html, dotted, join_html, tag
+from hf_init._report import charts as _charts
+from hf_init._report.cells import (
+    cells,
+    column_heads,
+    figure_of,
+    findings_list,
+    place_cell,
+    promised,
+    right,
+    shape_cell,
+    wide,
+)
+from hf_init._report.measure import ROWS, SIDE, Measure
+from hf_init._report.picture import Chart, Trace
+from hf_init._report.statuses import statuses
+from hf_init._report.style import CSS
+from hf_init._report.survey import GROUPS, PICTURES, PLAIN_SIDE, Extended, NewRegion, PlainTensor
+from hf_init._tensors import num_elements
+from hf_init._text import format_bytes, format_count
+
+
+def page(survey: Extended | PlainTensor) -> str:
+    """The whole document."""
+    parts = _extended(survey) if isinstance(survey, Extended) else _plain(survey)
+    title = survey.plan.architecture if isinstance(survey, Extended) else survey.folder
+    head = (
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("link", rel="icon", href="data:,"),
+        tag("title", f"{title}: hf_init report"),
+        tag("style", Html(CSS)),
+    )
+    body = tag(
+        "body", tag("main", *parts), tag("footer", *_footer(SIDE if isinstance(survey, Extended) else PLAIN_SIDE))
+    )
+    return f"<!DOCTYPE html>\n{tag('html', tag('head', *head), body, lang='en')}\n"
+
+
+def _extended(survey: Extended) -> Iterator[Html]:
+    plan, manifest = survey.plan, survey.manifest
+    base = manifest.base.get("name") or manifest.base["path"]
+    yield tag(
+        "header",
+        tag("h1", plan.architecture),
+        tag("p", tag("code", survey.folder), " extends ", tag("code", base), f" with seed {plan.seed}", class_="soft"),
+        tag(
+            "p",
+            f"made by {manifest.made_by}; base fingerprint ",
+            tag("code", manifest.base["fingerprint"][:16]),
+            class_="soft",
+        ),
+        _chips([*plan.counts.items(), ("new values", sum(num_elements(s.measure.shape) for s in survey.subjects))]),
+        tag("ul", *(tag("li", note) for note in plan.notes)) if plan.notes else "",
+    )
+    links = {subject.tensor.name: f"#new-{at}" for at, subject in reversed([*enumerate(survey.subjects)])}
+    yield _findings(survey, links)
+    yield from _untrained(survey)
+    yield tag("h2", "New values")
+    if not survey.subjects:
+        yield tag("p", "Nothing is new: every tensor is kept.")
+    if len(survey.subjects) > PICTURES:
+        yield tag(
+            "p", f"The first {PICTURES} of {format_count(len(survey.subjects))} regions have a picture.", class_="soft"
+        )
+    yield from (_card(at, subject) for at, subject in enumerate(survey.subjects))
+    yield tag("h2", "Every tensor")
+    yield from statuses(plan, links)
+
+
+def _findings(survey: Extended | PlainTensor, links: dict[str, str] | None = None) -> Html:
+    if survey.findings:
+        trained = "In a trained model an extreme value may be what it has learned."
+        note = tag("p", trained, class_="soft") if isinstance(survey, PlainTensor) else ""
+        return join_html((tag("h2", "What looks wrong"), note, findings_list(survey.findings, links)))
+    seen = "every new region" if isinstance(survey, Extended) else "every tensor"
+    text = (
+        f"Nothing looks wrong: {seen} is finite and not constant where it shouldn't be, without extreme values or "
+        "identical rows, and of a spread that fits its scheme and its neighbours."
+    )
+    return join_html((tag("h2", "What looks wrong"), tag("p", text, class_="note")))
+
+
+def _untrained(survey: Extended | PlainTensor) -> Iterator[Html]:
+    """Rows that nobody asked to be made anew: said, and left alone."""
+    if survey.untrained:
+        yield tag("h2", "Rows of the vocabulary that were never trained")
+        yield tag("ul", *(tag("li", str(each)) for each in survey.untrained))
+        yield tag("p", "They stay as they are unless they are asked for: ", tag("code", "--reinit-rows"), class_="soft")
+
+
+def _chips(counts: Sequence[tuple[str, int]]) -> Html:
+    return tag("ul", *(tag("li", tag("b", format_count(many)), f" {word}") for word, many in counts), class_="chips")
+
+
+def _card(at: int, subject: NewRegion) -> Html:
+    tensor, fill = subject.tensor, subject.fill
+    facts = [shape_cell(tensor.shape), subject.measure.dtype, tensor.role, place_cell(fill.region, tensor.shape)]
+    why = f": {fill.why}" if fill.why else ""
+    warnings = [tag("li", finding.text) for finding in subject.findings]
+    return tag(
+        "section",
+        tag("h3", dotted(tensor.name)),
+        tag("p", " · ".join(facts), class_="soft"),
+        tag("p", "filled by ", tag("code", fill.scheme), why, *_promised_words(subject)),
+        tag("div", tag("ul", *warnings), class_="note warn") if warnings else "",
+        _pictures(subject),
+        _numbers(subject),
+        class_="card",
+        id=f"new-{at}",
+    )
+
+
+def _promised_words(subject: NewRegion) -> Iterator[str]:
+    if subject.promise is not None and str(subject.promise) != str(subject.fill.scheme):
+        yield f" (promises {subject.promise})"
+
+
+def _pictures(subject: NewRegion) -> Html:
+    picture = subject.picture
+    if picture is None:
+        return Html("")
+    key = [("new", f"new{_sampled(subject.measure.step)}")]
+    key += [("promise", "promised")] if subject.promise else []
+    charts = [_figure(picture.new, ["new"], key, f"histogram of {subject.tensor.name}")]
+    if picture.neighbours is None:
+        charts.append(tag("p", f"No pretrained tensor has the role {subject.tensor.role}.", class_="soft"))
+    else:
+        drawn = zip(_charts.KEPT, picture.neighbours.traces, subject.neighbours, strict=False)
+        names = [(colour, trace.label + (", sampled" if each.step > 1 else "")) for colour, trace, each in drawn]
+        colours = [colour for colour, _ in names]
+        note = "" if picture.one_scale else "on a scale of its own"
+        charts.append(_figure(picture.neighbours, colours, names, "histograms of its pretrained neighbours", note))
+    return tag("div", *charts, class_="charts")
+
+
+def _figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], label: str, note: str = "") -> Html:
+    entries = [tag("li", text, class_=colour) for colour, text in key]
+    notes = [*filter(None, (note, *map(_spike, chart.traces), _outside(chart.traces)))]
+    caption = tag("figcaption", tag("ul", *entries, class_="key"), "; ".join(notes))
+    return tag("figure", _charts.svg(chart, colours, label), caption)
+
+
+def _spike(trace: Trace) -> str:
+    """Words for a line that stands for many equal values."""
+    if trace.spike is None:
+        return ""
+    value, share = trace.spike
+    return f"line: {'all values are' if share == 1 else f'{share:.1%} are'} {figure_of(value)}"
+
+
+def _outside(traces: Sequence[Trace]) -> str:
+    outside, seen = sum(trace.outside for trace in traces), sum(trace.seen for trace in traces)
+    return f"{format_count(outside)} of {format_count(seen)} values lie outside the picture" if outside else ""
+
+
+def _sampled(step: int) -> str:
+    return f" (sampled: one value in {format_count(step)})" if step > 1 else ""
+
+
+def _numbers(subject: NewRegion) -> Html:
+    rows = [[tag("td", "new", class_="name"), *cells(subject.measure, subject.promise)]]
+    if subject.promise is not None:
+        rows.append([tag("td", "promised", class_="name"), *promised(subject.promise)])
+    rows += [
+        [tag("td", dotted(each.name), _kept(each, subject), class_="name"), *cells(each)] for each in subject.neighbours
+    ]
+    return wide("", [tag("th", "values"), *column_heads()], rows)
+
+
+def _kept(neighbour: Measure, subject: NewRegion) -> str:
+    return " (kept)" if neighbour.name == subject.tensor.name else ""
+
+
+def _plain(survey: PlainTensor) -> Iterator[Html]:
+    measures = survey.measures
+    total = sum(num_elements(measure.shape) for measure in measures)
+    dtypes = ", ".join(sorted({measure.dtype for measure in measures}))
+    yield tag(
+        "header",
+        tag("h1", survey.folder),
+        tag("p", f"a checkpoint without a manifest; {dtypes}; {format_bytes(survey.nbytes)}", class_="soft"),
+        _chips([("tensors", len(measures)), ("values", total)]),
+    )
+    yield _findings(survey)
+    yield from _untrained(survey)
+    yield tag("h2", "Histograms")
+    yield tag(
+        "p",
+        f"The first, middle and last of the tensors whose names differ in numbers alone; the {GROUPS} largest groups.",
+        class_="soft",
+    )
+    yield tag("div", *(_group(name, many, chart) for name, many, chart in survey.charts), class_="charts")
+    yield tag("h2", "Every tensor")
+    rows = [
+        [
+            tag("td", dotted(each.name), class_="name"),
+            right(shape_cell(each.shape)),
+            tag("td", each.dtype, class_="fixed"),
+            *cells(each),
+        ]
+        for each in measures
+    ]
+    yield wide("", ["tensor", tag("th", "shape", class_="n"), "dtype", *column_heads()], rows)
+
+
+def _group(name: str, many: int, chart: Chart) -> Html:
+    key = [(colour, trace.label) for colour, trace in zip(_charts.KEPT, chart.traces, strict=False)]
+    drawn = _figure(chart, [colour for colour, _ in key], key, f"histograms of {name}")
+    return tag("div", tag("h3", dotted(name), f" ({many})" if many > 1 else ""), drawn, class_="card")
+
+
+def _footer(side: int) -> Iterator[Html]:
+    yield tag(
+        "p",
+        "Mean, standard deviation, norm, share of zeros, least and greatest value are of all finite values, decoded "
+        f"from the files' bytes. Histograms are of at most {format_count(SAMPLE)} evenly spaced ones, "
+        "between the 0.1% and "
+        "the 99.9% quantile. Farthest: the greatest distance from the mean in standard deviations, for a new region "
+        "in the promised ones.",
+    )
+    yield tag(
+        "p",
+        "Rank: singular values above the rounding of float32, out of as many as there can be, on at most "
+        f"{side} x {side} evenly spaced rows and columns; eff.: the exponential of the entropy of the singular values "
+        f"(Roy and Vetterli, 2007). At most {format_count(ROWS)} evenly spaced rows are compared with each other.",
+    )
+    yield tag(
+        "p",
+        "Neighbours: pretrained tensors of the same role and number of dimensions, nearest by the numbers in their "
+        "names. Schemes such as model promise no distribution.",
+    )

@@ -1,0 +1,138 @@
+"""Histograms and densities as numbers, before anything is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_init._report.promise import ExpectedDistribution
+
+SPIKE = 0.05
+"""The share of one value from which on it is drawn as a line of its own."""
+
+SCALES = 20.0
+"""How much wider than the narrower one a range may be that two charts share."""
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A histogram: densities between edges, a value that many elements have, and how many aren't in the picture."""
+
+    label: str
+    edges: np.ndarray
+    heights: np.ndarray
+    spike: tuple[float, float] | None
+    outside: int
+    seen: int
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Histograms over one range; a promised density's curve and its constants with their shares."""
+
+    span: Span
+    traces: tuple[Trace, ...]
+    curve: tuple[np.ndarray, np.ndarray] | None = None
+    constants: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def top(self) -> float:
+        """The height that everything but lines fits under."""
+        curves = [trace.heights for trace in self.traces] + ([self.curve[1]] if self.curve else [])
+        return max((float(heights.max()) for heights in curves if heights.size), default=0.0) or 1.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A new region's chart and, where there are any, its neighbours'."""
+
+    new: Chart
+    neighbours: Chart | None
+    one_scale: bool
+
+
+def picture(
+    label: str, sample: np.ndarray, promise: ExpectedDistribution | None, neighbours: Sequence[tuple[str, np.ndarray]]
+) -> Picture:
+    """Both charts of a region; on one scale unless that would make a line of one of them."""
+    own = _united([_span(sample), *([_promised_span(promise)] if promise else [])])
+    others = _united([_span(values) for _, values in neighbours])
+    shared = _shared(own, others)
+    return Picture(
+        chart([(label, sample)], _padded(shared or own), promise),
+        chart(neighbours, _padded(shared or others)) if neighbours else None,
+        shared is not None,
+    )
+
+
+def chart(
+    samples: Sequence[tuple[str, np.ndarray]], span: Span | None = None, promise: ExpectedDistribution | None = None
+) -> Chart:
+    """Histograms of samples; over the range of them all unless it is given."""
+    span = span or _padded(_united([_span(values) for _, values in samples]))
+    traces = tuple(_trace(label, values, span) for label, values in samples)
+    if promise is None:
+        return Chart(span, traces)
+    x = np.linspace(*span, 241)
+    curve = (x, promise.density(x))
+    return Chart(span, traces, curve if curve[1].any() else None, promise.constants)
+
+
+def _trace(label: str, values: np.ndarray, span: Span) -> Trace:
+    value = float(values[0]) if values.size and values.min() == values.max() else 0.0
+    share = float((values == value).mean()) if values.size else 0.0
+    spike = (value, share) if share > SPIKE else None
+    rest = values[values != value] if spike else values
+    edges = np.linspace(*span, _bins(rest, span) + 1)
+    counts, _ = np.histogram(rest, edges)
+    heights = counts / (max(values.size, 1) * (edges[1] - edges[0]))
+    return Trace(label, edges, heights, spike, rest.size - int(counts.sum()), values.size)
+
+
+def _bins(values: np.ndarray, span: Span) -> int:
+    """So many that the values themselves get about the square root of their number."""
+    fine = min(max(math.isqrt(values.size), 12), 64)
+    low, high = _span(values) or span
+    return int(min(max(fine * (span[1] - span[0]) / (high - low or 1.0), fine), 240))
+
+
+def _span(values: np.ndarray) -> Span | None:
+    """Where nearly all values are: one extreme value must not make a line of the rest."""
+    if not values.size:
+        return None
+    low, high = np.quantile(values, [0.001, 0.999])
+    return float(low), float(high)
+
+
+def _promised_span(promise: ExpectedDistribution) -> Span:
+    ends = [
+        (max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in promise.parts
+    ]
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _united(spans: Sequence[Span | None]) -> Span | None:
+    known = [span for span in spans if span]
+    return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+
+
+def _shared(one: Span | None, other: Span | None) -> Span | None:
+    """The range of both, where neither becomes too narrow in it."""
+    both = _united([one, other])
+    if one is None or other is None or both is None:
+        return None
+    widths = [high - low for low, high in (one, other) if high > low]
+    return both if not widths or both[1] - both[0] <= SCALES * min(widths) else None
+
+
+def _padded(span: Span | None) -> Span:
+    low, high = span or (0.0, 0.0)
+    size = max(abs(low), abs(high))
+    # A range that float64 can hardly divide is none.
+    room = 0.05 * (high - low) if high - low > max(1e-9 * size, 1e-300) else (size if size > 1e-300 else 1.0)
+    return low - room, high + room

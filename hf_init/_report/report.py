@@ -1,0 +1,57 @@
+"""The report: one self-contained HTML page, or a PNG, about a result or any checkpoint. A reader of files and plans."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_init._figure import _put, check_output, require
+
+if TYPE_CHECKING:
+    pass
+
+DEFAULT = "hf_init-report.html"
+
+
+def write_report(
+    folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+) -> Path:
+    """Writes a report on a folder: histograms of what is new over what its scheme promises, tables, warnings.
+
+    Args:
+        folder: a result of ``extend``, or any folder in the HuggingFace layout: then without what only a plan knows.
+        out: ``.html`` (one page that needs no other file), or ``.png`` (the histograms alone);
+            None: ``hf_init-report.html`` in the current folder.
+        overwrite: replace a file that is there.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        HfInitError: matplotlib isn't installed, ``out`` exists or is neither kind of file.
+        CheckpointError: the folder can't be read.
+
+    Example:
+        >>> import tempfile, numpy, safetensors.numpy
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> safetensors.numpy.save_file({"w": numpy.eye(3)}, f"{folder.name}/model.safetensors")
+        >>> write_report(folder.name, f"{folder.name}/eye.html").name
+        'eye.html'
+        >>> folder.cleanup()
+    """
+
+    place = Path(DEFAULT if out is None else out).expanduser()
+    check_output(place, overwrite)
+    require()
+    _put(place, _made(Path(folder).expanduser(), place))
+    return place
+
+
+def _made(folder: Path, out: Path) -> bytes:
+    from hf_init._report.page import page
+    from hf_init._report.poster import poster
+    from hf_init._report.survey import survey
+
+    found = survey(folder)
+    return poster(found) if out.suffix.lower() == ".png" else page(found).encode()

@@ -1,0 +1,190 @@
+"""Everything that a report says, as values: what is new in a result, or what is in a plain checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hf_init._block_names import pattern
+from hf_init._checkpoint import Checkpoint, check_faults, is_floating, short_name
+from hf_init._errors import CheckpointError
+from hf_init._plan import MANIFEST_NAME, Fill, Manifest, Plan, TensorPlan
+from hf_init._report.judge import ReportFinding, judge_report
+from hf_init._report.measure import Measure, Observer
+from hf_init._report.neighbours import Candidate, is_complete, layer_of, nearest_neighbour, pretrained
+from hf_init._report.picture import Chart, Picture, chart, picture
+from hf_init._report.promise import ExpectedDistribution, expected_distribution
+from hf_init._report.untrained import Untrained, is_untrained
+from hf_init._tensors import Slot, num_elements
+
+PICTURES = 200
+"""The most new regions that get a picture; all get their statistics."""
+
+PLAIN_SIDE = 256
+"""The most rows and columns of a plain checkpoint's matrices that a rank is measured on: there may be thousands."""
+
+GROUPS = 36
+"""The most groups of tensors of a plain checkpoint that get a picture."""
+
+
+@dataclass(frozen=True)
+class NewRegion:
+    """One new region: what fills it, what its values are, and what it is compared with."""
+
+    tensor: TensorPlan
+    fill: Fill
+    measure: Measure
+    promise: ExpectedDistribution | None
+    neighbours: tuple[Measure, ...]
+    picture: Picture | None
+    findings: tuple[ReportFinding, ...]
+
+
+@dataclass(frozen=True)
+class Extended:
+    """What there is to say of a result of ``extend``."""
+
+    folder: str
+    manifest: Manifest
+    plan: Plan
+    subjects: tuple[NewRegion, ...]
+    untrained: tuple[Untrained, ...] = ()
+
+    @property
+    def findings(self) -> tuple[ReportFinding, ...]:
+        return tuple(finding for subject in self.subjects for finding in subject.findings)
+
+
+@dataclass(frozen=True)
+class PlainTensor:
+    """What there is to say of a checkpoint without a manifest: its tensors, and charts of those of one name each."""
+
+    folder: str
+    nbytes: int
+    measures: tuple[Measure, ...]
+    findings: tuple[ReportFinding, ...]
+    charts: tuple[tuple[str, int, Chart], ...]
+    untrained: tuple[Untrained, ...] = ()
+
+
+def survey(folder: Path) -> Extended | PlainTensor:
+    """Reads a folder, with or without a manifest.
+
+    Raises:
+        CheckpointError: it can't be read, or its manifest describes other tensors than its files hold.
+    """
+    with Checkpoint.open(folder) as checkpoint:
+        extended = os.path.lexists(folder / MANIFEST_NAME)
+        found = _extended(checkpoint, Manifest.load(folder)) if extended else _plain(checkpoint)
+    return replace(found, untrained=is_untrained(folder))
+
+
+def _extended(checkpoint: Checkpoint, manifest: Manifest) -> Extended:
+    plan = _plan_of(manifest, checkpoint.root)
+    faults = (fault for tensor in plan.stored for fault in _faults(tensor, checkpoint))
+    check_faults(
+        str(checkpoint.root), faults, f"Its {MANIFEST_NAME} is of other files: make the result again, or remove it."
+    )
+    return Extended(_title(checkpoint), manifest, plan, tuple(_subjects(checkpoint, plan)))
+
+
+def _plan_of(manifest: Manifest, root: Path) -> Plan:
+    try:
+        return Plan.from_json(manifest.plan)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{root / MANIFEST_NAME}: its plan can't be read ({error!r}). Make the result again."
+        ) from None
+
+
+def _faults(tensor: TensorPlan, checkpoint: Checkpoint) -> Iterator[str]:
+    entry = checkpoint.entries.get(tensor.name)
+    if entry is None:
+        yield f"{short_name(tensor.name)} is in the manifest, but in no file"
+    elif entry.shape != tensor.shape:
+        yield f"{short_name(tensor.name)} has the shape {entry.shape}, the manifest says {tensor.shape}"
+
+
+def _subjects(checkpoint: Checkpoint, plan: Plan) -> Iterator[NewRegion]:
+    observer, candidates, pictures = Observer(checkpoint), pretrained(plan.tensors), itertools.count()
+    for at, tensor in enumerate(plan.tensors):
+        if tensor.left_out:
+            continue
+        near = nearest_neighbour(is_complete(tensor.name, tensor.role, tensor.shape, at), candidates)
+        for fill, (_, slot) in zip(tensor.new, tensor.slots(plan.seed), strict=True):
+            yield _subject(tensor, fill, slot, near, observer, next(pictures) < PICTURES)
+
+
+def _subject(
+    tensor: TensorPlan, fill: Fill, slot: Slot, near: list[Candidate], observer: Observer, pictured: bool
+) -> NewRegion:
+    stack = tensor.geometry.stack if tensor.geometry and len(tensor.shape) - tensor.geometry.stack > 1 else 0
+    own, sample = observer.measure(tensor.name, fill.region, stack)
+    others = [observer.measure(each.name, each.region, stack) for each in near]
+    due = expected_distribution(fill.scheme, slot)
+    measures = tuple(measure for measure, _ in others)
+    traces = [(_label(measure, tensor), values) for measure, values in others]
+    return NewRegion(
+        tensor=tensor,
+        fill=fill,
+        measure=own,
+        promise=due,
+        neighbours=measures,
+        picture=picture(tensor.name, sample, due, traces) if pictured and sample.size else None,
+        findings=judge_report(own, fill.scheme, due, measures),
+    )
+
+
+def _label(neighbour: Measure, of: TensorPlan) -> str:
+    return f"{neighbour.name} (kept)" if neighbour.name == of.name else neighbour.name
+
+
+def _plain(checkpoint: Checkpoint) -> PlainTensor:
+    observer = Observer(checkpoint, PLAIN_SIDE)
+    tensors = [
+        is_complete(name, pattern(name), entry.shape, at) for at, (name, entry) in enumerate(checkpoint.entries.items())
+    ]
+    measures = {tensor.name: observer.measure(tensor.name, tensor.region)[0] for tensor in tensors}
+    groups = _grouped(tensors)
+    return PlainTensor(
+        _title(checkpoint),
+        checkpoint.nbytes,
+        tuple(measures.values()),
+        tuple(finding for group in groups.values() for finding in _judged(group, measures)),
+        tuple(_charts(groups, observer)),
+    )
+
+
+def _grouped(tensors: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    """Tensors whose names differ in numbers alone, in the order of those."""
+    groups: dict[str, list[Candidate]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.role, []).append(tensor)
+    return {role: sorted(group, key=layer_of) for role, group in groups.items()}
+
+
+def _judged(group: list[Candidate], measures: dict[str, Measure]) -> Iterator[ReportFinding]:
+    for tensor in group:
+        others = [other for other in group if other is not tensor]
+        yield from judge_report(
+            measures[tensor.name], neighbours=[measures[near.name] for near in nearest_neighbour(tensor, others)]
+        )
+
+
+def _charts(groups: dict[str, list[Candidate]], observer: Observer) -> Iterator[tuple[str, int, Chart]]:
+    """Of the largest groups: the first, the middle and the last tensor of each."""
+    numeric = {role: group for role, group in groups.items() if is_floating(observer.dtype(group[0].name))}
+    largest = sorted(numeric, key=lambda role: -sum(num_elements(each.region.shape) for each in numeric[role]))[:GROUPS]
+    for role in (role for role in numeric if role in set(largest)):
+        group = numeric[role]
+        shown = {at: group[at] for at in (0, len(group) // 2, len(group) - 1)}.values()
+        samples = [(each.name, observer.measure(each.name, each.region)[1]) for each in shown]
+        if any(values.size for _, values in samples):
+            yield role, len(group), chart(samples)
+
+
+def _title(checkpoint: Checkpoint) -> str:
+    return checkpoint.root.resolve().name

@@ -1,0 +1,96 @@
+"""Rows of a vocabulary that were never trained, by their size: a report, from which nothing follows by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hf_init._checkpoint import Checkpoint, Reader
+from hf_init._tensors import Box
+from hf_init._text import format_count
+from hf_init._vocabulary import format_ids
+
+SHARE = 1e-3
+"""Of the typical row's largest element: a row whose own is below is untrained."""
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """Rows of one table that hold next to nothing.
+
+    Attributes:
+        table: its name on disk.
+        rows: their numbers, which are token ids.
+        largest: the largest ``|x|`` in any of them.
+        typical: the largest ``|x|`` in the median row.
+    """
+
+    table: str
+    rows: tuple[int, ...]
+    largest: float
+    typical: float
+
+    def __str__(self) -> str:
+        many = (
+            f"row {self.rows[0]}"
+            if len(self.rows) == 1
+            else f"{format_count(len(self.rows))} rows ({format_ids(self.rows)})"
+        )
+        return (
+            f"{self.table}: {many} never trained: max |x| {self.largest:.2g}, where {self.typical:.2g} is the median "
+            "row's"
+        )
+
+
+def is_untrained(folder: str | Path) -> tuple[Untrained, ...]:
+    """The same for every vocabulary that a folder's config counts, in any of its parts.
+
+    Raises:
+        CheckpointError: the folder can't be read.
+    """
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ()  # no config, no vocabulary: a report of the tensors is due all the same
+    return tuple(each for rows in sorted(set(_sizes(config))) for each in untrained_rows(folder, rows))
+
+
+def _sizes(config: Any) -> Iterator[int]:
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if key == "vocab_size" and isinstance(value, int) and value > 0:
+            yield value
+        yield from _sizes(value)
+
+
+def untrained_rows(folder: str | Path, rows: int) -> tuple[Untrained, ...]:
+    """Rows with next to nothing in them, of every matrix with this many rows; reads those matrices once.
+
+    By the largest ``|x|`` of a row: a row of negative numbers alone is a row like others. Rows that were drawn at
+    random and never trained look like trained ones, and aren't found.
+
+    Args:
+        rows: of the vocabulary.
+
+    Raises:
+        CheckpointError: the folder can't be read.
+    """
+    with Checkpoint.open(folder) as source, Reader(source) as reader:
+        names = [name for name, entry in source.entries.items() if len(entry.shape) == 2 and entry.shape[0] == rows]
+        found = [_of(name, torch.cat([*_largest(reader, name, source.entries[name].shape)])) for name in names]
+    return tuple(each for each in found if each.rows)
+
+
+def _largest(reader: Reader, name: str, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+    for block in reader.rows(name, Box.whole(shape)):
+        yield block.float().abs().amax(1)
+
+
+def _of(name: str, largest: torch.Tensor) -> Untrained:
+    typical = float(largest.median())
+    rows = (largest <= SHARE * typical).nonzero().flatten()
+    return Untrained(name, tuple(rows.tolist()), float(largest[rows].max()) if len(rows) else 0.0, typical)

@@ -1,0 +1,315 @@
+"""The nouns: frozen values that every other module speaks in. No I/O, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import torch
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+class Status(str, Enum):
+    """What a target tensor is, seen from the source: one status each."""
+
+    KEPT = "kept"
+    RESIZED = "resized"
+    NEW = "new"
+    TIED = "tied"
+
+
+@dataclass(frozen=True)
+class Box:
+    """The elements of a tensor between two corners: ``start[d] <= index[d] < stop[d]`` in every dimension.
+
+    Example:
+        >>> Box((0, 0), (2, 3)).shape
+        (2, 3)
+    """
+
+    start: Shape
+    stop: Shape
+
+    @classmethod
+    def whole(cls, shape: Shape) -> Box:
+        """The box that covers a tensor of this shape."""
+        return cls((0,) * len(shape), tuple(shape))
+
+    @property
+    def shape(self) -> Shape:
+        return tuple(stop - start for start, stop in zip(self.start, self.stop, strict=True))
+
+    @property
+    def slices(self) -> tuple[slice, ...]:
+        """For indexing an array or a tensor; the empty tuple for a scalar."""
+        return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"start": list(self.start), "stop": list(self.stop)}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An indexed set of slices of a tensor along one dimension, in the order of ``index``.
+
+    ``shape`` is that of the slices taken together: the tensor's shape with ``shape[dim] = len(index)``.
+    """
+
+    dim: int
+    index: tuple[int, ...]
+    of: Shape = field(compare=False, default=())
+
+    @property
+    def shape(self) -> Shape:
+        return (*self.of[: self.dim], len(self.index), *self.of[self.dim + 1 :])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"dim": self.dim, "index": list(self.index)}
+
+
+Region: TypeAlias = Box | Rows
+
+
+def region_from_json(data: dict[str, Any], shape: Shape) -> Region:
+    """The region that ``to_json`` wrote, of a tensor of this shape."""
+    if "index" in data:
+        return Rows(data["dim"], tuple(data["index"]), tuple(shape))
+    return Box(tuple(data["start"]), tuple(data["stop"]))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How a stored tensor is read as logical matrices ``(out, in, *kernel)``.
+
+    Fans are those of the computation, not of the storage: GPT-2's Conv1D is stored ``(in, out)``, a fused
+    query-key-value weight holds three matrices, an expert weight holds one matrix an expert.
+
+    Attributes:
+        fan_in: inputs that one output sums over.
+        fan_out: outputs that one input reaches. None when ``parts`` differ: then each part has its own.
+        order: ``"out_in"`` as torch stores a Linear and a convolution, ``"in_out"`` as Conv1D, a transposed
+            convolution and some experts are stored.
+        stack: how many leading dimensions index independent matrices (1 for experts, else 0).
+        parts: sizes along the stored output dimension of the matrices fused there (query, key, value; gate, up;
+            the gates of an LSTM); empty when there is one.
+        groups: of a grouped convolution.
+    """
+
+    fan_in: int
+    fan_out: int | None
+    order: str = "out_in"
+    stack: int = 0
+    parts: tuple[int, ...] = ()
+    groups: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "fan_in": self.fan_in,
+            "fan_out": self.fan_out,
+            "order": self.order,
+            "stack": self.stack,
+            "parts": list(self.parts),
+            "groups": self.groups,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Geometry:
+        return cls(**{**data, "parts": tuple(data["parts"])})
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of a target architecture, known from its shape alone.
+
+    Attributes:
+        name: its name on disk, the one that every plan, report and proof uses.
+        shape: its shape on disk.
+        dtype: ``"float32"``, ``"bfloat16"``...: torch's names without the ``torch.``.
+        parameter: its name in the model's state dict (the same as ``name`` but for converted families).
+        module: class names of the module that owns it, its own class first, then the bases.
+        role: what the tensor does (``"linear.weight"``, ``"embedding"``, ``"norm.bias"``...).
+        geometry: its logical matrices, or None where fans have no meaning.
+        address: where the library's loader puts a tensor of that name; two names with one address are one tensor.
+        activation: the name of the activation that the layer's output goes into, where it is known.
+        padding: of an embedding, the row that stands for padding.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+    parameter: str = ""
+    module: tuple[str, ...] = ()
+    role: str = "parameter"
+    geometry: Geometry | None = None
+    address: tuple[Any, ...] = ()
+    activation: str | None = None
+    padding: int | None = None
+
+
+@dataclass(frozen=True)
+class Tie:
+    """A target tensor that is another one under a second name: the model holds it, the files don't.
+
+    Attributes:
+        name: the second name.
+        of: the name on disk of the tensor that it is.
+        addresses: where the library's loader would look for it; a source may hold it under either name.
+    """
+
+    name: str
+    of: str
+    addresses: tuple[tuple[Any, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The target architecture: what its files hold, and what is tied to it.
+
+    Attributes:
+        std: the standard deviation that its config starts weights with (``initializer_range``).
+        depth: how many blocks its residual stream passes, of the extended model; None where the config has no number.
+    """
+
+    architecture: str
+    tensors: tuple[TensorSpec, ...]
+    ties: tuple[Tie, ...] = ()
+    std: float = 0.02
+    depth: int | None = None
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """One tensor of a checkpoint, known from its header.
+
+    Attributes:
+        address: where the target's loader would put it.
+        ignored: the target's class drops it on purpose and without a word when it loads.
+        second: the address is that of a second name, which the tensor has in the source's own architecture only.
+    """
+
+    name: str
+    shape: Shape
+    dtype: str
+    address: tuple[Any, ...] = ()
+    ignored: bool = False
+    second: bool = False
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A kept region: these elements of the source tensor are those of the target tensor, byte for byte."""
+
+    region: Region
+    source: str
+    source_region: Region
+
+
+class Context(Protocol):
+    """What a scheme may ask about its surroundings. Schemes read the source, never another new tensor."""
+
+    def architecture(self, slot: Slot) -> torch.Tensor:
+        """The values that the slot has in a freshly built model: float32, of ``slot.shape``."""
+        ...
+
+    def declared(self, slot: Slot) -> torch.Tensor:
+        """The values that the class's constructor gives the slot: float32, of ``slot.shape``."""
+        ...
+
+    def given(self, slot: Slot) -> torch.Tensor | None:
+        """The values that were made for the slot from data: float32, of ``slot.shape``; None where there are none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A region to fill: everything that a scheme may know about it.
+
+    Attributes:
+        name: the tensor's full name on disk.
+        shape: of the region to fill.
+        region: its place in the tensor.
+        whole: the shape of the whole tensor.
+        dtype: what the values will be rounded to, once, after the scheme.
+        seed: of the recipe.
+        parameter, role, geometry: as in ``TensorSpec``.
+        context: the architecture, for the schemes that ask it.
+        trained: gives the pretrained elements of the same tensor, region by region; None where all of it is new.
+        source: gives a whole tensor of the source by its name there, mapped, not to be written to; None where no source
+            is at hand.
+    """
+
+    name: str
+    region: Region
+    whole: Shape
+    dtype: str = "float32"
+    seed: int = 0
+    parameter: str = ""
+    role: str = "parameter"
+    geometry: Geometry | None = None
+    context: Context | None = field(default=None, compare=False, repr=False)
+    trained: Callable[[], Iterator[torch.Tensor]] | None = field(default=None, compare=False, repr=False)
+    source: Callable[[str], torch.Tensor] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def shape(self) -> Shape:
+        return self.region.shape
+
+    @property
+    def key(self) -> int:
+        """63 bits made of (seed, name, region) alone: the seed of this slot's own generator.
+
+        No other tensor, no order, no device and no number of processes enters it.
+        """
+        return key_of(self.seed, self.name, _spelled(self.region))
+
+    def generator(self) -> torch.Generator:
+        """A fresh CPU generator, seeded by ``key``."""
+        import torch
+
+        return torch.Generator().manual_seed(self.key)
+
+
+def key_of(seed: int, *words: str) -> int:
+    """63 bits of BLAKE2b over the seed and the words."""
+    text = "\0".join((str(seed), *words)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
+
+
+def _spelled(region: Region) -> str:
+    if isinstance(region, Rows):
+        return f"rows {region.dim}: {','.join(map(str, region.index))}"
+    return "x".join(f"{start}:{stop}" for start, stop in zip(region.start, region.stop, strict=True))
+
+
+def num_elements(shape: Shape) -> int:
+    """How many elements a tensor of this shape has."""
+    return math.prod(shape)
+
+
+def subtract_boxes(shape: Shape, boxes: list[Box]) -> Iterator[Box]:
+    """Disjoint boxes that cover what ``boxes`` leave of a tensor of this shape."""
+    rest = [Box.whole(shape)]
+    for hole in boxes:
+        rest = [piece for box in rest for piece in _minus(box, hole)]
+    yield from rest
+
+
+def _minus(box: Box, hole: Box) -> Iterator[Box]:
+    """``box`` without ``hole``, cut one dimension at a time."""
+    start, stop = list(box.start), list(box.stop)
+    if any(b <= c or d <= a for a, b, c, d in zip(start, stop, hole.start, hole.stop, strict=True)):
+        yield box
+        return
+    for dim in range(len(start)):
+        if start[dim] < hole.start[dim]:
+            yield Box(tuple(start), (*stop[:dim], hole.start[dim], *stop[dim + 1 :]))
+            start[dim] = hole.start[dim]
+        if hole.stop[dim] < stop[dim]:
+            yield Box((*start[:dim], hole.stop[dim], *start[dim + 1 :]), tuple(stop))
+            stop[dim] = hole.stop[dim]

@@ -1,0 +1,104 @@
+"""Comparing and digesting regions of tensors by their bytes, a piece at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+
+from hf_init._tensors import Region
+from hf_init._verify.differences import TensorDiff
+from hf_init._verify.regions import Piece, ReadBuffer, RegionPart, region_pieces
+from hf_init._verify.threads import VerifyJob, VerifyMeter, WorkerBuffers
+
+TOGETHER = 4  # pieces of one job
+
+Progress = Callable[[int], object]
+
+
+def no_progress(nbytes: int) -> None:
+    """Nobody counts."""
+
+
+@dataclass(frozen=True)
+class ByteComparison:
+    """Two regions that should hold the same bytes.
+
+    Attributes:
+        seen, expected: the two, of the same shape and width.
+        region: the place of ``seen`` in its tensor, for the differences.
+        tally: where they are noted.
+        number: of the region, among those of the tally's tensor.
+        meter: counts the bytes that are done; None where nobody counts.
+        everything: or up to the first difference of each job.
+    """
+
+    seen: RegionPart
+    expected: RegionPart
+    region: Region
+    tally: TensorDiff
+    number: int = 0
+    meter: VerifyMeter | None = None
+    everything: bool = True
+
+    def jobs(self) -> Iterator[VerifyJob]:
+        """The comparison in jobs for threads."""
+        left, right = self.seen.flat(), self.expected.flat()
+        if left is None or right is None:
+            left, right = self.seen, self.expected
+        cuts = region_pieces(left.shape, tuple(map(max, left.spans, right.spans)))
+        while batch := list(islice(cuts, TOGETHER)):
+            yield partial(self._compare, left, right, batch)
+
+    def _compare(self, left: RegionPart, right: RegionPart, batch: list[Piece], desk: WorkerBuffers) -> bool:
+        found, done = False, 0
+        for piece in batch:
+            seen, expected = left.read(desk.seen, piece), right.read(desk.expected, piece)
+            done += seen.nbytes
+            if not same_bytes(seen, expected):
+                found = True
+                self._note(left.shape, piece, seen, expected)
+                if not self.everything:
+                    break
+        if self.meter is not None:
+            self.meter.compare(done)
+        return found
+
+    def _note(self, shape: tuple[int, ...], piece: Piece, seen: np.ndarray, expected: np.ndarray) -> None:
+        at = np.nonzero(np.atleast_1d(seen != expected))
+        inner = [places + cut.start for places, cut in zip(at, piece, strict=False)]
+        places = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]
+        self.tally.add(self.region, places, np.atleast_1d(seen)[at], np.atleast_1d(expected)[at], self.number)
+
+
+def same_bytes(left: np.ndarray, right: np.ndarray) -> bool:
+    """Whether two arrays of one shape hold the same bytes."""
+    if not (left.flags.c_contiguous and right.flags.c_contiguous):
+        return np.array_equal(left, right)
+    return left.nbytes == right.nbytes and _MEMCMP(left.ctypes.data, right.ctypes.data, left.nbytes) == 0
+
+
+def _memcmp() -> Callable[[int, int, int], int]:
+    """The C library's own, which compares as many bytes at once as the processor can, and lets other threads run."""
+    function = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).memcmp
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    return function
+
+
+_MEMCMP = _memcmp()
+
+
+def bytes_digest(part: RegionPart, hand: ReadBuffer, done: Progress = no_progress) -> str:
+    """SHA-256, in hex, of a region's bytes in row-major order."""
+    sha256, part = hashlib.sha256(), part.flat() or part
+    for piece in region_pieces(part.shape, part.spans):
+        read = np.ascontiguousarray(part.read(hand, piece))
+        sha256.update(read.reshape(-1).view(np.uint8).data)
+        done(read.nbytes)
+    return sha256.hexdigest()

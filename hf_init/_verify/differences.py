@@ -1,0 +1,104 @@
+"""Where a tensor differs from what is expected: gathered by several threads, told the same whoever was first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from hf_init._checkpoint import NUMPY
+from hf_init._tensors import Box, Region, Shape, num_elements
+
+
+@dataclass
+class TensorDiff:
+    """The differences found in one tensor.
+
+    Attributes:
+        dtype: of the tensor, to show values as numbers.
+        length: how many slices it has along its first dimension.
+        rows: of each of them, whether something in it differs; empty while nothing does.
+        elements: how many differ.
+        first: the first difference: index, row, both values and their bits, region; empty while nothing differs.
+    """
+
+    dtype: str
+    length: int = 1
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    elements: int = 0
+    first: dict[str, Any] = field(default_factory=dict)
+    _at: tuple[int, int] = (0, 0)
+    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, shape: Shape, dtype: str) -> TensorDiff:
+        """For a tensor that is held in an array of this shape."""
+        return cls(dtype, (*shape, 1)[0])
+
+    def add(self, region: Region, places: np.ndarray, seen: np.ndarray, expected: np.ndarray, part: int = 0) -> None:
+        """Note elements that differ.
+
+        Args:
+            region: of the tensor, in which they lie.
+            places: where, counted in the region's row-major order; ascending.
+            seen, expected: their values, as unsigned integers, one a place.
+            part: the region's number, of several; the first difference is that of the lowest.
+        """
+        with self._lock:
+            if not self.first:
+                self.rows = np.zeros(self.length, bool)
+            self.elements += len(places)
+            self.rows[_rows(region, places)] = True
+            if not self.first or (part, int(places[0])) < self._at:
+                self._at = (part, int(places[0]))
+                self.first = _described(region, self._at[1], seen[0], expected[0], self.dtype)
+
+    def to_json(self, everything: bool = True) -> dict[str, Any]:
+        """The first difference and, where ``everything`` was compared, how much differs."""
+        amount = {"changed_rows": int(self.rows.sum()), "changed_elements": self.elements}
+        return {**self.first, **(amount if everything else {})}
+
+
+def _described(region: Region, place: int, seen: Any, expected: Any, dtype: str) -> dict[str, Any]:
+    index = _locate(region, place)
+    values = {"seen": decode_element(seen, dtype), "expected": decode_element(expected, dtype)}
+    hexes = {"seen_bits": _hex(seen), "expected_bits": _hex(expected)}
+    return {"index": index, "row": (*index, 0)[0], **values, **hexes, "region": region.to_json()}
+
+
+def _rows(region: Region, places: np.ndarray) -> np.ndarray:
+    """The tensor's rows (places along its first dimension) in which elements of a region lie."""
+    if not region.shape:
+        return np.zeros(1, int)
+    rows = np.unique(places // num_elements(region.shape[1:]))
+    if isinstance(region, Box):
+        return rows + region.start[0]
+    return np.asarray(region.index)[rows] if region.dim == 0 else rows
+
+
+def _locate(region: Region, place: int) -> list[int]:
+    """The index, in the tensor, of an element of a region."""
+    inner = [int(i) for i in np.unravel_index(place, region.shape)]
+    if isinstance(region, Box):
+        return [start + i for start, i in zip(region.start, inner, strict=True)]
+    return [region.index[i] if dim == region.dim else i for dim, i in enumerate(inner)]
+
+
+def decode_element(element: np.unsignedinteger[Any], dtype: str) -> float | int | bool | str:
+    """The number that an element's bits stand for; the bits in hex where Python has no such number.
+
+    Example:
+        >>> decode_element(np.uint16(0x3F80), "bfloat16"), decode(np.uint32(0x80000000), "float32")
+        (1.0, -0.0)
+    """
+    if dtype == "bfloat16":
+        return decode_element(np.uint32(int(element) << 16), "float32")
+    if dtype in NUMPY:
+        return np.asarray(element)[None].view(dtype)[0].item()
+    return _hex(element)
+
+
+def _hex(element: np.unsignedinteger[Any]) -> str:
+    return f"0x{int(element):0{element.itemsize * 2}x}"

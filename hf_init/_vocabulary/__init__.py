@@ -1,0 +1,9 @@
+"""New tokens: the tokenizer, and every row, config field and file that follows it."""
+
+from __future__ import annotations
+
+from hf_init._vocabulary.request import read as read
+from hf_init._vocabulary.rows import format_ids as format_ids
+from hf_init._vocabulary.token_change import TokenChange as TokenChange
+from hf_init._vocabulary.tokenizer import ids_of as ids_of
+from hf_init._vocabulary.tokenizer import load_tokenizer as load_tokenizer

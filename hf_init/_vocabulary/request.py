@@ -1,0 +1,223 @@
+"""The words that speak of tokens, read strictly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from hf_init._errors import PlanError
+from hf_init._plan import parse_scheme
+from hf_init._text import join_names
+from hf_init._vocabulary.choose import Guarantee
+from hf_init.schemes._base import Scheme
+
+
+def read(path: str | Path) -> list[Any]:
+    """The tokens of a file, as ``add_tokens`` takes them.
+
+    A ``.json`` file holds a list of texts and of objects with ``token``, ``description`` and ``special``, or one object
+    of descriptions (or null) by token. Any other file has a token a line, taken as it is, spaces included; an empty
+    line is none.
+
+    Raises:
+        PlanError: the file can't be read, or is JSON of another form.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "tokens.json")
+        ...     _ = path.write_text('{"<tool>": "a call of a tool"}')
+        ...     read(path)
+        [{'token': '<tool>', 'description': 'a call of a tool'}]
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else [line for line in text.split("\n") if line.rstrip("\r")]
+    except (OSError, ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: tokens can't be read from it: {error}; give a token a line, or JSON") from error
+    if isinstance(data, dict):
+        return [{"token": token, "description": description} for token, description in data.items()]
+    if not isinstance(data, list):
+        raise PlanError(f"{path}: expected a JSON list of tokens, or an object of descriptions, not {data!r:.60}")
+    return [one.rstrip("\r") if path.suffix != ".json" else one for one in data]
+
+
+ROW_SCHEME_OPTIONS = {
+    "row_scheme": ("input", "output", "bias", "tied", "tied_bias"),
+    "input_rows": ("input",),
+    "output_rows": ("output", "bias"),
+}
+TOKEN_OPTIONS = (
+    "add_tokens",
+    "special_tokens",
+    "pad_to_multiple_of",
+    "allow_shrink",
+    "reinit_rows",
+    "tokenizer",
+    "guarantee",
+    "existing",
+    *ROW_SCHEME_OPTIONS,
+)
+GUARANTEES: tuple[str, ...] = get_args(Guarantee)
+
+
+@dataclass(frozen=True)
+class RequestedToken:
+    """A token asked for.
+
+    Attributes:
+        description: a text that says what it is for.
+        special: a control token, which decoding may skip; not a word of the language.
+    """
+
+    text: str
+    description: str | None = None
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class TokenRequest:
+    """Everything asked for.
+
+    Attributes:
+        multiple: rows are added until this divides their number.
+        shrink: rows without a token may go.
+        again: ids whose rows are made anew.
+        tokenizer: the folder of another tokenizer, which takes the place of the base's.
+        guarantee: what the rows of the new tokens promise.
+        schemes: of the new rows, by the side of the model that they are on.
+        one_sided: the words that gave a scheme to one side alone.
+        skip: tokens that are there already are left as they are.
+    """
+
+    tokens: tuple[RequestedToken, ...] = ()
+    multiple: int | None = None
+    shrink: bool = False
+    again: tuple[int, ...] = ()
+    tokenizer: Path | None = None
+    guarantee: Guarantee = "greedy"
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)
+    one_sided: tuple[str, ...] = ()
+    skip: bool = False
+
+
+def read_token_request(words: Mapping[str, Any]) -> TokenRequest | None:
+    """What the words ask for; None where they ask for nothing.
+
+    Raises:
+        PlanError: a word of another kind, an empty or repeated token: all at once.
+    """
+    given = {key: value for key, value in words.items() if value is not None}
+    if not given:
+        return None
+    problems = [*_faults(given)]
+    if problems:
+        raise PlanError("\n".join(problems))
+    tokens = (*_tokens(given.get("add_tokens", ())), *_tokens(given.get("special_tokens", ()), special=True))
+    problems = [*_token_faults(tokens)]
+    if problems:
+        raise PlanError("\n".join(problems))
+    asked = TokenRequest(
+        tokens,
+        given.get("pad_to_multiple_of"),
+        given.get("allow_shrink", False),
+        tuple(given.get("reinit_rows", ())),
+        Path(given["tokenizer"]).expanduser() if "tokenizer" in given else None,
+        given.get("guarantee", "greedy"),
+        _schemes(given),
+        tuple(key for key in ("input_rows", "output_rows") if key in given),
+        given.get("existing") == "skip",
+    )
+    _check_idle(asked, given)
+    return asked
+
+
+def _schemes(given: Mapping[str, Any]) -> dict[str, Scheme]:
+    """The scheme of each side: the word for that side goes before the word for all."""
+    named = [(key, parse_scheme(given[key])) for key in ROW_SCHEME_OPTIONS if key in given]
+    return {side: scheme for key, scheme in named for side in ROW_SCHEME_OPTIONS[key]}
+
+
+def _check_idle(asked: TokenRequest, given: Mapping[str, Any]) -> None:
+    wanted = asked.tokens or asked.again or asked.tokenizer is not None
+    idle = [key for key in ("guarantee", "existing", *ROW_SCHEME_OPTIONS) if key in given]
+    if idle and not wanted and asked.multiple is None:
+        raise PlanError(f"{', '.join(idle)}: no row is new; say which tokens are (add_tokens, special_tokens)")
+
+
+def _tokens(given: Sequence[Any], special: bool = False) -> Iterator[RequestedToken]:
+    for one in given:
+        if isinstance(one, str):
+            yield RequestedToken(one, None, special)
+        else:
+            yield RequestedToken(one["token"], one.get("description"), one.get("special", special))
+
+
+def _faults(given: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("add_tokens", "special_tokens"):
+        yield from _list_faults(key, given.get(key, ()))
+    for key, right, expected in (
+        ("pad_to_multiple_of", _is_count, "a whole number of at least 1"),
+        ("allow_shrink", _is_flag, "True or False"),
+        ("reinit_rows", _are_ids, "a list of token ids, none twice"),
+        ("tokenizer", _is_folder, "the name of a folder"),
+        ("guarantee", GUARANTEES.__contains__, f"one of {', '.join(GUARANTEES)}"),
+        ("existing", ("error", "skip").__contains__, "'error' or 'skip'"),
+    ):
+        if key in given and not right(given[key]):
+            yield f"{key}: expected {expected}, not {given[key]!r}"
+
+
+def _list_faults(key: str, given: Any) -> Iterator[str]:
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
+        yield f"{key}: expected a list of tokens, such as ['<tool>'], not {given!r}"
+        return
+    wrong = [one for one in given if not (isinstance(one, str) or _is_entry(one))]
+    if wrong:
+        yield (
+            f"{key}: expected texts, or mappings with token, description and special, not "
+            f"{join_names([*map(repr, wrong)])}"
+        )
+
+
+def _is_entry(one: Any) -> bool:
+    return (
+        isinstance(one, Mapping)
+        and {"token"} <= set(one) <= {"token", "description", "special"}
+        and isinstance(one["token"], str)
+        and isinstance(one.get("description", ""), (str, type(None)))
+        and isinstance(one.get("special", False), bool)
+    )
+
+
+def _token_faults(tokens: Sequence[RequestedToken]) -> Iterator[str]:
+    texts = [token.text for token in tokens]
+    if "" in texts:
+        yield f"add_tokens: token {texts.index('') + 1} is empty; give each a text"
+    twice = sorted({text for text in texts if texts.count(text) > 1}) if len(set(texts)) < len(texts) else []
+    if twice:
+        yield f"add_tokens: named twice: {join_names([*map(repr, twice)])}; name each once"
+    silent = [repr(t.text) for t in tokens if t.description is not None and not t.description.strip()]
+    if silent:
+        yield f"add_tokens: an empty description for {join_names(silent)}; say what the token is for, or leave it out"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _are_ids(value: Any) -> bool:
+    sound = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return sound and all(type(id_) is int and id_ >= 0 for id_ in value) and len(set(value)) == len(value)
+
+
+def _is_folder(value: Any) -> bool:
+    return isinstance(value, (str, Path)) and bool(str(value))

@@ -1,0 +1,121 @@
+"""A vocabulary before and after: which row of a table is which token's, and which rows are made anew. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from hf_init._plan import RowMap, RowMapping
+from hf_init._plan import format_shape as shape_spelled
+from hf_init._tensors import Copy, Region, Shape
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Where the rows of a vocabulary's tables come from. A row's number is its token's id.
+
+    Attributes:
+        before, after: rows of the base's tables and of the target's, tokens or not.
+        fresh: ids whose rows are made anew, wherever they lie: behind the base's rows, in its padding, or on rows that
+            the user gives up.
+        moved: for another tokenizer, the base's id of each new id whose token is the same; None where ids stay.
+
+    Example:
+        >>> Vocabulary(4, 6, frozenset({3, 4})).sources(4, 6)
+        (0, 1, 2, None, None, None)
+    """
+
+    before: int
+    after: int
+    fresh: frozenset[int] = frozenset()
+    moved: Mapping[int, int] | None = None
+
+    def sources(self, before: int, after: int) -> tuple[int | None, ...]:
+        """For each row of a target table of ``after`` rows the source row that it is; None where it is made anew.
+
+        A table may have rows behind those of the vocabulary (a start token of its own): they stay behind.
+
+        Raises:
+            ValueError: the two tables don't stand to the vocabulary in the same way.
+        """
+        behind = after - self.after
+        if before - self.before != behind or behind < 0:
+            raise ValueError(
+                f"has {before} rows for a vocabulary of {self.before} and would have {after} for one of {self.after}: "
+                "which row is which token's isn't known"
+            )
+        return (*map(self._source, range(self.after)), *range(self.before, before))
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything moves, comes or goes."""
+        return self.sources(self.before, self.after) != tuple(range(self.before))
+
+    def padding(self, tokens: Collection[int]) -> tuple[int, ...]:
+        """Rows that are made anew though no token has them."""
+        return tuple(row for row in range(self.after) if self._source(row) is None and row not in tokens)
+
+    def dropped(self) -> tuple[int, ...]:
+        """The base's rows that the target doesn't have."""
+        if self.moved is not None:
+            return tuple(sorted(set(range(self.before)) - set(self.moved.values())))
+        return tuple(range(self.after, self.before))
+
+    def _source(self, row: int) -> int | None:
+        if row in self.fresh:
+            return None
+        if self.moved is not None:
+            return self.moved.get(row)
+        return row if row < self.before else None
+
+
+@dataclass(frozen=True)
+class VocabularyRows(RowMapping):
+    """The rows of one of a vocabulary's tables, along ``dim``."""
+
+    vocabulary: Vocabulary
+    dim: int = 0
+
+    def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
+        if len(before) != len(after):
+            raise ValueError(f"{shape_spelled(before)} doesn't fit into {shape_spelled(after)}")
+        index = self.vocabulary.sources(before[self.dim], after[self.dim])
+        return RowMap(index, self.dim, drop=True).regions(source, before, after)
+
+
+def rows_for(tokens: int, before: int, multiple: int | None = None, shrink: bool = False) -> int:
+    """How many rows serve ids below ``tokens``, where there were ``before``: never fewer, unless ``shrink``.
+
+    Example:
+        >>> rows_for(151_671, 151_936), rows_for(151_671, 151_936, 64, shrink=True), rows_for(1001, 1000, 64)
+        (151936, 151680, 1024)
+    """
+    least = tokens if shrink else max(tokens, before)
+    return least if multiple is None else -(-least // multiple) * multiple
+
+
+def id_ranges(rows: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """Numbers as ranges ``(start, stop)``, in order.
+
+    Example:
+        >>> id_ranges([7, 3, 4])
+        ((3, 5), (7, 8))
+    """
+    found: list[tuple[int, int]] = []
+    for row in sorted(set(rows)):
+        if found and found[-1][1] == row:
+            found[-1] = (found[-1][0], row + 1)
+        else:
+            found.append((row, row + 1))
+    return tuple(found)
+
+
+def format_ids(rows: Collection[int], most: int = 4) -> str:
+    """Row numbers as a person writes them.
+
+    Example:
+        >>> format_ids([5, 6, 7, 9])
+        '5 to 7, 9'
+    """
+    parts = [f"{start}" if stop - start == 1 else f"{start} to {stop - 1}" for start, stop in id_ranges(rows)]
+    return ", ".join(parts[:most]) + (f" and {len(parts) - most} more ranges" if len(parts) > most else "")

@@ -1,0 +1,260 @@
+"""The two halves of writing an extension: everything that can be refused first, and then the work."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_init import _verify
+from hf_init._errors import PlanError
+from hf_init._tensors import Status, num_elements
+from hf_init._text import join_names
+from hf_init._verify import VerifyReport
+
+if TYPE_CHECKING:
+    from hf_init._plan import Plan, RecipeLike, TensorPlan
+    from hf_init._prepare import Prepared
+    from hf_init._write.files import Link
+    from hf_init._write.stage import StagingDir
+
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """How a result is written.
+
+    Attributes:
+        link: how a file that stays as it is gets there: ``copy``, ``hard``, ``symbolic``.
+        max_bytes: of one file; None keeps the base's own division.
+        digest: record digests of what is kept, so that the result can be proved without its base.
+        resume: go on with what an interrupted run left, and leave the same to the next.
+        rename: write beside the place and rename at the end; else write in place.
+    """
+
+    link: Link = "copy"
+    max_bytes: int | None = None
+    digest: bool = False
+    resume: bool = False
+    rename: bool = True
+
+
+@dataclass(frozen=True)
+class Extension:
+    """An extension that is planned and checked, and hasn't written anything yet.
+
+    Attributes:
+        room: the bytes that its files will take.
+    """
+
+    prepared: Prepared
+    out: Path
+    how: WriteOptions
+    room: int
+
+    @property
+    def plan(self) -> Plan:
+        return self.prepared.plan
+
+    @property
+    def nbytes(self) -> int:
+        """What ``run`` has to do and reports to ``progress``: every byte is written, proved, and digested if asked.
+
+        A digest of what is kept of a resized tensor comes beside that of the tensor.
+        """
+        twice = [tensor for tensor in self.plan.stored if tensor.status is Status.RESIZED]
+        digested = stored_plans(self.plan) + sum(map(_kept_bytes, twice)) if self.how.digest else 0
+        return 2 * stored_plans(self.plan) + digested
+
+    def run(self, progress: Progress, say: Callable[[str], object] = lambda text: None) -> VerifyReport:
+        """Writes the result and proves it; see ``extend``."""
+        from hf_init._load import with_fitted_values
+        from hf_init._write.stage import stage_result
+
+        prepared = with_fitted_values(self.prepared)
+        with stage_result(self.out, self.room, resume=self.how.resume, rename=self.how.rename) as stage:
+            _write(prepared, stage, self.how, progress, say)
+            report = _verify.verify_result(stage.folder, self._base(), progress=progress, blocks=True)
+            report.raise_if_failed()
+        return report
+
+    def _base(self) -> Any:
+        parts = self.prepared.source.parts
+        return {prefix: part.root for prefix, part in parts} if parts else self.prepared.target.folder
+
+
+def prepare_extension(
+    base: Any,
+    out: str | Path,
+    architecture: Any = None,
+    *,
+    max_shard_size: str | int | None = None,
+    link: str = "copy",
+    digest: bool = False,
+    resume: bool = False,
+    rename: bool = True,
+    **words: Any,
+) -> Extension:
+    """The first half of ``extend``, with the same arguments: everything that can be refused is refused here."""
+    from hf_init._write.files import plan_files
+    from hf_init._write.other_files import other_files_bytes
+    from hf_init._write.stage import check_existing
+    from hf_init._write.writing import room_needed
+
+    place = _place(out)
+    for folder in base.values() if isinstance(base, Mapping) else (base,):
+        _check_nested(Path(os.path.expanduser(folder)), place)  # before the advice to remove what is there
+    check_existing(place)
+    _check_memory_options(words)
+    how = WriteOptions(link, _bytes(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
+    made = prepared(base, architecture, **words)
+    for folder in _folders(made):
+        _check_nested(folder, place)
+    files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
+    room = room_needed(files, made.source, how.link, place) + sum(map(other_files_bytes, _folders(made)))
+    return Extension(made, place, how, room)
+
+
+def prepared(
+    base: Any,
+    architecture: Any,
+    *,
+    recipe: RecipeLike = None,
+    seed: int | None = None,
+    keep: Mapping[str, Any] | None = None,
+    rules: Sequence[Any] = (),
+    headers_only: bool = False,
+    **options: Any,
+) -> Prepared:
+    """A plan and what its executors need, from the words of ``extend``."""
+    from hf_init._prepare import check_unloadable, prepare_plan, resolve_target
+
+    target = resolve_target(base, architecture, headers_only=headers_only, **options)
+    made = prepare_plan(target, recipe, seed=seed, keep=keep, rules=rules)
+    check_unloadable(target, made.plan, made.model)
+    return replace(made, plan=replace(made.plan, notes=(*made.plan.notes, *_strays(made))))
+
+
+def _strays(prepared: Prepared) -> Iterator[str]:
+    """Weights in the base's folder that aren't what it is read from: other programs might prefer them."""
+    from hf_init._write.other_files import stale_weights
+
+    parts = [part for _, part in prepared.source.parts] or [prepared.source]
+    for part in parts:
+        if stale := stale_weights(part.root, part):
+            yield f"{part.root}: {join_names(stale)}: weights that aren't read here; another program may load them"
+
+
+def stored_plans(plan: Plan) -> int:
+    """The bytes of all tensors in the result's files."""
+    from hf_init._write.safetensors_file import file_bytes
+
+    return sum(file_bytes(tensor) for tensor in plan.stored)
+
+
+def _kept_bytes(tensor: TensorPlan) -> int:
+    from hf_init._write.safetensors_file import file_bytes
+
+    return (
+        file_bytes(tensor)
+        * sum(num_elements(copy.region.shape) for copy in tensor.kept)
+        // max(num_elements(tensor.shape), 1)
+    )
+
+
+def _write(
+    prepared: Prepared, stage: StagingDir, how: WriteOptions, progress: Progress, say: Callable[[str], object]
+) -> None:
+    """Everything of a result, into a folder that isn't at its place yet; the manifest last."""
+    from hf_init._plan import Manifest
+    from hf_init._version import __version__
+    from hf_init._write.other_files import carry_files, write_config
+    from hf_init._write.writing import write
+
+    digests = write(
+        prepared.plan,
+        prepared.source,
+        stage,
+        prepared.context,
+        link=how.link,
+        max_bytes=how.max_bytes,
+        total_parameters=prepared.model.num_parameters(),
+        identity=prepared.model.config.to_json_string(use_diff=False),
+        progress=progress,
+        say=say,
+    )
+    for folder in reversed(_folders(prepared)):  # of files of one name, the first checkpoint's is the last to come
+        carry_files(folder, stage.folder)
+    write_config(prepared.model, stage.folder)
+    for terms in prepared.terms:
+        terms.write(stage.folder)
+    plan = prepared.plan.to_json()
+    manifest = Manifest(plan, _origin(prepared, how), digests, f"hf_init {__version__}")
+    if how.digest:
+        manifest = replace(manifest, **_verify.result_digests(stage.folder, plan["tensors"], progress))
+    manifest.save(stage.folder, flush=False)  # the stage flushes it with everything else, while the proof is read
+
+
+def _origin(prepared: Prepared, how: WriteOptions) -> dict[str, Any]:
+    """What the manifest says of the base."""
+    source, target = prepared.source, prepared.target
+    base: dict[str, Any] = {"path": str(target.folder.resolve()), "name": target.base}
+    base["fingerprint"] = source.fingerprint()
+    if source.parts:
+        base["parts"] = {prefix: str(part.root.resolve()) for prefix, part in source.parts}
+    if blobs := source.blobs():
+        base["sha256"] = blobs
+    if how.link != "copy":
+        base["link"] = how.link
+    return base
+
+
+def _folders(prepared: Prepared) -> list[Path]:
+    """Those of the checkpoints that a result is made of."""
+    return [part.root for _, part in prepared.source.parts] or [prepared.target.folder]
+
+
+def _place(out: str | Path) -> Path:
+    if not str(out):
+        raise PlanError("OUT is an empty name; give the folder that the result is to be")
+    return Path(os.path.abspath(os.path.expanduser(out)))
+
+
+def _check_memory_options(options: Mapping[str, Any]) -> None:
+    config = options.get("config")
+    asked = {**(config if isinstance(config, Mapping) else {}), **options}
+    given = [key for key in ("dtype", "torch_dtype", "device_map", "max_memory") if asked.get(key) is not None]
+    if given:
+        raise PlanError(
+            f"{', '.join(given)}: the bytes of a checkpoint are kept as they are, folder to folder; load the result "
+            "with from_pretrained and give it there"
+        )
+
+
+def _check_nested(base: Path, out: Path) -> None:
+    inner, outer = out.resolve(), base.resolve()
+    if not outer.is_dir():
+        return
+    if inner == outer:
+        raise PlanError(f"OUT is the base itself ({base}), which is never written to; give another place")
+    if outer in inner.parents:
+        raise PlanError(f"OUT ({out}) lies inside the base ({base}), which is never written to; give another place")
+    if inner in outer.parents:
+        raise PlanError(f"the base ({base}) lies inside OUT ({out}); give another place")
+
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def _bytes(size: str | int | None) -> int | None:
+    if size is None or (isinstance(size, int) and not isinstance(size, bool) and size > 0):
+        return size
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?B)", str(size).strip(), re.ASCII | re.IGNORECASE)
+    many = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    if many < 1:
+        raise PlanError(f"max_shard_size: expected a size such as '5GB' or '500MiB', not {size!r}")
+    return many

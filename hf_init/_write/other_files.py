@@ -1,0 +1,73 @@
+"""Everything in a result that isn't a tensor: config, generation config, tokenizer, and the source's other files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from fnmatch import fnmatch
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from hf_init._checkpoint import INDEX, Checkpoint
+from hf_init._plan import MANIFEST_NAME
+
+WEIGHTS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "pytorch_model*.bin.index.json",
+    "consolidated*.pth",
+    "tf_model*.h5",
+    "flax_model*.msgpack",
+    "rust_model.ot",
+    "model.ckpt*",
+    "*.gguf",
+)
+WRITTEN = ("config.json", MANIFEST_NAME)
+NOT_CARRIED = (".git", ".cache", "__pycache__", ".hf_init")
+
+
+def other_files(folder: Path) -> list[Path]:
+    """The source's files that are carried over as they are, relative to it."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    relative = [path.relative_to(folder) for path in found]
+    return [path for path in relative if not _is_weights(path) and not _is_hidden(path) and str(path) not in WRITTEN]
+
+
+def carry_files(source: Path, out: str | os.PathLike[str]) -> None:
+    """Copies them, however the weights are carried over: they are small, and people edit them."""
+    for path in other_files(source):
+        (Path(out) / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, Path(out) / path)
+
+
+def other_files_bytes(folder: Path) -> int:
+    return sum((folder / path).stat().st_size for path in other_files(folder))
+
+
+def stale_weights(folder: Path, source: Checkpoint) -> list[str]:
+    """Weight files beside those that the checkpoint is read from: of another layout, format or time.
+
+    A program with other preferences would load them. A result never gets them.
+    """
+    read = {*source.shards, *(() if INDEX in source.strays else (INDEX,))}
+    return sorted(path.name for path in folder.iterdir() if _is_weights(Path(path.name)) and path.name not in read)
+
+
+def write_config(model: PreTrainedModel, out: str | os.PathLike[str]) -> None:
+    """The config as ``save_pretrained`` writes it, and a generation config where the source had none."""
+    config = model.config
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(os.fspath(out))
+    if model.can_generate() and not (Path(out) / "generation_config.json").exists():
+        model.generation_config.save_pretrained(os.fspath(out))
+
+
+def _is_weights(path: Path) -> bool:
+    return len(path.parts) == 1 and any(fnmatch(path.name, pattern) for pattern in WEIGHTS)
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part in NOT_CARRIED for part in path.parts)

@@ -1,0 +1,253 @@
+"""Where a result is until it is whole: a folder beside its place that takes its name at the end, or goes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from hf_init._errors import HfInitError, PlanError
+from hf_init._text import format_bytes
+from hf_init._write.lock import LOCK, check_busy, discard, hold_lock, is_empty, is_left
+
+WORK = ".hf_init"
+"""In a result that is written in place: the folder whose lock says that it isn't whole yet."""
+
+_FLUSHERS = 4  # threads that wait for the disk: it brings down together what is asked for at once
+_RESULT = "result"
+_JOURNAL = "hf_init.journal"
+_INTERRUPTIONS = (OSError, KeyboardInterrupt)
+_NO_RENAME = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+@dataclass(frozen=True)
+class StagingDir(os.PathLike[str]):
+    """A result in the making.
+
+    Attributes:
+        folder: where its files go.
+        work: the folder that is ours alone, with the lock and the journal.
+        resume: whether what an interrupted run left is still there, to go on with.
+        before_commit: called when everything is written and proved; what it raises stops the result.
+    """
+
+    folder: Path
+    work: Path
+    resume: bool = False
+    before_commit: list[Callable[[], object]] = field(default_factory=list)
+    _flusher: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_FLUSHERS), repr=False)
+    _flushes: list[Future[None]] = field(default_factory=list, repr=False)
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def journal(self) -> Path:
+        return self.work / _JOURNAL
+
+    @property
+    def in_place(self) -> bool:
+        return self.work.parent == self.folder
+
+    def flush(self, path: Path) -> None:
+        """Begins to bring a file down to the disk itself, while other work goes on; ``stage_result`` waits for it."""
+        self._flushes.append(self._flusher.submit(_fsync, path))
+
+    def settle(self) -> None:
+        """Everything down to the disk, every file and every folder, and nothing has changed that mustn't."""
+        for path in (*_within(self.folder), self.folder):
+            self.flush(path)
+        for flushed in self._flushes:
+            flushed.result()
+        for check in self.before_commit:
+            check()
+
+    def close(self) -> None:
+        self._flusher.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def stage_result(out: Path, needed: int, *, resume: bool = False, rename: bool = True) -> Iterator[StagingDir]:
+    """A folder that becomes ``out`` at the end, or disappears with whatever went wrong.
+
+    Args:
+        out: where the result is to be.
+        needed: its bytes.
+        resume: go on with what an interrupted run to the same place left, and leave the same to the next run where this
+            one is interrupted.
+        rename: write beside ``out`` and rename at the end. Else write in place: there is a manifest last of all, and a
+            lock until the result is proved.
+
+    Raises:
+        PlanError: ``out`` exists and isn't an empty folder, another run writes it, or there is no room.
+        HfInitError: a file can't be written.
+    """
+    check_existing(out)
+    work = _work(out, rename)
+    with _explained(out, kept=work if resume else None), _parents(work), hold_lock(work):
+        stage = StagingDir(work / _RESULT if rename else out, work, resume)
+        try:
+            _prepare(stage, out, needed)
+            yield stage
+            stage.settle()
+            _commit(stage, out)
+        except BaseException as error:
+            stage.close()
+            if not (resume and isinstance(error, _INTERRUPTIONS)):
+                _drop(stage)
+            raise
+        finally:
+            stage.close()
+
+
+def check_existing(out: Path) -> None:
+    """Raises PlanError unless ``out`` is free: missing where a folder can be made, empty, or left by a dead run."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise PlanError(f"{out} exists and isn't a folder; give another place for the result")
+    if out.exists() and not _is_free(out):
+        sweep(out)
+        raise PlanError(f"{out} exists and isn't empty; remove it, or give another place for the result")
+    if not nearest_folder(out).is_dir():
+        raise PlanError(
+            f"{nearest_folder(out)} isn't a folder, so {out} can't lie in it; give another place for the result"
+        )
+    for work in (_work(out, True), _work(out, False)):
+        check_busy(work)
+
+
+def sweep(out: Path) -> None:
+    """Removes what a run to ``out`` that died has left beside a result, if no other run holds it."""
+    work = _work(out, True)
+    with suppress(PlanError, OSError):
+        if is_left(work):
+            with hold_lock(work):
+                discard(work)
+    with suppress(OSError):  # of a result in place, the empty rest
+        (out / WORK).rmdir()
+
+
+def _work(out: Path, rename: bool) -> Path:
+    return out.parent / f".{out.name}.hf_init" if rename else out / WORK
+
+
+def _is_free(out: Path) -> bool:
+    """Empty, or written in place by a run that died: then its lock is still there."""
+    return (out / WORK / LOCK).is_file() or all(path.name == WORK and is_left(path) for path in out.iterdir())
+
+
+def _sweep(out: Path, work: Path) -> None:
+    """Whatever another way of writing left at the same place, and without ``resume`` this one's own."""
+    if work == _work(out, True):
+        if (out / WORK).is_dir():
+            with hold_lock(out / WORK):
+                is_empty(out, keep=(WORK,))
+                discard(out / WORK)
+    else:
+        sweep(out)
+
+
+def _prepare(stage: StagingDir, out: Path, needed: int) -> None:
+    _sweep(out, stage.work)
+    if not stage.resume:
+        is_empty(stage.work)
+        if stage.in_place:
+            is_empty(stage.folder, keep=(WORK,))
+    stage.folder.mkdir(exist_ok=True)
+    _fsync(stage.work)
+    _fsync(stage.work.parent)
+    _check_full(out, needed - sum(_allocated(path) for path in _within(stage.folder)))
+
+
+def _drop(stage: StagingDir) -> None:
+    if stage.in_place:
+        is_empty(stage.folder, keep=(WORK,))
+    discard(stage.work)
+
+
+def _commit(stage: StagingDir, out: Path) -> None:
+    """The one step that makes it a result: the name, or that the lock goes."""
+    if stage.in_place:
+        discard(stage.work)
+        _fsync(out)
+        return
+    _take_name(stage.folder, out)
+    _fsync(out.parent)
+    discard(stage.work)
+
+
+def _take_name(folder: Path, out: Path) -> None:
+    try:
+        folder.rename(out)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise PlanError(f"{out} appeared while the result was written; it was left as it is") from error
+        if error.errno in _NO_RENAME:
+            raise PlanError(
+                f"{out}: the system doesn't let the finished folder take its name ({error.strerror}), as on some "
+                "network mounts; write it in place with --no-rename (rename=False)"
+            ) from error
+        raise
+
+
+def _check_full(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(nearest_folder(out)).free
+    if free < needed:
+        raise PlanError(
+            f"no space for {out}: {format_bytes(needed)} needed, {format_bytes(free)} free; make "
+            "room, or give another place"
+        )
+
+
+def nearest_folder(out: Path) -> Path:
+    """The innermost folder above ``out`` that is there."""
+    return next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+
+
+@contextmanager
+def _parents(work: Path) -> Iterator[None]:
+    """The folders above the one to work in; those that weren't there go again when the result doesn't come."""
+    missing = [parent for parent in work.absolute().parents if not parent.exists()]
+    try:
+        work.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for parent in missing:
+            with suppress(OSError):  # not empty: the result, or somebody else's file, is in it
+                parent.rmdir()
+
+
+@contextmanager
+def _explained(out: Path, kept: Path | None) -> Iterator[None]:
+    """The system's own errors with their context."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        left = "nothing is left behind" if kept is None else f"what is finished is in {kept}, for another run to resume"
+        raise HfInitError(
+            f"{out} couldn't be made: {error}; {left}, the source is as it was. Make room or mend what "
+            "is wrong there, or give another place"
+        ) from error
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """Every file and folder in it that is its own: links lead to what is the source's."""
+    return (path for path in folder.rglob("*") if not path.is_symlink())
+
+
+def _allocated(path: Path) -> int:
+    return 512 * path.stat().st_blocks
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
