@@ -24,7 +24,7 @@ from pathlib import Path
 
 from _house_tree import FUNCTIONS, PACKAGE, Definition, House, Item, Module, origin_of, room_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = next(folder for folder in Path(__file__).resolve().parents if (folder / "pyproject.toml").is_file())
 LONG_FILE, LONG_BODY = 350, 40  # lines
 PLAIN_VERBS, NOUNS_TOO = (
     part.split() for part in Path(__file__).with_name("verbs.txt").read_text("utf-8").split("\n\n")[1::2]
