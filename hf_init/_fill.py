@@ -53,7 +53,7 @@ def make_tensors(
 
 
 def _asks(plan: TensorPlan) -> bool:
-    return any(fill.scheme.asks for fill in plan.new)
+    return any(fill.scheme.needs_model for fill in plan.new)
 
 
 def slots_of(

@@ -184,7 +184,7 @@ def slots_and_schemes():
     for scheme in [*(_made(kind) for kind in drawn), *MORE]:
         for shape, geometry in GEOMETRIES.values():
             slot = schemes.whole_slot("w", shape, geometry=geometry)
-            if scheme is not None and not scheme.why_not(slot):
+            if scheme is not None and not scheme.unsupported_reason(slot):
                 yield scheme, slot
 
 

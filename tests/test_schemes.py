@@ -120,7 +120,7 @@ def test_the_global_generator_is_neither_read_nor_advanced(scheme):
 def test_the_caller_s_defaults_do_not_matter(scheme):
     slot = slot_for(scheme)
     expected, threads = scheme(slot), torch.get_num_threads()
-    if not scheme.asks:  # whose values are the context's
+    if not scheme.needs_model:  # whose values are the context's
         with torch.device("meta"), torch.inference_mode():
             assert scheme(slot).device.type == "cpu"
         torch.set_default_dtype(torch.float64)
@@ -166,7 +166,7 @@ for line in sys.stdin:
 
 def test_another_process_gives_the_same_bytes():
     reads = (RowScheme, schemes.MatchedNormal)
-    alone = [scheme for scheme in DRAWN if not scheme.asks and not isinstance(scheme, reads)]
+    alone = [scheme for scheme in DRAWN if not scheme.needs_model and not isinstance(scheme, reads)]
     jobs = [(scheme, slot_for(scheme)) for scheme in alone]
     lines = "\n".join(json.dumps([scheme.to_json(), slot.name, slot.whole]) for scheme, slot in jobs)
     done = subprocess.run([sys.executable, "-c", FRESH], input=lines, capture_output=True, text=True, check=True)

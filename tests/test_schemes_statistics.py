@@ -69,7 +69,7 @@ def test_moments_hold_on_a_large_sample(scheme):
 @pytest.mark.parametrize("scheme", [schemes.Orthogonal(0.5), schemes.Sparse(0.3), schemes.DeltaOrthogonal()], ids=str)
 def test_the_square_of_a_structured_matrix_is_the_promised(scheme, shape):
     slot = whole_slot("w", shape)
-    if scheme.why_not(slot):
+    if scheme.unsupported_reason(slot):
         with pytest.raises(RecipeError):
             scheme(slot)
         return

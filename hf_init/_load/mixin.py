@@ -82,7 +82,7 @@ def _claim(model: PreTrainedModel, missing: set[str]) -> None:
         scheme = choices[name].scheme
         if isinstance(scheme, schemes.Skip):
             continue
-        if context is None and scheme.asks:
+        if context is None and scheme.needs_model:
             context = InitialValues(partial(_twin, model))
         _write(tensor_of(model, name), scheme, spec, recipe.seed, context)
 

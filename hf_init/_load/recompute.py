@@ -52,7 +52,7 @@ def recomputer(
 
 def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
     """The architecture on meta, where a scheme needs it, with what was solved from examples."""
-    asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.asks]
+    asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.needs_model]
     if not asking:
         return None
     raw = config_json(out)

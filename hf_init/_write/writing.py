@@ -238,4 +238,4 @@ class _Work:
 
 
 def _asks(tensor: TensorPlan) -> bool:
-    return any(fill.scheme.asks for fill in tensor.new)
+    return any(fill.scheme.needs_model for fill in tensor.new)

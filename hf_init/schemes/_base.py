@@ -29,10 +29,10 @@ class Scheme:
     """
 
     name: ClassVar[str] = ""
-    # Whether the values are exact, and so may be asked for in whole numbers or booleans.
-    exact: ClassVar[bool] = False
-    # Whether it asks the slot's context, which answers one question at a time.
-    asks: ClassVar[bool] = False
+    # Whether a tensor of whole numbers or booleans can be filled: its values are exact.
+    allows_integers: ClassVar[bool] = False
+    # Whether the values come from the slot's context, which answers one call at a time.
+    needs_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         problems = [text for setting in checks_of(type(self)) if (text := self._settle(setting))]
@@ -55,14 +55,14 @@ class Scheme:
 
     def check(self, slot: Slot) -> None:
         """Raise RecipeError if the slot can't be filled by this scheme; reads shapes only."""
-        if slot.dtype not in FLOATING and not self.exact:
+        if slot.dtype not in FLOATING and not self.allows_integers:
             raise self.refusal(
                 slot, f"its dtype is {slot.dtype}, which holds exact values: use zeros, ones or constant"
             )
-        if why := self.why_not(slot):
+        if why := self.unsupported_reason(slot):
             raise self.refusal(slot, why)
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         """Why the slot's shape, role or place doesn't allow this scheme, and what to use; empty when it does."""
         return ""
 

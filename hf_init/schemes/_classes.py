@@ -45,7 +45,7 @@ class Etf(Scheme):
     name: ClassVar[str] = "etf"
     gain: Above0 = 1.0
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         fits = len(slot.whole) == 2 and slot.shape == slot.whole and 2 <= slot.whole[0] <= slot.whole[1]
         if not fits and num_elements(slot.whole):
             return "it needs a whole matrix of at least two rows and as many columns: use orthogonal or zeros"
@@ -85,7 +85,7 @@ class Fitted(Scheme):
     """
 
     name: ClassVar[str] = "fitted"
-    asks: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = True
     method: Annotated[str, OneOf(METHODS)]
     data: Annotated[str, _digest]
 

@@ -27,7 +27,7 @@ class Constant(Scheme):
     """
 
     name: ClassVar[str] = "constant"
-    exact: ClassVar[bool] = True
+    allows_integers: ClassVar[bool] = True
     val: Plain
 
     def draw(self, slot: Slot) -> torch.Tensor:
@@ -48,7 +48,7 @@ class Zeros(Scheme):
     """
 
     name: ClassVar[str] = "zeros"
-    exact: ClassVar[bool] = True
+    allows_integers: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         return _full(slot, 0.0)
@@ -68,7 +68,7 @@ class Ones(Scheme):
     """
 
     name: ClassVar[str] = "ones"
-    exact: ClassVar[bool] = True
+    allows_integers: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         return _full(slot, 1.0)

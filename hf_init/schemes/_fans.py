@@ -38,7 +38,7 @@ class FanScheme(Scheme):
         """The standard deviation of the elements of a matrix with these fans."""
         raise NotImplementedError(f"{type(self).__name__} has no std_for()")
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         if slot.role.partition(".")[0] == "embedding":
             return (
                 "fans have no meaning for an embedding, whose rows are read one at a time: "

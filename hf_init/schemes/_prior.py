@@ -106,7 +106,7 @@ class LogPrior(Scheme):
         """The setting that is given."""
         return next((name, value) for name in ("counts", "pi", "mean") if (value := getattr(self, name)) is not None)
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         if len(slot.whole) != 1:
             return "it needs a bias, one number a label: use zeros for a weight"
         _, given = self._given

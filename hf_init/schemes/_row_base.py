@@ -22,7 +22,7 @@ class RowScheme(Scheme):
 
     bound: ClassVar[tuple[str, ...]] = ()
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         if not num_elements(slot.shape):
             return ""
         if row_dim(slot) is None:

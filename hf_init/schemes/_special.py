@@ -31,7 +31,7 @@ class GateBias(Scheme):
         """What the raised gate's bias is."""
         raise NotImplementedError(f"{type(self).__name__} has no value")
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         if not _leaf(slot).startswith(("bias_ih", "bias_hh")):
             return f"it is named {_leaf(slot)!r}, expected bias_ih or bias_hh as in torch's recurrent layers: use zeros"
         if len(slot.whole) != 1 or slot.whole[0] % self.gates:
@@ -124,7 +124,7 @@ class Embedding(Scheme):
     padding: Place
     std: AtLeast0 = 0.02
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         rows = slot.whole[0] if slot.whole else 0
         return "" if self.padding < rows else f"it has {rows} rows, and padding is {self.padding}: name one of them"
 
@@ -163,7 +163,7 @@ class MatchedNormal(Scheme):
     name: ClassVar[str] = "matched_normal"
     scale: AtLeast0 = 1.0
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         return (
             "nothing of it is pretrained: use normal" if slot.shape == slot.whole and num_elements(slot.whole) else ""
         )
@@ -193,8 +193,8 @@ class Model(Scheme):
     """
 
     name: ClassVar[str] = "model"
-    exact: ClassVar[bool] = True
-    asks: ClassVar[bool] = True
+    allows_integers: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         if slot.context is None:
@@ -216,7 +216,7 @@ class Auto(Scheme):
     """
 
     name: ClassVar[str] = "auto"
-    exact: ClassVar[bool] = True
+    allows_integers: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         raise RecipeError(f"{slot.name!r} is marked auto, which only a plan can resolve; name a scheme for it")
@@ -239,8 +239,8 @@ class Declared(Scheme):
     """
 
     name: ClassVar[str] = "declared"
-    exact: ClassVar[bool] = True
-    asks: ClassVar[bool] = True
+    allows_integers: ClassVar[bool] = True
+    needs_model: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         if slot.context is None:
@@ -262,7 +262,7 @@ class Skip(Scheme):
     """
 
     name: ClassVar[str] = "skip"
-    exact: ClassVar[bool] = True
+    allows_integers: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         raise RecipeError(

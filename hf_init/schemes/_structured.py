@@ -54,7 +54,7 @@ class Orthogonal(Scheme):
     name: ClassVar[str] = "orthogonal"
     gain: Gain = 1.0
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         wrong = _wrong_rank(slot, 2, math.inf, "a matrix (2 dimensions or more)", "zeros, uniform or normal")
         return wrong or misfit(slot)
 
@@ -106,7 +106,7 @@ class DeltaOrthogonal(Scheme):
     name: ClassVar[str] = "delta_orthogonal"
     gain: Gain = 1.0
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         if wrong := _wrong_rank(slot, 3, 5, KERNEL, "orthogonal") or misfit(slot):
             return wrong
         short = next((b for b in matrix_blocks(slot, geometry_of(slot)) if b.out.size < b.into.size), None)
@@ -163,7 +163,7 @@ class Sparse(Scheme):
     sparsity: Share
     std: AtLeast0 = 0.01
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         return _wrong_rank(slot, 2, 2, MATRIX, "normal") or misfit(slot)
 
     def draw(self, slot: Slot) -> torch.Tensor:
@@ -205,7 +205,7 @@ class Eye(Scheme):
 
     name: ClassVar[str] = "eye"
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         return _wrong_rank(slot, 2, 2, MATRIX, "dirac for a convolution, ones or zeros for a vector") or misfit(slot)
 
     def draw(self, slot: Slot) -> torch.Tensor:
@@ -236,7 +236,7 @@ class Dirac(Scheme):
     name: ClassVar[str] = "dirac"
     groups: Groups = None
 
-    def why_not(self, slot: Slot) -> str:
+    def unsupported_reason(self, slot: Slot) -> str:
         if wrong := _wrong_rank(slot, 3, 5, KERNEL, "eye for a matrix, ones or zeros for a vector") or misfit(slot):
             return wrong
         return misfit(replace(slot, geometry=self.geometry(slot)))
