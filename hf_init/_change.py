@@ -1,4 +1,4 @@
-"""What a user wants of an extension besides an architecture: labels, tokens. Each speaks at every stage of planning."""
+"""The interface of what a user changes besides the class: labels, tokens, heads."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class TargetContext:
     Attributes:
         model: the target's, on meta.
         layout: the target's tensors. source: those of the base, addressed by the target's loader.
-        twin: the target's model on meta under another config.
-        explicit: globs of the user's own ``keep``, which go before what a wish says.
+        rebuilt: the target's model on meta under another config.
+        keep: globs of the user's own ``keep``, which go before what a change says.
         arguments: positional and named, that the class takes besides its config.
     """
 
@@ -57,83 +57,86 @@ class TargetContext:
     model: PreTrainedModel
     layout: Layout
     source: tuple[SourceTensor, ...]
-    twin: Callable[[PreTrainedConfig], PreTrainedModel]
-    explicit: tuple[str, ...] = ()
+    rebuilt: Callable[[PreTrainedConfig], PreTrainedModel]
+    keep: tuple[str, ...] = ()
     arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), MappingProxyType({}))
 
 
-def _nothing(match: Match, choice: Choice) -> Sequence[Fill] | None:
-    """Leaves the recipe's choice as it is."""
+def _no_fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
+    """Return None: the recipe's choice stands."""
     return None
 
 
-def _no_files(out: Path) -> None:
-    """Has no files."""
+def _write_nothing(folder: Path) -> None:
+    """Write no file."""
 
 
-def _as_loaded(model: PreTrainedModel) -> None:
-    """Leaves a loaded model as it is."""
+def _finish_nothing(model: PreTrainedModel) -> None:
+    """Leave a loaded model as it is."""
 
 
 @dataclass(frozen=True)
 class ChangePlan:
-    """What a wish comes to in a scene.
+    """What a change means for one target.
 
     Attributes:
         keep: correspondences by the target tensor's name on disk.
         fills: the new regions of a matched tensor with their schemes, given the recipe's choice for it (whose ``why``
-            is ``"default"`` where no rule names the tensor); None where the wish has no word in it.
+            is ``"default"`` where no rule names the tensor); None where the change doesn't concern the tensor.
         notes: sentences for the plan.
-        new: names of tensors that it wants new, so that nobody misses them in the source.
+        new: names of tensors that the change wants new, so that they don't count as missing in the source.
         allowed: globs of all that may be new; None: no such list was given.
-        write: its files into a result's folder, after the base's own files were carried over.
-        values: makes tensors (float32, whole, by name on disk) from data and the model with zeros in their places; the
-            schemes that hold the data's fingerprint fetch them. None where there are none to make.
+        write: writes the change's files into a result's folder, after the base's own files were carried over.
+        values: computes tensors (float32, whole, by name on disk) from data and the model with zeros in their places;
+            the schemes that hold the data's fingerprint fetch them. None where there are none to compute.
         finish: gives a model that was loaded into memory what isn't in its tensors.
-        record: JSON for the plan in the manifest, by the wish's name.
+        record: JSON for the plan in the manifest, by the change's name.
     """
 
     keep: Mapping[str, RowMapping] = field(default_factory=dict)
-    fills: Callable[[Match, Choice], Sequence[Fill] | None] = _nothing
+    fills: Callable[[Match, Choice], Sequence[Fill] | None] = _no_fills
     notes: tuple[str, ...] = ()
     new: frozenset[str] = frozenset()
     allowed: tuple[str, ...] | None = None
-    write: Callable[[Path], None] = _no_files
+    write: Callable[[Path], None] = _write_nothing
     values: Callable[[PreTrainedModel], Mapping[str, torch.Tensor]] | None = None
-    finish: Callable[[PreTrainedModel], None] = _as_loaded
+    finish: Callable[[PreTrainedModel], None] = _finish_nothing
     record: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Change:
-    """One such wish; made by ``of`` from the user's words, it knows the base.
+    """One change that a user asks for, such as labels or tokens; ``of`` makes it from options and the base.
+
+    Planning calls the methods in this order: ``of``, ``config_values`` (then the config is made), ``rules``, and
+    ``plan`` (once the target is built on meta).
 
     Attributes:
-        WORDS: the keyword arguments that are its own.
+        OPTIONS: the keyword arguments that ``of`` reads.
     """
 
-    WORDS: tuple[str, ...] = ()
+    OPTIONS: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, words: Mapping[str, Any]) -> Change | None:
-        """The wish that these words spell; None where nothing is wished.
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> Change | None:
+        """Return the change that these options ask for, or None where they ask for none.
 
         Raises:
-            PlanError: the words contradict each other, or the base.
+            PlanError: the options contradict each other, or the base.
         """
         raise NotImplementedError(f"{cls.__name__} has no of()")
 
-    def values(self) -> Mapping[str, Any]:
-        """Config values that it sets; dots reach nested configs."""
+    def config_values(self) -> Mapping[str, Any]:
+        """Return the config values that the change sets; dots reach nested configs."""
         return {}
 
     def rules(self) -> Sequence[Rule]:
-        """Rules that go before those of the recipe."""
+        """Return the rules that go before those of the recipe."""
         return ()
 
-    def terms(self, scene: TargetContext) -> ChangePlan:
-        """What it comes to, once the target is known.
+    def plan(self, context: TargetContext) -> ChangePlan:
+        """Return what the change means for this target.
 
         Raises:
-            PlanError: it can't be had.
+            PlanError: the target can't have it.
         """
         return ChangePlan()

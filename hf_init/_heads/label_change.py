@@ -37,7 +37,7 @@ from hf_init._roles import matches
 from hf_init._text import join_names
 
 SOLVING = ("examples", "verbalizer", "head")
-"""Words of other wishes, which have no meaning where no row is new."""
+"""Options of other changes, which have no meaning where no row is new."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class LabelChange(Change):
     mean: LabelNumbers | None = None
     solved: str = ""
 
-    WORDS = (
+    OPTIONS = (
         "labels",
         "num_labels",
         "entities",
@@ -74,21 +74,21 @@ class LabelChange(Change):
     )
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, words: Mapping[str, Any]) -> LabelChange:
-        before, number = names_of(base.config), words.get("num_labels")
-        renames = _renames(words.get("rename_labels"))
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> LabelChange:
+        before, number = names_of(base.config), options.get("num_labels")
+        renames = _renames(options.get("rename_labels"))
         known = rename_labels(before, renames)
-        asked = _asked(words, known)
+        asked = _asked(options, known)
         label_values(asked, number)  # refuses what can't be labels
-        made = cls(before, None if asked is None else tuple(asked), number, renames, _mode(words.get("labels_keep")))
-        counts, mean = words.get("label_counts"), words.get("target_mean")
+        made = cls(before, None if asked is None else tuple(asked), number, renames, _mode(options.get("labels_keep")))
+        counts, mean = options.get("label_counts"), options.get("target_mean")
         made = replace(made, names=made._known(known) if asked is None else made.names)
         made._refuse_lost_renames()
         return replace(
             made,
             counts=None if counts is None else label_numbers("label_counts", counts, least=0.0),
             mean=None if mean is None else label_numbers("target_mean", _as_list(mean)),
-            solved=next((word for word in SOLVING if words.get(word) is not None), ""),
+            solved=next((word for word in SOLVING if options.get(word) is not None), ""),
         )
 
     def _known(self, known: LabelNames) -> LabelNames | None:
@@ -109,7 +109,7 @@ class LabelChange(Change):
                 f"{list_labels(self.names or ())}; a label that goes needs no new name"
             )
 
-    def values(self) -> Mapping[str, Any]:
+    def config_values(self) -> Mapping[str, Any]:
         if self.names is None:
             return label_values(None, self.number)
         return {"id2label": dict(enumerate(self.names)), "label2id": {name: k for k, name in enumerate(self.names)}}
@@ -121,47 +121,47 @@ class LabelChange(Change):
         said = bool(self.renames) or bool(self.solved) or self.names is not None
         return said or any(word is not None for word in spoken)
 
-    def terms(self, scene: TargetContext) -> ChangePlan:
-        after = read_labels(getattr(scene.config, "id2label", None) or {})
-        head = cache(lambda: head_of(scene))
-        starts = cache(lambda: check_starts(LabelStarts.of(scene, after, head(), counts=self.counts, mean=self.mean)))
-        terms = ChangePlan(fills=self._filler(head, starts))
-        if not self._said and (self.before == after or self._rowless(scene, len(after))):
-            return terms
-        self._refuse_headless(scene, head())
-        trained = TrainedLabels.of(scene, head())
+    def plan(self, context: TargetContext) -> ChangePlan:
+        after = read_labels(getattr(context.config, "id2label", None) or {})
+        head = cache(lambda: head_of(context))
+        starts = cache(lambda: check_starts(LabelStarts.of(context, after, head(), counts=self.counts, mean=self.mean)))
+        plan = ChangePlan(fills=self._filler(head, starts))
+        if not self._said and (self.before == after or self._rowless(context, len(after))):
+            return plan
+        self._refuse_headless(context, head())
+        trained = TrainedLabels.of(context, head())
         known = rename_labels(self.before, self.renames)
         index = trained.index(known, after, self.mode) if trained else (None,) * len(after)
-        self._refuse_idle(scene, head(), trained, index)
+        self._refuse_idle(context, head(), trained, index)
         starts()  # refuses what this kind of head can't start with
         new = frozenset(head()) if self.mode == "none" else frozenset()
-        terms = replace(terms, new=new)
-        return self._followed(terms, scene, head(), trained, index, after) if trained else terms
+        plan = replace(plan, new=new)
+        return self._followed(plan, context, head(), trained, index, after) if trained else plan
 
-    def _rowless(self, scene: TargetContext, many: int) -> bool:
+    def _rowless(self, context: TargetContext, many: int) -> bool:
         """Whether shapes tell that the checkpoint has no row for a label: nothing grew, and nothing is so long."""
         if len(self.before) == many:
             return False
-        found = sources_of(scene.source, scene.layout)
-        held = ((tensor.shape, source.shape) for tensor in scene.layout.tensors if (source := found[tensor.name]))
+        found = sources_of(context.source, context.layout)
+        held = ((tensor.shape, source.shape) for tensor in context.layout.tensors if (source := found[tensor.name]))
         return all(shape == before and not {many, many + 1} & set(shape) for shape, before in held)
 
     def _followed(
         self,
-        terms: ChangePlan,
-        scene: TargetContext,
+        plan: ChangePlan,
+        context: TargetContext,
         head: TrainedHead,
         trained: TrainedLabels,
         index: RowIndex,
         after: LabelNames,
     ) -> ChangePlan:
-        """The terms with what becomes of the trained rows."""
+        """Return the plan with what becomes of the trained rows."""
         stays = index == tuple(range(len(self.before)))
         moved = describe_rows(self.before, after, index) if not stays or self.before != after else ()
         return replace(
-            terms,
+            plan,
             keep=trained.keep(head, index, len(self.before)),
-            notes=(*moved, *_doubts(scene, trained, after)),
+            notes=(*moved, *_doubts(context, trained, after)),
             record={"labels": {"before": list(self.before), "after": list(after), "rows": list(index)}},
         )
 
@@ -178,11 +178,11 @@ class LabelChange(Change):
 
         return fills
 
-    def _refuse_headless(self, scene: TargetContext, head: TrainedHead) -> None:
+    def _refuse_headless(self, context: TargetContext, head: TrainedHead) -> None:
         """Labels are given to a head that has a row for each."""
         if head or not self._said:
             return
-        vocabulary = vocabulary_of(scene)
+        vocabulary = vocabulary_of(context)
         hint = (
             f"; its {join_names(vocabulary)} has a row for each token instead, and follows the tokenizer: give another "
             "(tokenizer=DIR, --tokenizer) or new tokens (add_tokens); without a tokenizer, the vocabulary's size with "
@@ -190,15 +190,15 @@ class LabelChange(Change):
             if vocabulary
             else ""
         )
-        raise PlanError(f"{scene.cls.__name__} has no tensor with a row for each label{hint}")
+        raise PlanError(f"{context.cls.__name__} has no tensor with a row for each label{hint}")
 
-    def _refuse_idle(self, scene: TargetContext, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
+    def _refuse_idle(self, context: TargetContext, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
         """Words that would change nothing."""
         if self.renames and not trained:
             raise PlanError(
                 "rename_labels: the checkpoint has no trained row for any label of this head; name them with labels"
             )
-        last = {t.name for t in scene.layout.tensors if is_last(t, head.get(t.name, ()))}
+        last = {t.name for t in context.layout.tensors if is_last(t, head.get(t.name, ()))}
         if self.solved and last <= {target.name for target, _ in trained.tensors} and None not in index:
             raise PlanError(
                 f"{self.solved}: no label is new, and trained rows stay as they are; leave it out, or say "
@@ -207,9 +207,9 @@ class LabelChange(Change):
         if self.counts is None and self.mean is None:
             return
         word = "target_mean" if self.counts is None else "label_counts"
-        biases = {t.name for t in scene.layout.tensors if is_bias(t) and is_last(t, head.get(t.name, ()))}
+        biases = {t.name for t in context.layout.tensors if is_bias(t) and is_last(t, head.get(t.name, ()))}
         if not biases:
-            raise PlanError(f"{word}: the head of {scene.cls.__name__} has no bias to put it into")
+            raise PlanError(f"{word}: the head of {context.cls.__name__} has no bias to put it into")
         if biases <= {target.name for target, _ in trained.tensors} and None not in index:
             raise PlanError(f"{word}: no label is new, and trained biases stay as they are; leave it out")
 
@@ -254,13 +254,13 @@ def _as_list(mean: Any) -> Any:
     return (mean,) if isinstance(mean, (int, float)) else mean
 
 
-def _doubts(scene: TargetContext, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
+def _doubts(context: TargetContext, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
     """What is done as asked, and may not be what was meant."""
     if trained.kind:
         yield f"the trained head ({trained}) is that of {trained.kind}"
     lacking = unpaired_tags(after)
     if lacking:
         yield f"labels without {join_names(lacking)}, though most types have that tag"
-    problem = getattr(scene.config, "problem_type", None)
+    problem = getattr(context.config, "problem_type", None)
     if problem == "regression" and len(after) > 1:
         yield f"problem_type is 'regression', with {len(after)} labels"

@@ -103,18 +103,18 @@ class LabelStarts:
 
     @classmethod
     def of(
-        cls, scene: TargetContext, names: LabelNames, head: TrainedHead, **known: LabelNumbers | None
+        cls, context: TargetContext, names: LabelNames, head: TrainedHead, **known: LabelNumbers | None
     ) -> LabelStarts:
         """Reads the kind off the class, the config and the shapes of the head."""
-        problem = getattr(scene.config, "problem_type", None)
-        last = [head[t.name] for t in scene.layout.tensors if is_last(t, head.get(t.name, ()))]
+        problem = getattr(context.config, "problem_type", None)
+        last = [head[t.name] for t in context.layout.tensors if is_last(t, head.get(t.name, ()))]
         extra = any(axis.extra for axes in last for axis in axes)
-        detects = "Detection" in scene.cls.__name__
+        detects = "Detection" in context.cls.__name__
         if problem == "regression" or (problem is None and len(names) == 1 and not detects):
             kind = "regression"
         else:
             kind = "sigmoid" if problem == "multi_label_classification" or (detects and not extra) else "softmax"
-        share = getattr(scene.config, "initializer_bias_prior_prob", None) or SHARE
+        share = getattr(context.config, "initializer_bias_prior_prob", None) or SHARE
         return cls(names, kind, detects or extra, share, **known)
 
     @property

@@ -213,7 +213,7 @@ TrainedHead = Mapping[str, tuple[LabelAxis, ...]]
 """The tensors that grow with the labels, by name on disk, with the dimensions in which they do."""
 
 
-def head_of(scene: TargetContext) -> TrainedHead:
+def head_of(context: TargetContext) -> TrainedHead:
     """The tensors of the target that have a slice for each label: those whose shapes grow with one label more.
 
     Exact for every class, whatever its tensors are called; nothing is built but a second model on meta.
@@ -221,26 +221,26 @@ def head_of(scene: TargetContext) -> TrainedHead:
     Raises:
         PlanError: the class can't be built with one label more.
     """
-    many = scene.config.num_labels or 0
-    return _growing(scene, lambda config: setattr(config, "num_labels", many + 1), many)
+    many = context.config.num_labels or 0
+    return _growing(context, lambda config: setattr(config, "num_labels", many + 1), many)
 
 
-def vocabulary_of(scene: TargetContext) -> tuple[str, ...]:
+def vocabulary_of(context: TargetContext) -> tuple[str, ...]:
     """The tensors that have an output for each token, as the head of a CTC model has."""
-    many = getattr(scene.config, "vocab_size", None)
+    many = getattr(context.config, "vocab_size", None)
     if not isinstance(many, int):
         return ()
-    found = _growing(scene, lambda config: setattr(config, "vocab_size", many + 1), many)
-    return tuple(t.name for t in scene.layout.tensors if t.name in found and not matches(t.role, "embedding"))
+    found = _growing(context, lambda config: setattr(config, "vocab_size", many + 1), many)
+    return tuple(t.name for t in context.layout.tensors if t.name in found and not matches(t.role, "embedding"))
 
 
-def _growing(scene: TargetContext, grow: Callable[[PreTrainedConfig], None], many: int) -> TrainedHead:
-    config = deepcopy(scene.config)
+def _growing(context: TargetContext, grow: Callable[[PreTrainedConfig], None], many: int) -> TrainedHead:
+    config = deepcopy(context.config)
     grow(config)
-    here, there = _shapes(scene.model), _shapes(scene.twin(config))
+    here, there = _shapes(context.model), _shapes(context.rebuilt(config))
     found = {
         tensor.name: label_axes(tensor.shape, there.get(tensor.parameter, ()), many)
-        for tensor in scene.layout.tensors
+        for tensor in context.layout.tensors
         if here.get(tensor.parameter) == tensor.shape  # a piece of a tensor in memory isn't measured by it
     }
     return {name: axes for name, axes in found.items() if axes}
@@ -262,11 +262,11 @@ class TrainedLabels:
     kind: str
 
     @classmethod
-    def of(cls, scene: TargetContext, head: TrainedHead) -> TrainedLabels:
-        found = sources_of(scene.source, scene.layout)
-        pairs = ((t, found[t.name]) for t in scene.layout.tensors if t.name in head)
-        kept = tuple((t, s) for t, s in pairs if s is not None and not any(matches_glob(t, g) for g in scene.explicit))
-        return cls(kept, "" if has_same_head(scene.cls, scene.base.kind) else scene.base.kind)
+    def of(cls, context: TargetContext, head: TrainedHead) -> TrainedLabels:
+        found = sources_of(context.source, context.layout)
+        pairs = ((t, found[t.name]) for t in context.layout.tensors if t.name in head)
+        kept = tuple((t, s) for t, s in pairs if s is not None and not any(matches_glob(t, g) for g in context.keep))
+        return cls(kept, "" if has_same_head(context.cls, context.base.kind) else context.base.kind)
 
     def __bool__(self) -> bool:
         return bool(self.tensors)

@@ -42,27 +42,27 @@ class FittedHeadChange(Change):
     method: str | None
     examples: Examples
 
-    WORDS = ("head", "examples", "label_counts", "target_mean")
+    OPTIONS = ("head", "examples", "label_counts", "target_mean")
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, words: Mapping[str, Any]) -> FittedHeadChange | None:
-        method, given = words.get("head"), words.get("examples")
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> FittedHeadChange | None:
+        method, given = options.get("head"), options.get("examples")
         if (method is None and given is None) or (method == "verbalizer" and given is None):
             return None
         if method is not None and method not in METHODS:
             raise PlanError(f"head: unknown method {method!r}; known: {', '.join((*METHODS, 'verbalizer'))}")
         if given is None:
             raise PlanError(f"head: {method} solves the head from labelled examples; give them: examples=FILE")
-        idle = [word for word in ("label_counts", "target_mean") if words.get(word) is not None]
+        idle = [word for word in ("label_counts", "target_mean") if options.get(word) is not None]
         if idle:
             raise PlanError(
                 f"{idle[0]}: the examples give the bias, so it would have no effect; leave out one of the two"
             )
         return cls(method, Examples.of(given))
 
-    def terms(self, scene: TargetContext) -> ChangePlan:
-        layer, kind = last_layer(scene), kind_of(scene.model.config)
-        self.examples.numbers(_label2id(scene.model.config), kind)  # refuses what the model can't take
+    def plan(self, context: TargetContext) -> ChangePlan:
+        layer, kind = last_layer(context), kind_of(context.model.config)
+        self.examples.numbers(_label2id(context.model.config), kind)  # refuses what the model can't take
 
         def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
             if match.target.name not in layer.names or not match.new:
@@ -76,7 +76,7 @@ class FittedHeadChange(Change):
             if new == ():  # the user's own keep took all
                 return {}
             method = self.method or _default(kind, held=new is not None)
-            return is_solved(method, self.examples, scene.base.folder, replace(layer, new=new), model)
+            return is_solved(method, self.examples, context.base.folder, replace(layer, new=new), model)
 
         return ChangePlan(fills=fills, values=values)
 
@@ -179,26 +179,26 @@ def _label2id(config: Any) -> dict[str, int]:
     return {name: k for k, name in enumerate(label_names(config))}
 
 
-def last_layer(scene: TargetContext) -> LastLayer:
+def last_layer(context: TargetContext) -> LastLayer:
     """The last layer of the target's head: the one whose outputs are the labels.
 
     Raises:
         PlanError: there is none, or more than one.
     """
-    count, head = len(label_names(scene.model.config)), head_of(scene)
+    count, head = len(label_names(context.model.config)), head_of(context)
     found = [
         t
-        for t in scene.layout.tensors
+        for t in context.layout.tensors
         if t.name in head and t.shape[0] == count and len(t.shape) == 2 and is_last(t, head[t.name])
     ]
     if len(found) != 1:
         seen = join_names([t.name for t in found]) if found else "none"
         raise PlanError(
-            f"head: {type(scene.model).__name__} has no single linear layer with one output for each of its {count} "
+            f"head: {type(context.model).__name__} has no single linear layer with one output for each of its {count} "
             f"labels (found: {seen}), which is what examples can solve"
         )
     module = found[0].parameter.rpartition(".")[0]
-    bias = next((t.name for t in scene.layout.tensors if t.parameter == f"{module}.bias"), None)
+    bias = next((t.name for t in context.layout.tensors if t.parameter == f"{module}.bias"), None)
     return LastLayer(module, found[0].name, bias)
 
 

@@ -32,16 +32,16 @@ class VerbalizerChange(Change):
 
     words: Mapping[str, Sequence[str]]
 
-    WORDS = ("head", "verbalizer", "label_counts", "target_mean")
+    OPTIONS = ("head", "verbalizer", "label_counts", "target_mean")
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, words: Mapping[str, Any]) -> VerbalizerChange | None:
-        given, head = words.get("verbalizer"), words.get("head")
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> VerbalizerChange | None:
+        given, head = options.get("verbalizer"), options.get("head")
         if head not in (None, NAME) and given is not None:
             raise PlanError(f"head: {head} and words for a verbalizer: give one of the two")
         if head != NAME and given is None:
             return None
-        idle = [word for word in ("label_counts", "target_mean") if words.get(word) is not None]
+        idle = [word for word in ("label_counts", "target_mean") if options.get(word) is not None]
         if idle:
             raise PlanError(f"{idle[0]}: the words give the bias, so it would have no effect; leave out one of the two")
         if given is not None and not isinstance(given, Mapping):
@@ -49,11 +49,11 @@ class VerbalizerChange(Change):
         lists = {str(label): [text] if isinstance(text, str) else list(text) for label, text in (given or {}).items()}
         return cls(lists)
 
-    def terms(self, scene: TargetContext) -> ChangePlan:
-        layer = last_layer(scene)
-        table = _table(scene, layer)
-        words = self._of(label_names(scene.model.config))
-        pieces = _pieces(scene, words, first=table.is_head)
+    def plan(self, context: TargetContext) -> ChangePlan:
+        layer = last_layer(context)
+        table = _table(context, layer)
+        words = self._of(label_names(context.model.config))
+        pieces = _pieces(context, words, first=table.is_head)
         rows = schemes.SubTokens(table=table.weight.name, pieces=pieces)
         why = f"the rows of {table.weight.name} for the words of each label: " + "; ".join(
             f"{label}: {', '.join(texts)}" for label, texts in words.items()
@@ -98,44 +98,44 @@ class WordTable:
     is_head: bool
 
 
-def _table(scene: TargetContext, layer: LastLayer) -> WordTable:
+def _table(context: TargetContext, layer: LastLayer) -> WordTable:
     """The language model's head of the source; where it has none, its input embeddings.
 
     Raises:
         PlanError: there is neither of the layer's width, or features are transformed before they meet the rows.
     """
-    width = next(t.shape[1] for t in scene.layout.tensors if t.name == layer.weight)
-    size = getattr(scene.model.config.get_text_config(), "vocab_size", 0)
-    found = [tensor for tensor in scene.source if tensor.shape == (size, width) and not tensor.second]
+    width = next(t.shape[1] for t in context.layout.tensors if t.name == layer.weight)
+    size = getattr(context.model.config.get_text_config(), "vocab_size", 0)
+    found = [tensor for tensor in context.source if tensor.shape == (size, width) and not tensor.second]
     if not found:
         raise PlanError(
             f"verbalizer: the checkpoint has no table of {size} words with {width} columns, as {layer.weight}"
         )
-    placed = {tensor.address for tensor in scene.layout.tensors}
+    placed = {tensor.address for tensor in context.layout.tensors}
     head = next((tensor for tensor in found if tensor.address not in placed), None)
-    _check_transform(scene, placed, head)
+    _check_transform(context, placed, head)
     weight = head or found[0]
-    is_head = head is not None or any(word in scene.base.kind for word in TIED)
+    is_head = head is not None or any(word in context.base.kind for word in TIED)
     own = weight.name.removesuffix("weight") + "bias"
-    spare = [t.name for t in scene.source if t.shape == (size,) and t.address not in placed and not t.second]
+    spare = [t.name for t in context.source if t.shape == (size,) and t.address not in placed and not t.second]
     tied = spare[0] if spare and is_head else None  # a tied head's bias has a name of its own
     return WordTable(weight, own if own in spare else tied, is_head)
 
 
-def _check_transform(scene: TargetContext, placed: set[tuple[Any, ...]], head: SourceTensor | None) -> None:
+def _check_transform(context: TargetContext, placed: set[tuple[Any, ...]], head: SourceTensor | None) -> None:
     """A language-model head with a layer of its own sees other features than a classifier does."""
-    layers = [t.name for t in scene.source if t.address not in placed and len(t.shape) == 2 and t != head]
+    layers = [t.name for t in context.source if t.address not in placed and len(t.shape) == 2 and t != head]
     if any("transform" in name or ".dense." in name for name in layers):
         raise PlanError(
             f"verbalizer: the language-model head has a layer before its rows ({join_names(layers)}), which "
-            f"{type(scene.model).__name__} has no place for, so that its rows don't fit; give the words as examples "
+            f"{type(context.model).__name__} has no place for, so that its rows don't fit; give the words as examples "
             "instead: head='class_means', examples=[(word, label), ...]"
         )
 
 
-def _pieces(scene: TargetContext, words: Mapping[str, Sequence[str]], *, first: bool) -> tuple[tuple[int, ...], ...]:
+def _pieces(context: TargetContext, words: Mapping[str, Sequence[str]], *, first: bool) -> tuple[tuple[int, ...], ...]:
     """For each label the ids of its words' pieces, each word as it stands within a text."""
-    tokenizer = tokenizer_of(scene.base.folder)
+    tokenizer = tokenizer_of(context.base.folder)
     found = {
         text: tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"]
         for texts in words.values()

@@ -72,12 +72,12 @@ def from_pretrained(
 
 def with_fitted_values(prepared: Prepared) -> Prepared:
     """With the values that are made from data: the model is loaded once for them, with zeros in their places."""
-    makers = [term.values for term in prepared.terms if term.values is not None]
+    makers = [change.values for change in prepared.change_plans if change.values is not None]
     if not makers:
         return prepared
     model, _ = _proved(replace(prepared, plan=_without_data(prepared.plan)))
     values = {name: tensor for make in makers for name, tensor in make(model).items()}
-    return replace(prepared, context=prepared.context.knowing(values))
+    return replace(prepared, initial_values=prepared.initial_values.knowing(values))
 
 
 def _without_data(plan: Plan) -> Plan:
@@ -101,12 +101,12 @@ def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, M
     spend = spend and prepared.bare and not has_own_loader(prepared.target.cls)
     wanted = _fresh_buffers(prepared)
     with Reader(prepared.source) as reader:
-        state = compose(prepared.plan, reader, prepared.context)
+        state = compose(prepared.plan, reader, prepared.initial_values)
         model, info = _library_load(prepared, state, prepared.model if spend else None)
     prepared = prepared.spent() if spend else prepared
     # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
     with Reader(prepared.source) as reader:
-        report = prove(prepared.plan, reader, prepared.context, state.digests, _held(model, prepared))
+        report = prove(prepared.plan, reader, prepared.initial_values, state.digests, _held(model, prepared))
     report = replace(report, restored=(*report.restored, *_restored(model, wanted)))
     _finish(model, prepared)
     vars(model).update(init_plan=prepared.plan, init_report=report)
@@ -169,7 +169,7 @@ def _fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
         RecipeError: a freshly built model's value can't be had.
     """
     seed = prepared.plan.seed
-    return {name: prepared.context.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}
+    return {name: prepared.initial_values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}
 
 
 def _restored(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
@@ -193,5 +193,5 @@ def _finish(model: PreTrainedModel, prepared: Prepared) -> None:
     asked = target.load.get("generation_config")
     if asked is None and model.can_generate() and (target.folder / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(str(target.folder))
-    for terms in prepared.terms:
-        terms.finish(model)
+    for change in prepared.change_plans:
+        change.finish(model)

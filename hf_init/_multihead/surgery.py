@@ -29,7 +29,7 @@ AUTO_MAP = {"AutoConfig": f"{CODE}.{MultiHeadConfig.__name__}", "AutoModel": f"{
 
 @dataclass(frozen=True)
 class HeadsChange(Change):
-    """The wish for heads: which are new, and by what they start.
+    """The change of heads: which are new, and by what they start.
 
     Attributes:
         new: names of heads. taken: names of heads with the checkpoint that each comes from.
@@ -41,14 +41,14 @@ class HeadsChange(Change):
     taken: Mapping[str, str] | None = None
     needed: tuple[str, ...] = ()
 
-    WORDS = HEAD_OPTIONS
+    OPTIONS = HEAD_OPTIONS
 
     def rules(self) -> tuple[Rule, ...]:
         return self.asked.rules()
 
-    def terms(self, scene: TargetContext) -> ChangePlan:
+    def plan(self, context: TargetContext) -> ChangePlan:
         prefixes = tuple([f"heads.{name}." for name in self.new] + [f"trunk.{child}." for child in self.needed])
-        new = frozenset(t.name for t in scene.layout.tensors if prefixes and t.parameter.startswith(prefixes))
+        new = frozenset(t.name for t in context.layout.tensors if prefixes and t.parameter.startswith(prefixes))
         write = _without_code if self.asked.export else _no_files
         return ChangePlan(new=new, notes=tuple(self._notes()), write=write)
 
@@ -71,7 +71,7 @@ class HeadSurgery:
     cls: type[PreTrainedModel]
     config: PreTrainedConfig
     renaming: Renaming
-    wish: Change
+    change: Change
 
 
 def reshape_heads(
@@ -109,10 +109,10 @@ def reshape_heads(
     held = _held(origin, base)
     config.left_out = [child for child in optional if child not in read and child not in held]
     needed = tuple(child for child in optional if child in read and child not in held)
-    wish = HeadsChange(asked, tuple(asked.add), {name: asked.take[name][0] for name in donors}, needed)
+    change = HeadsChange(asked, tuple(asked.add), {name: asked.take[name][0] for name in donors}, needed)
     merged = {own: base.source, **{parts[name]: each.source for name, each in bases.items()}}
     source = Checkpoint.merged(merged) if own or bases else base.source
-    return HeadSurgery(replace(base, source=source), MultiHead, config, dict(rules), wish)
+    return HeadSurgery(replace(base, source=source), MultiHead, config, dict(rules), change)
 
 
 def _exported(base: BaseCheckpoint, origin: HeadOrigin, asked: HeadRequest) -> HeadSurgery:

@@ -34,11 +34,11 @@ class AllowNew(Change):
 
     globs: tuple[str, ...]
 
-    WORDS = ("allow_new",)
+    OPTIONS = ("allow_new",)
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, words: Mapping[str, Any]) -> AllowNew | None:
-        given = words.get("allow_new")
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> AllowNew | None:
+        given = options.get("allow_new")
         if given is None:
             return None
         globs = [given] if isinstance(given, str) else given
@@ -46,7 +46,7 @@ class AllowNew(Change):
             raise PlanError(f"allow_new: expected a list of globs, such as ['classifier.*'], not {given!r}")
         return cls(tuple(globs))
 
-    def terms(self, scene: TargetContext) -> ChangePlan:
+    def plan(self, context: TargetContext) -> ChangePlan:
         return ChangePlan(allowed=self.globs)
 
 
@@ -90,7 +90,7 @@ class NewTensors:
 
 def check_missing(
     plan: Plan,
-    scene: TargetContext,
+    context: TargetContext,
     expected: AbstractSet[str],
     own: Callable[[], SourceArchitecture | None],
     tolerated: Callable[[str], bool],
@@ -105,10 +105,10 @@ def check_missing(
     Raises:
         PlanError: it names what is missing, and the closest of what is left over.
     """
-    drawn = NewTensors.of(plan, scene.base.source, expected)
-    _check_renamed(plan, drawn, scene.model.base_model_prefix)
-    _check_holes(plan, drawn, scene, own, tolerated)
-    _check_replaced(plan, drawn, scene, own)
+    drawn = NewTensors.of(plan, context.base.source, expected)
+    _check_renamed(plan, drawn, context.model.base_model_prefix)
+    _check_holes(plan, drawn, context, own, tolerated)
+    _check_replaced(plan, drawn, context, own)
 
 
 def check_unlisted(plan: Plan, layout: Layout, globs: Sequence[str]) -> None:
@@ -141,14 +141,14 @@ def _check_renamed(plan: Plan, drawn: NewTensors, prefix: str) -> None:
 def _check_holes(
     plan: Plan,
     drawn: NewTensors,
-    scene: TargetContext,
+    context: TargetContext,
     own: Callable[[], SourceArchitecture | None],
     tolerated: Callable[[str], bool],
 ) -> None:
     """What the checkpoint's own class has, when that is the target, and the checkpoint hasn't."""
-    kind = scene.base.kind
+    kind = context.base.kind
     new = [t for t in drawn.tensors if not _is_computed(t) and not tolerated(t.parameter)]
-    if not new or kind not in (base.__name__ for base in scene.cls.__mro__):
+    if not new or kind not in (base.__name__ for base in context.cls.__mro__):
         return
     found = own()
     if found is None:
@@ -164,17 +164,17 @@ def _check_holes(
 
 
 def _check_replaced(
-    plan: Plan, drawn: NewTensors, scene: TargetContext, own: Callable[[], SourceArchitecture | None]
+    plan: Plan, drawn: NewTensors, context: TargetContext, own: Callable[[], SourceArchitecture | None]
 ) -> None:
     """A head that would be new while the checkpoint's own, for the same task or of no known class, is left over."""
-    trunk = scene.model.base_model_prefix + "."
+    trunk = context.model.base_model_prefix + "."
     heads = [t for t in drawn.tensors if len(t.shape) > 1 and not t.parameter.startswith(trunk)]
     spare = [name for name, shape in drawn.unused.items() if any(shape[1:] == t.shape[1:] for t in heads)]
     if not spare:
         return
     found = own()
     known = found.known(spare) if found else {}
-    alike = found is not None and has_same_head(scene.cls, found.name)
+    alike = found is not None and has_same_head(context.cls, found.name)
     pairs = [
         f"{tensor.name} ({format_shape(tensor.shape)}), and the checkpoint has {name} "
         f"({format_shape(drawn.unused[name])})"

@@ -123,22 +123,22 @@ def check_stranger(plan: Plan, target: Target, keep: Keep | None) -> None:
 
 def check_unexpected(
     plan: Plan,
-    scene: TargetContext,
+    context: TargetContext,
     recipe: Recipe,
-    terms: Iterable[ChangePlan],
+    changes: Iterable[ChangePlan],
     own: Callable[[], SourceArchitecture | None],
 ) -> None:
-    """What is new must be known to be: by a rule of the recipe, a wish, or the list of what may be new."""
-    lists = [term.allowed for term in terms if term.allowed is not None]
+    """What is new must be known to be: by a rule of the recipe, a change, or the list of what may be new."""
+    lists = [change.allowed for change in changes if change.allowed is not None]
     globs = [glob for allowed in lists for glob in allowed]
     if lists:
-        check_unlisted(plan, scene.layout, globs)
-    expected = {name for term in terms for name in (*term.new, *term.keep)}
+        check_unlisted(plan, context.layout, globs)
+    expected = {name for change in changes for name in (*change.new, *change.keep)}
     expected |= {
         tensor.name
-        for tensor in scene.layout.tensors
+        for tensor in context.layout.tensors
         if any(rule.matches(tensor) for rule in recipe.rules) or any(matches_glob(tensor, glob) for glob in globs)
     }
-    expected |= {name for name, held in sources_of(scene.source, scene.layout).items() if held is not None}
-    patterns = [re.compile(pattern) for pattern in tolerated(scene.model)]
-    check_missing(plan, scene, expected, own, lambda name: any(pattern.search(name) for pattern in patterns))
+    expected |= {name for name, held in sources_of(context.source, context.layout).items() if held is not None}
+    patterns = [re.compile(pattern) for pattern in tolerated(context.model)]
+    check_missing(plan, context, expected, own, lambda name: any(pattern.search(name) for pattern in patterns))

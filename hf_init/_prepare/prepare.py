@@ -35,7 +35,7 @@ class Prepared:
     """A plan and what its executors need.
 
     Attributes:
-        terms: of every wish.
+        change_plans: of every change.
         converted: names on disk of the tensors that the loader makes others of.
         bare: whether the model is as its constructor made it, so that a checkpoint can be loaded into it.
     """
@@ -43,8 +43,8 @@ class Prepared:
     target: Target
     plan: Plan
     model: PreTrainedModel
-    context: InitialValues
-    terms: tuple[ChangePlan, ...] = ()
+    initial_values: InitialValues
+    change_plans: tuple[ChangePlan, ...] = ()
     converted: frozenset[str] = frozenset()
     bare: bool = False
 
@@ -53,8 +53,8 @@ class Prepared:
         return self.target.source
 
     def spent(self) -> Prepared:
-        """The same, for when a checkpoint was loaded into the model: its context builds another, if it needs one."""
-        return replace(self, context=self.context.on(partial(on_meta, self.target)), bare=False)
+        """The same, for when a checkpoint was loaded into the model: its initial values build another."""
+        return replace(self, initial_values=self.initial_values.on(partial(on_meta, self.target)), bare=False)
 
 
 def prepare_plan(
@@ -65,7 +65,7 @@ def prepare_plan(
     Raises:
         PlanError, RecipeError: see ``match_tensors`` and ``make_plan``.
     """
-    first = (*rules, *(rule for wish in target.wishes for rule in wish.rules()))
+    first = (*rules, *(rule for change in target.changes for rule in change.rules()))
     chosen = find_recipe(recipe).with_rules_first(first, None if seed is None else checked_seed(seed))
     model, found = _made(target)
     plainly = found or Addresses(model)
@@ -79,20 +79,24 @@ def prepare_plan(
     layout = _without_unsaved(layout, not_saved(model), source)
     check_second_names(chosen, keep, layout)
     arguments = (target.model_args, target.model_kwargs)
-    twin = partial(_twin, target)
-    scene = TargetContext(
-        target.origin, target.cls, target.config, model, layout, source, twin, tuple(keep or ()), arguments
+    rebuilt = partial(_twin, target)
+    context = TargetContext(
+        target.origin, target.cls, target.config, model, layout, source, rebuilt, tuple(keep or ()), arguments
     )
-    terms = tuple(wish.terms(scene) for wish in target.wishes)
-    wished = {name: how for term in terms for name, how in term.keep.items()}
-    plan = make_plan(match_tensors(source, layout, keep, wished), chosen, layout, [term.fills for term in terms])
-    record = {name: said for term in terms for name, said in term.record.items()}
-    plan = replace(plan, notes=(*plan.notes, *(note for term in terms for note in term.notes)), record=record)
-    check_unexpected(plan, scene, chosen, terms, own)
+    change_plans = tuple(change.plan(context) for change in target.changes)
+    wanted = {name: how for change in change_plans for name, how in change.keep.items()}
+    plan = make_plan(
+        match_tensors(source, layout, keep, wanted), chosen, layout, [change.fills for change in change_plans]
+    )
+    record = {name: said for change in change_plans for name, said in change.record.items()}
+    plan = replace(
+        plan, notes=(*plan.notes, *(note for change in change_plans for note in change.notes)), record=record
+    )
+    check_unexpected(plan, context, chosen, change_plans, own)
     check_stranger(plan, target, keep)
     converted = frozenset(tensor.name for tensor in layout.tensors if len(tensor.address) > 1)
-    context = InitialValues(lambda: model, target.model_args, target.model_kwargs)
-    return Prepared(target, plan, model, context, terms, converted, bare=found is not None)
+    initial_values = InitialValues(lambda: model, target.model_args, target.model_kwargs)
+    return Prepared(target, plan, model, initial_values, change_plans, converted, bare=found is not None)
 
 
 def source_tensors(source: Checkpoint, addresses: Addresses, ignored: Iterable[str]) -> tuple[SourceTensor, ...]:

@@ -35,20 +35,20 @@ CHANGES: tuple[type[Change], ...] = (FittedHeadChange, VerbalizerChange, LabelCh
 
 
 def change_options() -> tuple[str, ...]:
-    """The keyword arguments that any wish takes."""
-    return tuple(dict.fromkeys(word for wish in CHANGES for word in wish.WORDS))
+    """The keyword arguments that any change takes."""
+    return tuple(dict.fromkeys(word for change in CHANGES for word in change.OPTIONS))
 
 
 def requested_changes(
     base: BaseCheckpoint, words: Mapping[str, Any], kinds: tuple[type[Change], ...] = CHANGES
 ) -> tuple[Change, ...]:
-    """The wishes that a user's words spell.
+    """Return the changes that a user's options ask for.
 
     Raises:
         PlanError: the words contradict each other, or the base.
     """
-    made = (wish.of(base, {key: value for key, value in words.items() if key in wish.WORDS}) for wish in kinds)
-    return tuple(wish for wish in made if wish is not None)
+    made = (kind.of(base, {key: value for key, value in words.items() if key in kind.OPTIONS}) for kind in kinds)
+    return tuple(change for change in made if change is not None)
 
 
 LOAD_OPTIONS = (
@@ -79,7 +79,7 @@ class Target:
         cls, config: of the target; the config is a copy of its own.
         dtype: of what is new, and of the model in memory.
         origin: the base as it was found.
-        wishes: what is wanted besides the class: labels, tokens.
+        changes: what is wanted besides the class: labels, tokens.
         model_args, model_kwargs: what the user's own class takes besides its config.
         load: options that only the loading into memory has.
     """
@@ -91,7 +91,7 @@ class Target:
     config: PreTrainedConfig
     dtype: torch.dtype
     origin: BaseCheckpoint
-    wishes: tuple[Change, ...] = ()
+    changes: tuple[Change, ...] = ()
     model_args: tuple[Any, ...] = ()
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     load: Mapping[str, Any] = field(default_factory=dict)
@@ -117,7 +117,7 @@ def resolve_target(
         architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, the name of one, or None for the
             checkpoint's own.
         config: a config object to use as it is, or values to set on the checkpoint's own (dots reach nested ones).
-        options: hub options, loading options, the words of wishes (``labels``...), config values; the rest goes to
+        options: hub options, loading options, the options of changes (``labels``...), config values; the rest goes to
             the class's constructor.
 
     Raises:
@@ -133,7 +133,7 @@ def resolve_target(
     options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
     _check_not_config(given, options)
     words = {key: options.pop(key) for key in change_options() if key in options}
-    if "num_labels" in given:  # a config value and a wish
+    if "num_labels" in given:  # a config value and a change
         words.setdefault("num_labels", given["num_labels"])
     origin = _opened(base, config, subfolder, headers_only, hub)
     wanted = {key: options.pop(key) for key in HEADS if options.get(key) is not None}
@@ -145,8 +145,8 @@ def resolve_target(
         return _of_heads(shape, words, dtype if dtype is not None else torch_dtype, load)
     folder, source, raw = origin.folder, origin.source, origin.config
     _check_unreadable(source)
-    wishes = requested_changes(origin, words)
-    named = {key: value for wish in wishes for key, value in wish.values().items()}
+    changes = requested_changes(origin, words)
+    named = {key: value for change in changes for key, value in change.config_values().items()}
     cls = class_of(architecture, raw, folder, trust_remote_code)
     if isinstance(config, PreTrainedConfig):
         made, rest = copy_config(config, named), options
@@ -159,7 +159,7 @@ def resolve_target(
     check_unknown(cls, made, rest)
     asked = dtype if dtype is not None else torch_dtype
     kind = _dtype(asked, made, source)
-    return Target(origin.name, folder, source, cls, made, kind, origin, wishes, model_args, rest, load)
+    return Target(origin.name, folder, source, cls, made, kind, origin, changes, model_args, rest, load)
 
 
 def _of_heads(shape: HeadSurgery, words: Mapping[str, Any], dtype: Any, load: Mapping[str, Any]) -> Target:
@@ -167,8 +167,11 @@ def _of_heads(shape: HeadSurgery, words: Mapping[str, Any], dtype: Any, load: Ma
     base = shape.base
     _check_unreadable(base.source)
     load = {**load, "key_mapping": {**(load.get("key_mapping") or {}), **shape.renaming}}
-    kind, wishes = _dtype(dtype, shape.config, base.source), (shape.wish, *requested_changes(base, words, (AllowNew,)))
-    return Target(base.name, base.folder, base.source, shape.cls, shape.config, kind, base, wishes, load=load)
+    kind, changes = (
+        _dtype(dtype, shape.config, base.source),
+        (shape.change, *requested_changes(base, words, (AllowNew,))),
+    )
+    return Target(base.name, base.folder, base.source, shape.cls, shape.config, kind, base, changes, load=load)
 
 
 def _check_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any], origin: BaseCheckpoint) -> None:

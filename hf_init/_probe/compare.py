@@ -288,7 +288,7 @@ def _rows(prepared: Prepared, parameter: str, reader: Reader) -> dict[int, torch
     plan = prepared.plan
     tensor = next(tensor for tensor in plan.stored if tensor.parameter == parameter)
     made: dict[int, torch.Tensor] = {}
-    for scheme, slot in slots_of(tensor, reader, plan.seed, prepared.context):
+    for scheme, slot in slots_of(tensor, reader, plan.seed, prepared.initial_values):
         assert isinstance(slot.region, Rows)
         made |= zip(slot.region.index, draw_slot(scheme, slot).float(), strict=True)
     return made
@@ -300,7 +300,7 @@ def _passages(tokenizer: Any, pieces: Sequence[str]) -> tuple[Passage, ...]:
 
 def _tokenizer(target: Any) -> Any:
     """The base's tokenizer with the new tokens."""
-    return next(wish.change.tokenizer for wish in target.wishes if isinstance(wish, TokenChange))
+    return next(change.change.tokenizer for change in target.changes if isinstance(change, TokenChange))
 
 
 def _dtype(plan: Plan) -> torch.dtype:

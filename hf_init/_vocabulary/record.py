@@ -62,15 +62,15 @@ def _rows(region: Region, dim: int) -> tuple[int, ...]:
     return tuple(range(region.start[dim], region.stop[dim])) if isinstance(region, Box) else region.index
 
 
-def carry_record(found: EarlierTokens, fresh: frozenset[int], scene: TargetContext) -> dict[str, Any]:
+def carry_record(found: EarlierTokens, fresh: frozenset[int], context: TargetContext) -> dict[str, Any]:
     """What the result's own manifest has to say of them: those rows that it keeps, with their digest, by table."""
     rows = tuple(sorted(found.ids - fresh))
     if not rows:
         return {}
-    names = {tensor.address: tensor.name for tensor in scene.layout.tensors}
-    address = {tensor.name: tensor.address for tensor in scene.source}
+    names = {tensor.address: tensor.name for tensor in context.layout.tensors}
+    address = {tensor.name: tensor.address for tensor in context.source}
     result = {}
-    with Reader(scene.base.source) as reader:
+    with Reader(context.base.source) as reader:
         for name, dim in found.dims.items():
             tensor = reader.tensor(name)
             region = Rows(dim, rows, tuple(tensor.shape))

@@ -1,4 +1,4 @@
-"""The wish for tokens: read from the user's words, with the base's tokenizer and config; told in a scene."""
+"""The change that adds tokens: read from the user's options, with the base's tokenizer and config."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ class TokenChange(Change):
 
     change: VocabularyChange
 
-    WORDS = TOKEN_OPTIONS
+    OPTIONS = TOKEN_OPTIONS
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, words: Mapping[str, Any]) -> TokenChange | None:
-        asked = read_token_request(words)
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> TokenChange | None:
+        asked = read_token_request(options)
         return None if asked is None else cls(vocabulary_change(base, asked))
 
-    def values(self) -> Mapping[str, Any]:
+    def config_values(self) -> Mapping[str, Any]:
         change = self.change
         return {**dict.fromkeys(change.fields.counts, change.vocabulary.after), **change.ids}
 
-    def terms(self, scene: TargetContext) -> ChangePlan:
+    def plan(self, context: TargetContext) -> ChangePlan:
         change = self.change
         if not change.vocabulary.changes:
             return ChangePlan(notes=tuple(token_notes(change, ())), write=self._write, finish=self._finish)
-        dims = moving_fields(scene, change.fields.counts)
-        tables = {t.name: (t, dims[t.parameter]) for t in scene.layout.tensors if t.parameter in dims}
-        sides = sides_of(tables, scene)
+        dims = moving_fields(context, change.fields.counts)
+        tables = {t.name: (t, dims[t.parameter]) for t in context.layout.tensors if t.parameter in dims}
+        sides = sides_of(tables, context)
         _check_one_sided(change, set(sides.values()))
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
@@ -57,7 +57,7 @@ class TokenChange(Change):
             notes=tuple(token_notes(change, sides.values())),
             write=self._write,
             finish=self._finish,
-            record=self._record(tables, scene),
+            record=self._record(tables, context),
         )
 
     def _write(self, folder: str | os.PathLike[str]) -> None:
@@ -71,14 +71,14 @@ class TokenChange(Change):
         for key, value in self.change.generation.items():
             setattr(model.generation_config, key, value)
 
-    def _record(self, tables: Mapping[str, tuple[TensorSpec, int]], scene: TargetContext) -> dict[str, Any]:
+    def _record(self, tables: Mapping[str, tuple[TensorSpec, int]], context: TargetContext) -> dict[str, Any]:
         change = self.change
         earlier = change.earlier if not change.replaced else EarlierTokens()
         return {
             TOKEN_RECORD: {
                 "tokens": {**earlier.tokens, **{token.text: token.id for token in change.fresh}},
                 "tables": {name: dim for name, (_, dim) in tables.items()},
-                "untrained": carry_record(earlier, change.vocabulary.fresh, scene),
+                "untrained": carry_record(earlier, change.vocabulary.fresh, context),
             }
         }
 

@@ -179,7 +179,7 @@ def _write(
         prepared.plan,
         prepared.source,
         stage,
-        prepared.context,
+        prepared.initial_values,
         link=how.link,
         max_bytes=how.max_bytes,
         total_parameters=prepared.model.num_parameters(),
@@ -190,8 +190,8 @@ def _write(
     for folder in reversed(_folders(prepared)):  # of files of one name, the first checkpoint's is the last to come
         carry_files(folder, stage.folder)
     write_config(prepared.model, stage.folder)
-    for terms in prepared.terms:
-        terms.write(stage.folder)
+    for change in prepared.change_plans:
+        change.write(stage.folder)
     plan = prepared.plan.to_json()
     manifest = Manifest(plan, _origin(prepared, how), digests, f"hf_init {__version__}")
     if how.digest:
