@@ -1,4 +1,4 @@
-"""The judgement and the table of ``scripts/bench_heads.py``: what must not be is noticed."""
+"""The judgement and the table of ``scripts/bench/heads.py``: what must not be is noticed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parent.parent / "scripts" / "bench"
 STEPS = [0, 20, 100, 500]
 
 
 @pytest.fixture
 def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(SCRIPTS))
-    import bench_heads
+    import heads
 
-    return bench_heads
+    return heads
 
 
 def entries(bench, **curves):

@@ -1,4 +1,4 @@
-"""A share of what ``scripts/fuzz.py`` does: damaged files are read, or refused by hf_init's own error, and no more."""
+"""A share of what ``scripts/prove/fuzz.py`` does: damaged files are read, or refused by hf_init's own error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hf_init._checkpoint.checkpoint import SINGLE, Checkpoint
 from hf_init._errors import HfInitError
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parent.parent / "scripts" / "prove"
 
 
 @pytest.fixture

@@ -22,15 +22,16 @@ SCRIPTS = Path(__file__).parent.parent / "scripts"
 @pytest.fixture
 def script(monkeypatch) -> Iterator[Callable[[str], Any]]:
     """Imports a script by its name."""
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    for folder in ("prove", "evidence"):
+        monkeypatch.syspath_prepend(str(SCRIPTS / folder))
     yield import_module
-    for name in ("prove_greedy", "evidence_vocabulary", "domain_vocabulary"):
+    for name in ("greedy", "vocabulary", "domain_vocabulary"):
         sys.modules.pop(name, None)
 
 
 @pytest.fixture
 def prove(script) -> Any:
-    return script("prove_greedy")
+    return script("greedy")
 
 
 TEXT = (
@@ -91,7 +92,7 @@ def test_an_old_logit_that_differs_is_counted(prove):
 
 @pytest.fixture
 def evidence(script) -> Any:
-    return script("evidence_vocabulary")
+    return script("vocabulary")
 
 
 def run(scheme: str, *nats: float) -> SchemeRun:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from multihead_trunks import LABELS, TEXTS, multi, text
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parent.parent / "scripts" / "prove"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import hf_init
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = Path(__file__).parent.parent / "scripts" / "prove"
 
 
 @pytest.fixture

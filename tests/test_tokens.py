@@ -379,7 +379,7 @@ def test_the_command_line_adds_tokens_and_probes_them(bases, tmp_path, capsys):
 def test_words_worth_a_token_are_found_in_one_half_of_a_text_and_save_tokens_in_the_other(
     bases, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "scripts" / "evidence"))
     script = importlib.import_module("domain_vocabulary")
     monkeypatch.delitem(sys.modules, "domain_vocabulary")
     assert script.worth_a_token([" abcabc" * 3 + " the" * 9 + " rare"], tokenizer(), 9) == [(" abcabc", 6)]

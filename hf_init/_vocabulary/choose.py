@@ -104,7 +104,7 @@ def auto_row_scheme(side: str, kind: TableKind, guarantee: Guarantee) -> Choice:
 
     Evidence: composition of pieces learns faster than the mean row; on the input a calibrated length helps; on the
     output the first piece is what the model predicts, and a row in the hull never wins (Mundra et al., 2024). Where
-    both are one table, pieces by their lengths learn at least as well as any others (scripts/evidence_vocabulary.py).
+    both are one table, pieces by their lengths learn at least as well as any others (scripts/evidence/vocabulary.py).
     """
     if guarantee == "distribution" and side != "input":
         return Choice(_MEAN, "the mean row: n new tokens take at most n/(V+n) of the probability")

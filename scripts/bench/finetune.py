@@ -6,7 +6,7 @@ The two take steps in turn, on the same batches and one thread; medians of the r
 in which what else runs on the machine doesn't count. Memory is the peak of resident memory, proofs included, each in a
 process of its own. Exits 1 where a target is missed.
 
-    python scripts/bench_finetune.py [--pairs 40] [--case head|rows]
+    python scripts/bench/finetune.py [--pairs 40] [--case head|rows]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hf_init.finetune._freeze import train_only_new
 from hf_init.finetune._groups import parameter_groups
 from hf_init.finetune._watch import Watch
 
-BASE = Path(__file__).resolve().parent.parent / ".cache" / "all-MiniLM-L6-v2"
+BASE = Path(__file__).resolve().parents[2] / ".cache" / "all-MiniLM-L6-v2"
 MOST = 1.03
 LONGER: dict[str, Any] = {"max_position_embeddings": 768, "keep": {"*position_embeddings.weight": "leading"}}
 TABLE = "bert.embeddings.position_embeddings.weight"

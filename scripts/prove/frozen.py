@@ -5,7 +5,7 @@ with AdamW (weight decay 0.01), SGD with momentum and Adafactor; bfloat16 autoca
 to a step. Afterwards every tensor is compared with a copy from before and, as saved, with the files of the base.
 Exits 1 where a frozen byte moved or a new row stood still.
 
-    python scripts/prove_frozen.py [--steps 1000] [--case minilm|smollm2] [--optimizer AdamW] [--layers N]
+    python scripts/prove/frozen.py [--steps 1000] [--case minilm|smollm2] [--optimizer AdamW] [--layers N]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hf_init.finetune._freeze import Frozen, train_only_new
 from hf_init.finetune._groups import parameter_groups
 from hf_init.finetune._watch import Watch
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
 TOKENS = 50
 
 Optimizer = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]

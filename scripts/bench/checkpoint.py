@@ -9,7 +9,7 @@ on the disk, hf-init doesn't: `cp -r, sync` is the same with that, and how much 
 itself is the most that copying can reach there. With --cache on a filesystem with reflinks (XFS, Btrfs), `cp -r`
 shares blocks, too. Exits 1 where a target is missed.
 
-    python scripts/bench_checkpoint.py [--runs 5] [--gigabytes 0.3 1 3 9] [--cache DIR] [--no-smollm2]
+    python scripts/bench/checkpoint.py [--runs 5] [--gigabytes 0.3 1 3 9] [--cache DIR] [--no-smollm2]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pathlib import Path
 
 import hf_init
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
 ROWS = 100
 LAYER = 2 * (4 * 2048 * 2048 + 3 * 2048 * 5632)  # bytes of a block of the random Llamas: bfloat16, width 2048
 EMBEDDING = 2 * 32000 * 2048

@@ -10,7 +10,7 @@ bytes tells. Exits 1 where one doesn't.
 
 Needs root, loop devices, mkfs.xfs and mkfs.btrfs (Debian: xfsprogs, btrfs-progs).
 
-    python scripts/prove_shared.py [--filesystems xfs btrfs] [--changes 100] [--seed 0]
+    python scripts/prove/shared.py [--filesystems xfs btrfs] [--changes 100] [--seed 0]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import hf_init
 from hf_init import _verify
 from hf_init._verify.report import VerifyReport
 
-MINILM = Path(__file__).resolve().parent.parent / ".cache" / "all-MiniLM-L6-v2"
+MINILM = Path(__file__).resolve().parents[2] / ".cache" / "all-MiniLM-L6-v2"
 ROOM = "1536M"
 BLOCK = 4096
 ROWS = 100

@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Damaged files of every kind that hf_init reads: each must be read, or refused by hf_init's own error, and no more.
 
-    scripts/fuzz.py                              100,000 headers, and less of the slower kinds
-    scripts/fuzz.py header index --cases 20000   these
-    scripts/fuzz.py header --engine hypothesis   documents made up by Hypothesis instead of good ones damaged
-    scripts/fuzz.py header --engine atheris      guided by coverage (pip install atheris)
+    scripts/prove/fuzz.py                              100,000 headers, and less of the slower kinds
+    scripts/prove/fuzz.py header index --cases 20000   these
+    scripts/prove/fuzz.py header --engine hypothesis   documents made up by Hypothesis instead of good ones damaged
+    scripts/prove/fuzz.py header --engine atheris      guided by coverage (pip install atheris)
 
 A case is a failure when it ends in another error, opens a file outside its folder, takes more memory than its files
 are large, takes more than 20 seconds of the processor, or ends the process. Ends with 1 after a failure, and says where
@@ -30,7 +30,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
 if TYPE_CHECKING:
     from _fuzz_targets import Target, Watch

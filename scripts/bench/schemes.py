@@ -4,7 +4,7 @@ Elements per second on the same shape in the same run; the figure is the median 
 times (ours / torch's), so that a machine whose speed drifts doesn't show in it. Prints a table; exits 1 where a
 target is missed.
 
-    python scripts/bench_schemes.py [--pairs 15] [--size 2048]
+    python scripts/bench/schemes.py [--pairs 15] [--size 2048]
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Starting values of a new head: test accuracy after 0, 20, 100 and 500 steps of fine-tuning the whole model.
 
-    python scripts/bench_heads.py                        both sets, five seeds; goes on where its results end
-    python scripts/bench_heads.py --set digits           one of them
-    python scripts/bench_heads.py --steps 0 20 100       less of it
+    python scripts/bench/heads.py                        both sets, five seeds; goes on where its results end
+    python scripts/bench/heads.py --set digits           one of them
+    python scripts/bench/heads.py --steps 0 20 100       less of it
 
 Sets: docstrings of Python's standard library for MiniLM, and scikit-learn's digits 5 to 9 for a tiny vision transformer
 that has seen 0 to 4. A seed is the head's draw, the order of the batches, and which 16 examples of each class a head
@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
 SOLVED = ("class_means", "lda", "ridge", "logistic")
 METHODS = ("model", "zeros", "verbalizer", *SOLVED)
 SETS = ("text", "digits")
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     wanted = _runs(args.set, args.methods, args.seeds, tuple(sorted(args.steps)))
     if not args.table:
-        from _bench_heads_sets import pretrained
+        from _heads_data import pretrained
 
         pretrained(args.cache)
         todo = [run for run in wanted if not _done(run, read(args.results))]
@@ -113,7 +113,7 @@ def read(path: Path) -> list[Measured]:
 def measure(run: Run, cache: Path, results: Path) -> None:
     """Trains one model, and adds to the results what they don't have of it."""
     import torch
-    from _bench_heads_sets import digits, rows, text
+    from _heads_data import digits, rows, text
 
     torch.set_num_threads(1)
     torch.manual_seed(run.seed)

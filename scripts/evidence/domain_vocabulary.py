@@ -4,7 +4,7 @@ A word is worth a token if it is often and the tokenizer cuts it into several: a
 pieces, every time. Half of the passages serve to find words, the other half to count what they save. The text is
 that of the given files, or what comes with Python: the language reference and the standard library's docstrings.
 
-    python scripts/domain_vocabulary.py BASE OUT [--text FILE ...] [--words 500] [--scheme 'subtokens(norm=median)']
+    python scripts/evidence/domain_vocabulary.py BASE OUT [--text FILE ...] [--words 500] [--scheme SCHEME]
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ heads against three plain models. The two take turns on the same input and one t
 pairs, in processor time, in which what else runs on the machine doesn't count. Exits 1 where one head costs more than
 2 % over the plain class (on eight rows), or three heads more than half of three models.
 
-    python scripts/bench_multihead.py [--pairs 60]
+    python scripts/bench/multihead.py [--pairs 60]
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import torch
 from transformers import AutoConfig, AutoModel
 from transformers.utils import logging
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hf_init._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
 
-BASE = Path(__file__).resolve().parent.parent / ".cache" / "all-MiniLM-L6-v2"
+BASE = Path(__file__).resolve().parents[2] / ".cache" / "all-MiniLM-L6-v2"
 MOST, MOST_OF_THREE = 1.02, 0.5
 LABELS = ["a", "b", "c"]
 HEADS: dict[str, Any] = {

@@ -1,18 +1,19 @@
 """Output rows in the convex hull of the old ones never win: greedy choices on ten thousand positions of real text.
 
-The words of Python's documentation that save the most tokens (scripts/domain_vocabulary.py) are added to SmolLM2; the
-text is that documentation, in old tokens, of which the model's states are computed once. For every scheme the logits
-are the product of those states with the extended table, as the extended model makes it. Counted are the positions
-whose likeliest token is another one, and old logits that aren't the same to the byte; shown besides are how near the
-likeliest new token ever comes, and the most probability that all new tokens take. Exits 1 where a convex scheme
-changes a choice, where an old logit of float32 differs, or where the mean row takes more than n/(V+n).
+The words of Python's documentation that save the most tokens (scripts/evidence/domain_vocabulary.py) are added to
+SmolLM2; the text is that documentation, in old tokens, of which the model's states are computed once. For every
+scheme the logits are the product of those states with the extended table, as the extended model makes it. Counted are
+the positions whose likeliest token is another one, and old logits that aren't the same to the byte; shown besides are
+how near the likeliest new token ever comes, and the most probability that all new tokens take. Exits 1 where a convex
+scheme changes a choice, where an old logit of float32 differs, or where the mean row takes more than n/(V+n).
 
-    python scripts/prove_greedy.py [--positions 10000] [--words 500] [--dtype float32 bfloat16] [--window 512]
+    python scripts/prove/greedy.py [--positions 10000] [--words 500] [--dtype float32 bfloat16] [--window 512]
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from domain_vocabulary import paragraphs, python_documentation, worth_a_token
 from torch.nn.functional import linear
 
 from hf_init._prepare.prepare import prepare_plan
@@ -30,7 +30,11 @@ from hf_init._probe.probe import model_of, split_texts_by_token, start_of
 from hf_init._text import format_count, text_table
 from hf_init._vocabulary.tokenizer import load_tokenizer
 
-BASE = Path(__file__).resolve().parent.parent / ".cache" / "SmolLM2-135M-Instruct"
+sys.path.append(str(Path(__file__).resolve().parents[1] / "evidence"))
+
+from domain_vocabulary import paragraphs, python_documentation, worth_a_token
+
+BASE = Path(__file__).resolve().parents[2] / ".cache" / "SmolLM2-135M-Instruct"
 WEIGHTS = ("uniform", "characters", "characters_first", "exp_first", "exp_last", "first", "last")
 CONVEX: Mapping[str, Mapping[str, Any]] = {
     "auto": {},

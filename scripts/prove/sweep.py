@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Every model type of transformers' auto mappings through hf_init: its base checkpoint into each of its head classes.
 
-    scripts/sweep.py                     all of them, on from where the results file ends (about an hour on 2 cores)
-    scripts/sweep.py bert gpt2           these, anew
-    scripts/sweep.py --part 10           a fixed tenth of them
-    scripts/sweep.py --table             the table of what is in the results file
-    scripts/sweep.py --heads             heads of every kind on one trunk, instead (about half an hour)
+    scripts/prove/sweep.py               all of them, on from where the results file ends (about an hour on 2 cores)
+    scripts/prove/sweep.py bert gpt2     these, anew
+    scripts/prove/sweep.py --part 10           a fixed tenth of them
+    scripts/prove/sweep.py --table             the table of what is in the results file
+    scripts/prove/sweep.py --heads             heads of every kind on one trunk, instead (about half an hour)
 
 Every type has a process of its own, a time limit, and fresh memory that is full of NaN.
 """
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
 RESULTS = {
     "_sweep_pairs": Path(tempfile.gettempdir()) / "hf_init-sweep.jsonl",

@@ -12,7 +12,7 @@ a process that has the libraries loaded already: nearly all of a run's time is t
 After each the result must be absent, or complete by `verify`, or, where it is written in place, known as unfinished;
 the source must be as it was; and the next run must sweep up what this one left. Exits 1 where that isn't so.
 
-    python scripts/crash.py [--kills 300] [--full 50] [--changed 20] [--seed 0]
+    python scripts/prove/crash.py [--kills 300] [--full 50] [--changed 20] [--seed 0]
 """
 
 from __future__ import annotations

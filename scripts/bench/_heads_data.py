@@ -1,4 +1,4 @@
-"""The two labelled sets of ``bench_heads.py``, ready for a model, and the tiny vision transformer of one of them."""
+"""The two labelled sets of ``bench/heads.py``, ready for a model, and the tiny vision transformer of one of them."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Which scheme for the rows of new tokens learns fastest: bits per byte after 0, 50 and 200 steps on the new rows.
 
-The words are those of Python's documentation that save the most tokens (scripts/domain_vocabulary.py); every scheme
+The words are those of Python's documentation that save the most tokens (domain_vocabulary.py); every scheme
 that fits the model runs under every seed, and so do both modes of the library's `resize_token_embeddings`. A run is a
 line of JSON in a file: what is there already isn't run again, so that a long table can be made in parts. Prints the
 table of the lines that are there; ends with 1 where `auto` is worse than a mode of the library at any column, or
 behind the best scheme in the hull of the old rows by more than the noise. What beats it out of the hull, where old
 greedy choices change, is said and doesn't count.
 
-    python scripts/evidence_vocabulary.py [--words 500] [--steps 0 50 200] [--seeds 0 1 2] [--only GLOB ...]
+    python scripts/evidence/vocabulary.py [--words 500] [--steps 0 50 200] [--seeds 0 1 2] [--only GLOB ...]
         [--batch 128] [--longest 64] [--held 48] [--dtype float32] [--untied] [--lines FILE] [--table]
 """
 
@@ -28,7 +28,7 @@ from hf_init._probe.compare import LIBRARY, Bench
 from hf_init._probe.comparison import SchemeComparison, SchemeRun
 from hf_init._vocabulary.tokenizer import load_tokenizer
 
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
 BASE = CACHE / "SmolLM2-135M-Instruct"
 SIGMAS = 2.0
 """Standard errors, over the held-out passages, within which two schemes are alike."""

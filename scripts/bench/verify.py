@@ -6,8 +6,8 @@ record. Verify is timed without its imports, which are printed beside it; the ot
 and on sharded Llamas of random bfloat16 values, of the sizes that are asked for, each with a result that keeps all of
 it. Exits 1 where a target is missed.
 
-    scripts/bench_verify.py [--sizes 0.3 1 3] [--rounds 7]       sizes in GB
-    scripts/bench_verify.py --no-smollm2 --sizes 1               without the real checkpoint
+    scripts/bench/verify.py [--sizes 0.3 1 3] [--rounds 7]       sizes in GB
+    scripts/bench/verify.py --no-smollm2 --sizes 1               without the real checkpoint
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from hf_init._checkpoint import INDEX, SINGLE, Checkpoint  # noqa: E402  # the folder must be found first
@@ -201,7 +201,7 @@ def result_of(base: Path, out: Path) -> None:
         ]
         named = {"path": str(base), "fingerprint": source.fingerprint()}
     recorded = result_digests(out, tensors)
-    Manifest({"tensors": tensors, "unused": []}, named, {}, "bench_verify", **recorded).save(out)
+    Manifest({"tensors": tensors, "unused": []}, named, {}, "bench", **recorded).save(out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ bare Llama (no blocks, tied) of that embedding's size. Peak memory is the kernel
 included. Then both on a small table, where mean and covariance of many rows are compared with the table's own. Exits 1
 where a target is missed. The library's side needs 8 GB.
 
-    python scripts/bench_vocabulary.py [--rows 100] [--vocabulary 128256] [--width 4096]
+    python scripts/bench/vocabulary.py [--rows 100] [--vocabulary 128256] [--width 4096]
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ took = {{"seconds": time.perf_counter() - start, "processor": time.process_time(
 print(json.dumps({{**took, "peak": int(peak()) / 1024, "before": idle / 1024}}))
 """
 OURS = MEASURED.format(
-    imports="from safetensors import safe_open\nsys.path.insert(0, sys.argv[3])\nimport bench_vocabulary",
+    imports="from safetensors import safe_open\nsys.path.insert(0, sys.argv[3])\nimport vocabulary",
     before="",
     work="""
 with safe_open(file, framework="pt", device="cpu") as source:
-    rows = bench_vocabulary.ours(source.get_tensor, tuple(source.get_slice("table").get_shape()), new)
+    rows = vocabulary.ours(source.get_tensor, tuple(source.get_slice("table").get_shape()), new)
 """,
 )
 LIBRARY = MEASURED.format(

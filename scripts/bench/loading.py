@@ -5,7 +5,7 @@ after the imports and stops when every part of every tensor was read once (plain
 nothing by itself). Medians over pairs. On SmolLM2-135M (bfloat16) and on a Llama of 1.5 billion parameters made for
 it (bfloat16, 3 GB, 10 files). Exits 1 where a target is missed.
 
-    python scripts/bench_loading.py [--pairs 7] [--small]
+    python scripts/bench/loading.py [--pairs 7] [--small]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 TIME, MEMORY = 1.2, 64
-CACHE = Path(__file__).resolve().parent.parent / ".cache"
+CACHE = Path(__file__).resolve().parents[2] / ".cache"
 CHILD = """
 import json, os, sys, time
 os.environ["HF_HUB_OFFLINE"] = "1"
