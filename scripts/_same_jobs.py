@@ -172,7 +172,7 @@ def tokens(at: Callable[[str], str]) -> dict[str, Job]:
     row_schemes: dict[str, Any] = {
         name: {name: {key: places.get(key, value) for key, value in settings.items()}}
         for name, settings in ROWS.items()
-    }
+    } | {"from_tensor": schemes.FromTensor(values=torch.linspace(-1, 1, 2 * SIZE["hidden_size"]).reshape(2, -1))}
     new = {name: TOKENS for name in row_schemes} | {"description": TOKENS[1:], "omp": ["ight", "reat"]}
     return {
         "tokens tied": Job(tied, None, {"add_tokens": TOKENS, "special_tokens": ["<end>"], "pad_to_multiple_of": 8}),

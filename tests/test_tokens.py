@@ -18,7 +18,7 @@ from token_bases import CASES, ROWS, base, equal_bytes, tensors, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import hf_init
-from hf_init import Recipe, Rule
+from hf_init import Recipe, Rule, schemes
 from hf_init._tensors import Status
 from hf_init.cli import main
 from hf_init.schemes._row_pursuit import pursue
@@ -299,13 +299,15 @@ def test_words_choose_the_scheme_of_each_side(bases, tmp_path):
 
 
 def test_rows_from_elsewhere_go_to_their_tokens_and_leave_the_bias_to_the_mean(bases, tmp_path):
-    save_file({"rows": torch.arange(64.0).reshape(2, 32)}, tmp_path / "rows.safetensors")
-    scheme = {"from_file": {"path": str(tmp_path / "rows.safetensors")}}
-    hf_init.extend(bases["phi"], tmp_path / "out", add_tokens=["hello", "abcab"], row_scheme=scheme)
-    after = tensors(tmp_path / "out")
-    for table in ("model.embed_tokens.weight", "lm_head.weight"):
-        assert torch.equal(after[table][ROWS:], torch.arange(64.0).reshape(2, 32))
-    torch.testing.assert_close(after["lm_head.bias"][ROWS], tensors(bases["phi"])["lm_head.bias"].mean())
+    rows = torch.arange(64.0).reshape(2, 32)
+    save_file({"rows": rows}, tmp_path / "rows.safetensors")
+    from_file = {"from_file": {"path": str(tmp_path / "rows.safetensors")}}
+    for name, scheme in {"file": from_file, "memory": schemes.FromTensor(values=rows)}.items():
+        hf_init.extend(bases["phi"], tmp_path / name, add_tokens=["hello", "abcab"], row_scheme=scheme)
+        after = tensors(tmp_path / name)
+        for table in ("model.embed_tokens.weight", "lm_head.weight"):
+            assert torch.equal(after[table][ROWS:], rows)
+        torch.testing.assert_close(after["lm_head.bias"][ROWS], tensors(bases["phi"])["lm_head.bias"].mean())
 
 
 def test_a_donor_s_tokenizer_says_which_rows_are_shared(bases, tmp_path):

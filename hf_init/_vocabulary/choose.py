@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -132,9 +132,9 @@ def probability_bound(scheme: Scheme, table: EmbeddingTable, tokens: Sequence[Ne
         known |= _from_donor(scheme, table, tokens)
     elif isinstance(scheme, (schemes.FromFile, schemes.FromTensor)):
         known["rows"] = tuple(table.order[token.id] for token in tokens)
-    own = {field.name for field in fields(scheme) if not getattr(scheme, field.name)}
-    made = replace(scheme, **{key: value for key, value in known.items() if key in own & {*scheme.bound}})
-    return made.sealed() if isinstance(made, (schemes.Omp, schemes.FromFile)) else made
+    unset = {key: value for key, value in known.items() if key in scheme.bound and not getattr(scheme, key)}
+    bound = replace(scheme, **unset)
+    return bound.sealed() if isinstance(bound, (schemes.Omp, schemes.FromFile)) else bound
 
 
 def _for_bias(scheme: RowScheme) -> RowScheme:
