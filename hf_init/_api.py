@@ -12,10 +12,10 @@ from hf_init._verify import DiffReport, VerifyReport
 from hf_init._write import Progress, prepare_extension, prepared
 
 if TYPE_CHECKING:
+    from hf_init._checkpoint import Bases
     from hf_init._drift import DriftReport
     from hf_init._multihead import HeadListing
     from hf_init._plan import Plan, RecipeLike
-    from hf_init._prepare import Bases
 
 
 def plan(

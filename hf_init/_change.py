@@ -10,33 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._plan import Choice, Fill, Match, RowMapping, Rule
 from hf_init._tensors import Layout, SourceTensor
 
 if TYPE_CHECKING:
     import torch
-
-
-@dataclass(frozen=True)
-class BaseCheckpoint:
-    """A checkpoint before anything is asked of it.
-
-    Attributes:
-        name: as the user gave it.
-        config: the raw ``config.json``.
-    """
-
-    name: str
-    folder: Path
-    source: Checkpoint
-    config: Mapping[str, Any]
-
-    @property
-    def kind(self) -> str:
-        """The class that the config names as the checkpoint's own; empty where it names none."""
-        names = self.config.get("architectures")
-        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,11 @@ from hf_init._checkpoint.strict import short_name as short_name
 from hf_init._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from hf_init._checkpoint.base import BaseCheckpoint as BaseCheckpoint
+    from hf_init._checkpoint.base import Bases as Bases
     from hf_init._checkpoint.hub import HUB_OPTIONS as HUB_OPTIONS
     from hf_init._checkpoint.hub import config_json as config_json
     from hf_init._checkpoint.hub import folder_of as folder_of
-    from hf_init._checkpoint.hub import headers_of as headers_of
     from hf_init._checkpoint.tensor_bytes import as_bytes as as_bytes
     from hf_init._checkpoint.tensor_bytes import equal_bytes as equal_bytes
     from hf_init._checkpoint.tensor_bytes import region_of as region_of
@@ -53,10 +54,11 @@ if TYPE_CHECKING:
 __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof doesn't
     __name__,
     {
+        "BaseCheckpoint": "hf_init._checkpoint.base",
+        "Bases": "hf_init._checkpoint.base",
         "HUB_OPTIONS": "hf_init._checkpoint.hub",
         "config_json": "hf_init._checkpoint.hub",
         "folder_of": "hf_init._checkpoint.hub",
-        "headers_of": "hf_init._checkpoint.hub",
         "as_bytes": "hf_init._checkpoint.tensor_bytes",
         "equal_bytes": "hf_init._checkpoint.tensor_bytes",
         "region_of": "hf_init._checkpoint.tensor_bytes",

@@ -10,7 +10,8 @@ from typing import Any
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_init._architecture import BAD_VALUE, label_values
-from hf_init._change import BaseCheckpoint, Change, ChangePlan, TargetContext
+from hf_init._change import Change, ChangePlan, TargetContext
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads.label_names import (
     LabelNames,

@@ -266,7 +266,7 @@ class TrainedLabels:
         found = sources_of(context.source, context.layout)
         pairs = ((t, found[t.name]) for t in context.layout.tensors if t.name in head)
         kept = tuple((t, s) for t, s in pairs if s is not None and not any(matches_glob(t, g) for g in context.keep))
-        return cls(kept, "" if has_same_head(context.cls, context.base.kind) else context.base.kind)
+        return cls(kept, "" if has_same_head(context.cls, context.base.class_name) else context.base.class_name)
 
     def __bool__(self) -> bool:
         return bool(self.tensors)

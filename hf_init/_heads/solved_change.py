@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_init import schemes
-from hf_init._change import BaseCheckpoint, Change, ChangePlan, TargetContext
+from hf_init._change import Change, ChangePlan, TargetContext
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads.calibrate import calibrate
 from hf_init._heads.examples import Examples

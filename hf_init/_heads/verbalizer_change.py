@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_init import schemes
-from hf_init._change import BaseCheckpoint, Change, ChangePlan, TargetContext
+from hf_init._change import Change, ChangePlan, TargetContext
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads.examples import tokenizer_of
 from hf_init._heads.solved_change import LastLayer, label_names, last_layer
@@ -115,7 +116,7 @@ def _table(context: TargetContext, layer: LastLayer) -> WordTable:
     head = next((tensor for tensor in found if tensor.address not in placed), None)
     _check_transform(context, placed, head)
     weight = head or found[0]
-    is_head = head is not None or any(word in context.base.kind for word in TIED)
+    is_head = head is not None or any(word in context.base.class_name for word in TIED)
     own = weight.name.removesuffix("weight") + "bias"
     spare = [t.name for t in context.source if t.shape == (size,) and t.address not in placed and not t.second]
     tied = spare[0] if spare and is_head else None  # a tied head's bias has a name of its own

@@ -11,11 +11,11 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from hf_init._architecture import buffers, has_own_loader, load_into, on_disk, plain_loader
 from hf_init._architecture import find_tensor as tensor_of
-from hf_init._checkpoint import Reader, equal_bytes
+from hf_init._checkpoint import Bases, Reader, equal_bytes
 from hf_init._errors import PlanError
 from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
 from hf_init._plan import Keep, Plan, RecipeLike, TensorPlan
-from hf_init._prepare import UNBUILDABLE, Bases, Prepared, prepare_plan, resolve_target
+from hf_init._prepare import UNBUILDABLE, Prepared, prepare_plan, resolve_target
 from hf_init._tensors import key_of
 from hf_init._text import one_line
 from hf_init.schemes._base import Scheme

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hf_init import _html
-from hf_init._change import BaseCheckpoint
-from hf_init._checkpoint import config_json, headers_of
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._multihead.origins import HeadOrigin
 from hf_init._tensors import num_elements
 from hf_init._text import format_count, text_table
@@ -82,10 +81,9 @@ def list_heads(name: str, **hub: Any) -> HeadListing:
     Raises:
         CheckpointError, PlanError: it can't be read, or isn't a trunk with heads.
     """
-    folder, source = headers_of(name, **hub)
-    base = BaseCheckpoint(name, folder, source, config_json(folder))
+    base = BaseCheckpoint.open(name, headers_only=True, hub=hub)
     origin = HeadOrigin.of(base, None)
-    shapes = {tensor: num_elements(entry.shape) for tensor, entry in source.entries.items()}
+    shapes = {tensor: num_elements(entry.shape) for tensor, entry in base.source.entries.items()}
     mine = {head: [n for n in shapes if _is_of(n, head, origin)] for head in origin.heads}
     entries = tuple(
         ListedHead(

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_init._architecture import BAD_VALUE, quiet_library
-from hf_init._change import BaseCheckpoint
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads import names_of
 from hf_init._multihead.modeling_multi_head import (
@@ -72,13 +72,13 @@ class HeadOrigin:
             raise PlanError(f"{base.name}: heads go on a model_type that transformers knows, not {kind!r}")
         trunk = _trunk({key: value for key, value in raw.items() if key not in OF_HEADS}, values or {})
         trunk.architectures = [_class_of(trunk)]
-        own = getattr(transformers, base.kind, None)
+        own = getattr(transformers, base.class_name, None)
         prefix = _prefix(base, own)
         spec = _own_head(raw, trunk, own) if prefix else None
         modules = _modules(own, raw, prefix) if prefix else ()
         if spec is None:
             if name_head is not None:
-                raise PlanError(f"name_head: {base.name} ({base.kind or 'no class named'}) has no head to name")
+                raise PlanError(f"name_head: {base.name} ({base.class_name or 'no class named'}) has no head to name")
             return cls(base.name, trunk, {}, prefix, modules, dtype=_dtype(raw))
         heads = {name_head or spec.kind.replace("-", "_"): spec}
         return cls(base.name, trunk, heads, prefix, modules, dtype=_dtype(raw))

@@ -12,8 +12,8 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import BAD_VALUE, quiet_library
-from hf_init._change import BaseCheckpoint, Change, ChangePlan, TargetContext
-from hf_init._checkpoint import Checkpoint
+from hf_init._change import Change, ChangePlan, TargetContext
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import PlanError
 from hf_init._multihead import modeling_multi_head
 from hf_init._multihead.modeling_multi_head import HeadSpec, MultiHead, MultiHeadConfig, fitting_class

@@ -7,6 +7,5 @@ from hf_init._prepare.build import on_meta as on_meta
 from hf_init._prepare.checks import check_unloadable as check_unloadable
 from hf_init._prepare.prepare import Prepared as Prepared
 from hf_init._prepare.prepare import prepare_plan as prepare_plan
-from hf_init._prepare.target import Bases as Bases
 from hf_init._prepare.target import Target as Target
 from hf_init._prepare.target import resolve_target as resolve_target

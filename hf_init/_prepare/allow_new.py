@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_init._architecture import Addresses, has_same_head
-from hf_init._change import BaseCheckpoint, Change, ChangePlan, TargetContext
-from hf_init._checkpoint import Checkpoint
+from hf_init._change import Change, ChangePlan, TargetContext
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import PlanError
 from hf_init._plan import DROPPED, Plan, TensorPlan, format_shape, matches_glob
 from hf_init._roles import matches
@@ -146,7 +146,7 @@ def _check_holes(
     tolerated: Callable[[str], bool],
 ) -> None:
     """What the checkpoint's own class has, when that is the target, and the checkpoint hasn't."""
-    kind = context.base.kind
+    kind = context.base.class_name
     new = [t for t in drawn.tensors if not _is_computed(t) and not tolerated(t.parameter)]
     if not new or kind not in (base.__name__ for base in context.cls.__mro__):
         return

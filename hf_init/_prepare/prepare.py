@@ -147,7 +147,7 @@ def second_names(
 
 def _own(target: Target) -> SourceArchitecture | None:
     """The checkpoint's own class with its own config, on meta; None where the class isn't at hand."""
-    kind = target.origin.kind
+    kind = target.origin.class_name
     mine = next((cls for cls in target.cls.__mro__ if cls.__name__ == kind), None)
     try:
         own = resolve_target(target.folder, mine)

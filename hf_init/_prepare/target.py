@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -21,8 +21,8 @@ from hf_init._architecture import (
     config_of,
     copy_config,
 )
-from hf_init._change import BaseCheckpoint, Change
-from hf_init._checkpoint import HUB_OPTIONS, Checkpoint, config_json, dtype_bits, folder_of, headers_of
+from hf_init._change import Change
+from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint, dtype_bits
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead import HEAD_OPTIONS as HEADS
@@ -65,7 +65,6 @@ LOAD_OPTIONS = (
     "low_cpu_mem_usage",
     "proxies",
 )
-Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
 # What the library's auto classes hand to a class of its own accord.
 FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
 
@@ -135,12 +134,15 @@ def resolve_target(
     words = {key: options.pop(key) for key in change_options() if key in options}
     if "num_labels" in given:  # a config value and a change
         words.setdefault("num_labels", given["num_labels"])
-    origin = _opened(base, config, subfolder, headers_only, hub)
+    origin = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=hub)
     wanted = {key: options.pop(key) for key in HEADS if options.get(key) is not None}
     if wanted:
         _check_beside_heads(architecture, config, words, origin)
         shape = reshape_heads(
-            origin, wanted, {**given, **options}, lambda name: _opened(name, None, "", headers_only, hub)
+            origin,
+            wanted,
+            {**given, **options},
+            lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub=hub),
         )
         return _of_heads(shape, words, dtype if dtype is not None else torch_dtype, load)
     folder, source, raw = origin.folder, origin.source, origin.config
@@ -189,31 +191,6 @@ def _check_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any]
         problems.append("a base of several checkpoints: make one of them first")
     if problems:
         raise PlanError("; ".join(problems))
-
-
-def _opened(base: Bases, config: Any, subfolder: str, headers_only: bool, hub: Mapping[str, Any]) -> BaseCheckpoint:
-    if isinstance(base, Mapping):
-        return _merged(base, config, hub)
-    if headers_only:
-        folder, source = headers_of(base, subfolder, **hub)
-    else:
-        folder = folder_of(base, subfolder, **hub)
-        source = Checkpoint.open(folder)
-    return BaseCheckpoint(str(base), folder, source, config_json(folder))
-
-
-def _merged(base: Mapping[str, str | Path], config: Any, hub: Mapping[str, Any]) -> BaseCheckpoint:
-    """Several checkpoints as one, in the order given; the config can be none of theirs."""
-    if not base or not isinstance(config, PreTrainedConfig):
-        raise PlanError(
-            "a base of several checkpoints is a mapping from the prefix of each to its folder, and needs the config of "
-            f"the whole as an object: config=..., not {config!r}"
-        )
-    parts = {str(prefix): Checkpoint.open(folder_of(folder, **hub)) for prefix, folder in base.items()}
-    for part in parts.values():
-        config_json(part.root)  # refuses a quantized one
-    name = ", ".join(f"{prefix}={folder}" for prefix, folder in base.items())
-    return BaseCheckpoint(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())
 
 
 def _check_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> None:

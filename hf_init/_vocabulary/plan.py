@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from hf_init._change import BaseCheckpoint
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._text import join_names
 from hf_init._vocabulary.choose import NewToken, TableKind

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_init._change import BaseCheckpoint, TargetContext
-from hf_init._checkpoint import Reader, region_of, tensor_digest
+from hf_init._change import TargetContext
+from hf_init._checkpoint import BaseCheckpoint, Reader, region_of, tensor_digest
 from hf_init._plan import MANIFEST_NAME, Manifest
 from hf_init._tensors import Box, Region, Rows, region_from_json
 

@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 from transformers import PreTrainedModel
 
-from hf_init._change import BaseCheckpoint, Change, ChangePlan, TargetContext
+from hf_init._change import Change, ChangePlan, TargetContext
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._plan import Choice, Fill, Match
 from hf_init._tensors import Rows, Status, TensorSpec

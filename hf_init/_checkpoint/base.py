@@ -1,0 +1,88 @@
+"""The base that a user gives, opened: a folder, a hub id, or several checkpoints as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._checkpoint.hub import config_json, folder_of, headers_of
+from hf_init._errors import PlanError
+
+Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
+
+
+@runtime_checkable
+class WholeConfig(Protocol):
+    """A config object, which the class of several checkpoints is built from."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class BaseCheckpoint:
+    """A checkpoint before any change is asked of it.
+
+    Attributes:
+        name: as the user gave it.
+        config: the raw ``config.json``.
+    """
+
+    name: str
+    folder: Path
+    source: Checkpoint
+    config: Mapping[str, Any]
+
+    @classmethod
+    def open(
+        cls,
+        base: Bases,
+        config: object = None,
+        *,
+        headers_only: bool = False,
+        subfolder: str = "",
+        hub: Mapping[str, Any] = MappingProxyType({}),
+    ) -> BaseCheckpoint:
+        """Open what a user calls a base.
+
+        Args:
+            base: a folder or a hub id; or several, by the prefix that the names of each get.
+            config: of several checkpoints, the config object of the whole.
+            headers_only: leave the weights of a hub id where they are: enough for a plan.
+            hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+
+        Raises:
+            CheckpointError: there is no such folder or repository, or its files aren't what they should be.
+            PlanError: it is quantized, or there are several without the config of the whole.
+        """
+        if isinstance(base, Mapping):
+            return cls._merge(base, config, hub)
+        if headers_only:
+            folder, source = headers_of(base, subfolder, **hub)
+        else:
+            folder = folder_of(base, subfolder, **hub)
+            source = Checkpoint.open(folder)
+        return cls(str(base), folder, source, config_json(folder))
+
+    @classmethod
+    def _merge(cls, base: Mapping[str, str | Path], config: object, hub: Mapping[str, Any]) -> BaseCheckpoint:
+        """Open several checkpoints as one, in the order given; the config can be none of theirs."""
+        if not base or isinstance(config, type) or not isinstance(config, WholeConfig):
+            raise PlanError(
+                "a base of several checkpoints is a mapping from the prefix of each to its folder, and needs the "
+                f"config of the whole as an object: config=..., not {config!r}"
+            )
+        parts = {str(prefix): Checkpoint.open(folder_of(folder, **hub)) for prefix, folder in base.items()}
+        for part in parts.values():
+            config_json(part.root)  # refuses a quantized one
+        name = ", ".join(f"{prefix}={folder}" for prefix, folder in base.items())
+        return cls(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())
+
+    @property
+    def class_name(self) -> str:
+        """The class that the config names as the checkpoint's own; empty where it names none."""
+        names = self.config.get("architectures")
+        return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
