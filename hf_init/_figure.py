@@ -82,6 +82,13 @@ def png_of(figure: Figure) -> bytes:
     return data.getvalue()
 
 
+def svg_of(figure: Figure) -> bytes:
+    """Return a figure as an SVG without a background, the same bytes whenever it is drawn."""
+    data = io.BytesIO()
+    figure.savefig(data, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return data.getvalue()
+
+
 @contextmanager
 def drawing(
     width: float, height: float, rows: int = 0, columns: int = 0, heights: Sequence[float] | None = None

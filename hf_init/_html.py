@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-_EMPTY = ("meta", "link", "wbr")
+_EMPTY = ("img", "link", "meta", "source", "wbr")
 _LEFT = "<style>.hf-init th, .hf-init td { text-align: left }</style>"  # a notebook sets numbers, to the right
 
 

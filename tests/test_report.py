@@ -435,7 +435,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements[tag] += 1
-        if tag not in ("meta", "link", "wbr", "path"):
+        if tag not in ("img", "link", "meta", "source", "wbr"):
             self.open.append(tag)
         for key, value in attrs:
             self._attribute(tag, key, value or "")
@@ -448,7 +448,7 @@ class Page(HTMLParser):
     def _attribute(self, tag: str, key: str, value: str) -> None:
         if key == "id":
             self.ids[value] += 1
-        if key in ("href", "src", "xlink:href"):
+        if key in ("href", "src", "srcset"):
             self.links.append(value)
             self.faults += [] if value.startswith(("#", "data:")) else [f"{tag} needs {value}"]
         if key.startswith("on") or "http" in value or "url(" in value:
@@ -485,7 +485,7 @@ def test_a_page_is_whole_safe_and_needs_nothing_else(tmp_path):
     assert page.faults == []
     assert page.elements["script"] == 0 and "<script" not in text
     assert "http" not in text.replace(NASTY, "")
-    assert page.elements["svg"] == 5
+    assert page.elements["img"] == 5
     for words in (f"Model{NASTY}", f"h.1.w{NASTY}", f"base{NASTY}", f"no place{NASTY}", f"linear.weight{NASTY}"):
         assert words in page.text
     assert "@import" not in text and "url(" not in text
@@ -543,7 +543,7 @@ def test_what_has_no_values_has_a_page(tmp_path):
     folder = saved(tmp_path / "out", w=empty)
     Manifest(plan.to_json(), {"path": "b", "fingerprint": "f"}, {"w": ["0" * 64]}, "hf_init 0").save(folder)
     page = Page(write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8"))
-    assert page.faults == [] and page.elements["svg"] == 0
+    assert page.faults == [] and page.elements["img"] == 0
     with pytest.raises(HfInitError, match="no new values to draw"):
         write_report(folder, tmp_path / "page.png")
 

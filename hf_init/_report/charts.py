@@ -1,13 +1,12 @@
-"""Charts drawn by matplotlib: inline SVG that takes its colours from the page, and a PNG. Nothing else imports it."""
+"""Charts drawn by matplotlib: an SVG image for light and one for dark pages, and a PNG."""
 
 from __future__ import annotations
 
-import io
-import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_init._figure import ON_PAPER, drawing, plain_text, png_of
+from hf_init._figure import ON_PAPER, drawing, plain_text, png_of, svg_of
 from hf_init._html import Html, tag
 from hf_init._report.picture import Chart, Trace
 
@@ -17,32 +16,34 @@ if TYPE_CHECKING:
 PANELS = 48
 """The most regions in one PNG."""
 
-# Each colour of a page, spelled as one that matplotlib takes and nothing else in a chart has.
-_OF_PAGE = {
-    "new": "#010203",
-    "promise": "#010204",
-    "kept-1": "#010205",
-    "kept-2": "#010206",
-    "kept-3": "#010207",
-    "ink": "#010208",
+ON_DARK = {
+    "new": "#6ea3ff",
+    "promise": "#ffa35c",
+    "kept-1": "#7fc4a0",
+    "kept-2": "#c79be0",
+    "kept-3": "#d3c07a",
+    "ink": "#a3abb8",
 }
 KEPT = ("kept-1", "kept-2", "kept-3")
 
 
-def svg(chart: Chart, colours: Sequence[str], label: str) -> Html:
-    """A chart as an element of a page: no ids, no fonts, no colours of its own.
+def picture_of(chart: Chart, colours: Sequence[str], label: str) -> Html:
+    """Return a chart as an element of a page, that follows the reader's light or dark setting.
 
     Args:
+        chart: what is drawn.
         colours: of the traces, by name.
         label: what it shows, for those who can't see it.
     """
+    light, dark = (_data_url(chart, colours, palette) for palette in (ON_PAPER, ON_DARK))
+    source = tag("source", srcset=dark, media="(prefers-color-scheme: dark)")
+    return tag("picture", source, tag("img", src=light, alt=label))
+
+
+def _data_url(chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> str:
     with drawing(3.6, 1.5) as (figure, axes):
-        _draw(axes, chart, colours, _OF_PAGE)
-        text = io.StringIO()
-        figure.savefig(
-            text, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    return tag("svg", _body(text.getvalue()), viewBox=_box(text.getvalue()), role="img", aria_label=label)
+        _draw(axes, chart, colours, palette)
+        return f"data:image/svg+xml;base64,{b64encode(svg_of(figure)).decode()}"
 
 
 def png(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], title: str) -> bytes:
@@ -107,26 +108,3 @@ def _legend(axes: Axes) -> None:
         box = axes.legend(handles, labels, fontsize=6, frameon=False, loc="upper right")
         for text in box.get_texts():
             text.set_parse_math(False)
-
-
-def _box(svg_text: str) -> str:
-    found = re.search(r'viewBox="([^"]+)"', svg_text)
-    return found.group(1) if found else "0 0 260 108"
-
-
-def _body(svg_text: str) -> Html:
-    """What is drawn, without what a page can't hold twice (ids) or has better (fonts, colours, digits)."""
-    body = svg_text[svg_text.index("</defs>") + len("</defs>") : svg_text.rindex("</svg>")]
-    body = re.sub(r' id="[^"]*"', "", body)
-    body = re.sub(r"font-family: [^;\"]*;? ?", "", body)
-    body = re.sub(r' (d|x|y|transform)="[^"]*"', lambda found: _coarse(found.group()), body)
-    body = re.sub(r"\s*\n\s*", " ", body)
-    for name, colour in _OF_PAGE.items():
-        body = body.replace(colour, f"var(--{name})")
-    return Html(body)
-
-
-def _coarse(attribute: str) -> str:
-    """Coordinates to a tenth of a point."""
-    attribute = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found.group()):.1f}".removesuffix(".0"), attribute)
-    return re.sub(r"\s+", " ", attribute)

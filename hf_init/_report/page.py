@@ -146,7 +146,7 @@ def _figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], label:
     entries = [tag("li", text, class_=colour) for colour, text in key]
     notes = [*filter(None, (note, *map(_spike, chart.traces), _outside(chart.traces)))]
     caption = tag("figcaption", tag("ul", *entries, class_="key"), "; ".join(notes))
-    return tag("figure", _charts.svg(chart, colours, label), caption)
+    return tag("figure", _charts.picture_of(chart, colours, label), caption)
 
 
 def _spike(trace: Trace) -> str:

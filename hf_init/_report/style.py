@@ -44,8 +44,7 @@ a { color: inherit; text-decoration-color: var(--soft); text-underline-offset: .
 .note li { margin: .15rem 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(19rem, 100%), 1fr)); gap: .75rem 1.5rem; }
 figure { margin: .75rem 0 0; min-width: 0; break-inside: avoid; }
-figure svg { display: block; width: 100%; height: auto; }
-figure svg text { fill: var(--ink); }
+figure img { display: block; width: 100%; height: auto; }
 figcaption { font-size: .82rem; color: var(--soft); overflow-wrap: anywhere; }
 .key { display: flex; flex-wrap: wrap; gap: .1rem .9rem; margin: 0; padding: 0; list-style: none; }
 .key li { display: flex; align-items: baseline; min-width: 0; }
