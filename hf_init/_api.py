@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hf_init import _verify
 from hf_init._errors import PlanError
+from hf_init._progress import Progress, no_progress
 from hf_init._verify import DiffReport, VerifyReport
-from hf_init._write import Progress, prepare_extension, prepared
+from hf_init._write import prepare_extension, prepared
 
 if TYPE_CHECKING:
     from hf_init._checkpoint import Bases
@@ -105,7 +106,7 @@ def extend(
     """
     words = {"labels": labels, "add_tokens": add_tokens, "recipe": recipe, "seed": seed, "keep": keep, **options}
     how = {"max_shard_size": max_shard_size, "link": link, "digest": digest, "resume": resume, "rename": rename}
-    return prepare_extension(base, out, architecture, **how, **words).run(progress or _silent)
+    return prepare_extension(base, out, architecture, **how, **words).run(progress or no_progress)
 
 
 def verify(
@@ -223,7 +224,3 @@ def _recomputer(out: Path, base: Any, examples: Any) -> Callable[[Any, Any], Any
     from hf_init._load import recomputer
 
     return recomputer(out, base, examples)
-
-
-def _silent(done: int) -> None:
-    """Nobody watches."""

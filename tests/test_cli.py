@@ -192,11 +192,11 @@ def test_verify_prints_what_it_found(out, spoiled, capsys):
 
 def test_diff_prints_every_tensor(out, spoiled, capsys):
     said = document(capsys, 1, "diff", out, spoiled)
-    assert said.keys() == {"identical", "tensors", "counts"} and said["identical"] is False
+    assert said.keys() == {"schema", "ok", "tensors", "counts"} and said["ok"] is False
     names = [tensor["name"] for tensor in said["tensors"] if tensor["status"] == "changed"]
     assert names == ["bert.pooler.dense.weight"]
     assert said["counts"] == {"identical": len(said["tensors"]) - 1, "changed": 1, "added": 0, "removed": 0}
-    assert document(capsys, 0, "diff", out, out)["identical"] is True
+    assert document(capsys, 0, "diff", out, out)["ok"] is True
 
 
 def test_schemes_prints_the_catalogue(capsys):

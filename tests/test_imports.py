@@ -26,7 +26,7 @@ LAYERS = (
     ("_fill", "_plan"),
     ("_architecture", "schemes"),
     ("__init__", "_checkpoint", "_figure"),
-    ("_block_names", "_errors", "_html", "_lazy", "_register", "_roles", "_tensors", "_text", "_version"),
+    ("_block_names", "_errors", "_html", "_lazy", "_progress", "_register", "_roles", "_tensors", "_text", "_version"),
 )
 HEIGHT = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
 ONLY_IN = {

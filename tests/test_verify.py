@@ -31,7 +31,7 @@ from hf_init._errors import CheckpointError, ProofError
 from hf_init._plan.manifest import MANIFEST_NAME, Manifest
 from hf_init._plan.manifest_entries import region_fault
 from hf_init._tensors import Box, Rows
-from hf_init._verify import ranges as _stretches
+from hf_init._verify import ranges as _ranges
 from hf_init._verify import regions as _parts
 from hf_init._verify import threads as _work
 from hf_init._verify.compare import ByteComparison, bytes_digest
@@ -214,12 +214,13 @@ def test_a_result_as_planned_is_proved(made):
 
 def test_the_report_is_json(made):
     assert json.loads(json.dumps(verify_result(made[1]).to_json(), allow_nan=False)) == {
+        "schema": "hf_init.verify/1",
         "ok": True,
         "counts": {"tensors": 9, "kept": 3, "resized": 2, "new": 3, "tied": 1, "unused": 1},
         "bytes_compared": 48 + 36 + 24 + 8 + 8,
         "bytes_digested": 92,
         "bytes_linked": 0,
-        "bytes_shared": 0,
+        "bytes_cloned": 0,
         "differences": [],
         "notes": [],
         "base": str(made[0]),
@@ -917,7 +918,7 @@ def test_the_first_difference_is_the_same_on_any_number_of_threads(data):
     left_side, right_side = ({name: values for name in names} for values in (changed, array))
     with pytest.MonkeyPatch.context() as patch, opened(**left_side) as left, opened(**right_side) as right:
         patch.setattr(_parts, "CHUNK", 64)
-        patch.setattr(_stretches, "TOGETHER", data.draw(st.integers(1, 4)))
+        patch.setattr(_ranges, "PIECES_PER_JOB", data.draw(st.integers(1, 4)))
         threads = data.draw(st.sampled_from([1, 2, 5]))
         patch.setattr(_work, "_cores", lambda: threads)
         tallies = {name: TensorDiff.of(array.shape, "uint16") for name in names}
@@ -1136,7 +1137,7 @@ def test_bytes_that_differ_once_and_then_no_more_are_no_proof(made, monkeypatch)
         seen.append(len(left))
         return len(seen) > 1
 
-    monkeypatch.setattr(_stretches, "same_bytes", once)
+    monkeypatch.setattr(_ranges, "same_bytes", once)
     with pytest.raises(CheckpointError, match="no longer when they were read again") as caught:
         verify_result(made[1])
     assert str(made[1]) in str(caught.value)
@@ -1228,7 +1229,7 @@ def test_a_linked_file_is_the_base_s_own_and_counted_apart(made, monkeypatch, li
     link(base / SINGLE, out / SINGLE)
     read: list[int] = []
     monkeypatch.setattr(
-        _stretches, "same_bytes", lambda left, right: read.append(left.nbytes) or bool((left == right).all())
+        _ranges, "same_bytes", lambda left, right: read.append(left.nbytes) or bool((left == right).all())
     )
     with Checkpoint.open(out) as left, Checkpoint.open(base) as right:
         parts = [(stored_tensor(left, entry["source"]), stored_tensor(right, entry["source"])) for entry in tensors]
@@ -1236,13 +1237,13 @@ def test_a_linked_file_is_the_base_s_own_and_counted_apart(made, monkeypatch, li
         meter = VerifyMeter()
         compare_all([ByteComparison(a, b, a.region, tally, meter=meter) for a, b in parts])
         assert not read and not tally.first
-        assert (meter.compared, meter.linked) == (0, sum(a.entry.nbytes for a, _ in parts))
+        assert meter.nbytes == {"linked": sum(a.entry.nbytes for a, _ in parts)}
         a, b = stored_tensor(left, "embed"), stored_tensor(right, "pooler")
         assert a.entry.start != b.entry.start, "other bytes of one file are compared"
         narrow = Box.whole((1,)), Box.whole((1,))
         flat = [replace(part, whole=(4,), width=1, region=box) for part, box in zip((a, b), narrow, strict=True)]
         compare_all([ByteComparison(flat[0], flat[1], flat[0].region, tally, meter=meter)])
-        assert read == [1] and meter.compared == 1
+        assert read == [1] and meter.nbytes["compared"] == 1
     os.truncate(base / SINGLE, 10)
     with pytest.raises(CheckpointError, match="has changed"):
         compare_all([ByteComparison(a, b, a.region, tally) for a, b in parts])

@@ -288,7 +288,7 @@ def test_a_copy_that_can_t_share_its_blocks_needs_its_room(three, tmp_path, monk
     monkeypatch.setattr(_copying.fcntl, "ioctl", refused)
     assert room_needed(files, three, "copy", tmp_path / "out") == bytes_written(files, three) > 0
     assert room_needed(files, three, "hard", tmp_path / "out") == 0
-    assert not _copying.shares_blocks(tmp_path / "not there", tmp_path)
+    assert not _copying.can_clone(tmp_path / "not there", tmp_path)
 
 
 def test_links_are_links_and_the_bytes_are_the_same(three, tmp_path):

@@ -114,7 +114,7 @@ def test_a_killed_run_is_resumed_without_writing_again_what_it_had_finished(
     job = (place / (".out.hf_init" if rename else "out/.hf_init") / "hf_init.journal").read_text().split()[1]
     monkeypatch.setattr(_writing, "job_of", lambda *parts: job.strip('"}'))
     begun, said = counted(monkeypatch), []
-    extend(source, place / "out", plan_for(source), rename=rename, resume=True, say=said.append)
+    extend(source, place / "out", plan_for(source), rename=rename, resume=True, log=said.append)
     done = 2 if instant == "after two files" else 3
     assert said == [f"resumed: {done} files are there from the interrupted run; each is checked"]
     assert len(begun) == 3 - done
@@ -154,7 +154,7 @@ def interrupted(source, tmp_path, monkeypatch) -> Path:
 
 def resumed(source: Checkpoint, out: Path, **options: Any) -> str:
     said: list[str] = []
-    extend(source, out, plan_for(source), resume=True, say=said.append, **options)
+    extend(source, out, plan_for(source), resume=True, log=said.append, **options)
     (told,) = said
     return told
 
@@ -213,7 +213,7 @@ def test_another_job_isn_t_resumed(interrupted, source, tmp_path, fresh, monkeyp
     else:
         monkeypatch.setattr("hf_init._write.journal.__version__", "0.0.0")
     said: list[str] = []
-    extend(source, tmp_path / "out", plan, resume=True, say=said.append, **options)
+    extend(source, tmp_path / "out", plan, resume=True, log=said.append, **options)
     assert said == [
         "not resumed: the interrupted run was of another plan, base or version; everything is written afresh"
     ]
@@ -407,7 +407,6 @@ def test_whatever_can_t_be_opened_nothing_is_left(source, tmp_path, monkeypatch,
 
     refused: list[Any] = []
     with monkeypatch.context() as patch:
-        patch.setattr(_writing, "block_shared", lambda *_: 0)  # a trial, which may fail: the bytes are copied then
         patch.setattr(os, "open", once)
         with pytest.raises(HfInitError, match=r"Permission denied|changed while"):
             extend(source, tmp_path / "out", plan_for(source), rename=rename)

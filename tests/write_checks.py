@@ -93,12 +93,12 @@ def extend(
     max_bytes: int | None = None,
     resume: bool = False,
     rename: bool = True,
-    say: Callable[[str], object] = lambda text: None,
+    log: Callable[[str], object] = lambda message: None,
 ) -> None:
     """A plan becomes a proved folder, as ``hf_init.extend`` does it."""
     needed = bytes_written(plan_files(plan, source, link=link, max_bytes=max_bytes), source, link)
     with stage_result(out, needed, resume=resume, rename=rename) as stage:
-        digests = write(plan, source, stage, link=link, max_bytes=max_bytes, say=say)
+        digests = write(plan, source, stage, link=link, max_bytes=max_bytes, log=log).digests
         (stage.folder / "config.json").write_text("{}")
         base = {"path": str(source.root), "fingerprint": source.fingerprint(), "link": link}
         Manifest(plan.to_json(), base, digests, "a test").save(stage.folder)

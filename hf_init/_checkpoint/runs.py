@@ -42,15 +42,6 @@ class Runs:
     def many(self) -> int:
         return prod(map(len, self.steps)) if self.size else 0
 
-    def follows(self, other: Runs) -> bool:
-        """Whether both are one run each, and this one begins where the other ends."""
-        single = self.many == other.many == 1
-        return single and self.starts(0, 1).item() == other.starts(0, 1).item() + other.size
-
-    def with_more(self, nbytes: int) -> Runs:
-        """One run, with the bytes behind it."""
-        return replace(self, size=self.size + nbytes)
-
     def starts(self, first: int, last: int) -> np.ndarray:
         """Where the runs from ``first`` to ``last`` begin in the file."""
         outer = np.unravel_index(np.arange(first, last), tuple(map(len, self.steps))) if self.steps else ()

@@ -18,9 +18,10 @@ from hf_init._drift.folders import (
     plan_source,
 )
 from hf_init._drift.frozen_globs import FrozenGlobs, FrozenLike
-from hf_init._drift.judge import DriftProgress, TensorDrift, judge_all
+from hf_init._drift.judge import TensorDrift, judge_all
 from hf_init._drift.parts import DriftInputs, Recompute, part_bytes
 from hf_init._drift.report import DriftReport
+from hf_init._progress import Progress
 from hf_init._text import format_count, join_names
 
 
@@ -31,7 +32,7 @@ def measure_drift(
     *,
     frozen: FrozenLike = "none",
     recompute: Recompute | None = None,
-    progress: DriftProgress | None = None,
+    progress: Progress | None = None,
 ) -> DriftReport:
     """Compare every tensor and row of a trained checkpoint with what it was before, by the plan.
 
@@ -95,7 +96,7 @@ def verify_after_training(
     plan: PlanLike = None,
     frozen: FrozenLike = "kept",
     recompute: Recompute | None = None,
-    progress: DriftProgress | None = None,
+    progress: Progress | None = None,
 ) -> DriftReport:
     """Prove that everything pretrained stayed in a trained checkpoint: ``measure_drift`` with ``frozen="kept"``.
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from hf_init._block_names import pattern, stack_blocks
 from hf_init._drift.measure import Movement, measure_part
 from hf_init._drift.parts import NEW, TensorPart
-from hf_init._verify import Progress, VerifyMeter, WorkerBuffers, bytes_digest, jsonable, run_jobs
-
-DriftProgress: TypeAlias = Callable[[int], object]
+from hf_init._progress import Progress
+from hf_init._verify import VerifyMeter, WorkerBuffers, bytes_digest, jsonable, run_jobs
 
 STATUSES = ("identical", "moved", "trained", "unchanged", "new", "untrained", "unproved", "missing")
 FAILURES = ("moved", "unproved", "missing")
@@ -97,13 +96,13 @@ def _numbers(change: Movement | None) -> dict[str, Any]:
     }
 
 
-def judge_all(found: Sequence[TensorPart], progress: DriftProgress | None) -> tuple[TensorDrift, ...]:
+def judge_all(found: Sequence[TensorPart], progress: Progress | None) -> tuple[TensorDrift, ...]:
     """Every subject on its own, as many at a time as there are cores, the largest first."""
     made: dict[int, TensorDrift] = {}
-    meter = VerifyMeter(progress)
+    compared = VerifyMeter(progress).counting("compared")
 
     def job(at: int, desk: WorkerBuffers) -> bool:
-        made[at] = judge_tensor(found[at], desk, meter.compare)
+        made[at] = judge_tensor(found[at], desk, compared)
         return made[at].failed
 
     order = sorted(range(len(found)), key=lambda at: -found[at].elements)

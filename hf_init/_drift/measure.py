@@ -11,7 +11,8 @@ import numpy as np
 
 from hf_init._checkpoint import decode_values, is_decoded
 from hf_init._drift.cast import agreed, cast_values, castable
-from hf_init._verify import Piece, Progress, RegionPart, StoredTensor, TensorDiff, WorkerBuffers, region_pieces
+from hf_init._progress import Progress
+from hf_init._verify import Piece, RegionPart, StoredTensor, TensorDiff, WorkerBuffers, region_pieces
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from hf_init._drift.judge import STATUSES, TensorDrift
 from hf_init._drift.layers import Group, by_layer
 from hf_init._errors import ProofError
 from hf_init._text import format_bytes, format_count
-from hf_init._verify import VerifyReport, describe_proof, jsonable
+from hf_init._verify import VerifyReport, describe_difference, jsonable
 
 _SHOWN = 5
 _WORDS = {"identical": "frozen and identical", "moved": "frozen and moved", "unproved": "frozen and unproved"}
@@ -153,7 +153,7 @@ def failure(tensor: TensorDrift) -> str:
     change = tensor.change
     if change is None:
         return f"{tensor.name}{part}: {tensor.reason or 'its digest has changed'}"
-    text = describe_proof({"name": tensor.name + part, "reason": "moved", **change.first, "changed_rows": change.rows})
+    text = describe_difference({"name": tensor.name + part, "reason": "moved", **change.first, "changed_rows": change.rows})
     elements = f"{format_count(change.elements)} of {format_count(tensor.elements)} elements"
     text += f"; {elements}, the largest change {figure(change.largest)}"
     return text + (f"; {tensor.reason}" if tensor.reason else "")

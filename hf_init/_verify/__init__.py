@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from hf_init._verify.compare import Progress as Progress
 from hf_init._verify.compare import bytes_digest as bytes_digest
 from hf_init._verify.diff import DiffReport as DiffReport
 from hf_init._verify.diff import diff_checkpoints as diff_checkpoints
 from hf_init._verify.differences import TensorDiff as TensorDiff
 from hf_init._verify.digests import result_digests as result_digests
+from hf_init._verify.ranges import Clones as Clones
+from hf_init._verify.ranges import FileState as FileState
+from hf_init._verify.ranges import file_state as file_state
 from hf_init._verify.regions import ArrayRegion as ArrayRegion
 from hf_init._verify.regions import Piece as Piece
 from hf_init._verify.regions import RegionPart as RegionPart
@@ -15,7 +17,7 @@ from hf_init._verify.regions import StoredTensor as StoredTensor
 from hf_init._verify.regions import region_pieces as region_pieces
 from hf_init._verify.regions import stored_tensor as stored_tensor
 from hf_init._verify.report import VerifyReport as VerifyReport
-from hf_init._verify.report import describe_proof as describe_proof
+from hf_init._verify.report import describe_difference as describe_difference
 from hf_init._verify.report import jsonable as jsonable
 from hf_init._verify.threads import VerifyMeter as VerifyMeter
 from hf_init._verify.threads import WorkerBuffers as WorkerBuffers

@@ -12,18 +12,13 @@ from itertools import islice
 
 import numpy as np
 
+from hf_init._progress import Progress, no_progress
 from hf_init._tensors import Region
 from hf_init._verify.differences import TensorDiff
 from hf_init._verify.regions import Piece, ReadBuffer, RegionPart, region_pieces
 from hf_init._verify.threads import VerifyJob, VerifyMeter, WorkerBuffers
 
-TOGETHER = 4  # pieces of one job
-
-Progress = Callable[[int], object]
-
-
-def no_progress(nbytes: int) -> None:
-    """Nobody counts."""
+PIECES_PER_JOB = 4
 
 
 @dataclass(frozen=True)
@@ -32,9 +27,9 @@ class ByteComparison:
 
     Attributes:
         seen, expected: the two, of the same shape and width.
-        region: the place of ``seen`` in its tensor, for the differences.
-        tally: where they are noted.
-        number: of the region, among those of the tally's tensor.
+        region: that of ``seen`` in its tensor, for the differences.
+        diff: where they are noted.
+        number: of the region, among those that are noted there.
         meter: counts the bytes that are done; None where nobody counts.
         everything: or up to the first difference of each job.
     """
@@ -42,50 +37,50 @@ class ByteComparison:
     seen: RegionPart
     expected: RegionPart
     region: Region
-    tally: TensorDiff
+    diff: TensorDiff
     number: int = 0
     meter: VerifyMeter | None = None
     everything: bool = True
 
     def jobs(self) -> Iterator[VerifyJob]:
-        """The comparison in jobs for threads."""
+        """Yield the comparison in jobs for threads."""
         left, right = self.seen.flat(), self.expected.flat()
         if left is None or right is None:
             left, right = self.seen, self.expected
         cuts = region_pieces(left.shape, tuple(map(max, left.spans, right.spans)))
-        while batch := list(islice(cuts, TOGETHER)):
+        while batch := list(islice(cuts, PIECES_PER_JOB)):
             yield partial(self._compare, left, right, batch)
 
-    def _compare(self, left: RegionPart, right: RegionPart, batch: list[Piece], desk: WorkerBuffers) -> bool:
-        found, done = False, 0
+    def _compare(self, left: RegionPart, right: RegionPart, batch: list[Piece], buffers: WorkerBuffers) -> bool:
+        differs, nbytes = False, 0
         for piece in batch:
-            seen, expected = left.read(desk.seen, piece), right.read(desk.expected, piece)
-            done += seen.nbytes
+            seen, expected = left.read(buffers.seen, piece), right.read(buffers.expected, piece)
+            nbytes += seen.nbytes
             if not same_bytes(seen, expected):
-                found = True
+                differs = True
                 self._note(left.shape, piece, seen, expected)
                 if not self.everything:
                     break
         if self.meter is not None:
-            self.meter.compare(done)
-        return found
+            self.meter.add("compared", nbytes)
+        return differs
 
     def _note(self, shape: tuple[int, ...], piece: Piece, seen: np.ndarray, expected: np.ndarray) -> None:
         at = np.nonzero(np.atleast_1d(seen != expected))
-        inner = [places + cut.start for places, cut in zip(at, piece, strict=False)]
-        places = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]
-        self.tally.add(self.region, places, np.atleast_1d(seen)[at], np.atleast_1d(expected)[at], self.number)
+        inner = [indices + cut.start for indices, cut in zip(at, piece, strict=False)]
+        offsets = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]
+        self.diff.add(self.region, offsets, np.atleast_1d(seen)[at], np.atleast_1d(expected)[at], self.number)
 
 
 def same_bytes(left: np.ndarray, right: np.ndarray) -> bool:
-    """Whether two arrays of one shape hold the same bytes."""
+    """Return whether two arrays of one shape hold the same bytes."""
     if not (left.flags.c_contiguous and right.flags.c_contiguous):
         return np.array_equal(left, right)
     return left.nbytes == right.nbytes and _MEMCMP(left.ctypes.data, right.ctypes.data, left.nbytes) == 0
 
 
 def _memcmp() -> Callable[[int, int, int], int]:
-    """The C library's own, which compares as many bytes at once as the processor can, and lets other threads run."""
+    """Return the C library's: it compares as many bytes at once as the processor can, and lets other threads run."""
     function = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).memcmp
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     return function
@@ -94,11 +89,11 @@ def _memcmp() -> Callable[[int, int, int], int]:
 _MEMCMP = _memcmp()
 
 
-def bytes_digest(part: RegionPart, hand: ReadBuffer, done: Progress = no_progress) -> str:
-    """SHA-256, in hex, of a region's bytes in row-major order."""
+def bytes_digest(part: RegionPart, buffer: ReadBuffer, progress: Progress = no_progress) -> str:
+    """Return the SHA-256, in hex, of a region's bytes in row-major order."""
     sha256, part = hashlib.sha256(), part.flat() or part
     for piece in region_pieces(part.shape, part.spans):
-        read = np.ascontiguousarray(part.read(hand, piece))
+        read = np.ascontiguousarray(part.read(buffer, piece))
         sha256.update(read.reshape(-1).view(np.uint8).data)
-        done(read.nbytes)
+        progress(read.nbytes)
     return sha256.hexdigest()

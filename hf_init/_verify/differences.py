@@ -1,20 +1,29 @@
-"""Where a tensor differs from what is expected: gathered by several threads, told the same whoever was first."""
+"""Where a tensor differs from what is expected: gathered by several threads, the same whoever was first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from hf_init._checkpoint import NUMPY
 from hf_init._tensors import Box, Region, Shape, num_elements
 
+PlanEntry: TypeAlias = dict[str, Any]
+"""A tensor in the plan's JSON document."""
+
+RegionJson: TypeAlias = dict[str, Any]
+"""A region as ``to_json`` writes it."""
+
+Difference: TypeAlias = dict[str, Any]
+"""One difference: the tensor's ``name`` and a ``reason``; of bytes, where they differ and both values, too."""
+
 
 @dataclass
 class TensorDiff:
-    """The differences found in one tensor.
+    """The differences in the bytes of one tensor.
 
     Attributes:
         dtype: of the tensor, to show values as numbers.
@@ -28,77 +37,85 @@ class TensorDiff:
     length: int = 1
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     elements: int = 0
-    first: dict[str, Any] = field(default_factory=dict)
-    _at: tuple[int, int] = (0, 0)
+    first: Difference = field(default_factory=dict)
+    _first_offset: tuple[int, int] = (0, 0)
     _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @classmethod
     def of(cls, shape: Shape, dtype: str) -> TensorDiff:
-        """For a tensor that is held in an array of this shape."""
+        """Return one without a difference, of a tensor that lies in an array of this shape."""
         return cls(dtype, (*shape, 1)[0])
 
-    def add(self, region: Region, places: np.ndarray, seen: np.ndarray, expected: np.ndarray, part: int = 0) -> None:
+    def add(self, region: Region, offsets: np.ndarray, seen: np.ndarray, expected: np.ndarray, number: int = 0) -> None:
         """Note elements that differ.
 
         Args:
             region: of the tensor, in which they lie.
-            places: where, counted in the region's row-major order; ascending.
-            seen, expected: their values, as unsigned integers, one a place.
-            part: the region's number, of several; the first difference is that of the lowest.
+            offsets: where, counted in the region's row-major order; ascending.
+            seen, expected: their values, as unsigned integers, one an offset.
+            number: of the region, among several; the first difference is that of the lowest.
         """
         with self._lock:
             if not self.first:
                 self.rows = np.zeros(self.length, bool)
-            self.elements += len(places)
-            self.rows[_rows(region, places)] = True
-            if not self.first or (part, int(places[0])) < self._at:
-                self._at = (part, int(places[0]))
-                self.first = _described(region, self._at[1], seen[0], expected[0], self.dtype)
+            self.elements += len(offsets)
+            self.rows[_rows_at(region, offsets)] = True
+            if not self.first or (number, int(offsets[0])) < self._first_offset:
+                self._first_offset = (number, int(offsets[0]))
+                self.first = _described(region, int(offsets[0]), seen[0], expected[0], self.dtype)
 
-    def to_json(self, everything: bool = True) -> dict[str, Any]:
-        """The first difference and, where ``everything`` was compared, how much differs."""
+    def to_json(self, everything: bool = True) -> Difference:
+        """Return the first difference and, where ``everything`` was compared, how much differs."""
         amount = {"changed_rows": int(self.rows.sum()), "changed_elements": self.elements}
         return {**self.first, **(amount if everything else {})}
 
 
-def _described(region: Region, place: int, seen: Any, expected: Any, dtype: str) -> dict[str, Any]:
-    index = _locate(region, place)
-    values = {"seen": decode_element(seen, dtype), "expected": decode_element(expected, dtype)}
-    hexes = {"seen_bits": _hex(seen), "expected_bits": _hex(expected)}
-    return {"index": index, "row": (*index, 0)[0], **values, **hexes, "region": region.to_json()}
+def _described(
+    region: Region, offset: int, seen: np.unsignedinteger[Any], expected: np.unsignedinteger[Any], dtype: str
+) -> Difference:
+    index = _index_at(region, offset)
+    return {
+        "index": index,
+        "row": (*index, 0)[0],
+        "seen": decode_element(seen, dtype),
+        "expected": decode_element(expected, dtype),
+        "seen_bits": _hex_bits(seen),
+        "expected_bits": _hex_bits(expected),
+        "region": region.to_json(),
+    }
 
 
-def _rows(region: Region, places: np.ndarray) -> np.ndarray:
-    """The tensor's rows (places along its first dimension) in which elements of a region lie."""
+def _rows_at(region: Region, offsets: np.ndarray) -> np.ndarray:
+    """Return the tensor's rows (indices along its first dimension) in which elements of a region lie."""
     if not region.shape:
         return np.zeros(1, int)
-    rows = np.unique(places // num_elements(region.shape[1:]))
+    rows = np.unique(offsets // num_elements(region.shape[1:]))
     if isinstance(region, Box):
         return rows + region.start[0]
     return np.asarray(region.index)[rows] if region.dim == 0 else rows
 
 
-def _locate(region: Region, place: int) -> list[int]:
-    """The index, in the tensor, of an element of a region."""
-    inner = [int(i) for i in np.unravel_index(place, region.shape)]
+def _index_at(region: Region, offset: int) -> list[int]:
+    """Return the index, in the tensor, of an element of a region."""
+    inner = [int(i) for i in np.unravel_index(offset, region.shape)]
     if isinstance(region, Box):
         return [start + i for start, i in zip(region.start, inner, strict=True)]
     return [region.index[i] if dim == region.dim else i for dim, i in enumerate(inner)]
 
 
 def decode_element(element: np.unsignedinteger[Any], dtype: str) -> float | int | bool | str:
-    """The number that an element's bits stand for; the bits in hex where Python has no such number.
+    """Return the number that an element's bits stand for; the bits in hex where Python has no such number.
 
     Example:
-        >>> decode_element(np.uint16(0x3F80), "bfloat16"), decode(np.uint32(0x80000000), "float32")
+        >>> decode_element(np.uint16(0x3F80), "bfloat16"), decode_element(np.uint32(0x80000000), "float32")
         (1.0, -0.0)
     """
     if dtype == "bfloat16":
         return decode_element(np.uint32(int(element) << 16), "float32")
     if dtype in NUMPY:
         return np.asarray(element)[None].view(dtype)[0].item()
-    return _hex(element)
+    return _hex_bits(element)
 
 
-def _hex(element: np.unsignedinteger[Any]) -> str:
+def _hex_bits(element: np.unsignedinteger[Any]) -> str:
     return f"0x{int(element):0{element.itemsize * 2}x}"

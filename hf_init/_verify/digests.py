@@ -4,37 +4,36 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
 from hf_init._plan import entry_copies, stored_entries
+from hf_init._progress import Progress
 from hf_init._tensors import Box
 from hf_init._text import join_names
-from hf_init._verify.compare import Progress, bytes_digest
+from hf_init._verify.compare import bytes_digest
+from hf_init._verify.differences import PlanEntry, RegionJson
 from hf_init._verify.headers import check_form
-from hf_init._verify.regions import StoredTensor
-from hf_init._verify.regions import stored_tensor as part_of
+from hf_init._verify.regions import StoredTensor, stored_tensor
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers, run_jobs
 
-Key: TypeAlias = tuple[str, str]
+_RegionKey: TypeAlias = tuple[str, str]
 
 
-class Digests(TypedDict):
-    """As the manifest holds them."""
+class RecordedDigests(TypedDict):
+    """Digests of what is kept and of whole tensors, as the manifest has them."""
 
     kept_digests: dict[str, list[str]]
     tensor_digests: dict[str, str]
 
 
 def result_digests(
-    folder: str | os.PathLike[str],
-    tensors: Iterable[dict[str, Any]],
-    progress: Callable[[int], object] | None = None,
-) -> Digests:
-    """SHA-256, in hex, of every kept region and of every tensor in a result's files.
+    folder: str | os.PathLike[str], tensors: Iterable[PlanEntry], progress: Progress | None = None
+) -> RecordedDigests:
+    """Return the SHA-256, in hex, of every kept region and of every tensor in a result's files.
 
     Args:
         folder: whose tensors are written; its manifest may not be.
@@ -56,38 +55,39 @@ def result_digests(
         '96a296d2'
         >>> folder.cleanup()
     """
-    held = [entry for entry in tensors if stored_entries(entry)]
+    stored = [entry for entry in tensors if stored_entries(entry)]
+    digests: dict[_RegionKey, str] = {}
+    progress = VerifyMeter(progress).counting("digested")
     with Checkpoint.open(folder) as result:
-        wrong = [entry["name"] for entry in held if check_form(result, entry)]
+        wrong = [entry["name"] for entry in stored if check_form(result, entry)]
         if wrong:
             raise CheckpointError(f"{folder}: {join_names(wrong)} are not what the plan says. Make the result again.")
-        wanted = {_key(entry, region): region for entry in held for region in _regions(entry)}
-        made: dict[Key, str] = {}
-        meter = VerifyMeter(progress)
-        run_jobs(partial(_digest, made, key, part_of(result, key[0], wanted[key]), meter.digest) for key in wanted)
-    return Digests(
+        parts = {
+            _region_key(entry, region): stored_tensor(result, entry["name"], region)
+            for entry in stored
+            for region in (*(copy["region"] for copy in entry_copies(entry)), _whole_region(entry))
+        }
+        run_jobs(partial(_digest_into, digests, key, part, progress) for key, part in parts.items())
+    return RecordedDigests(
         kept_digests={
-            entry["name"]: [made[_key(entry, copy["region"])] for copy in entry_copies(entry)]
-            for entry in held
-            if entry_copies(entry)
+            entry["name"]: [digests[_region_key(entry, copy["region"])] for copy in copies]
+            for entry in stored
+            if (copies := entry_copies(entry))
         },
-        tensor_digests={entry["name"]: made[_key(entry, _whole(entry))] for entry in held},
+        tensor_digests={entry["name"]: digests[_region_key(entry, _whole_region(entry))] for entry in stored},
     )
 
 
-def _digest(made: dict[Key, str], key: Key, part: StoredTensor, done: Progress, desk: WorkerBuffers) -> bool:
-    made[key] = bytes_digest(part, desk.seen, done)
+def _digest_into(
+    digests: dict[_RegionKey, str], key: _RegionKey, part: StoredTensor, progress: Progress, buffers: WorkerBuffers
+) -> bool:
+    digests[key] = bytes_digest(part, buffers.seen, progress)
     return False
 
 
-def _key(entry: dict[str, Any], region: dict[str, Any]) -> Key:
+def _region_key(entry: PlanEntry, region: RegionJson) -> _RegionKey:
     return entry["name"], json.dumps(region, sort_keys=True)
 
 
-def _regions(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from (copy["region"] for copy in entry_copies(entry))
-    yield _whole(entry)
-
-
-def _whole(entry: dict[str, Any]) -> dict[str, Any]:
+def _whole_region(entry: PlanEntry) -> RegionJson:
     return Box.whole(tuple(entry["shape"])).to_json()

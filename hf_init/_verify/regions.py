@@ -7,35 +7,36 @@ import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from hf_init._checkpoint import Checkpoint, OpenFiles, TensorEntry, dtype_bits
 from hf_init._tensors import Box, Region, Rows, Shape, num_elements, region_from_json
+from hf_init._verify.differences import RegionJson
 
 CHUNK = 2 << 20
 """Bytes read at once: enough to amortise the call, few enough to find both sides in the cache when compared."""
 
 Piece: TypeAlias = tuple[slice, ...]
-Corners: TypeAlias = list[tuple[int, int]]
+_Corners: TypeAlias = list[tuple[int, int]]
 
 
 class ReadBuffer:
-    """What one side of a comparison reads with: a file at a time, into one buffer. For one thread."""
+    """Memory that one side of a comparison is read into, from one file at a time. For one thread."""
 
     def __init__(self) -> None:
         self.files = OpenFiles()
         self._buffer = np.empty(0, np.uint8)
 
     def room(self, nbytes: int) -> np.ndarray:
-        """The buffer's first bytes; what it held is lost."""
+        """Return the buffer's first bytes; what it held is lost."""
         if len(self._buffer) < nbytes:  # memory of whole pages: the system copies to it half as fast again
             self._buffer = np.frombuffer(mmap.mmap(-1, 1 << (nbytes - 1).bit_length()), np.uint8)
         return self._buffer[:nbytes]
 
     def take(self, start: int, nbytes: int) -> np.ndarray:
-        """Bytes of the chosen file, in the buffer."""
+        """Read bytes of the chosen file, and return them in the buffer."""
         room = self.room(nbytes)
         self.files.fill(start, room)
         return room
@@ -46,25 +47,25 @@ class RegionPart(Protocol):
 
     @property
     def shape(self) -> Shape:
-        """Of the region."""
+        """Return the region's shape."""
         ...
 
     @property
     def width(self) -> int:
-        """The bytes of an element."""
+        """Return the bytes of an element."""
         ...
 
     @property
     def spans(self) -> Shape:
-        """For each dimension, the bytes in the file from one element to its neighbour along it."""
+        """Return, for each dimension, the bytes in the file from one element to its neighbour along it."""
         ...
 
     def flat(self) -> RegionPart | None:
-        """The same with one dimension, where its elements lie one after another; else None."""
+        """Return the same with one dimension, where its elements lie one after another; else None."""
         ...
 
-    def read(self, hand: ReadBuffer, piece: Piece) -> np.ndarray:
-        """A piece of it, as unsigned integers; good until the hand reads again."""
+    def read(self, buffer: ReadBuffer, piece: Piece) -> np.ndarray:
+        """Return a piece of it, as unsigned integers; good until something else is read into the buffer."""
         ...
 
 
@@ -91,47 +92,47 @@ class StoredTensor:
         return contiguous_spans(self.whole, self.width)
 
     def flat(self) -> StoredTensor | None:
-        start = _run(self.region, self.whole)
+        start = _contiguous_start(self.region, self.whole)
         if start is None:
             return None
         region = Box((start,), (start + num_elements(self.shape),))
         return replace(self, whole=(num_elements(self.whole),), region=region)
 
-    def read(self, hand: ReadBuffer, piece: Piece) -> np.ndarray:
-        hand.files.choose(self.checkpoint, self.entry.shard)
+    def read(self, buffer: ReadBuffer, piece: Piece) -> np.ndarray:
+        buffer.files.choose(self.checkpoint, self.entry.shard)
         if isinstance(self.region, Box):
             starts = zip(self.region.start, piece, strict=True)
-            return self._box(hand, [(start + cut.start, start + cut.stop) for start, cut in starts])
-        return self._rows(hand, self.region, piece)
+            return self._read_box(buffer, [(start + cut.start, start + cut.stop) for start, cut in starts])
+        return self._read_rows(buffer, self.region, piece)
 
-    def _box(self, hand: ReadBuffer, corners: Corners) -> np.ndarray:
-        """The elements between two corners: read with what lies between them in the file, and viewed."""
-        first, last = self._ends(corners)
-        room = hand.take(self.entry.start + first, last - first)
+    def _read_box(self, buffer: ReadBuffer, corners: _Corners) -> np.ndarray:
+        """Read the elements between two corners with what lies between them in the file, and return a view of them."""
+        first, last = self._byte_ends(corners)
+        room = buffer.take(self.entry.start + first, last - first)
         return np.ndarray([stop - start for start, stop in corners], f"<u{self.width}", room.data, 0, self.spans)
 
-    def _ends(self, corners: Corners) -> tuple[int, int]:
-        """The bytes of the tensor from the first to behind the last element between two corners."""
+    def _byte_ends(self, corners: _Corners) -> tuple[int, int]:
+        """Return the offsets in the tensor of the first element between two corners and of the end of the last."""
         spans = self.spans
         first = sum(start * span for (start, _), span in zip(corners, spans, strict=True))
         last = sum((stop - 1) * span for (_, stop), span in zip(corners, spans, strict=True))
         return first, last + self.width
 
-    def _rows(self, hand: ReadBuffer, region: Rows, piece: Piece) -> np.ndarray:
-        """Indexed rows: picked from one reading where they lie close together, else a reading for each run of them."""
+    def _read_rows(self, buffer: ReadBuffer, region: Rows, piece: Piece) -> np.ndarray:
+        """Read indexed rows: all at once where they lie close together, else each run of them."""
         dim, index = region.dim, np.asarray(region.index[piece[region.dim]])
         corners = [(cut.start, cut.stop) for cut in piece]
         low, high = int(index.min()), int(index.max()) + 1
         corners[dim] = (low, high)
-        first, last = self._ends(corners)
+        first, last = self._byte_ends(corners)
         if last - first <= 2 * CHUNK:
-            return self._box(hand, corners).take(index - low, axis=dim)
-        made = np.empty([cut.stop - cut.start for cut in piece], f"<u{self.width}")
+            return self._read_box(buffer, corners).take(index - low, axis=dim)
+        rows = np.empty([cut.stop - cut.start for cut in piece], f"<u{self.width}")
         ends = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
         for start, stop in pairwise(ends):
             corners[dim] = (int(index[start]), int(index[stop - 1]) + 1)
-            made[(slice(None),) * dim + (slice(start, stop),)] = self._box(hand, corners)
-        return made
+            rows[(slice(None),) * dim + (slice(start, stop),)] = self._read_box(buffer, corners)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,12 @@ class ArrayRegion:
     def flat(self) -> ArrayRegion:
         return ArrayRegion(self.array.reshape(-1))
 
-    def read(self, hand: ReadBuffer, piece: Piece) -> np.ndarray:
+    def read(self, buffer: ReadBuffer, piece: Piece) -> np.ndarray:
         return self.array[(*piece, ...)]
 
 
-def stored_tensor(checkpoint: Checkpoint, name: str, region: Region | dict[str, Any] | None = None) -> StoredTensor:
-    """A region (as an object, or in JSON; by default all) of a tensor; of elements that share bytes, all its bytes."""
+def stored_tensor(checkpoint: Checkpoint, name: str, region: Region | RegionJson | None = None) -> StoredTensor:
+    """Return a region (by default all) of a tensor; where elements share bytes, all of the tensor's bytes."""
     entry = checkpoint.entries[name]
     if dtype_bits(entry.dtype) < 8:
         return StoredTensor(checkpoint, entry, (entry.nbytes,), 1, Box.whole((entry.nbytes,)))
@@ -172,12 +173,12 @@ def stored_tensor(checkpoint: Checkpoint, name: str, region: Region | dict[str, 
 
 
 def contiguous_spans(shape: Shape, width: int) -> Shape:
-    """The bytes from one element to its neighbour along each dimension of a tensor in row-major order."""
+    """Return the bytes from one element to its neighbour along each dimension of a tensor in row-major order."""
     return tuple(width * math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
 
 
-def _run(region: Region, whole: Shape) -> int | None:
-    """Where the elements of a region start in the tensor, if they lie there one after another in the region's order."""
+def _contiguous_start(region: Region, whole: Shape) -> int | None:
+    """Return where a region's elements start in the tensor, if they lie there one after another in its order."""
     box = _as_box(region)
     if box is None or 0 in whole:
         return None

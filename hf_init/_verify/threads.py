@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from threading import Lock
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
+from hf_init._progress import Progress, no_progress
 from hf_init._verify.regions import ReadBuffer
 
 _MOST_THREADS = 16  # more wait for each other's memory bandwidth, and each has buffers of its own
 
+ProofKind: TypeAlias = Literal["compared", "digested", "linked", "cloned"]
+
 
 class WorkerBuffers:
-    """What one thread works with: a hand for what is seen, one for what is expected."""
+    """What one thread reads into: a buffer for what is seen, one for what is expected."""
 
     def __init__(self) -> None:
         self.seen, self.expected = ReadBuffer(), ReadBuffer()
@@ -33,48 +37,29 @@ VerifyJob: TypeAlias = Callable[[WorkerBuffers], bool]
 """Does some work; returns whether it found a difference."""
 
 
-@dataclass
 class VerifyMeter:
-    """Counts the bytes that are done, and tells ``progress`` each step, one thread at a time.
+    """Counts the bytes that are done, by how they were proved, and reports each step, one thread at a time.
 
     Attributes:
-        linked: those that were not read, as both sides are one file.
-        shared: those that were not read, as both sides lie in the same blocks of the disk.
+        nbytes: bytes ``compared`` or ``digested``, and not read because they are ``linked`` or ``cloned``.
     """
 
-    progress: Callable[[int], object] | None = None
-    compared: int = 0
-    digested: int = 0
-    linked: int = 0
-    shared: int = 0
-    _lock: Lock = field(default_factory=Lock, repr=False, compare=False)
+    def __init__(self, progress: Progress | None = None) -> None:
+        self.nbytes: Counter[ProofKind] = Counter()
+        self._progress = progress or no_progress
+        self._lock = Lock()
 
-    def compare(self, nbytes: int) -> None:
+    def add(self, kind: ProofKind, nbytes: int) -> None:
         with self._lock:
-            self.compared += nbytes
-            self._tell(nbytes)
+            self.nbytes[kind] += nbytes
+            self._progress(nbytes)
 
-    def digest(self, nbytes: int) -> None:
-        with self._lock:
-            self.digested += nbytes
-            self._tell(nbytes)
-
-    def link(self, nbytes: int) -> None:
-        with self._lock:
-            self.linked += nbytes
-            self._tell(nbytes)
-
-    def share(self, nbytes: int) -> None:
-        with self._lock:
-            self.shared += nbytes
-            self._tell(nbytes)
-
-    def _tell(self, nbytes: int) -> None:
-        if self.progress is not None:
-            self.progress(nbytes)
+    def counting(self, kind: ProofKind) -> Progress:
+        """Return a callback that adds to one kind."""
+        return partial(self.add, kind)
 
 
-class _Queue:
+class _JobQueue:
     """Hands jobs to threads, in order, until one says that it is enough."""
 
     def __init__(self, jobs: Iterable[VerifyJob]) -> None:
@@ -106,23 +91,23 @@ def run_jobs(jobs: Iterable[VerifyJob], everything: bool = True, threads: int | 
     """
     jobs = iter(jobs)
     first = list(islice(jobs, 2))
-    queue, many = _Queue(chain(first, jobs)), threads or min(_cores(), _MOST_THREADS)
-    if len(first) < 2 or many == 1:  # nothing to share: no thread is worth its start
-        _worker(queue, everything)
+    queue, num_threads = _JobQueue(chain(first, jobs)), threads or min(_cores(), _MOST_THREADS)
+    if len(first) < 2 or num_threads == 1:  # nothing to share: no thread is worth its start
+        _work_off(queue, everything)
         return
-    with ThreadPoolExecutor(many) as pool:
+    with ThreadPoolExecutor(num_threads) as pool:
         try:
-            for done in [pool.submit(_worker, queue, everything) for _ in range(many)]:
+            for done in [pool.submit(_work_off, queue, everything) for _ in range(num_threads)]:
                 done.result()
         finally:  # an interrupt, too, must not wait for all that is left
             queue.close()
 
 
-def _worker(queue: _Queue, everything: bool) -> None:
+def _work_off(queue: _JobQueue, everything: bool) -> None:
     try:
-        with WorkerBuffers() as desk:
+        with WorkerBuffers() as buffers:
             for job in queue:
-                if job(desk) and not everything:
+                if job(buffers) and not everything:
                     break
             else:
                 return

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
 from hf_init._plan import Manifest, entry_copies, stored_entries
+from hf_init._progress import Progress
 from hf_init._tensors import Status
 from hf_init._text import join_names
-from hf_init._verify import checks as _checks
-from hf_init._verify.checks import KEPT, Compared, Digested
-from hf_init._verify.headers import FormDifference, check_form, source_fault, strangers, too_many, unaccounted
-from hf_init._verify.ranges import compare_all
+from hf_init._verify import checks
+from hf_init._verify.checks import KEPT, ByteCheck, DigestCheck
+from hf_init._verify.differences import Difference, PlanEntry
+from hf_init._verify.headers import check_form, extra_tensors, source_fault, stored_fault, unaccounted
+from hf_init._verify.ranges import Clones, compare_all
 from hf_init._verify.report import VerifyReport
-from hf_init._verify.shared_blocks import Blocks
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers
 
-Recompute: TypeAlias = Callable[[dict[str, Any], dict[str, Any]], np.ndarray]
-Folders: TypeAlias = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
-Base: TypeAlias = Folders | Literal[False] | None
+Recompute: TypeAlias = Callable[[PlanEntry, PlanEntry], np.ndarray]
+BaseFolders: TypeAlias = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ class _Proof:
     manifest: Manifest
     everything: bool
     meter: VerifyMeter
-    blocks: Blocks | None
+    clones: Clones
 
 
 def verify_result(
     out: str | os.PathLike[str],
-    base: Base = None,
+    base: BaseFolders | Literal[False] | None = None,
     recompute: Recompute | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
     everything: bool = False,
-    blocks: bool = False,
+    clones: Clones = (),
 ) -> VerifyReport:
     """Compare every byte of a result with what its manifest says: kept ones with the base, new ones with their digests.
 
@@ -59,11 +60,11 @@ def verify_result(
         out: the result's folder.
         base: the source's folder; by default the one that the manifest names. Where that isn't there, or for False,
             kept bytes are compared with their digests, if the manifest holds them.
-        recompute: from a tensor's and a new region's entry in the plan to the bytes (uint8) due there.
+        recompute: from a tensor's and a new region's entry in the plan to the bytes (uint8) expected there.
         progress: called with the bytes done since it was last called, by one thread at a time.
         everything: list all that differs, and how much of it; else stop reading at the first difference.
-        blocks: take the filesystem's word for bytes that lie in the same blocks of the disk, as after a copy by
-            reflink: they aren't read, and are counted apart, as shared. For the proof of what has just been written.
+        clones: files that the caller has just had cloned whole by the filesystem: those whose source and copy are
+            still in the same state aren't read, and are counted apart.
 
     Raises:
         CheckpointError: a folder, a file or the manifest can't be read. A difference raises nothing: see the report.
@@ -80,173 +81,164 @@ def verify_result(
         >>> folder.cleanup()
     """
     manifest = Manifest.load(out)
-    with Checkpoint.open(out) as result, _base(manifest, base) or nullcontext() as source:
-        proof = _Proof(result, source, manifest, everything, VerifyMeter(progress), Blocks() if blocks else None)
+    with Checkpoint.open(out) as result, _proof_base(manifest, base) or nullcontext() as source:
+        proof = _Proof(result, source, manifest, everything, VerifyMeter(progress), clones)
         differences = tuple(_differences(proof, recompute))
+        nbytes = proof.meter.nbytes
         return VerifyReport(
-            _counts(manifest),
-            proof.meter.compared,
-            proof.meter.digested,
-            differences,
-            tuple(_notes(proof, differences)),
-            None if source is None else str(source.root),
-            everything or not differences,
-            proof.meter.linked,
-            proof.meter.shared,
+            counts=_count_statuses(manifest),
+            bytes_compared=nbytes["compared"],
+            bytes_digested=nbytes["digested"],
+            differences=differences,
+            notes=tuple(_notes(proof, differences)),
+            base=None if source is None else str(source.root),
+            complete=everything or not differences,
+            bytes_linked=nbytes["linked"],
+            bytes_cloned=nbytes["cloned"],
         )
 
 
-def open_base(manifest: Manifest, base: Folders | None) -> Checkpoint:
-    """The checkpoint that a result came from: the one that is given, or where the manifest says it was.
+def open_base(manifest: Manifest, base: BaseFolders | None) -> Checkpoint:
+    """Open the checkpoint that a result came from: the one that is given, or where the manifest says it was.
 
     A result of several checkpoints has them by their prefixes, as one.
     """
-    where = _named(manifest) if base is None else base
-    gone = [str(folder) for folder in _each(where) if base is None and not Path(folder).is_dir()]
+    folders = _recorded_folders(manifest) if base is None else base
+    gone = _missing_folders(folders) if base is None else []
     if gone:
         raise CheckpointError(
             f"The base that the manifest names, {', '.join(gone)}, is not there. Say where it is now: "
             "verify(out, base=FOLDER), or --base FOLDER on the command line."
         )
-    if isinstance(where, Mapping):
-        return Checkpoint.merged({prefix: Checkpoint.open(folder) for prefix, folder in where.items()})
-    return Checkpoint.open(where)
+    if isinstance(folders, Mapping):
+        return Checkpoint.merged({prefix: Checkpoint.open(folder) for prefix, folder in folders.items()})
+    return Checkpoint.open(folders)
 
 
-def _named(manifest: Manifest) -> Folders:
+def _recorded_folders(manifest: Manifest) -> BaseFolders:
     return manifest.base.get("parts") or manifest.base["path"]
 
 
-def _each(where: Folders) -> list[str | os.PathLike[str]]:
-    return list(where.values()) if isinstance(where, Mapping) else [where]
+def _missing_folders(folders: BaseFolders) -> list[str]:
+    each = folders.values() if isinstance(folders, Mapping) else (folders,)
+    return [str(folder) for folder in each if not Path(folder).is_dir()]
 
 
-def _base(manifest: Manifest, base: Base) -> Checkpoint | None:
+def _proof_base(manifest: Manifest, base: BaseFolders | Literal[False] | None) -> Checkpoint | None:
     if base is False and manifest.kept_digests is None and any(map(entry_copies, manifest.tensors)):
         raise CheckpointError(
             "The manifest holds no digests of what was kept, so nothing proves it but the base. Give the base, or make "
             "the result again with digest=True (--digest)."
         )
-    gone = base is None and not all(Path(folder).is_dir() for folder in _each(_named(manifest)))
+    gone = base is None and _missing_folders(_recorded_folders(manifest))
     if base is False or (gone and manifest.kept_digests is not None):
         return None
     return open_base(manifest, base)
 
 
-def _counts(manifest: Manifest) -> dict[str, int]:
-    found = Counter(entry["status"] for entry in manifest.tensors)
-    by_status = {status.value: found[status.value] for status in Status}
+def _count_statuses(manifest: Manifest) -> dict[str, int]:
+    counts = Counter(entry["status"] for entry in manifest.tensors)
+    by_status = {status.value: counts[status] for status in Status}
     return {"tensors": len(manifest.tensors), **by_status, "unused": len(manifest.plan["unused"])}
 
 
-def _differences(proof: _Proof, recompute: Recompute | None) -> list[FormDifference]:
-    """What the headers tell; if they may be right, or everything is asked for, what the bytes tell, too."""
-    extra, missing = list(strangers(proof.result, proof.manifest)), []
-    if proof.base is not None:
-        missing = list(unaccounted(proof.base, proof.manifest))
+def _differences(proof: _Proof, recompute: Recompute | None) -> list[Difference]:
+    """Return what the headers tell; if they may be right, or everything is wanted, what the bytes tell, too."""
+    extra = list(extra_tensors(proof.result, proof.manifest))
+    missing = [] if proof.base is None else list(unaccounted(proof.base, proof.manifest))
     formal = [{"name": entry["name"], **fault} for entry in proof.manifest.tensors for fault in _formal(proof, entry)]
     if not proof.everything and (extra or formal or missing):
         return [*extra, *formal, *missing]
-    found = _read(proof, formal, recompute)
-    place = {entry["name"]: number for number, entry in enumerate(proof.manifest.tensors)}
-    return [*extra, *sorted([*formal, *found], key=lambda difference: place[difference["name"]]), *missing]
+    read = _read_differences(proof, {difference["name"] for difference in formal}, recompute)
+    order = {entry["name"]: number for number, entry in enumerate(proof.manifest.tensors)}
+    return [*extra, *sorted([*formal, *read], key=lambda difference: order[difference["name"]]), *missing]
 
 
-def _formal(proof: _Proof, entry: dict[str, Any]) -> Iterator[FormDifference]:
-    """What is wrong with a tensor's form, here and in the base."""
+def _formal(proof: _Proof, entry: PlanEntry) -> Iterator[Difference]:
+    """Yield what is wrong with a tensor's form, here and in the base."""
     if not stored_entries(entry):
-        yield from too_many(proof.result, entry)
+        if fault := stored_fault(proof.result, entry):
+            yield fault
     elif fault := check_form(proof.result, entry):
         yield fault
         return
-    base = proof.base
-    if base is None:
+    if proof.base is None:
         return
-    for copy, other in _sources(proof, entry):
-        if fault := source_fault(base, other, copy):
+    tied = entry["status"] == Status.TIED
+    pairs = _tied_pairs(proof, entry) if tied else []
+    sources = [(copy, _tied_to(proof, entry)) for copy, _ in pairs] if tied else [(c, entry) for c in entry_copies(entry)]
+    for copy, form in sources:
+        if fault := source_fault(proof.base, form, copy):
             yield {"source": copy["source"], **fault}
-    if "source" in entry and entry["status"] == Status.TIED and not _pairs(proof, entry):
+    if tied and "source" in entry and not pairs:
         yield {"reason": f"its source {entry['source']} is in the base, and nothing of it in {entry['tied_to']}"}
 
 
-def _sources(proof: _Proof, entry: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """What should be in the base for a tensor, each with the entry whose form it should have."""
-    if entry["status"] == Status.TIED:
-        return [(copy, _owner(proof, entry)) for copy, _ in _pairs(proof, entry)]
-    return [(copy, entry) for copy in entry_copies(entry)]
-
-
-def _owner(proof: _Proof, entry: dict[str, Any]) -> dict[str, Any]:
+def _tied_to(proof: _Proof, entry: PlanEntry) -> PlanEntry:
     return next(other for other in proof.manifest.tensors if other["name"] == entry["tied_to"])
 
 
-def _pairs(proof: _Proof, entry: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Of a tied tensor that the base held under its own name, too: each region there, and the one kept for both."""
+def _tied_pairs(proof: _Proof, entry: PlanEntry) -> list[tuple[PlanEntry, PlanEntry]]:
+    """Return, of a tied tensor that the base has under its own name, each region there and the one kept for both."""
     if "source" not in entry:
         return []
-    return [({**copy, "source": entry["source"]}, copy) for copy in entry_copies(_owner(proof, entry))]
+    return [({**copy, "source": entry["source"]}, copy) for copy in entry_copies(_tied_to(proof, entry))]
 
 
-def _read(proof: _Proof, formal: list[FormDifference], recompute: Recompute | None) -> list[FormDifference]:
-    """What is found by reading, all of it or the first; tensors whose form is wrong aren't read."""
-    wrong = {difference["name"] for difference in formal}
-    entries = [entry for entry in proof.manifest.tensors if entry["name"] not in wrong]
-    checks = list(_wanted(proof, entries, wrong))
-    comparisons = [each for check in checks if isinstance(check, Compared) for each in check.comparisons]
-    digests = (job for check in checks if isinstance(check, Digested) for job in check.jobs())
-    compare_all(comparisons, digests, proof.everything, proof.blocks)
-    found = [difference for check in checks for difference in check.found()]
-    if recompute is not None and (proof.everything or not found):
-        again = (
-            difference for entry in filter(stored_entries, entries) for difference in _again(proof, entry, recompute)
-        )
-        found += again if proof.everything else [first for first, _ in zip(again, range(1), strict=False)]
-    return found if proof.everything else found[:1]
+def _read_differences(proof: _Proof, malformed: set[str], recompute: Recompute | None) -> list[Difference]:
+    """Return what is found by reading, all of it or the first; tensors whose form is wrong aren't read."""
+    entries = [entry for entry in proof.manifest.tensors if entry["name"] not in malformed]
+    planned = list(_planned_checks(proof, entries, malformed))
+    comparisons = [each for check in planned if isinstance(check, ByteCheck) for each in check.comparisons]
+    digests = (job for check in planned if isinstance(check, DigestCheck) for job in check.jobs())
+    compare_all(comparisons, digests, proof.everything, proof.clones)
+    differences = [difference for check in planned for difference in check.differences()]
+    if recompute is not None and (proof.everything or not differences):
+        recomputed = _recomputed(proof, filter(stored_entries, entries), recompute)
+        differences += recomputed if proof.everything else islice(recomputed, 1)
+    return differences if proof.everything else differences[:1]
 
 
-def _wanted(proof: _Proof, entries: list[dict[str, Any]], wrong: set[str]) -> Iterator[Compared | Digested]:
-    """In the order of what matters: kept bytes, tied ones, new ones."""
-    result, base, manifest, meter = proof.result, proof.base, proof.manifest, proof.meter
-    held = [entry for entry in entries if stored_entries(entry)]
+def _planned_checks(
+    proof: _Proof, entries: list[PlanEntry], malformed: set[str]
+) -> Iterator[ByteCheck | DigestCheck]:
+    """Yield the checks in the order of what matters: kept bytes, tied ones, new ones."""
+    result, base, manifest = proof.result, proof.base, proof.manifest
+    digested = proof.meter.counting("digested")
+    stored = [entry for entry in entries if stored_entries(entry)]
     if base is None:
-        yield from (_checks.check_recorded(result, manifest, entry, meter.digest) for entry in held)
+        yield from (checks.check_recorded(result, manifest, entry, digested) for entry in stored)
         return
     recorded = manifest.kept_digests is not None
-    linked = {entry["name"] for entry in held if recorded and _checks.is_own(result, base, entry)}
-    for entry in held:
+    linked = {entry["name"] for entry in stored if recorded and checks.is_linked(result, base, entry)}
+    for entry in stored:
         if entry["name"] not in linked:
-            yield _checks.check_kept(result, base, entry, meter, proof.everything)
+            yield checks.check_kept(result, base, entry, proof.meter, proof.everything)
     for entry in entries:
-        if entry["status"] == Status.TIED and entry["tied_to"] not in wrong:
-            yield from _checks.check_tied(base, entry, _pairs(proof, entry), proof.everything)
-    for entry in held:
-        which = _checks.check_recorded if entry["name"] in linked else _checks.check_new
-        yield which(result, manifest, entry, meter.digest)
+        if entry["status"] == Status.TIED and entry["tied_to"] not in malformed:
+            yield from checks.check_tied(base, entry, _tied_pairs(proof, entry), proof.everything)
+    for entry in stored:
+        check = checks.check_recorded if entry["name"] in linked else checks.check_new
+        yield check(result, manifest, entry, digested)
 
 
-def _again(proof: _Proof, entry: dict[str, Any], recompute: Recompute) -> Iterator[FormDifference]:
-    """New regions whose values, derived again, are others; the schemes run in the caller's own thread."""
-    parts = entry.get("new") or ()
-    fresh = [recompute(entry, part) for part in parts]
-    faults = [_checks.size_fault(proof.result, entry, part, values) for part, values in zip(parts, fresh, strict=True)]
-    if any(faults):
-        yield from filter(None, faults)
-        return
-    check = _checks.recomputed(proof.result, entry, fresh, proof.everything)
-    compare_all(check.comparisons, everything=proof.everything)
-    yield from check.found()
+def _recomputed(proof: _Proof, entries: Iterable[PlanEntry], recompute: Recompute) -> Iterator[Difference]:
+    """Yield new regions whose recomputed values are others; the schemes run in the caller's own thread."""
+    for entry in entries:
+        values = [recompute(entry, part) for part in entry.get("new") or ()]
+        yield from checks.recomputed_differences(proof.result, entry, values, proof.everything)
 
 
-def _notes(proof: _Proof, differences: tuple[FormDifference, ...]) -> Iterator[str]:
-    base, manifest = proof.base, proof.manifest
+def _notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:
+    base = proof.base
     if base is None:
         yield (
             "without the base: what was kept has been compared with the digests in the manifest, and is proved as far "
             "as that file can be trusted"
         )
     else:
-        yield from _identity(base, manifest)
-        yield from _blame(proof, [difference["name"] for difference in differences if difference["reason"] == KEPT])
+        yield from _other_base(base, proof.manifest)
+        yield from _changed_base(proof, {difference["name"] for difference in differences if difference["reason"] == KEPT})
     for checkpoint in filter(None, (proof.result, base)):
         for stray in checkpoint.strays:
             yield f"{checkpoint.root}: {stray} is not read, another file goes before it"
@@ -254,10 +246,10 @@ def _notes(proof: _Proof, differences: tuple[FormDifference, ...]) -> Iterator[s
         yield f"{base.root}: {len(base.unmapped)} tensors in its files are not in its index, and not used"
 
 
-def _identity(base: Checkpoint, manifest: Manifest) -> Iterator[str]:
-    """That the base is another one, told without reading it: by the names in the hub's cache, or by its headers."""
-    recorded_as, named = manifest.base.get("sha256", {}), base.blobs()
-    wrong = [shard for shard in named if recorded_as.get(shard, named[shard]) != named[shard]]
+def _other_base(base: Checkpoint, manifest: Manifest) -> Iterator[str]:
+    """Say that the base is another one, without reading it: by the names in the hub's cache, or by its headers."""
+    recorded, blobs = manifest.base.get("sha256", {}), base.blobs()
+    wrong = [shard for shard in blobs if recorded.get(shard, blobs[shard]) != blobs[shard]]
     if wrong:
         yield (
             f"{base.root} is not the base that the result was made from: {join_names(wrong)} "
@@ -267,10 +259,10 @@ def _identity(base: Checkpoint, manifest: Manifest) -> Iterator[str]:
         yield f"{base.root} is not the very same files that the result was made from; the bytes decide"
 
 
-def _blame(proof: _Proof, names: list[str]) -> Iterator[str]:
-    """Which of the two sides changed, where digests tell."""
+def _changed_base(proof: _Proof, names: set[str]) -> Iterator[str]:
+    """Say, where digests tell, that it is the base that has changed, and not what was kept of it."""
     entries = [entry for entry in proof.manifest.tensors if entry["name"] in names]
-    with WorkerBuffers() as desk:
-        good = [entry["name"] for entry in entries if _checks.as_recorded(proof.result, proof.manifest, entry, desk)]
+    with WorkerBuffers() as buffers:
+        good = [e["name"] for e in entries if checks.has_kept_digests(proof.result, proof.manifest, e, buffers)]
     if good:
         yield f"what was kept in {join_names(good)} has the digests that were recorded: it is the base that has changed"

@@ -2,6 +2,5 @@
 
 from __future__ import annotations
 
-from hf_init._write.extension import Progress as Progress
 from hf_init._write.extension import prepare_extension as prepare_extension
 from hf_init._write.extension import prepared as prepared

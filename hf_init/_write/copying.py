@@ -1,107 +1,83 @@
-"""Bytes from the source's files to the result's: shared, copied by the system, or through memory; or a link."""
+"""Bytes from the source's files to the result's: cloned, copied by the system, or through memory; or a link."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import os
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from hf_init._checkpoint import BLOCK, RunFile, Runs, gather, join_runs, opened, run_blocks, scatter
 from hf_init._errors import PlanError
-
-CopyProgress = Callable[[int], object]
-"""Called with the bytes done since it was last called; it may raise to stop the work."""
+from hf_init._progress import Progress, no_progress
+from hf_init._verify import FileState, file_state
 
 _FICLONE = 0x40049409  # linux/fs.h: the new file shares the old one's blocks until one of them is written to
-_FICLONERANGE = 0x4020940D  # the same of whole blocks
-_RANGE = struct.Struct("=qQQQ")
 _STEP = 64 << 20
-_PAGE = 4096  # where a filesystem doesn't tell the size of its blocks
 LONG = 64 << 10
 """Bytes from which on a run is moved by itself, by the system."""
 
 _TARGET_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def copy_file(source: Path, target: Path, told: CopyProgress, header: int = 0) -> None:
-    """A new file with the bytes of another one; its first ``header`` bytes aren't told of.
+def copy_file(source: Path, target: Path, progress: Progress, header: int = 0) -> tuple[FileState, FileState] | None:
+    """Make a new file with the bytes of another one; its first ``header`` bytes aren't reported.
+
+    Returns:
+        The states of the source before and of the copy after the system cloned it whole; None where it doesn't clone.
 
     Raises:
         CheckpointError: the source can't be read, or ends before it should.
         OSError: the target can't be written.
     """
     with opened(source) as old, opened(target, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new:
-        size = os.fstat(old.number).st_size
+        before = os.fstat(old.number)
         if _clone(old, new):
-            told(size - header)
-            return
-        copy_range(old, new, 0, 0, header, _nobody)
-        copy_range(old, new, header, header, size - header, told)
+            progress(before.st_size - header)
+            return file_state(before), file_state(os.fstat(new.number))
+        copy_range(old, new, 0, 0, header, no_progress)
+        copy_range(old, new, header, header, before.st_size - header, progress)
+    return None
 
 
-def copy_range(old: RunFile, new: RunFile, source: int, target: int, size: int, told: CopyProgress) -> None:
-    """So many bytes from one place to another; whole blocks that lie alike in both files are shared, where they can be.
+def copy_range(old: RunFile, new: RunFile, source: int, target: int, size: int, progress: Progress) -> None:
+    """Copy ``size`` bytes from one file at ``source`` to another at ``target``.
 
     Raises:
         CheckpointError, OSError: as ``copy_file``.
     """
-    block = os.fstatvfs(new.number).f_bsize or _PAGE
-    before, whole = whole_blocks(source, size, block)
-    alike = whole > 0 and (source - target) % block == 0
-    if alike and _clone_range(old, new, source + before, target + before, whole):
-        told(whole)
-        _copy(old, new, source, target, before, told)
-        source, target, size = source + before + whole, target + before + whole, size - before - whole
-    _copy(old, new, source, target, size, told)
-
-
-def whole_blocks(start: int, size: int, block: int) -> tuple[int, int]:
-    """Of a run of bytes: how many come before its first whole block, and those of its whole blocks, if worth sharing.
-
-    Example:
-        >>> whole_blocks(4000, 70_000, 4096), whole_blocks(4000, 60_000, 4096)
-        ((96, 69632), (96, 0))
-    """
-    before = -start % block
-    whole = max(size - before, 0) // block * block
-    return before, whole if whole >= LONG else 0
-
-
-def _copy(old: RunFile, new: RunFile, source: int, target: int, size: int, told: CopyProgress) -> None:
     end = source + size
     while source < end:
         step = min(_STEP, end - source)
         done = _in_kernel(old, new, source, target, step) or _through_memory(old, new, source, target, step)
         source, target = source + done, target + done
-        told(done)
+        progress(done)
 
 
-def copy_runs(old: RunFile, new: RunFile, source: Runs, target: Runs, told: CopyProgress) -> None:
-    """A region of one file to a region of the same shape in the other.
+def copy_runs(old: RunFile, new: RunFile, source: Runs, target: Runs, progress: Progress) -> None:
+    """Copy a region of one file to a region of the same shape in the other.
 
     Raises:
         CheckpointError, OSError: as ``copy_file``.
     """
     if source.many == 1:
-        copy_range(old, new, source.starts(0, 1).item(), target.starts(0, 1).item(), source.size, told)
+        copy_range(old, new, source.starts(0, 1).item(), target.starts(0, 1).item(), source.size, progress)
         return
     for size, (froms, tos) in run_blocks(source, target):
         heads, sizes = join_runs(size, froms, tos)
         if sizes.sum() < LONG * len(heads):
             scatter(new, tos, gather(old, froms, size))
-            told(size * len(froms))
+            progress(size * len(froms))
             continue
         for head, many in zip(heads.tolist(), sizes.tolist(), strict=True):
-            copy_range(old, new, int(froms[head]), int(tos[head]), many, told)
+            copy_range(old, new, int(froms[head]), int(tos[head]), many, progress)
 
 
-def put_runs(new: RunFile, target: Runs, data: memoryview, told: CopyProgress) -> None:
-    """A region's bytes, row by row, to its place.
+def put_runs(new: RunFile, target: Runs, data: memoryview, progress: Progress) -> None:
+    """Write a region's bytes, row by row.
 
     Raises:
         OSError: the file can't be written.
@@ -111,7 +87,7 @@ def put_runs(new: RunFile, target: Runs, data: memoryview, told: CopyProgress) -
         many = size * len(tos)
         scatter(new, tos, values[at : at + many].reshape(-1, size))
         at += many
-        told(many)
+        progress(many)
 
 
 def verify_same_bytes(old: RunFile, new: RunFile, source: Runs, target: Runs) -> Iterator[bool]:
@@ -145,8 +121,8 @@ def link_file(source: Path, target: Path, how: str) -> None:
         ) from error
 
 
-def shares_blocks(source: Path, folder: Path) -> bool:
-    """Whether the system lets a new file in a folder share another file's blocks. Nothing is left there."""
+def can_clone(source: Path, folder: Path) -> bool:
+    """Return whether the system clones a file into a folder, by one trial that leaves nothing there."""
     try:
         number = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC)
     except (OSError, AttributeError):  # AttributeError: not Linux
@@ -160,23 +136,10 @@ def shares_blocks(source: Path, folder: Path) -> bool:
         os.close(number)
 
 
-def _nobody(done: int) -> None:
-    """Nobody is told."""
-
-
 def _clone(old: RunFile, new: RunFile) -> bool:
-    """Whether the system could let both files share their blocks."""
+    """Return whether the system made the new file a clone, which shares the old one's blocks."""
     try:
         fcntl.ioctl(new.number, _FICLONE, old.number)
-    except OSError:
-        return False
-    return True
-
-
-def _clone_range(old: RunFile, new: RunFile, source: int, target: int, size: int) -> bool:
-    """Whether the system could let both files share whole blocks."""
-    try:
-        fcntl.ioctl(new.number, _FICLONERANGE, _RANGE.pack(old.number, source, size, target))
     except OSError:
         return False
     return True

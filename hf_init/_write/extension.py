@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from hf_init import _verify
 from hf_init._errors import PlanError
+from hf_init._progress import Progress
 from hf_init._tensors import Status, num_elements
 from hf_init._text import join_names
-from hf_init._verify import VerifyReport
+from hf_init._verify import Clones, VerifyReport
 
 if TYPE_CHECKING:
     from hf_init._plan import Plan, RecipeLike, TensorPlan
     from hf_init._prepare import Prepared
     from hf_init._write.files import Link
     from hf_init._write.stage import StagingDir
-
-Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,15 @@ class Extension:
         digested = stored_plans(self.plan) + sum(map(_kept_bytes, twice)) if self.how.digest else 0
         return 2 * stored_plans(self.plan) + digested
 
-    def run(self, progress: Progress, say: Callable[[str], object] = lambda text: None) -> VerifyReport:
-        """Writes the result and proves it; see ``extend``."""
+    def run(self, progress: Progress, log: Callable[[str], object] = lambda message: None) -> VerifyReport:
+        """Write the result and prove it; see ``extend``."""
         from hf_init._load import with_fitted_values
         from hf_init._write.stage import stage_result
 
         prepared = with_fitted_values(self.prepared)
         with stage_result(self.out, self.room, resume=self.how.resume, rename=self.how.rename) as stage:
-            _write(prepared, stage, self.how, progress, say)
-            report = _verify.verify_result(stage.folder, self._base(), progress=progress, blocks=True)
+            clones = _write(prepared, stage, self.how, progress, log)
+            report = _verify.verify_result(stage.folder, self._base(), progress=progress, clones=clones)
             report.raise_if_failed()
         return report
 
@@ -167,15 +166,15 @@ def _kept_bytes(tensor: TensorPlan) -> int:
 
 
 def _write(
-    prepared: Prepared, stage: StagingDir, how: WriteOptions, progress: Progress, say: Callable[[str], object]
-) -> None:
-    """Everything of a result, into a folder that isn't at its place yet; the manifest last."""
+    prepared: Prepared, stage: StagingDir, how: WriteOptions, progress: Progress, log: Callable[[str], object]
+) -> Clones:
+    """Write everything of a result into a folder that isn't at its place yet, the manifest last; return its clones."""
     from hf_init._plan import Manifest
     from hf_init._version import __version__
     from hf_init._write.other_files import carry_files, write_config
     from hf_init._write.writing import write
 
-    digests = write(
+    written = write(
         prepared.plan,
         prepared.source,
         stage,
@@ -185,7 +184,7 @@ def _write(
         total_parameters=prepared.model.num_parameters(),
         identity=prepared.model.config.to_json_string(use_diff=False),
         progress=progress,
-        say=say,
+        log=log,
     )
     for folder in reversed(_folders(prepared)):  # of files of one name, the first checkpoint's is the last to come
         carry_files(folder, stage.folder)
@@ -193,10 +192,11 @@ def _write(
     for change in prepared.change_plans:
         change.write(stage.folder)
     plan = prepared.plan.to_json()
-    manifest = Manifest(plan, _origin(prepared, how), digests, f"hf_init {__version__}")
+    manifest = Manifest(plan, _origin(prepared, how), written.digests, f"hf_init {__version__}")
     if how.digest:
         manifest = replace(manifest, **_verify.result_digests(stage.folder, plan["tensors"], progress))
     manifest.save(stage.folder, flush=False)  # the stage flushes it with everything else, while the proof is read
+    return written.clones
 
 
 def _origin(prepared: Prepared, how: WriteOptions) -> dict[str, Any]:

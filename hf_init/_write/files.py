@@ -28,15 +28,11 @@ class OutputFile:
         name: in the result's folder.
         tensors: what it will hold.
         carried: the name of the source's file that it is, byte for byte; None for a file that is written.
-        spaces: at the end of its header, so that it can share blocks of the disk with the source.
-        shared: its bytes that can then do so.
     """
 
     name: str
     tensors: tuple[TensorPlan, ...]
     carried: str | None = None
-    spaces: int = 0
-    shared: int = 0
 
     @property
     def how(self) -> str:
@@ -53,7 +49,7 @@ class OutputFile:
     @cached_property
     def form(self) -> FileForm:
         """Of a file that is written."""
-        return file_form(self.tensors, self.spaces)
+        return file_form(self.tensors)
 
 
 def plan_files(
@@ -79,8 +75,8 @@ def plan_files(
 
 
 def bytes_written(files: Sequence[OutputFile], source: Checkpoint, link: Link = "copy") -> int:
-    """The room that the files take: links take none, nor what shares its blocks."""
-    written = sum(file.form.size - file.shared for file in files if file.carried is None)
+    """Return the bytes that the files take on the disk: links take none."""
+    written = sum(file.form.size for file in files if file.carried is None)
     carried = sum(source.by_shard[file.carried].size for file in files if file.carried is not None)
     return written + (carried if link == "copy" else 0)
 

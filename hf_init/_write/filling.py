@@ -27,7 +27,8 @@ from hf_init._errors import CheckpointError
 from hf_init._fill import draw_slot, slots_of
 from hf_init._plan import TensorPlan
 from hf_init._tensors import Context, Region
-from hf_init._write.copying import CopyProgress, copy_runs, put_runs, verify_same_bytes
+from hf_init._progress import Progress
+from hf_init._write.copying import copy_runs, put_runs, verify_same_bytes
 from hf_init._write.files import OutputFile
 
 Digests: TypeAlias = Mapping[str, list[str]]
@@ -41,15 +42,6 @@ class KeptBytes:
     shard: str
     source: Runs
     target: Runs
-
-    def follows(self, other: KeptBytes) -> bool:
-        """Whether both are in one piece, and this one begins in both files where the other ends."""
-        pairs = ((self.source, other.source), (self.target, other.target))
-        return self.shard == other.shard and all(run.follows(before) for run, before in pairs)
-
-    def with_more(self, nbytes: int) -> KeptBytes:
-        """The same, in one piece, with the bytes behind it."""
-        return KeptBytes(self.shard, self.source.with_more(nbytes), self.target.with_more(nbytes))
 
 
 def kept_in(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
@@ -65,21 +57,7 @@ def kept_in(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
             )
 
 
-def kept_runs(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
-    """What a file keeps, neighbours in both files as one."""
-    last: KeptBytes | None = None
-    for kept in kept_in(file, source):
-        if last is not None and kept.follows(last):
-            last = last.with_more(kept.source.size)
-            continue
-        if last is not None:
-            yield last
-        last = kept
-    if last is not None:
-        yield last
-
-
-def fill_kept(file: OutputFile, folder: Path, source: Checkpoint, told: CopyProgress) -> None:
+def fill_kept(file: OutputFile, folder: Path, source: Checkpoint, progress: Progress) -> None:
     """A new file with its header and everything that is kept; the rest of it is zeros.
 
     Raises:
@@ -89,9 +67,9 @@ def fill_kept(file: OutputFile, folder: Path, source: Checkpoint, told: CopyProg
     with opened(folder / file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new:
         _set_size(new.number, file)
         new.write(file.form.header, 0)
-        for kept in kept_runs(file, source):
+        for kept in kept_in(file, source):
             with opened(source.local(kept.shard)) as old:
-                copy_runs(old, new, kept.source, kept.target, told)
+                copy_runs(old, new, kept.source, kept.target, progress)
 
 
 @dataclass(frozen=True)
@@ -108,7 +86,7 @@ class OutputTarget:
 
 
 def fill_new(
-    tensor: TensorPlan, target: OutputTarget, reader: Reader, seed: int, context: Context | None, told: CopyProgress
+    tensor: TensorPlan, target: OutputTarget, reader: Reader, seed: int, context: Context | None, progress: Progress
 ) -> list[str]:
     """Every new region of a tensor, drawn and put into the file; returns their digests, in the plan's order.
 
@@ -122,7 +100,7 @@ def fill_new(
         digests.append(tensor_digest(values))
         target.ready()
         with opened(target.path, os.O_RDWR) as new:
-            put_runs(new, _places(target.file, tensor, slot.region), as_bytes(values).numpy().data, told)
+            put_runs(new, _places(target.file, tensor, slot.region), as_bytes(values).numpy().data, progress)
     return digests
 
 
@@ -154,7 +132,7 @@ def _places(file: OutputFile, tensor: TensorPlan, region: Region) -> Runs:
 
 def _keeps(file: OutputFile, path: Path, source: Checkpoint) -> bool:
     with opened(path) as new:
-        for kept in kept_runs(file, source):
+        for kept in kept_in(file, source):
             with opened(source.local(kept.shard)) as old:
                 if not all(verify_same_bytes(old, new, kept.source, kept.target)):
                     return False

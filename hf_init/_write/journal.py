@@ -27,7 +27,7 @@ def job_of(plan: Plan, files: Sequence[OutputFile], source: Checkpoint, seen: So
     """SHA-256 over all that decides a byte of the files: a run of the same job would write the same."""
     parts = [
         plan.to_json(),
-        [(file.name, file.carried, file.spaces) for file in files],
+        [(file.name, file.carried) for file in files],
         source.fingerprint(),
         {str(path): state for path, state in seen.items()},
         identity,
@@ -56,13 +56,13 @@ class Journal:
             file.write("\n" + json.dumps(line))  # first the break: the last line may have been cut off half way
 
 
-def open_journal(path: Path, folder: Path, job: str, resume: bool, say: Callable[[str], object]) -> Journal:
+def open_journal(path: Path, folder: Path, job: str, resume: bool, log: Callable[[str], object]) -> Journal:
     """The journal of a job; what lies in the folder and isn't of this job goes.
 
     Args:
         path: of the journal.
         folder: of the files that it tells of.
-        resume: whether to go on with what is there; ``say`` is told what comes of it.
+        resume: whether to go on with what is there; ``log`` is called with what comes of it.
     """
     lines = list(_lines(path)) if resume else []
     known = bool(lines) and lines[0].get("job") == job
@@ -72,7 +72,7 @@ def open_journal(path: Path, folder: Path, job: str, resume: bool, say: Callable
     if not known:
         journal.begin(job)
     if resume:
-        say(_outcome(lines, known, finished))
+        log(_outcome(lines, known, finished))
     return journal
 
 

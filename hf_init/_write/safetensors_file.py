@@ -14,8 +14,7 @@ METADATA = {"format": "pt"}
 
 _CODES = {name: code for code, (name, _) in DTYPES.items()}
 _RANKS = {name: rank for rank, (name, _) in enumerate(DTYPES.values())}  # as safetensors orders its dtypes
-ALIGNED = 8
-"""The header's bytes are a multiple of it."""
+_ALIGNED = 8  # the header's bytes are a multiple of it
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,8 @@ def file_bytes(tensor: TensorPlan) -> int:
     return num_elements(tensor.shape) * dtype_bits(tensor.dtype) // 8
 
 
-def file_form(tensors: Iterable[TensorPlan], spaces: int = 0) -> FileForm:
+def file_form(tensors: Iterable[TensorPlan]) -> FileForm:
     """The file that safetensors would write for these tensors: wide dtypes first, then by name.
-
-    Args:
-        spaces: at the header's end, besides those that align it.
 
     Example:
         >>> from hf_init._tensors import Status
@@ -62,6 +58,6 @@ def file_form(tensors: Iterable[TensorPlan], spaces: int = 0) -> FileForm:
         }
         entries[tensor.name] = place
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNED + spaces)
+    text += b" " * (-len(text) % _ALIGNED)
     header = len(text).to_bytes(8, "little") + text
     return FileForm(header, {name: len(header) + at for name, at in offsets.items()}, len(header) + end)

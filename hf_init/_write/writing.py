@@ -15,19 +15,31 @@ from typing import TypeAlias
 from hf_init._checkpoint import INDEX, Checkpoint, Reader
 from hf_init._fill import prove_duplicates
 from hf_init._plan import Plan, TensorPlan
+from hf_init._progress import Progress, no_progress
 from hf_init._tensors import Context, num_elements
-from hf_init._write.copying import copy_file, link_file, same_file
+from hf_init._verify import FileState
+from hf_init._write.copying import can_clone, copy_file, link_file, same_file
 from hf_init._write.files import Link, OutputFile, bytes_written, index_text, plan_files
 from hf_init._write.filling import Digests, OutputTarget, fill_kept, fill_new, is_filled
 from hf_init._write.journal import Journal, job_of, open_journal
-from hf_init._write.sharing import aligned, block_shared
 from hf_init._write.source_watch import check_changed, source_state
 from hf_init._write.stage import StagingDir, nearest_folder
 
-Progress = Callable[[int], object]
+_COPY_THREADS = 4  # more than a disk needs
+_FILL_BYTES = 256 << 20  # of new regions, in float32, that are made side by side; a larger one is made alone
 
-_COPIERS = 4  # threads that copy: more than a disk needs
-_AT_ONCE = 256 << 20  # the bytes of new regions, in float32, that are made side by side; a larger one is made alone
+
+@dataclass(frozen=True)
+class WrittenFiles:
+    """What is known of files that were just written.
+
+    Attributes:
+        digests: tensor -> SHA-256 of each of its new regions.
+        clones: the states of each file that the system cloned whole: of the source before, of the copy after that.
+    """
+
+    digests: dict[str, list[str]]
+    clones: frozenset[tuple[FileState, FileState]]
 
 
 def write(
@@ -40,10 +52,10 @@ def write(
     max_bytes: int | None = None,
     total_parameters: int | None = None,
     identity: str = "",
-    progress: Progress = lambda done: None,
-    say: Callable[[str], object] = lambda text: None,
-) -> dict[str, list[str]]:
-    """Writes the tensors of a plan into a staged folder; returns the digests of every new region.
+    progress: Progress = no_progress,
+    log: Callable[[str], object] = lambda message: None,
+) -> WrittenFiles:
+    """Write the tensors of a plan into a staged folder.
 
     Memory holds the largest new region, or several that are smaller than 256 MiB together; what is kept passes through
     it in blocks.
@@ -53,7 +65,7 @@ def write(
         max_bytes: of one file; None keeps the source's own division.
         identity: what decides the new values besides the plan, such as the config: a resumed run has the same.
         progress: called with the bytes done since it was last called, by one thread at a time.
-        say: told what became of a run to be resumed.
+        log: called with what became of a run to be resumed.
 
     Raises:
         ProofError: the source repeats a tied tensor with other values.
@@ -61,28 +73,30 @@ def write(
         OSError: a file can't be written; ``staged`` explains it.
     """
     files = plan_files(plan, source, link=link, max_bytes=max_bytes)
-    files = aligned(files, source, block_shared(files, source, stage.folder))
-    seen = source_state(source)
-    stage.before_commit.append(partial(check_changed, seen))
-    job = job_of(plan, files, source, seen, f"{link} {identity}")
-    journal = open_journal(stage.journal, stage.folder, job, stage.resume, say)
+    state = source_state(source)
+    stage.before_commit.append(partial(check_changed, state))
+    job = job_of(plan, files, source, state, f"{link} {identity}")
+    journal = open_journal(stage.journal, stage.folder, job, stage.resume, log)
     with Reader(source) as reader:
         prove_duplicates(plan, reader)
-        made = _Work(plan.seed, source, reader, stage, context, link, journal, WriteMeter(progress)).run(files)
+        work = _WriteWork(plan.seed, source, reader, stage, context, link, journal, WriteMeter(progress))
+        digests = work.run(files)
     if len(files) > 1:
         (stage.folder / INDEX).write_text(index_text(files, total_parameters), encoding="utf-8")
-    check_changed(seen)
-    return made
+    check_changed(state)
+    return WrittenFiles(digests, frozenset(work.clones))
 
 
 def room_needed(files: Sequence[OutputFile], source: Checkpoint, link: Link, out: Path) -> int:
-    """The bytes that the files take at their place: none for a link, nor for a copy that shares its blocks there.
+    """Return the bytes that the files take at their place: a link and a clone take none.
 
     Raises:
         CheckpointError: a file's values aren't here.
     """
-    block = block_shared(files, source, nearest_folder(out))
-    return bytes_written(aligned(files, source, block), source, "hard" if block else link)
+    carried = [source.local(file.carried) for file in files if file.carried is not None]
+    one_a_folder = {path.parent: path for path in carried}.values()
+    clones = bool(carried) and all(can_clone(path, nearest_folder(out)) for path in one_a_folder)
+    return bytes_written(files, source, "hard" if clones else link)
 
 
 class Stopped(Exception):
@@ -90,34 +104,34 @@ class Stopped(Exception):
 
 
 class WriteMeter:
-    """Tells of the bytes done, one thread at a time, until something fails."""
+    """Reports the bytes done, one thread at a time, until a thread fails: then it stops the others."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._lock = Lock()
-        self.cause: BaseException | None = None
+        self._cause: BaseException | None = None
 
-    def __call__(self, done: int) -> None:
+    def __call__(self, nbytes: int) -> None:
         with self._lock:
-            self.go_on()
-            self._progress(done)
+            self.check_running()
+            self._progress(nbytes)
 
-    def go_on(self) -> None:
-        """Raises Stopped if another thread has failed."""
-        if self.cause is not None:
+    def check_running(self) -> None:
+        """Raise Stopped if another thread has failed."""
+        if self._cause is not None:
             raise Stopped
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """The first failure of any thread stops the others, and is the one that is raised."""
+        """Let the first failure of any thread stop the others, and be the one that is raised."""
         try:
             yield
         except BaseException as error:
             with self._lock:
-                self.cause = self.cause or error
-            if self.cause is error:
+                self._cause = self._cause or error
+            if self._cause is error:
                 raise
-            raise self.cause from None
+            raise self._cause from None
 
 
 class Budget:
@@ -141,15 +155,15 @@ class Budget:
                 self._changed.notify_all()
 
 
-Copied: TypeAlias = "Future[Digests | None]"
-"""That what is kept of a file is in its place; of a file that was whole already, the digests of what is new in it."""
+_Copied: TypeAlias = "Future[Digests | None]"
+"""Done when what is kept of a file is in it; the digests of what is new in a file that was whole already."""
 
-Drawn: TypeAlias = "dict[str, Future[list[str]]]"
-"""The digests of the new regions of each tensor, once they are in the file."""
+_Filled: TypeAlias = "dict[str, Future[list[str]]]"
+"""The digests of the new regions of each tensor, done when they are in the file."""
 
 
 @dataclass(frozen=True)
-class _Work:
+class _WriteWork:
     """What the threads have in common."""
 
     seed: int
@@ -159,83 +173,81 @@ class _Work:
     context: Context | None
     link: Link
     journal: Journal
-    told: WriteMeter
-    budget: Budget = field(default_factory=lambda: Budget(_AT_ONCE))
+    meter: WriteMeter
+    budget: Budget = field(default_factory=lambda: Budget(_FILL_BYTES))
+    clones: set[tuple[FileState, FileState]] = field(default_factory=set)
 
     def run(self, files: Sequence[OutputFile]) -> dict[str, list[str]]:
-        made: dict[str, list[str]] = {}
-        copiers = ThreadPoolExecutor(min(_COPIERS, os.cpu_count() or 1))
-        painters = ThreadPoolExecutor(os.cpu_count())
-        with copiers, painters, self.told.watching():
-            begun = [copiers.submit(self._begin, file) for file in files]
-            drawn = [self._draw(file, copied, painters) for file, copied in zip(files, begun, strict=True)]
-            for file, copied, waiting in zip(files, begun, drawn, strict=True):
-                made.update(self._finish(file, copied, waiting))
-        return made
+        digests: dict[str, list[str]] = {}
+        copy_pool = ThreadPoolExecutor(min(_COPY_THREADS, os.cpu_count() or 1))
+        fill_pool = ThreadPoolExecutor(os.cpu_count())
+        with copy_pool, fill_pool, self.meter.watching():
+            copied = [copy_pool.submit(self._copy_kept, file) for file in files]
+            filled = [self._start_filling(file, done, fill_pool) for file, done in zip(files, copied, strict=True)]
+            for each in zip(files, copied, filled, strict=True):
+                digests.update(self._finish(*each))
+        return digests
 
-    def _begin(self, file: OutputFile) -> Digests | None:
-        """What is kept of a file, in its place; of a file that is whole already, the digests of what is new in it."""
-        with self.told.watching():
-            self.told.go_on()
+    def _copy_kept(self, file: OutputFile) -> Digests | None:
+        """Bring what is kept of a file to its place; return the digests of what is new if the file is whole already."""
+        with self.meter.watching():
+            self.meter.check_running()
             path = self.stage.folder / file.name
             if file.name in self.journal.finished and self._is_whole(file, path):
-                self.told(file.nbytes)
+                self.meter(file.nbytes)
                 return self.journal.finished[file.name]
             path.unlink(missing_ok=True)
-            if file.carried:
-                self._carry(file, path)
+            if file.carried is not None:
+                self._copy_unchanged(file, file.carried, path)
             else:
-                fill_kept(file, self.stage.folder, self.source, self.told)
+                fill_kept(file, self.stage.folder, self.source, self.meter)
                 self.stage.flush(path)  # the disk takes what is kept while what is new is drawn
             return None
 
-    def _draw(self, file: OutputFile, copied: Copied, painters: ThreadPoolExecutor) -> Drawn:
-        """Begins with what is new in a file, while its kept bytes are still being copied."""
-        fresh = (tensor for tensor in file.tensors if tensor.new and not _asks(tensor))
-        return {tensor.name: painters.submit(self._paint, tensor, file, copied) for tensor in fresh}
+    def _start_filling(self, file: OutputFile, copied: _Copied, fill_pool: ThreadPoolExecutor) -> _Filled:
+        """Begin with what is new in a file, while its kept bytes are still being copied."""
+        new = (tensor for tensor in file.tensors if tensor.new and not _needs_model(tensor))
+        return {tensor.name: fill_pool.submit(self._fill, tensor, file, copied) for tensor in new}
 
-    def _finish(self, file: OutputFile, copied: Copied, waiting: Drawn) -> Digests:
-        """What is new in a file, too. Schemes that ask the architecture take turns, here in the caller's own thread."""
+    def _finish(self, file: OutputFile, copied: _Copied, filled: _Filled) -> Digests:
+        """Wait for a file; schemes that need the model take turns, here in the caller's own thread."""
         digests = copied.result()
         if digests is None:
-            fresh = [tensor for tensor in file.tensors if tensor.new]
-            asked = {t.name: self._paint(t, file, copied) for t in fresh if _asks(t)}
-            digests = {t.name: asked[t.name] if _asks(t) else waiting[t.name].result() for t in fresh}
+            new = [tensor for tensor in file.tensors if tensor.new]
+            by_model = {t.name: self._fill(t, file, copied) for t in new if _needs_model(t)}
+            digests = {t.name: by_model[t.name] if t.name in by_model else filled[t.name].result() for t in new}
             self.journal.add(file, digests)
         if file.carried is None:
             self.stage.flush(self.stage.folder / file.name)
         return digests
 
-    def _paint(self, tensor: TensorPlan, file: OutputFile, copied: Copied) -> list[str]:
-        """Draws a tensor's new regions, and puts them in the file once what is kept of it is there."""
+    def _fill(self, tensor: TensorPlan, file: OutputFile, copied: _Copied) -> list[str]:
+        """Draw a tensor's new regions, and put them in the file once what is kept of it is there."""
         largest = max(4 * num_elements(fill.region.shape) for fill in tensor.new)
-        with self.told.watching():
-            self.told.go_on()
+        with self.meter.watching():
+            self.meter.check_running()
             if file.name in self.journal.finished and copied.result() is not None:
                 return []  # the file was whole already
             with self.budget.taken(largest):
                 target = OutputTarget(self.stage.folder / file.name, file, copied.result)
-                return fill_new(tensor, target, self.reader, self.seed, self.context, self.told)
+                return fill_new(tensor, target, self.reader, self.seed, self.context, self.meter)
 
-    def _carry(self, file: OutputFile, path: Path) -> None:
-        origin, size = self._origin(file)
-        if self.link == "copy":
-            copy_file(origin, path, self.told, header=size - file.nbytes)
-            self.stage.flush(path)
-        else:
+    def _copy_unchanged(self, file: OutputFile, shard: str, path: Path) -> None:
+        origin = self.source.local(shard)
+        if self.link != "copy":
             link_file(origin, path, self.link)
-            self.told(file.nbytes)
+            self.meter(file.nbytes)
+            return
+        header = self.source.by_shard[shard].size - file.nbytes
+        if clone := copy_file(origin, path, self.meter, header):
+            self.clones.add(clone)
+        self.stage.flush(path)
 
     def _is_whole(self, file: OutputFile, path: Path) -> bool:
         if file.carried is None:
             return is_filled(file, self.stage.folder, self.source, self.journal.finished[file.name])
-        return self.link == "copy" and same_file(self._origin(file)[0], path)
-
-    def _origin(self, file: OutputFile) -> tuple[Path, int]:
-        """Of a file that is carried over: where it comes from, and its bytes."""
-        assert file.carried is not None
-        return self.source.local(file.carried), self.source.by_shard[file.carried].size
+        return self.link == "copy" and same_file(self.source.local(file.carried), path)
 
 
-def _asks(tensor: TensorPlan) -> bool:
+def _needs_model(tensor: TensorPlan) -> bool:
     return any(fill.scheme.needs_model for fill in tensor.new)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hf_init._progress import Progress, no_progress
+
 DONE, DIFFERS, REFUSED = 0, 1, 2
 
 
@@ -42,19 +44,15 @@ def stopped_by_signal() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(title: str, total: Callable[[], int]) -> Iterator[Callable[[int], object]]:
+def progress_bar(title: str, total: Callable[[], int]) -> Iterator[Progress]:
     """A progress bar on a terminal; nothing in a pipe."""
     if not sys.stderr.isatty():
-        yield _unseen
+        yield no_progress
         return
     from tqdm import tqdm
 
     with tqdm(desc=title, total=total(), unit="B", unit_scale=True, leave=False) as shown:
         yield shown.update
-
-
-def _unseen(done: int) -> None:
-    """Nobody watches."""
 
 
 @contextmanager
