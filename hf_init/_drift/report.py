@@ -153,7 +153,9 @@ def failure(tensor: TensorDrift) -> str:
     change = tensor.change
     if change is None:
         return f"{tensor.name}{part}: {tensor.reason or 'its digest has changed'}"
-    text = describe_difference({"name": tensor.name + part, "reason": "moved", **change.first, "changed_rows": change.rows})
+    text = describe_difference(
+        {"name": tensor.name + part, "reason": "moved", **change.first, "changed_rows": change.rows}
+    )
     elements = f"{format_count(change.elements)} of {format_count(tensor.elements)} elements"
     text += f"; {elements}, the largest change {figure(change.largest)}"
     return text + (f"; {tensor.reason}" if tensor.reason else "")

@@ -98,9 +98,7 @@ def is_linked(result: Checkpoint, base: Checkpoint, entry: PlanEntry) -> bool:
     return bool(kinds) and all(kinds)
 
 
-def _kept_pairs(
-    result: Checkpoint, base: Checkpoint, entry: PlanEntry
-) -> Iterator[tuple[StoredTensor, StoredTensor]]:
+def _kept_pairs(result: Checkpoint, base: Checkpoint, entry: PlanEntry) -> Iterator[tuple[StoredTensor, StoredTensor]]:
     for copy in entry_copies(entry):
         yield (
             stored_tensor(result, entry["name"], copy["region"]),

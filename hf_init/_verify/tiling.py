@@ -39,7 +39,7 @@ def _boxes_of(region: Region) -> Iterator[Box]:
 
 
 def _overlapping_boxes(boxes: list[Box]) -> Iterator[tuple[Box, Box]]:
-    """Yield pairs of boxes, none empty, that share an element: one pass along the dimension that separates them best."""
+    """Yield pairs of boxes, none empty, that share an element: one pass along the dimension that best splits them."""
     ndim = len(boxes[0].start) if boxes else 0
     if ndim == 0:
         yield from pairwise(boxes)

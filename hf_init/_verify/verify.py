@@ -166,7 +166,9 @@ def _formal(proof: _Proof, entry: PlanEntry) -> Iterator[Difference]:
         return
     tied = entry["status"] == Status.TIED
     pairs = _tied_pairs(proof, entry) if tied else []
-    sources = [(copy, _tied_to(proof, entry)) for copy, _ in pairs] if tied else [(c, entry) for c in entry_copies(entry)]
+    sources = (
+        [(copy, _tied_to(proof, entry)) for copy, _ in pairs] if tied else [(c, entry) for c in entry_copies(entry)]
+    )
     for copy, form in sources:
         if fault := source_fault(proof.base, form, copy):
             yield {"source": copy["source"], **fault}
@@ -199,9 +201,7 @@ def _read_differences(proof: _Proof, malformed: set[str], recompute: Recompute |
     return differences if proof.everything else differences[:1]
 
 
-def _planned_checks(
-    proof: _Proof, entries: list[PlanEntry], malformed: set[str]
-) -> Iterator[ByteCheck | DigestCheck]:
+def _planned_checks(proof: _Proof, entries: list[PlanEntry], malformed: set[str]) -> Iterator[ByteCheck | DigestCheck]:
     """Yield the checks in the order of what matters: kept bytes, tied ones, new ones."""
     result, base, manifest = proof.result, proof.base, proof.manifest
     digested = proof.meter.counting("digested")
@@ -238,7 +238,9 @@ def _notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:
         )
     else:
         yield from _other_base(base, proof.manifest)
-        yield from _changed_base(proof, {difference["name"] for difference in differences if difference["reason"] == KEPT})
+        yield from _changed_base(
+            proof, {difference["name"] for difference in differences if difference["reason"] == KEPT}
+        )
     for checkpoint in filter(None, (proof.result, base)):
         for stray in checkpoint.strays:
             yield f"{checkpoint.root}: {stray} is not read, another file goes before it"

@@ -26,8 +26,8 @@ from hf_init._checkpoint import RunFile as Open
 from hf_init._errors import CheckpointError
 from hf_init._fill import draw_slot, slots_of
 from hf_init._plan import TensorPlan
-from hf_init._tensors import Context, Region
 from hf_init._progress import Progress
+from hf_init._tensors import Context, Region
 from hf_init._write.copying import copy_runs, put_runs, verify_same_bytes
 from hf_init._write.files import OutputFile
 
