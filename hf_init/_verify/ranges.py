@@ -17,7 +17,7 @@ from hf_init._verify.regions import StoredTensor, region_cuts
 from hf_init._verify.threads import VerifyJob, WorkerBuffers, run_jobs
 
 FileState: TypeAlias = tuple[int, int, int, int, int]
-"""Device, inode, bytes, time of the last write and of the last change (ns): another one after anything happens to it."""
+"""Device, inode, bytes, time of the last write and of the last change (ns): another one after any change."""
 
 Clones: TypeAlias = Collection[tuple[FileState, FileState]]
 """Files that the system cloned whole: the state of the source before, and of the copy after that."""

@@ -166,10 +166,8 @@ def _formal(proof: _Proof, entry: PlanEntry) -> Iterator[Difference]:
         return
     tied = entry["status"] == Status.TIED
     pairs = _tied_pairs(proof, entry) if tied else []
-    sources = (
-        [(copy, _tied_to(proof, entry)) for copy, _ in pairs] if tied else [(c, entry) for c in entry_copies(entry)]
-    )
-    for copy, form in sources:
+    copies, form = ([copy for copy, _ in pairs], _tied_to(proof, entry)) if tied else (entry_copies(entry), entry)
+    for copy in copies:
         if fault := source_fault(proof.base, form, copy):
             yield {"source": copy["source"], **fault}
     if tied and "source" in entry and not pairs:
