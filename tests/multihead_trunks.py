@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import PreTrainedConfig
 
-from hf_init._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
+from hf_init import MultiHead
 
 LABELS = ["a", "b", "c"]
 SIZE = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -76,7 +76,7 @@ def inputs(name: str) -> dict[str, torch.Tensor]:
 def multi(trunk: PreTrainedConfig, heads: Mapping[str, Any], **options: Any) -> Any:
     """In evaluation mode, and no two values alike, so that no place can be taken for another."""
     torch.manual_seed(0)
-    model = MultiHead(MultiHeadConfig(trunk=trunk, heads=heads, **options)).eval()
+    model = MultiHead(MultiHead.config_class(trunk=trunk, heads=heads, **options)).eval()
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model

@@ -81,6 +81,18 @@ def test_the_result_loads_plainly_and_computes(base, multi):
     }  # fmt: skip
 
 
+def test_the_code_travels_as_save_pretrained_writes_it(multi, tmp_path):
+    hf_init.MultiHead.from_pretrained(multi).save_pretrained(tmp_path)
+    code = {file.name: file.read_bytes() for file in multi.glob("*.py")}
+    assert {"configuration_multi_head.py", "modeling_multi_head.py", "data_multi_head.py"} <= code.keys()
+    assert code == {file.name: file.read_bytes() for file in tmp_path.glob("*.py")}
+    config = json.loads((multi / "config.json").read_text())
+    assert config["auto_map"] == {
+        "AutoConfig": "configuration_multi_head.MultiHeadConfig",
+        "AutoModel": "modeling_multi_head.MultiHead",
+    }
+
+
 def test_names_can_be_swapped(multi, tmp_path):
     hf_init.extend(multi, tmp_path / "out", rename_heads={"topic": "entities", "entities": "topic"})
     before, after = tensors(multi), tensors(tmp_path / "out")
@@ -128,7 +140,7 @@ def test_export_gives_back_what_was_brought(plain, tmp_path):
     hf_init.extend(tmp_path / "multi", tmp_path / "out", export_head="mood")
     before, after = tensors(plain), tensors(tmp_path / "out")
     assert before.keys() == after.keys() and all(same(before[name], after[name]) for name in before)
-    assert not (tmp_path / "out" / "modeling_multi_head.py").exists()
+    assert not list((tmp_path / "out").glob("*.py"))
     config = BertForSequenceClassification.from_pretrained(tmp_path / "out").config
     assert config.id2label == {0: "neg", 1: "pos"} and "auto_map" not in json.loads(
         (tmp_path / "out" / "config.json").read_text()

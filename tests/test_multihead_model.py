@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 import subprocess
@@ -28,16 +29,10 @@ from multihead_trunks import (
 )
 from transformers import AutoModel
 
-from hf_init._multihead.modeling_multi_head import (
-    KINDS,
-    LABELLED,
-    LOSSES,
-    HeadSpec,
-    MultiHead,
-    MultiHeadConfig,
-    fitting_class,
-    modality,
-)
+from hf_init import MultiHead
+from hf_init._multihead.configuration_multi_head import RESERVED, HeadSpec, MultiHeadConfig
+from hf_init._multihead.data_multi_head import LOSSES
+from hf_init._multihead.kinds_multi_head import KINDS, LABELLED_KINDS, input_modality
 
 THREE = {
     "topic": {"kind": "sequence-classification", "labels": LABELS},
@@ -50,7 +45,7 @@ def every_kind(trunk: Any) -> dict[str, Any]:
     """A head of every kind that a trunk can have."""
     found: dict[str, Any] = {}
     for kind in KINDS:
-        given = {"kind": kind, "labels": LABELS} if kind in LABELLED else {"kind": kind}
+        given = {"kind": kind, "labels": LABELS} if kind in LABELLED_KINDS else {"kind": kind}
         try:
             found |= MultiHeadConfig(trunk=trunk, heads={kind.replace("-", "_"): given}).heads
         except ValueError:
@@ -416,6 +411,10 @@ def test_a_name_must_be_one_that_a_module_can_have(name):
         MultiHeadConfig(trunk=TEXTS["bert"](), heads={name: "similarity"})
 
 
+def test_every_parameter_of_a_forward_is_reserved():
+    assert set(RESERVED) == {"trunk", *inspect.signature(MultiHead.forward).parameters}
+
+
 @pytest.mark.parametrize(
     "given, said",
     [
@@ -456,10 +455,10 @@ def test_a_trunk_that_heads_cannot_read_is_refused():
     with pytest.raises(ValueError, match="CLIPModel gives no last_hidden_state, which heads read"):
         MultiHeadConfig(trunk=clip, heads={"x": "similarity"})
     with pytest.raises(ValueError, match="PerceiverModel reads inputs"):
-        modality(transformers.PerceiverConfig())
+        input_modality(transformers.PerceiverConfig())
     with pytest.raises(ValueError, match="the language model of an encoder-decoder"):
         MultiHeadConfig(trunk=TEXTS["t5"](), heads={"x": "language-model"})
-    with pytest.raises(ValueError, match="needs a trunk's config and at least one head"):
+    with pytest.raises(ValueError, match=r"needs a backbone's config \(trunk\) and at least one head"):
         MultiHeadConfig(trunk=TEXTS["bert"](), heads={})
     with pytest.raises(ValueError, match="head 'x': plain 'pipeline': transformers has no such model class"):
         MultiHead(MultiHeadConfig(trunk=TEXTS["bert"](), heads={"x": {"kind": "reward", "plain": "pipeline"}}))
@@ -470,9 +469,9 @@ def test_a_class_that_makes_its_own_input_of_the_rows_is_no_head():
     sizes: dict[str, Any] = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
     trunk = transformers.LongformerConfig(attention_window=4, **sizes)
     for kind, labels in (("question-answering", None), ("sequence-classification", ("a", "b"))):
-        found, why = fitting_class(trunk, HeadSpec.of("x", {"kind": kind, "labels": labels}))
+        found, why = HeadSpec.of("x", {"kind": kind, "labels": labels}).plain_class(trunk)
         assert found is None and "compute" in why, why
-    assert fitting_class(trunk, HeadSpec.of("x", {"kind": "token-classification", "labels": ["a"]}))[0] is not None
+    assert HeadSpec.of("x", {"kind": "token-classification", "labels": ["a"]}).plain_class(trunk)[0] is not None
 
 
 def test_a_config_is_the_same_after_json(bert, tmp_path):
@@ -493,7 +492,7 @@ def test_copies_answer_alike_and_share_nothing():
     for other in (copy.deepcopy(bert), pickle.loads(pickle.dumps(bert))):
         assert same(other(**text()).logits["reward"], bert(**text()).logits["reward"])
         ready = other.heads.sequence_classification.bert
-        assert ready.trunk is other.trunk and ready.trunk is not bert.trunk
+        assert ready.backbone is other.trunk and ready.backbone is not bert.trunk
     alone = copy.deepcopy(bert.heads.sequence_classification)
     assert alone.bert.trunk is bert.trunk
 
@@ -569,6 +568,7 @@ folder = sys.argv[1]
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
 model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
 assert type(config).__name__ == "MultiHeadConfig" and type(model).__module__.startswith("transformers_modules")
+assert type(config).__module__.endswith(".configuration_multi_head"), type(config).__module__
 for parameter in model.parameters():
     parameter.data = parameter.data.clone()
 given, expected = torch.load(sys.argv[2])

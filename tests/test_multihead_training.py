@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
-from hf_init._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
+from hf_init import MultiHead
 
 THREE = {
     "topic": {"kind": "sequence-classification", "labels": LABELS},
@@ -252,7 +252,7 @@ def test_lora_on_the_trunk_beside_whole_heads_is_saved_and_loaded(model, tmp_pat
 def test_minilm_trained_on_one_head_moves_no_other_byte(minilm, tmp_path):
     """Fifty steps with weight decay, the trunk frozen: in memory, in the saved files, and in the exported classes."""
     torch.manual_seed(0)
-    model: Any = MultiHead(MultiHeadConfig(trunk=AutoConfig.from_pretrained(minilm), heads=THREE))
+    model: Any = MultiHead(MultiHead.config_class(trunk=AutoConfig.from_pretrained(minilm), heads=THREE))
     model.trunk.load_state_dict(AutoModel.from_pretrained(minilm).state_dict())
     model.save_pretrained(tmp_path / "before")
     before = values(model)
@@ -284,7 +284,7 @@ def _generating(folder: Any) -> Any:
     """A checkpoint with a language model and a reward beside it, saved with its generation config, and loaded."""
     plain: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
     trunk = AutoConfig.from_pretrained(folder)
-    model: Any = MultiHead(MultiHeadConfig(trunk=trunk, heads={"words": "language-model", "reward": "reward"}))
+    model: Any = MultiHead(MultiHead.config_class(trunk=trunk, heads={"words": "language-model", "reward": "reward"}))
     model.to(plain.dtype).trunk.load_state_dict(plain.model.state_dict())
     model.generation_config = copy.deepcopy(plain.generation_config)
     return plain.eval(), model.eval()

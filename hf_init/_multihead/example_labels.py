@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from hf_init._multihead.modeling_multi_head import NONE, MultiHead
+from hf_init._multihead.kinds_multi_head import IGNORE_INDEX
+from hf_init._multihead.modeling_multi_head import MultiHead
 
 
 def labels_for(model: MultiHead, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -21,7 +22,7 @@ def labels_for(model: MultiHead, batch: Mapping[str, torch.Tensor]) -> dict[str,
 def _labels(kind: str, logits: torch.Tensor, batch: Mapping[str, Any], mask: torch.Tensor | None) -> torch.Tensor:
     rows, outputs = torch.arange(len(logits)), logits.shape[-1]
     if kind == "language-model":
-        return _masked(batch["input_ids"], mask, NONE)
+        return _masked(batch["input_ids"], mask, IGNORE_INDEX)
     if kind == "similarity":
         return rows // 2
     if kind == "question-answering":
@@ -35,7 +36,7 @@ def _labels(kind: str, logits: torch.Tensor, batch: Mapping[str, Any], mask: tor
         tokens = torch.arange(logits[..., 0].numel()).reshape(logits.shape[:2]) % 2
         return _masked(tokens.float(), mask, float("nan"))
     if logits.dim() == 3:
-        return _masked(torch.arange(logits[..., 0].numel()).reshape(logits.shape[:2]) % outputs, mask, NONE)
+        return _masked(torch.arange(logits[..., 0].numel()).reshape(logits.shape[:2]) % outputs, mask, IGNORE_INDEX)
     return rows % outputs
 
 

@@ -90,7 +90,7 @@ def list_heads(name: str, **hub: Any) -> HeadListing:
             head,
             spec.kind,
             spec.plain,
-            None if spec.kind in ("language-model", "similarity") else spec.many,
+            None if spec.kind in ("language-model", "similarity") else spec.num_outputs,
             spec.labels,
             len(mine[head]),
             sum(shapes[n] for n in mine[head]),

@@ -16,15 +16,8 @@ from hf_init._architecture import BAD_VALUE, quiet_library
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads import names_of
-from hf_init._multihead.modeling_multi_head import (
-    KINDS,
-    LABELLED,
-    HeadSpec,
-    MultiHeadConfig,
-    fitting_class,
-    modality,
-    trunk_class,
-)
+from hf_init._multihead.configuration_multi_head import HeadSpec, MultiHeadConfig
+from hf_init._multihead.kinds_multi_head import KINDS, LABELLED_KINDS, backbone_class, input_modality
 from hf_init._text import one_line
 
 OF_HEADS = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "auto_map", "_name_or_path", "dtype",
@@ -142,7 +135,7 @@ def _trunk(raw: Mapping[str, Any], values: Mapping[str, Any]) -> PreTrainedConfi
 
 def _class_of(trunk: PreTrainedConfig) -> str:
     try:
-        return trunk_class(trunk).__name__
+        return backbone_class(trunk).__name__
     except ValueError as error:
         raise PlanError(str(error)) from None
 
@@ -174,19 +167,19 @@ def _own_head(raw: Mapping[str, Any], trunk: PreTrainedConfig, own: Any) -> Head
     if kind is None:
         return None
     spec: dict[str, Any] = {"kind": kind}
-    if kind in LABELLED:
+    if kind in LABELLED_KINDS:
         spec["labels"] = names
     elif kind == "regression":
         spec["outputs"] = len(names)
     made = HeadSpec.of(kind, spec)
     with quiet_library():
-        fits = fitting_class(trunk, made)[0] == own.__name__
+        fits = made.plain_class(trunk)[0] == own.__name__
     return replace(made, plain=own.__name__) if fits else None
 
 
 def _kind(raw: Mapping[str, Any], labels: int, trunk: PreTrainedConfig, own: Any) -> str | None:
     try:
-        reads = modality(trunk)
+        reads = input_modality(trunk)
     except ValueError:  # no head goes on it; one that is asked for is refused in these words
         return None
     found = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_init._errors import PlanError
-from hf_init._multihead.modeling_multi_head import HeadSpec
+from hf_init._multihead.configuration_multi_head import HeadSpec
 from hf_init._multihead.origins import HeadOrigin
 from hf_init._plan import Rule
 from hf_init.recipes import find_recipe

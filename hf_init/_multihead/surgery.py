@@ -15,16 +15,16 @@ from hf_init._architecture import BAD_VALUE, quiet_library
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import PlanError
-from hf_init._multihead import modeling_multi_head
-from hf_init._multihead.modeling_multi_head import HeadSpec, MultiHead, MultiHeadConfig, fitting_class
+from hf_init._multihead.configuration_multi_head import HeadSpec, MultiHeadConfig
+from hf_init._multihead.modeling_multi_head import MultiHead
 from hf_init._multihead.origins import DONE, NOWHERE, HeadOrigin
 from hf_init._multihead.request import HEAD_OPTIONS, HeadRequest
 from hf_init._plan import Rule
 from hf_init._text import one_line
 
 Renaming = Mapping[str, str]
-CODE = modeling_multi_head.__name__.rpartition(".")[2]
-AUTO_MAP = {"AutoConfig": f"{CODE}.{MultiHeadConfig.__name__}", "AutoModel": f"{CODE}.{MultiHead.__name__}"}
+# What a result with named heads brings along, and a plain class has no use for.
+CODE_FILES = [f"{name}_multi_head.py" for name in ("configuration", "modeling", "data", "kinds", "layers")]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,6 @@ def reshape_heads(
     own = "base." if not specs.keys().isdisjoint(asked.remove) else ""
     rules += [*origin.rules(own, moves), (f"^{DONE}", "")]
     config = _config(origin, specs)
-    config.auto_map = dict(AUTO_MAP)
     optional, read = _optional(config)
     held = _held(origin, base)
     config.left_out = [child for child in optional if child not in read and child not in held]
@@ -128,7 +127,7 @@ def _exported(base: BaseCheckpoint, origin: HeadOrigin, asked: HeadRequest) -> H
         )
     spec = origin.heads[head]
     if spec.plain is None:
-        raise PlanError(f"export_head: {head!r} can't be exported: {fitting_class(origin.trunk, spec)[1]}")
+        raise PlanError(f"export_head: {head!r} can't be exported: {spec.plain_class(origin.trunk)[1]}")
     cls = getattr(transformers, spec.plain)
     before = f"{DONE}{cls.base_model_prefix}."
     rules = {"^trunk\\.": before, f"^heads\\.{head}\\.": DONE, "^heads\\.": f"{DONE}{NOWHERE}heads.", f"^{DONE}": ""}
@@ -139,7 +138,8 @@ def _exported(base: BaseCheckpoint, origin: HeadOrigin, asked: HeadRequest) -> H
 
 def _without_code(out: Path) -> None:
     """A plain class needs no code beside it."""
-    (out / f"{CODE}.py").unlink(missing_ok=True)
+    for name in CODE_FILES:
+        (out / name).unlink(missing_ok=True)
 
 
 def _no_files(out: Path) -> None:
@@ -162,7 +162,7 @@ def _optional(config: MultiHeadConfig) -> tuple[list[str], set[str]]:
             model = MultiHead(config)
     except (*BAD_VALUE, RuntimeError, ImportError) as error:
         raise PlanError(f"MultiHead can't be built on a {type(config.trunk).__name__}: {one_line(error)}") from error
-    without = [plain.without for plain in model.plains.values()]
+    without = [plain.without for plain in model.plain_heads.values()]
     there = [child for child, module in model.trunk._modules.items() if module is not None]
     optional = [
         child for child in there if any(child in each for each in without) or (not without and child == "pooler")

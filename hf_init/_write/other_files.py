@@ -6,8 +6,10 @@ import os
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
 
 from hf_init._checkpoint import INDEX, Checkpoint
 from hf_init._plan import MANIFEST_NAME
@@ -56,10 +58,12 @@ def stale_weights(folder: Path, source: Checkpoint) -> list[str]:
 
 
 def write_config(model: PreTrainedModel, out: str | os.PathLike[str]) -> None:
-    """The config as ``save_pretrained`` writes it, and a generation config where the source had none."""
-    config = model.config
+    """Write config and custom code as ``save_pretrained`` does, and a generation config where the source had none."""
+    config: Any = model.config
     config.dtype = str(model.dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
+    if model.is_remote_code():
+        custom_object_save(model, out, config=config)
     config.save_pretrained(os.fspath(out))
     if model.can_generate() and not (Path(out) / "generation_config.json").exists():
         model.generation_config.save_pretrained(os.fspath(out))

@@ -24,7 +24,7 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from hf_init._multihead.modeling_multi_head import MultiHead, MultiHeadConfig
+from hf_init import MultiHead
 
 BASE = Path(__file__).resolve().parents[2] / ".cache" / "all-MiniLM-L6-v2"
 MOST, MOST_OF_THREE = 1.02, 0.5
@@ -39,7 +39,7 @@ Pass = Callable[[], Any]
 
 
 def multi(heads: Mapping[str, Any]) -> Any:
-    model: Any = MultiHead(MultiHeadConfig(trunk=AutoConfig.from_pretrained(BASE), heads=heads))
+    model: Any = MultiHead(MultiHead.config_class(trunk=AutoConfig.from_pretrained(BASE), heads=heads))
     model.trunk.load_state_dict(AutoModel.from_pretrained(BASE).state_dict())
     return model
 

@@ -20,7 +20,9 @@ from _sweep_shrink import Unreachable, config_for, tiny_config
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
-from hf_init._multihead.modeling_multi_head import KINDS, LABELLED, NUMBERS, MultiHead, MultiHeadConfig, modality
+from hf_init._multihead.configuration_multi_head import MultiHeadConfig
+from hf_init._multihead.kinds_multi_head import KINDS, LABELLED_KINDS, NUMBER_LOSSES, input_modality
+from hf_init._multihead.modeling_multi_head import MultiHead
 
 CODE = (Exception,)  # whatever a model's own code says of a tiny config or a random input
 LENGTH = 12
@@ -55,7 +57,7 @@ def _trunk(model_type: str) -> PreTrainedConfig:
 def _pairs(trunk: PreTrainedConfig, folder: Path) -> Iterator[Pair]:
     heads: dict[str, Any] = {}
     try:
-        modality(trunk)
+        input_modality(trunk)
     except ValueError as error:
         yield Pair("every kind", "refused", str(error)[:300])
         return
@@ -106,7 +108,7 @@ def _name(kind: str) -> str:
 
 
 def _asked(kind: str) -> dict[str, Any]:
-    return {"kind": kind, "labels": ["a", "b", "c"]} if kind in LABELLED else {"kind": kind}
+    return {"kind": kind, "labels": ["a", "b", "c"]} if kind in LABELLED_KINDS else {"kind": kind}
 
 
 def _perturb(model: torch.nn.Module) -> None:
@@ -169,7 +171,7 @@ def _labels(spec: Any, given: Mapping[str, torch.Tensor], mine: torch.Tensor) ->
         return torch.zeros(len(mine), dtype=torch.long)
     if spec.kind == "question-answering":
         return torch.ones(len(mine), 2, dtype=torch.long)
-    if spec.loss in NUMBERS:
+    if spec.loss in NUMBER_LOSSES:
         return torch.arange(mine.numel()).view(mine.shape).remainder(2).float().squeeze(-1)
     return torch.ones(mine.shape[:-1], dtype=torch.long)
 
@@ -181,7 +183,7 @@ def _choices(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _given(trunk: PreTrainedConfig) -> dict[str, torch.Tensor]:
     """Inputs that the trunk alone can read."""
     model, said = AutoModel.from_config(copy.deepcopy(trunk)).eval(), ""
-    for given in _inputs(trunk, modality(trunk), model.main_input_name):
+    for given in _inputs(trunk, input_modality(trunk), model.main_input_name):
         try:
             with torch.no_grad():
                 model(**given, **({"decoder_input_ids": torch.ones(2, 3, dtype=torch.long)} if _decodes(trunk) else {}))
