@@ -14,8 +14,7 @@ import torch
 from hf_init._checkpoint import Reader, equal_bytes, region_of, tensor_digest
 from hf_init._errors import ProofError
 from hf_init._tensors import Context, Region, Rows, Status
-from hf_init.schemes._base import Scheme
-from hf_init.schemes._finish import finish
+from hf_init.schemes import Scheme, finish
 
 if TYPE_CHECKING:
     from hf_init._plan import Plan, TensorPlan

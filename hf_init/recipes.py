@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hf_init._plan import Recipe, RecipeLike, Rule, SchemeLike
-from hf_init.schemes._elementwise import Normal, ScaledResidual
-from hf_init.schemes._fans import KaimingNormal, XavierUniform
+from hf_init.schemes import KaimingNormal, Normal, ScaledResidual, XavierUniform
 
 
 def auto(seed: int = 0) -> Recipe:

@@ -17,7 +17,7 @@ from hf_init._plan.dead_paths import dead_paths
 from hf_init._plan.tensor_plan import Fill, TensorPlan
 from hf_init._roles import ROLES, matches
 from hf_init._tensors import Box, Slot, Status, TensorSpec
-from hf_init.schemes._finish import finish
+from hf_init.schemes import finish
 
 
 def spec(role: str, **more) -> TensorSpec:

@@ -18,7 +18,7 @@ from hf_init._check.check import check
 from hf_init._errors import HfInitError, PlanError
 from hf_init._plan.tensor_plan import Fill, TensorPlan
 from hf_init._tensors import Box, Copy, Status
-from hf_init.schemes._elementwise import Normal
+from hf_init.schemes import Normal
 
 CLASSES = 4
 

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "hf_init"
 
 # From the top down. A part is a module of hf_init or a room: a package of that name, with everything in it.
 LAYERS = (
-    ("__main__",),
+    ("__init__", "__main__"),
     ("cli",),
     ("_api",),
     ("_write",),
@@ -23,9 +23,10 @@ LAYERS = (
     ("_multihead", "_drift", "_report"),
     ("_heads", "_vocabulary", "finetune"),
     ("_change", "_verify", "recipes"),
-    ("_fill", "_plan"),
+    ("_fill",),
+    ("_plan",),
     ("_architecture", "schemes"),
-    ("__init__", "_checkpoint", "_figure"),
+    ("_checkpoint", "_figure"),
     ("_block_names", "_errors", "_html", "_lazy", "_progress", "_register", "_roles", "_tensors", "_text", "_version"),
 )
 HEIGHT = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
@@ -36,7 +37,6 @@ ONLY_IN = {
     },
     "matplotlib": {"_figure", "_report", "_check", "_drift"},
 }  # fmt: skip
-PUBLIC = ("schemes",)  # rooms whose files have public names of their own, such as hf_init.schemes.catalogue
 
 Sources = Mapping[str, str]
 """Module name (``hf_init._load.load``; a package by its own name) to source text."""
@@ -121,7 +121,8 @@ def _wrong(module: str, imported: str) -> str | None:
         return None
     if HEIGHT[there] >= HEIGHT[here]:
         return f"{module} imports {imported}, which is not below it"
-    if imported.count(".") > 1 and here != "__init__" and there not in PUBLIC:
+    file = imported.split(".")[2:]
+    if file and (there.startswith("_") or file[0].startswith("_")):
         return f"{module} imports {imported}, a file of another room; its door is hf_init.{there}"
     return None
 

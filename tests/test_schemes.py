@@ -18,9 +18,7 @@ from scheme_checks import DRAWN, SAMPLES, slot_for
 from hf_init import schemes
 from hf_init._plan.recipe_text import parse_scheme
 from hf_init._tensors import Box, Geometry, Slot
-from hf_init.schemes import ALIASES, REGISTRY, build, from_json
-from hf_init.schemes._base import Scheme, settings_of, whole_slot
-from hf_init.schemes._finish import finish
+from hf_init.schemes import ALIASES, REGISTRY, Scheme, build, finish, from_json, settings_of, whole_slot
 from hf_init.schemes._row_base import RowScheme
 
 each_drawn = pytest.mark.parametrize("scheme", DRAWN, ids=lambda scheme: scheme.name)

@@ -15,9 +15,8 @@ import torch
 
 from hf_init import schemes
 from hf_init._errors import RecipeError
-from hf_init.schemes import ALIASES, REGISTRY
+from hf_init.schemes import ALIASES, REGISTRY, settings_of
 from hf_init.schemes import catalogue as pages
-from hf_init.schemes._base import settings_of
 
 
 def test_the_catalogue_has_every_scheme_once():

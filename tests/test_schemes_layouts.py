@@ -15,8 +15,7 @@ from scheme_checks import assert_moments, assert_orthogonal
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._tensors import Box, Geometry, Rows, Slot
-from hf_init.schemes._base import whole_slot
-from hf_init.schemes._matrices import fans_of
+from hf_init.schemes import fans_of, whole_slot
 
 # Tensor, shape, its geometry, and the std that torch.nn.init reads off the shape over the one of the logical matrix,
 # for Kaiming and for Xavier.

@@ -12,10 +12,7 @@ from hypothesis import strategies as st
 from hf_init._errors import RecipeError
 from hf_init._plan.recipe import Rule
 from hf_init._tensors import Box, Rows, Slot
-from hf_init.schemes import build, from_json
-from hf_init.schemes._base import whole_slot
-from hf_init.schemes._finish import finish
-from hf_init.schemes._prior import LogPrior
+from hf_init.schemes import LogPrior, build, finish, from_json, whole_slot
 
 COUNTS = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=20)
 

@@ -12,9 +12,7 @@ from scheme_checks import Architecture
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._tensors import Geometry, Slot
-from hf_init.schemes import build, from_json
-from hf_init.schemes._base import Scheme, whole_slot
-from hf_init.schemes._finish import finish
+from hf_init.schemes import Scheme, build, finish, from_json, whole_slot
 
 BAD_SETTINGS = [
     ("normal", {"std": -1}, "std is -1, expected a finite number of at least 0"),

@@ -21,9 +21,7 @@ from torch.nn import init
 
 from hf_init import schemes
 from hf_init._errors import RecipeError
-from hf_init.schemes import build
-from hf_init.schemes._base import Scheme, whole_slot
-from hf_init.schemes._finish import finish
+from hf_init.schemes import Scheme, build, finish, whole_slot
 from hf_init.schemes._truncation import truncated_moments
 
 DTYPES = ["float32", "bfloat16", "float16"]

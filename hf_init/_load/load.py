@@ -18,9 +18,7 @@ from hf_init._plan import Keep, Plan, RecipeLike, TensorPlan
 from hf_init._prepare import UNBUILDABLE, Prepared, prepare_plan, resolve_target
 from hf_init._tensors import key_of
 from hf_init._text import one_line
-from hf_init.schemes._base import Scheme
-from hf_init.schemes._classes import Fitted
-from hf_init.schemes._elementwise import Zeros
+from hf_init.schemes import Fitted, Scheme, Zeros
 
 
 def from_pretrained(

@@ -18,7 +18,7 @@ from hf_init._load.load import from_pretrained
 from hf_init._plan import Surroundings, choose_auto, settle
 from hf_init._tensors import Box, Slot, TensorSpec
 from hf_init.recipes import find_recipe
-from hf_init.schemes._base import Scheme
+from hf_init.schemes import Scheme
 
 
 class InitMixin:

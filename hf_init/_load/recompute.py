@@ -21,7 +21,7 @@ from hf_init._plan import Manifest, Plan, TensorPlan
 from hf_init._prepare import Target, on_meta, resolve_target
 from hf_init._tensors import Context, region_from_json
 from hf_init._verify import open_base
-from hf_init.schemes._classes import Fitted
+from hf_init.schemes import Fitted
 
 
 def recomputer(

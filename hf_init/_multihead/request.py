@@ -11,7 +11,7 @@ from hf_init._multihead.configuration_multi_head import HeadSpec
 from hf_init._multihead.origins import HeadOrigin
 from hf_init._plan import Rule
 from hf_init.recipes import find_recipe
-from hf_init.schemes._special import Model
+from hf_init.schemes import Model
 
 HEAD_OPTIONS = ("add_heads", "remove_heads", "rename_heads", "take_heads", "name_head", "export_head")
 

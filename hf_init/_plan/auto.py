@@ -10,7 +10,7 @@ from hf_init._block_names import _stack, stack_blocks
 from hf_init._plan.recipe import Choice, Recipe
 from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
-from hf_init.schemes._base import Scheme
+from hf_init.schemes import Scheme
 
 CLOSED_BY_NORM = "zero gain: in a pretrained stack the new branch adds nothing at first; its norm closes it"
 CLOSED = "zero, weight and bias: in a pretrained stack the new branch adds nothing at first"

@@ -23,7 +23,7 @@ from hf_init._plan.recipe_text import (
 )
 from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
-from hf_init.schemes._base import Scheme
+from hf_init.schemes import Scheme
 
 RecipeLike: TypeAlias = "Recipe | Mapping[str, Any] | str | Path | None"
 

@@ -12,7 +12,7 @@ import yaml
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._roles import ROLES, matches
-from hf_init.schemes._base import Scheme
+from hf_init.schemes import Scheme
 
 SchemeLike: TypeAlias = "Scheme | str | Mapping[str, Any]"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_init import schemes
 from hf_init._tensors import Box, Context, Copy, Geometry, Region, Shape, Slot, Status, region_from_json
-from hf_init.schemes._base import Scheme
+from hf_init.schemes import Scheme
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from hf_init._checkpoint import is_floating
 from hf_init._report.measure import Measure, RowStats, Stats
 from hf_init._report.promise import ExpectedDistribution
 from hf_init._text import format_count
-from hf_init.schemes._base import Scheme
-from hf_init.schemes._special import Model
+from hf_init.schemes import Model, Scheme
 
 FAR = 20.0
 """Standard deviations from the mean that no initialization reaches."""

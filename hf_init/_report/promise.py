@@ -12,11 +12,17 @@ import numpy as np
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._tensors import Slot, num_elements
-from hf_init.schemes._base import Scheme
-from hf_init.schemes._fans import FanScheme
-from hf_init.schemes._matrices import block_shape, centre, geometry_of, matrix_blocks
-from hf_init.schemes._settings import gain_of
-from hf_init.schemes._truncation import mass, truncated_moments
+from hf_init.schemes import (
+    FanScheme,
+    Scheme,
+    block_shape,
+    centre,
+    gain_of,
+    geometry_of,
+    mass,
+    matrix_blocks,
+    truncated_moments,
+)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from hf_init._errors import RecipeError
 from hf_init._plan import Choice
 from hf_init._text import join_names
 from hf_init._vocabulary.tokenizer import TokenSplitter, by_text, ids_of, load_tokenizer
-from hf_init.schemes._base import Scheme
-from hf_init.schemes._row_base import RowScheme
-from hf_init.schemes._rows import BY_LENGTH
+from hf_init.schemes import BY_LENGTH, RowScheme, Scheme
 
 Guarantee: TypeAlias = Literal["distribution", "greedy", "learning"]
 TableKind: TypeAlias = Literal["word", "described", "control", "bare", "padding"]

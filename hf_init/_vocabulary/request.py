@@ -12,7 +12,7 @@ from hf_init._errors import PlanError
 from hf_init._plan import parse_scheme
 from hf_init._text import join_names
 from hf_init._vocabulary.choose import Guarantee
-from hf_init.schemes._base import Scheme
+from hf_init.schemes import Scheme
 
 
 def read(path: str | Path) -> list[Any]:

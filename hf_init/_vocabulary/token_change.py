@@ -24,7 +24,7 @@ from hf_init._vocabulary.record import TOKEN_RECORD, EarlierTokens, carry_record
 from hf_init._vocabulary.request import ROW_SCHEME_OPTIONS, TOKEN_OPTIONS, read_token_request
 from hf_init._vocabulary.rows import VocabularyRows
 from hf_init._vocabulary.save import renumber_generation, save_tokenizer
-from hf_init.schemes._row_base import RowScheme
+from hf_init.schemes import RowScheme
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hf_init.schemes._elementwise import (
     Uniform,
     Zeros,
 )
+from hf_init.schemes._fans import FanScheme as FanScheme
 from hf_init.schemes._fans import (
     KaimingNormal,
     KaimingUniform,
@@ -34,14 +35,23 @@ from hf_init.schemes._fans import (
 )
 from hf_init.schemes._finish import finish
 from hf_init.schemes._matrices import Fans, fans_of
+from hf_init.schemes._matrices import block_shape as block_shape
+from hf_init.schemes._matrices import centre as centre
+from hf_init.schemes._matrices import geometry_of as geometry_of
+from hf_init.schemes._matrices import matrix_blocks as matrix_blocks
 from hf_init.schemes._prior import LogPrior
+from hf_init.schemes._row_base import RowScheme as RowScheme
+from hf_init.schemes._rows import BY_LENGTH as BY_LENGTH
 from hf_init.schemes._rows import CopyRow, Description, Interpolate, SubTokens
 from hf_init.schemes._rows_donor import Omp
 from hf_init.schemes._rows_drawn import Gaussian, MeanRow
 from hf_init.schemes._rows_given import FromFile, FromTensor
 from hf_init.schemes._settings import GAINS, closest_name
+from hf_init.schemes._settings import gain_of as gain_of
 from hf_init.schemes._special import Auto, Declared, Embedding, GruBias, LstmBias, MatchedNormal, Model, Skip
 from hf_init.schemes._structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
+from hf_init.schemes._truncation import mass as mass
+from hf_init.schemes._truncation import truncated_moments as truncated_moments
 
 __all__ = [
     "ALIASES",

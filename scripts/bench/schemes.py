@@ -21,7 +21,7 @@ from hf_init._checkpoint.tensor_reader import Reader
 from hf_init._fill import make_tensor, make_tensors
 from hf_init._plan.tensor_plan import Fill, TensorPlan
 from hf_init._tensors import Box, Geometry, Status
-from hf_init.schemes._base import Scheme, whole_slot
+from hf_init.schemes import Scheme, whole_slot
 
 TARGET, SPEED_UP = 1.1, 1.5
 INIT = torch.nn.init

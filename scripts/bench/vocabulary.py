@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from hf_init import schemes
 from hf_init._tensors import Rows, Slot
-from hf_init.schemes._finish import finish
+from hf_init.schemes import finish
 
 SPEED, MEMORY, SIGMAS = 8.0, 5.0, 5.0
 MEASURED = """

@@ -18,7 +18,7 @@ from scipy.stats import ks_2samp
 
 from hf_init import schemes
 from hf_init._tensors import Geometry
-from hf_init.schemes._base import Scheme, whole_slot
+from hf_init.schemes import Scheme, whole_slot
 
 OUT, IN = 1250, 800
 LEVEL = 0.001
