@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,34 @@ class Status(str, Enum):
     RESIZED = "resized"
     NEW = "new"
     TIED = "tied"
+
+
+class BoxJson(TypedDict):
+    """A box in a manifest."""
+
+    start: list[int]
+    stop: list[int]
+
+
+class RowsJson(TypedDict):
+    """Indexed rows in a manifest."""
+
+    dim: int
+    index: list[int]
+
+
+class GeometryJson(TypedDict):
+    """A geometry in a manifest."""
+
+    fan_in: int
+    fan_out: int | None
+    order: str
+    stack: int
+    parts: list[int]
+    groups: int
+
+
+RegionJson: TypeAlias = BoxJson | RowsJson
 
 
 @dataclass(frozen=True)
@@ -50,7 +78,11 @@ class Box:
         """For indexing an array or a tensor; the empty tuple for a scalar."""
         return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
 
-    def to_json(self) -> dict[str, Any]:
+    def within(self, shape: Shape) -> Box:
+        """Return the same region, of a tensor of this shape."""
+        return self
+
+    def to_json(self) -> BoxJson:
         return {"start": list(self.start), "stop": list(self.stop)}
 
 
@@ -69,15 +101,19 @@ class Rows:
     def shape(self) -> Shape:
         return (*self.of[: self.dim], len(self.index), *self.of[self.dim + 1 :])
 
-    def to_json(self) -> dict[str, Any]:
+    def within(self, shape: Shape) -> Rows:
+        """Return the same region, of a tensor of this shape."""
+        return Rows(self.dim, self.index, shape)
+
+    def to_json(self) -> RowsJson:
         return {"dim": self.dim, "index": list(self.index)}
 
 
 Region: TypeAlias = Box | Rows
 
 
-def region_from_json(data: dict[str, Any], shape: Shape) -> Region:
-    """The region that ``to_json`` wrote, of a tensor of this shape."""
+def region_from_json(data: RegionJson, shape: Shape) -> Region:
+    """Return the region that ``to_json`` wrote, of a tensor of this shape."""
     if "index" in data:
         return Rows(data["dim"], tuple(data["index"]), tuple(shape))
     return Box(tuple(data["start"]), tuple(data["stop"]))
@@ -108,7 +144,7 @@ class Geometry:
     parts: tuple[int, ...] = ()
     groups: int = 1
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> GeometryJson:
         return {
             "fan_in": self.fan_in,
             "fan_out": self.fan_out,
@@ -119,7 +155,7 @@ class Geometry:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Geometry:
+    def from_json(cls, data: GeometryJson) -> Geometry:
         return cls(**{**data, "parts": tuple(data["parts"])})
 
 

@@ -202,7 +202,7 @@ def test_a_row_that_moved_is_told_from_those_that_stayed(tmp_path):
 
 def resized_plan(base: Path):
     from hf_init._checkpoint.checkpoint import Checkpoint
-    from hf_init._plan.manifest import Manifest
+    from hf_init._plan import BaseRecord, Manifest, Plan
 
     rows = {"dim": 0, "index": [0, 1]}, {"dim": 0, "index": [2, 0]}
     entry = {
@@ -213,8 +213,8 @@ def resized_plan(base: Path):
         "kept": [{"region": rows[0], "source": "emb", "source_region": rows[1]}],
         "new": [{"region": {"start": [2, 0], "stop": [3, 2]}, "scheme": {"name": "zeros"}}],
     }
-    origin = {"path": str(base), "fingerprint": Checkpoint.open(base).fingerprint()}
-    return Manifest({"tensors": [entry], "unused": []}, origin, {}, "a test")
+    plan = Plan.from_json({"architecture": "Tiny", "seed": 0, "tensors": [entry], "unused": []})
+    return Manifest(plan, BaseRecord(str(base), Checkpoint.open(base).fingerprint()), {}, "a test")
 
 
 def test_a_frozen_new_part_of_which_nothing_is_known_is_no_proof(tmp_path):

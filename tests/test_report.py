@@ -24,7 +24,7 @@ from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.header import DTYPES, dtype_bits
 from hf_init._errors import CheckpointError, HfInitError
 from hf_init._html import Html, dotted, html_table, tag
-from hf_init._plan.manifest import Manifest
+from hf_init._plan.manifest import BaseRecord, Manifest
 from hf_init._plan.match import Unused
 from hf_init._plan.plan import Plan
 from hf_init._plan.tensor_plan import Fill, TensorPlan
@@ -376,7 +376,7 @@ def test_any_values_have_a_picture(values, beside):
 def result(folder: Path, tensors: dict[str, np.ndarray], plan: Plan, base: str = "base") -> Path:
     saved(folder, **tensors)
     digests = {tensor.name: ["0" * 64] * len(tensor.new) for tensor in plan.tensors if tensor.new}
-    Manifest(plan.to_json(), {"path": base, "fingerprint": "f" * 64}, digests, "hf_init 0").save(folder)
+    Manifest(plan, BaseRecord(base, "f" * 64), digests, "hf_init 0").save(folder)
     return folder
 
 
@@ -541,7 +541,7 @@ def test_what_has_no_values_has_a_page(tmp_path):
     empty = np.zeros((0, 4), np.float32)
     plan = Plan("Model", 0, (planned("w", empty, SCHEME), planned("left", normal(), schemes.Skip())))
     folder = saved(tmp_path / "out", w=empty)
-    Manifest(plan.to_json(), {"path": "b", "fingerprint": "f"}, {"w": ["0" * 64]}, "hf_init 0").save(folder)
+    Manifest(plan, BaseRecord("b", "f"), {"w": ["0" * 64]}, "hf_init 0").save(folder)
     page = Page(write_report(folder, tmp_path / "page.html").read_text(encoding="utf-8"))
     assert page.faults == [] and page.elements["img"] == 0
     with pytest.raises(HfInitError, match="no new values to draw"):

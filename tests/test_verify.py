@@ -28,8 +28,7 @@ import hf_init
 from hf_init._checkpoint import read as _read
 from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
 from hf_init._errors import CheckpointError, ProofError
-from hf_init._plan.manifest import MANIFEST_NAME, Manifest
-from hf_init._plan.manifest_entries import region_fault
+from hf_init._plan import MANIFEST_NAME, BaseRecord, Fill, Manifest, Plan, TensorPlan, region_fault
 from hf_init._tensors import Box, Rows
 from hf_init._verify import ranges as _ranges
 from hf_init._verify import regions as _parts
@@ -137,6 +136,10 @@ def planned_tensors() -> list[dict[str, Any]]:
     ]
 
 
+def plan_of(entries: list[dict[str, Any]]) -> Plan:
+    return Plan.from_json({"architecture": "Tiny", "seed": 0, "tensors": entries, "unused": []})
+
+
 def digests_of(tensors: Tensors) -> dict[str, list[str]]:
     head, positions = tensors["head"], tensors["positions"]
     return {
@@ -158,8 +161,8 @@ def make(folder: Path) -> tuple[Path, Path]:
     tensors = result_tensors(base_tensors())
     out = write(folder / "out", tensors)
     plan = {"architecture": "Tiny", "seed": 0, "tensors": planned_tensors(), "unused": ["pooler"], "counts": {}}
-    named = {"path": str(base), "fingerprint": Checkpoint.open(base).fingerprint(), "name": "org/base"}
-    Manifest(plan, named, digests_of(tensors), "hf_init 0.1.0").save(out)
+    record = BaseRecord(str(base), Checkpoint.open(base).fingerprint(), name="org/base")
+    Manifest(Plan.from_json(plan), record, digests_of(tensors), "hf_init 0.1.0").save(out)
     return base, out
 
 
@@ -461,9 +464,9 @@ def test_any_flipped_bit_of_the_header_is_found_or_refused(to_damage, data):
 
 
 def recomputed(out: Path, change: float = 0.0) -> Callable[..., np.ndarray]:
-    def recompute(entry: dict[str, Any], part: dict[str, Any]) -> np.ndarray:
-        array, region = result_tensors(base_tensors())[entry["name"]], part["region"]
-        cut = array[region["index"]] if "index" in region else array[tuple(map(slice, region["start"], region["stop"]))]
+    def recompute(tensor: TensorPlan, fill: Fill) -> np.ndarray:
+        array, region = result_tensors(base_tensors())[tensor.name], fill.region
+        cut = array[list(region.index)] if isinstance(region, Rows) else array[region.slices]
         return np.ascontiguousarray(cut + np.float32(change)).reshape(-1).view(np.uint8)
 
     return recompute
@@ -505,7 +508,7 @@ def test_a_manifest_round_trips(made, tmp_path):
     assert Manifest.from_json(manifest.to_json()) == manifest
     manifest.save(tmp_path)
     assert Manifest.load(tmp_path) == manifest
-    assert manifest.base["name"] == "org/base" and manifest.tensors[1]["new"][0]["why"] == "a test", "extra keys stay"
+    assert manifest.base.name == "org/base" and manifest.tensors[1].new[0].why == "a test"
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(made, tmp_path):
@@ -570,6 +573,11 @@ BAD = [
     (set_top(version=True), "version is True"),
     (set_top(version=0), "version is 0"),
     (set_top(plan=[]), r"plan is \[\], expected an object"),
+    (lambda document: document["plan"].pop("seed"), "plan.seed is None, expected a whole number"),
+    (lambda document: document["plan"].update(architecture=7), "plan.architecture is 7, expected a string"),
+    (lambda document: document["plan"].update(record=[]), r"plan.record is \[\], expected an object"),
+    (set_top(base={"path": "b", "fingerprint": "f", "link": 7}), "base.link is 7, expected a string"),
+    (set_entry("half", geometry={"fan": 3}), "'half': geometry is {'fan': 3}, expected fan_in, fan_out"),
     (set_top(plan={}), r"plan.tensors is None(.|\n)*plan.unused is None"),
     (set_top(base="x"), "base is 'x', expected an object"),
     (set_top(base={"path": 7, "fingerprint": "f"}), "base.path is 7"),
@@ -664,10 +672,10 @@ def test_no_manifest_does_more_than_be_refused_or_disproved(to_damage, data):
 
 
 def test_region_fault_takes_what_is_inside():
-    assert region_fault(box([0], [3]), (3,)) is None
-    assert region_fault(box([], []), ()) is None
-    assert region_fault(rows(1, 2, 0), (1, 3)) is None
-    assert region_fault(rows(0), (1, 3)) is None
+    assert region_fault(Box((0,), (3,)), (3,)) is None
+    assert region_fault(Box((), ()), ()) is None
+    assert region_fault(Rows(1, (2, 0)), (1, 3)) is None
+    assert region_fault(Rows(0, ()), (1, 3)) is None
 
 
 # The parts.
@@ -843,7 +851,7 @@ def test_a_difference_in_a_large_tensor_is_located(tmp_path, place):
     changed = large.copy()
     changed.flat[place] = -1
     out = write(tmp_path / "out", {"odd": np.zeros(3, "uint16"), "w": changed})
-    Manifest({"tensors": entries, "unused": []}, {"path": str(base), "fingerprint": ""}, {}, "a test").save(out)
+    Manifest(plan_of(entries), BaseRecord(str(base), ""), {}, "a test").save(out)
     found = the_difference(out)
     assert tuple(found["index"]) == tuple(map(int, np.unravel_index(place, large.shape)))
     assert (found["seen"], found["expected"], found["changed_rows"]) == (-1, place, 1)
@@ -857,7 +865,7 @@ def test_kept_columns_and_rows_of_another_dimension(tmp_path):
     entry = {"name": "w", "status": "resized", "shape": [3, 3], "dtype": "float32", "kept": kept}
     entry["new"] = new(box([0, 2], [3, 3]))
     digests = {"w": [sha256(out_array[:, 2:])]}
-    Manifest({"tensors": [entry], "unused": []}, {"path": str(base), "fingerprint": ""}, digests, "a test").save(out)
+    Manifest(plan_of([entry]), BaseRecord(str(base), ""), digests, "a test").save(out)
     assert verify_result(out).ok
     out_array[2, 1] = -1
     write(out, {"w": out_array})
@@ -955,7 +963,7 @@ def with_digests(out: Path) -> None:
 def test_digests_are_those_of_the_bytes(made):
     _, out = made
     tensors, steps = result_tensors(base_tensors()), list[int]()
-    found = result_digests(out, planned_tensors(), steps.append)
+    found = result_digests(out, plan_of(planned_tensors()).tensors, steps.append)
     assert found["tensor_digests"] == {name: sha256(array) for name, array in tensors.items()}
     assert found["kept_digests"] == {
         "model.embed": [sha256(tensors["model.embed"])],
@@ -970,7 +978,7 @@ def test_digests_are_those_of_the_bytes(made):
 def test_digests_of_files_that_are_not_as_planned_are_refused(made):
     rewrite(made[1], lambda tensors: tensors.pop("half"))
     with pytest.raises(CheckpointError, match="half are not what the plan says"):
-        result_digests(made[1], planned_tensors())
+        result_digests(made[1], plan_of(planned_tensors()).tensors)
 
 
 def test_a_result_with_digests_is_proved_without_its_base(made, tmp_path):
@@ -1165,7 +1173,7 @@ def test_memory_and_open_files_stay_small(tmp_path):
         for n in range(shards)
     ]
     base = tmp_path / "base"
-    Manifest({"tensors": entries, "unused": []}, {"path": str(base), "fingerprint": ""}, {}, "a test").save(base)
+    Manifest(plan_of(entries), BaseRecord(str(base), ""), {}, "a test").save(base)
     code = """
 import resource, sys
 from hf_init._verify import diff_checkpoints, verify_result
@@ -1215,9 +1223,9 @@ def test_a_linked_file_with_digests_that_was_carried_to_another_name_is_found(tm
     os.link(base / SINGLE, tmp_path / "out" / SINGLE)
     form = {"status": "kept", "shape": [4], "dtype": "float32"}
     entries = [{"name": "a", "source": "c", **form}, {"name": "c", "source": "a", **form}]
-    named = {"path": str(base), "fingerprint": Checkpoint.open(base).fingerprint()}
-    records = result_digests(tmp_path / "out", entries)
-    Manifest({"tensors": entries, "unused": []}, named, {}, "a test", **records).save(tmp_path / "out")
+    named = BaseRecord(str(base), Checkpoint.open(base).fingerprint())
+    records = result_digests(tmp_path / "out", plan_of(entries).tensors)
+    Manifest(plan_of(entries), named, {}, "a test", **records).save(tmp_path / "out")
     assert differences(tmp_path / "out") == {name: ["kept bytes differ from the base"] for name in "ac"}
 
 

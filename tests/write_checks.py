@@ -15,7 +15,7 @@ from hf_init import schemes
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.tensor_reader import Reader
 from hf_init._fill import make_tensors
-from hf_init._plan.manifest import Manifest
+from hf_init._plan.manifest import BaseRecord, Manifest
 from hf_init._plan.plan import Plan
 from hf_init._plan.tensor_plan import Fill, TensorPlan
 from hf_init._tensors import Box, Copy, Region, Status
@@ -100,8 +100,8 @@ def extend(
     with stage_result(out, needed, resume=resume, rename=rename) as stage:
         digests = write(plan, source, stage, link=link, max_bytes=max_bytes, log=log).digests
         (stage.folder / "config.json").write_text("{}")
-        base = {"path": str(source.root), "fingerprint": source.fingerprint(), "link": link}
-        Manifest(plan.to_json(), base, digests, "a test").save(stage.folder)
+        base = BaseRecord(str(source.root), source.fingerprint(), link=link)
+        Manifest(plan, base, digests, "a test").save(stage.folder)
         verify_result(stage.folder).raise_if_failed()
 
 

@@ -33,6 +33,8 @@ from hf_init._checkpoint.runs import run_blocks as run_blocks
 from hf_init._checkpoint.runs import scatter as scatter
 from hf_init._checkpoint.strict import check_faults as check_faults
 from hf_init._checkpoint.strict import is_count as is_count
+from hf_init._checkpoint.strict import is_json_list as is_json_list
+from hf_init._checkpoint.strict import is_json_object as is_json_object
 from hf_init._checkpoint.strict import is_shape as is_shape
 from hf_init._checkpoint.strict import parse_object as parse_object
 from hf_init._checkpoint.strict import read_object as read_object

@@ -95,6 +95,14 @@ def is_shape(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(map(is_count, value))
 
 
+def is_json_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
+
+
+def is_json_list(value: object) -> TypeGuard[list[object]]:
+    return isinstance(value, list)
+
+
 def short_name(value: object) -> str:
     """``repr`` of an untrusted value, cut to a length fit for a message."""
     return reprlib.repr(value)

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 from hf_init._checkpoint import check_faults
-from hf_init._drift.by_name import by_name
+from hf_init._drift.by_name import parts_by_name
 from hf_init._drift.by_plan import plan_faults, planned_parts
 from hf_init._drift.parts import DriftInputs, TensorPart
 
 
-def all_parts(scene: DriftInputs) -> list[TensorPart]:
-    """Every part of every tensor.
+def all_parts(inputs: DriftInputs) -> list[TensorPart]:
+    """Return every part of every tensor.
 
     Raises:
         CheckpointError: the trained tensors have other shapes than the plan's, or none of its names.
         PlanError: ``frozen`` names no tensor.
     """
-    if scene.guide.manifest is not None:
+    planned = inputs.source.plan is not None
+    if planned:
         check_faults(
-            str(scene.trained.root),
-            plan_faults(scene),
-            f"The plan ({scene.guide.where}) is of another model; give the one that it was trained from.",
+            str(inputs.trained.root),
+            plan_faults(inputs),
+            f"The plan ({inputs.source.where}) is of another model; give the one that it was trained from.",
         )
-    found = list(planned_parts(scene) if scene.guide.manifest is not None else by_name(scene))
-    if not any(each.stored and (each.pairs or each.made or each.fault) for each in found):
+    parts = list(planned_parts(inputs) if planned else parts_by_name(inputs))
+    if not any(part.stored and (part.pairs or part.made or part.fault) for part in parts):
         check_faults(
-            str(scene.trained.root),
-            [f"it has no tensor's name in common with {scene.base.root}"],
+            str(inputs.trained.root),
+            [f"it has no tensor's name in common with {inputs.base.root}"],
             "Give plan=, the folder that `hf-init extend` wrote: its plan knows which name became which.",
         )
-    return found
+    return parts

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from threading import Lock
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,176 +11,173 @@ from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits
 from hf_init._drift.cast import castable
 from hf_init._drift.frozen_globs import KEPT
 from hf_init._drift.measure import TensorPair
-from hf_init._drift.parts import ALL, NEW, DriftInputs, Recompute, TensorPart, is_apart, pair_part, stranger
-from hf_init._plan import entry_copies, is_left_out, region_fault
-from hf_init._tensors import num_elements, region_from_json
-from hf_init._verify import ArrayRegion
-from hf_init._verify import stored_tensor as region_of
+from hf_init._drift.parts import ALL, NEW, DriftInputs, TensorPart, pair_part, uncastable, unplanned_part
+from hf_init._plan import Fill, TensorPlan, region_fault
+from hf_init._tensors import Copy, Region, num_elements
+from hf_init._verify import ArrayRegion, stored_tensor
 
 
-def planned_parts(scene: DriftInputs) -> Iterator[TensorPart]:
-    entries, seen = {entry["name"]: entry for entry in scene.guide.entries}, set()
-    for entry in entries.values():
-        tied = entry["status"] == "tied"
-        found = planned_tensors(scene.trained, entry)
-        if found is not None:
-            seen.add(found.name)
-        if tied and found is not None:
-            owner = entries[entry["tied_to"]]
-            yield from _of(scene, {**owner, "name": entry["name"], "of": owner["name"]}, found)
-        elif not tied:
-            yield from _of(scene, entry, found)
-    yield from (stranger(scene, entry) for entry in scene.trained.entries.values() if entry.name not in seen)
+@dataclass(frozen=True)
+class _TrainedTensor:
+    """A planned tensor in the trained files.
+
+    Attributes:
+        name: in the plan.
+        plan: of a tied tensor that is stored by itself, the one that it is tied to.
+        entry: in the files.
+    """
+
+    name: str
+    plan: TensorPlan
+    entry: TensorEntry
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.entry.name, *_plan_names(self.name, self.plan)
+
+    @property
+    def remark(self) -> str:
+        return f"tied to {self.plan.name} in the plan, and stored by itself" if self.name != self.plan.name else ""
 
 
-def plan_faults(scene: DriftInputs) -> Iterator[str]:
-    for entry in scene.guide.entries:
-        found = planned_tensors(scene.trained, entry)
-        if found is not None and list(found.shape) != entry["shape"]:
-            yield f"{found.name} has the shape {list(found.shape)}, the plan says {entry['shape']}"
+def planned_parts(inputs: DriftInputs) -> Iterator[TensorPart]:
+    """Yield the kept and the new part of every planned tensor, then the tensors that the plan doesn't have."""
+    tensors = {tensor.name: tensor for tensor in inputs.source.tensors}
+    planned: set[str] = set()
+    for tensor in tensors.values():
+        entry = trained_entry(inputs.trained, tensor)
+        if entry is not None:
+            planned.add(entry.name)
+            owner = tensors[tensor.tied_to] if tensor.tied_to is not None else tensor
+            yield from _trained_parts(inputs, _TrainedTensor(tensor.name, owner, entry))
+        elif tensor.stored:
+            yield _missing_part(inputs, tensor)
+    yield from (unplanned_part(inputs, entry) for name, entry in inputs.trained.entries.items() if name not in planned)
 
 
-def planned_tensors(trained: Checkpoint, entry: dict[str, Any]) -> TensorEntry | None:
-    """A planned tensor in the trained files: under its name on disk, or the one in the model."""
-    return trained.entries.get(entry["name"]) or trained.entries.get(entry.get("parameter") or entry["name"])
+def plan_faults(inputs: DriftInputs) -> Iterator[str]:
+    """Yield the trained tensors whose shape isn't the plan's."""
+    for tensor in inputs.source.tensors:
+        entry = trained_entry(inputs.trained, tensor)
+        if entry is not None and entry.shape != tensor.shape:
+            yield f"{entry.name} has the shape {list(entry.shape)}, the plan says {list(tensor.shape)}"
 
 
-def _of(scene: DriftInputs, entry: dict[str, Any], found: TensorEntry | None) -> Iterator[TensorPart]:
-    """The parts of a planned tensor."""
-    shape, new = tuple(entry["shape"]), entry.get("new") or []
-    if found is None:
-        if not is_left_out(entry):
-            yield _missing(scene, entry, shape)
-        return
-    remark = f"tied to {entry['of']} in the plan, and stored by itself" if "of" in entry else ""
-    whole = len(new) == 0 or not entry_copies(entry)
-    if entry_copies(entry):
-        yield _kept(scene, entry, found, ALL if whole else KEPT, remark)
-    if new:
-        yield _new(scene, entry, found, ALL if whole else NEW, remark)
+def trained_entry(trained: Checkpoint, tensor: TensorPlan) -> TensorEntry | None:
+    """Return a planned tensor of the trained files: under its name on disk, or the one in the model."""
+    return trained.entries.get(tensor.name) or trained.entries.get(tensor.parameter)
 
 
-def _missing(scene: DriftInputs, entry: dict[str, Any], shape: tuple[int, ...]) -> TensorPart:
-    origin = KEPT if entry_copies(entry) else NEW
+def _plan_names(name: str, plan: TensorPlan) -> tuple[str, str]:
+    return name, name if plan.parameter in ("", plan.name) else plan.parameter
+
+
+def _missing_part(inputs: DriftInputs, tensor: TensorPlan) -> TensorPart:
+    origin, names = KEPT if tensor.kept else NEW, _plan_names(tensor.name, tensor)
     return TensorPart(
-        entry["name"],
+        tensor.name,
         origin,
-        scene.frozen.holds(_names(entry), origin),
-        shape,
-        entry["dtype"],
-        num_elements(shape),
+        inputs.frozen.holds(names, origin),
+        tensor.shape,
+        tensor.dtype,
+        num_elements(tensor.shape),
         stored=False,
-        ignored=entry.get("role") == "ignored",
-        also=_names(entry),
+        ignored=tensor.role == "ignored",
+        also=names,
     )
 
 
-def _names(entry: dict[str, Any]) -> tuple[str, ...]:
-    return entry["name"], entry.get("parameter") or entry["name"]
+def _trained_parts(inputs: DriftInputs, tensor: _TrainedTensor) -> Iterator[TensorPart]:
+    whole = not (tensor.plan.kept and tensor.plan.new)
+    if tensor.plan.kept:
+        yield _kept_part(inputs, tensor, ALL if whole else KEPT)
+    if tensor.plan.new:
+        yield _new_part(inputs, tensor, ALL if whole else NEW)
 
 
-def _kept(scene: DriftInputs, entry: dict[str, Any], found: TensorEntry, portion: str, remark: str) -> TensorPart:
-    regions = [(copy["region"], *_before(scene, entry, copy)) for copy in entry_copies(entry)]
-    faults = [fault for _, name, region in regions if (fault := _misfit(scene.base, name, region, found))]
-    pairs = () if faults else tuple(pair_part(scene, found, *place) for place in regions)
+def _kept_part(inputs: DriftInputs, tensor: _TrainedTensor, portion: str) -> TensorPart:
+    entry, names = tensor.entry, tensor.names
+    copies = tensor.plan.kept
+    if inputs.extended:  # in the result before training each region is where it is now
+        copies = [Copy(copy.region, tensor.plan.name, copy.region) for copy in copies]
+    faults = [fault for copy in copies if (fault := _base_fault(inputs.base, copy.source, copy.source_region, entry))]
+    regions = [(copy.region, copy.source, copy.source_region) for copy in copies]
+    pairs = [] if faults else [pair_part(inputs, entry, *each) for each in regions]
     return TensorPart(
-        found.name,
+        entry.name,
         KEPT,
-        scene.frozen.holds((found.name, *_names(entry)), KEPT),
-        found.shape,
-        found.dtype,
-        sum(num_elements(region_from_json(region, found.shape).shape) for region, _, _ in regions),
+        inputs.frozen.holds(names, KEPT),
+        entry.shape,
+        entry.dtype,
+        sum(num_elements(copy.region.shape) for copy in copies),
         portion,
-        _dtype(scene.base, regions[0][1]),
-        pairs,
+        _base_dtype(inputs.base, copies[0].source),
+        tuple(pairs),
         fault=next(iter(faults), ""),
-        remark=remark,
-        also=_names(entry),
+        remark=tensor.remark,
+        also=names[1:],
     )
 
 
-def _before(scene: DriftInputs, entry: dict[str, Any], copy: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Where in the base a kept region was: at the same place of the result before training, or in the source."""
-    if scene.extended:
-        return entry.get("of", entry["name"]), copy["region"]
-    return copy["source"], copy["source_region"]
-
-
-def _misfit(base: Checkpoint, name: str, region: dict[str, Any], found: TensorEntry) -> str:
-    """Why a region of the base can't be what a trained region was."""
-    source = base.entries.get(name)
-    if source is None:
+def _base_fault(base: Checkpoint, name: str, region: Region, after: TensorEntry) -> str:
+    """Return why a region of the base can't be what a trained region was; empty where it can."""
+    before = base.entries.get(name)
+    if before is None:
         return f"{name} is not in the base"
-    return region_fault(region, source.shape) or is_apart(source, found)
+    return region_fault(region, before.shape) or uncastable(before, after)
 
 
-def _dtype(base: Checkpoint, name: str) -> str | None:
+def _base_dtype(base: Checkpoint, name: str) -> str | None:
     return base.entries[name].dtype if name in base.entries else None
 
 
-def _new(scene: DriftInputs, entry: dict[str, Any], found: TensorEntry, portion: str, remark: str) -> TensorPart:
-    regions = [part["region"] for part in entry["new"]]
-    pairs, dtype, fault = _fresh(scene, entry, found)
-    digests = scene.guide.manifest.digests.get(entry.get("of", entry["name"]), []) if scene.guide.manifest else []
-    stored_regions = [region_of(scene.trained, found.name, region) for region in regions]
-    same = found.dtype == entry["dtype"]
+def _new_part(inputs: DriftInputs, tensor: _TrainedTensor, portion: str) -> TensorPart:
+    entry, plan, names = tensor.entry, tensor.plan, tensor.names
+    pairs, dtype, fault = _new_pairs(inputs, plan, entry)
+    digests = inputs.source.digests.get(plan.name, []) if entry.dtype == plan.dtype else []
+    regions = [stored_tensor(inputs.trained, entry.name, fill.region) for fill in plan.new]
     return TensorPart(
-        found.name,
+        entry.name,
         NEW,
-        scene.frozen.holds((found.name, *_names(entry)), NEW),
-        found.shape,
-        found.dtype,
-        sum(num_elements(region_from_json(region, found.shape).shape) for region in regions),
+        inputs.frozen.holds(names, NEW),
+        entry.shape,
+        entry.dtype,
+        sum(num_elements(fill.region.shape) for fill in plan.new),
         portion,
         dtype,
         pairs,
-        tuple(zip(stored_regions, digests, strict=True)) if digests and same else (),
+        tuple(zip(regions, digests, strict=True)) if digests else (),
         fault=fault,
-        remark=remark,
-        also=_names(entry),
+        remark=tensor.remark,
+        also=names[1:],
     )
 
 
-def _fresh(
-    scene: DriftInputs, entry: dict[str, Any], found: TensorEntry
+def _new_pairs(
+    inputs: DriftInputs, plan: TensorPlan, after: TensorEntry
 ) -> tuple[tuple[TensorPair, ...], str | None, str]:
-    """What new regions were before training: in the extended base, or derived again."""
-    if scene.extended:
-        name = entry.get("of", entry["name"])
-        fault = _misfit(scene.base, name, entry["new"][0]["region"], found)
-        pairs = (
-            [] if fault else [pair_part(scene, found, part["region"], name, part["region"]) for part in entry["new"]]
-        )
-        return tuple(pairs), _dtype(scene.base, name), fault
-    if scene.recompute is None or is_left_out(entry) or (dtype_bits(entry["dtype"]) < 8):
+    """Return the new regions with what they were before training: in the extended base, or recomputed.
+
+    With the dtype that they had, and why they can't be compared, if they can't.
+    """
+    if inputs.extended:
+        fault = _base_fault(inputs.base, plan.name, plan.new[0].region, after)
+        regions = [] if fault else [fill.region for fill in plan.new]
+        pairs = [pair_part(inputs, after, region, plan.name, region) for region in regions]
+        return tuple(pairs), _base_dtype(inputs.base, plan.name), fault
+    if inputs.recompute is None or plan.left_out or dtype_bits(plan.dtype) < 8:
         return (), None, ""
-    if entry["dtype"] != found.dtype and not castable(entry["dtype"], found.dtype):
-        return (), entry["dtype"], ""
-    again = _again(scene.recompute)
-    made = {key: value for key, value in entry.items() if key != "of"} | {"name": entry.get("of", entry["name"])}
-    pairs = [_recomputed(scene, found, made, part, again) for part in entry["new"]]
-    return tuple(pairs), entry["dtype"], ""
+    if plan.dtype != after.dtype and not castable(plan.dtype, after.dtype):
+        return (), plan.dtype, ""
+    return tuple(_recomputed_pair(inputs, plan, fill, after) for fill in plan.new), plan.dtype, ""
 
 
-def _again(recompute: Recompute) -> Recompute:
-    """One at a time: a scheme may ask the architecture, of which there is one."""
-    lock = Lock()
-
-    def locked(entry: dict[str, Any], part: dict[str, Any]) -> np.ndarray:
-        with lock:
-            return recompute(entry, part)
-
-    return locked
-
-
-def _recomputed(
-    scene: DriftInputs, found: TensorEntry, entry: dict[str, Any], part: dict[str, Any], again: Recompute
-) -> TensorPair:
-    after = region_of(scene.trained, found.name, part["region"])
-    width = dtype_bits(entry["dtype"]) // 8
+def _recomputed_pair(inputs: DriftInputs, plan: TensorPlan, fill: Fill, entry: TensorEntry) -> TensorPair:
+    after, recompute = stored_tensor(inputs.trained, entry.name, fill.region), inputs.recompute
+    assert recompute is not None
 
     def before() -> ArrayRegion:
-        raw = np.ascontiguousarray(again(entry, part)).reshape(-1).view(np.uint8)
-        return ArrayRegion(raw.view(f"<u{width}").reshape(after.shape))
+        raw = np.ascontiguousarray(recompute(plan, fill)).reshape(-1).view(np.uint8)
+        return ArrayRegion(raw.view(f"<u{dtype_bits(plan.dtype) // 8}").reshape(after.shape))
 
-    return TensorPair(after, before, entry["dtype"])
+    return TensorPair(after, before, plan.dtype)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from threading import Lock
+
+import numpy as np
 
 from hf_init._checkpoint import Checkpoint
-from hf_init._drift.adapter import adapter
+from hf_init._drift.adapter import adapter_drift
 from hf_init._drift.all_parts import all_parts
 from hf_init._drift.folders import (
     PlanLike,
-    PlanSource,
     TrainedFolder,
-    base_of,
     is_adapter,
     is_extended,
-    place_of,
+    open_drift_base,
     plan_source,
+    trained_folder,
 )
 from hf_init._drift.frozen_globs import FrozenGlobs, FrozenLike
-from hf_init._drift.judge import TensorDrift, judge_all
-from hf_init._drift.parts import DriftInputs, Recompute, part_bytes
-from hf_init._drift.report import DriftReport
+from hf_init._drift.judge import TensorDrift, judge_parts
+from hf_init._drift.parts import DriftInputs, part_bytes
+from hf_init._drift.report import DriftReport, untrained_warning
+from hf_init._plan import Fill, TensorPlan
 from hf_init._progress import Progress
 from hf_init._text import format_count, join_names
+from hf_init._verify import Recompute
 
 
 def measure_drift(
@@ -67,25 +71,26 @@ def measure_drift(
         False
         >>> for folder in folders: folder.cleanup()
     """
-    place, notes = place_of(trained)
-    words = FrozenGlobs.of(frozen)
-    if is_adapter(place):
-        return adapter(base, place, notes, bool(words.words), progress)
-    known = plan_source(plan, place, base)
-    with Checkpoint.open(place) as after, base_of(base, known) as before:
-        scene = DriftInputs(before, after, known, is_extended(before, known), words, recompute)
-        found = all_parts(scene)
-        words.refuse_idle([(subject.names, subject.origin) for subject in found])
-        outcome = judge_all(found, progress)
+    folder, notes = trained_folder(trained)
+    globs = FrozenGlobs.of(frozen)
+    if is_adapter(folder):
+        return adapter_drift(base, folder, notes, bool(globs.words), progress)
+    source = plan_source(plan, folder, base)
+    with Checkpoint.open(folder) as after, open_drift_base(base, source) as before:
+        alone = None if recompute is None else _one_at_a_time(recompute)
+        inputs = DriftInputs(before, after, source, is_extended(before, source), globs, alone)
+        parts = all_parts(inputs)
+        globs.check_used([(part.names, part.origin) for part in parts])
+        tensors = judge_parts(parts, progress)
         return DriftReport(
-            trained=str(place),
+            trained=str(folder),
             base=str(before.root),
-            plan=known.where,
-            frozen=str(words),
-            tensors=outcome,
-            notes=(*notes, *_notes(scene, outcome)),
-            warnings=tuple(_warnings(outcome)),
-            bytes_compared=sum(part_bytes(subject) for subject in found if subject.pairs),
+            plan=source.where,
+            frozen=str(globs),
+            tensors=tensors,
+            notes=(*notes, *_drift_notes(inputs, tensors)),
+            warnings=tuple(_drift_warnings(tensors)),
+            bytes_compared=sum(part_bytes(part) for part in parts if part.pairs),
         )
 
 
@@ -110,41 +115,53 @@ def verify_after_training(
     return measure_drift(base, out, plan, frozen=frozen, recompute=recompute, progress=progress)
 
 
-def _notes(scene: DriftInputs, outcome: Sequence[TensorDrift]) -> Iterator[str]:
-    yield from _plan_notes(scene.guide, scene)
-    cast = sorted({(t.dtype_before, t.dtype) for t in outcome if t.dtype_before not in (None, t.dtype)})
+def _one_at_a_time(recompute: Recompute) -> Recompute:
+    """Return the same, for several threads: a scheme may need the model, of which there is one."""
+    lock = Lock()
+
+    def locked(tensor: TensorPlan, fill: Fill) -> np.ndarray:
+        with lock:
+            return recompute(tensor, fill)
+
+    return locked
+
+
+def _drift_notes(inputs: DriftInputs, tensors: Sequence[TensorDrift]) -> Iterator[str]:
+    yield from _plan_notes(inputs)
+    cast = sorted({(t.dtype_before, t.dtype) for t in tensors if t.dtype_before not in (None, t.dtype)})
     for before, after in cast:
         yield f"saved in {after}, was {before}: what stayed equals its exact cast, bit for bit"
-    missing = [tensor.name for tensor in outcome if tensor.status == "missing" and not tensor.failed]
+    missing = [tensor.name for tensor in tensors if tensor.status == "missing" and not tensor.failed]
     if missing:
-        why = "the library drops them, or they were left out" if scene.guide.manifest else "no plan says why"
+        planned = inputs.source.plan is not None
+        why = "the library drops them, or they were left out" if planned else "no plan says why"
         yield f"not in the trained checkpoint: {join_names(missing)} ({why})"
-    for checkpoint in (scene.trained, scene.base):
+    for checkpoint in (inputs.trained, inputs.base):
         for stray in checkpoint.strays:
             yield f"{checkpoint.root}: {stray} is not read, another file goes before it"
 
 
-def _plan_notes(known: PlanSource, scene: DriftInputs) -> Iterator[str]:
-    manifest = known.manifest
-    if manifest is None:
+def _plan_notes(inputs: DriftInputs) -> Iterator[str]:
+    source, base = inputs.source, inputs.base
+    if source.plan is None:
         yield (
             "no plan: tensors are brought together by their names, and all that both have counts as pretrained. What "
             "was renamed, which rows of a resized tensor are which, and how new values were made isn't known; "
             "give plan=, the folder that extend wrote"
         )
-    elif not scene.extended and manifest.base and scene.base.fingerprint() != manifest.base["fingerprint"]:
-        yield f"{scene.base.root} is not the very same files that the plan was made from; the bytes decide"
-    if manifest is not None and not scene.extended and scene.recompute is None and manifest.digests:
+    if inputs.extended:
+        return
+    if source.base is not None and base.fingerprint() != source.base.fingerprint:
+        yield f"{base.root} is not the very same files that the plan was made from; the bytes decide"
+    if source.digests and inputs.recompute is None:
         yield "how far new values moved isn't known from their digests; give the extended folder as base for that"
 
 
-def _warnings(outcome: Sequence[TensorDrift]) -> Iterator[str]:
-    still = [tensor.name for tensor in outcome if tensor.status == "untrained"]
-    if still:
-        yield f"new, and still as it was made: {join_names(still)}. Did the optimizer have it, and did it require grad?"
-    broken = [tensor.name for tensor in outcome if tensor.change and tensor.change.not_finite]
+def _drift_warnings(tensors: Sequence[TensorDrift]) -> Iterator[str]:
+    yield from untrained_warning(tensors)
+    broken = [tensor.name for tensor in tensors if tensor.change and tensor.change.not_finite]
     if broken:
         yield f"NaN or infinite values: {join_names(broken)}. The training diverged"
-    lone = [tensor.name for tensor in outcome if tensor.reason.startswith("not in the ")]
-    if lone:
-        yield f"known neither by plan nor base: {join_names(lone)} ({format_count(len(lone))} in all)"
+    unplanned = [tensor.name for tensor in tensors if tensor.reason.startswith("not in the ")]
+    if unplanned:
+        yield f"known neither by plan nor base: {join_names(unplanned)} ({format_count(len(unplanned))} in all)"

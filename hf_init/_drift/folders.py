@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from hf_init._checkpoint import INDEX, SINGLE, Checkpoint
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._plan import MANIFEST_NAME, Manifest, Plan, entry_copies, stored_entries
+from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest, Plan, TensorPlan
 from hf_init._verify import open_base
 
 TrainedFolder: TypeAlias = str | os.PathLike[str]
@@ -25,24 +25,33 @@ class PlanSource:
     """What is known of how a base and a trained checkpoint belong together.
 
     Attributes:
-        manifest: with the plan, and the digests of the new regions as they were made; None where there is none.
+        plan: None where there is none.
         where: it is from, in words.
+        base: what the plan's manifest says of the base.
+        digests: of the new regions as they were made, from the manifest.
     """
 
-    manifest: Manifest | None
+    plan: Plan | None
     where: str
+    base: BaseRecord | None = None
+    digests: Mapping[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Manifest, where: str) -> PlanSource:
+        return cls(manifest.plan, where, manifest.base, manifest.digests)
 
     @property
-    def entries(self) -> list[dict[str, Any]]:
-        return self.manifest.tensors if self.manifest else []
+    def tensors(self) -> tuple[TensorPlan, ...]:
+        return () if self.plan is None else self.plan.tensors
 
 
-def place_of(folder: TrainedFolder) -> tuple[Path, tuple[str, ...]]:
-    """The folder with the files: the one given, or the last ``checkpoint-N`` in it; and a note about that."""
+def trained_folder(folder: TrainedFolder) -> tuple[Path, tuple[str, ...]]:
+    """Return the folder with the files, the one given or the last ``checkpoint-N`` in it; and a note about that."""
     root = Path(folder).expanduser()
     if not root.is_dir() or _has_tensors(root):
         return root, ()
-    saved = sorted(_checkpoints(root), key=lambda found: found[0])
+    steps = {path: re.fullmatch(r"checkpoint-(\d{1,18})", path.name) for path in root.iterdir() if _has_tensors(path)}
+    saved = sorted((int(step[1]), path) for path, step in steps.items() if step)
     if not saved:
         return root, ()
     last = saved[-1][1]
@@ -53,81 +62,71 @@ def _has_tensors(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (SINGLE, INDEX, ADAPTER))
 
 
-def _checkpoints(root: Path) -> Iterator[tuple[int, Path]]:
-    for path in root.iterdir():
-        step = re.fullmatch(r"checkpoint-(\d{1,18})", path.name)
-        if step and _has_tensors(path):
-            yield int(step[1]), path
-
-
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a PEFT adapter and no model."""
+    """Return whether a folder holds a PEFT adapter and no model."""
     return (folder / ADAPTER).is_file() and not any((folder / name).is_file() for name in (SINGLE, INDEX))
 
 
 def plan_source(plan: PlanLike, trained: Path, base: TrainedFolder | None) -> PlanSource:
-    """The plan that is given, or the one in the trained folder, in the run's folder around it, or in the base.
+    """Return the plan that is given, or the one in the trained folder, in the run's folder around it, or in the base.
 
     Raises:
         CheckpointError: a manifest that can't be read.
         PlanError: ``plan`` is no plan and no folder.
     """
     if isinstance(plan, Plan):
-        return PlanSource(Manifest(plan.to_json(), {}, {}, ""), "as it was given")
-    if isinstance(plan, Manifest):
         return PlanSource(plan, "as it was given")
+    if isinstance(plan, Manifest):
+        return PlanSource.of(plan, "as it was given")
     if plan is not None:
-        return _given(plan)
+        return _given_source(plan)
     for folder in (trained, trained.parent if trained.name.startswith("checkpoint-") else None, base):
         if folder is not None and os.path.isfile(Path(folder) / MANIFEST_NAME):
-            return PlanSource(Manifest.load(folder), str(Path(folder) / MANIFEST_NAME))
+            return PlanSource.of(Manifest.load(folder), str(Path(folder) / MANIFEST_NAME))
     return PlanSource(None, "none")
 
 
-def _given(plan: Any) -> PlanSource:
+def _given_source(plan: object) -> PlanSource:
     if not isinstance(plan, str | os.PathLike):
         raise PlanError(f"plan: expected a Plan, or a folder with {MANIFEST_NAME}, not {type(plan).__name__}")
     path = Path(plan).expanduser()
     folder = path.parent if path.name == MANIFEST_NAME else path
-    return PlanSource(Manifest.load(folder), str(folder / MANIFEST_NAME))
+    return PlanSource.of(Manifest.load(folder), str(folder / MANIFEST_NAME))
 
 
-def base_of(base: TrainedFolder | None, known: PlanSource) -> Checkpoint:
-    """The base that is given, or the one that the manifest names.
+def open_drift_base(base: TrainedFolder | None, source: PlanSource) -> Checkpoint:
+    """Open the base that is given, or the one that the manifest names.
 
     Raises:
         CheckpointError: it can't be read, is nowhere named, or is a folder without tensors.
     """
     if base is not None:
         return Checkpoint.open(Path(base).expanduser())
-    if known.manifest is None or not known.manifest.base:
+    if source.base is None:
         raise CheckpointError(
             f"No base is given, and there is no {MANIFEST_NAME} that names one. Give the base's folder."
         )
-    return open_base(known.manifest, None)
+    return open_base(source.base, None)
 
 
-def is_extended(base: Checkpoint, known: PlanSource) -> bool:
-    """Whether the base is the plan's result, before training, and not its source.
+def is_extended(base: Checkpoint, source: PlanSource) -> bool:
+    """Return whether the base is the plan's result, before training, and not its source.
 
     Raises:
         PlanError: it is neither: the plan is of another model.
     """
-    manifest = known.manifest
-    if manifest is None or (manifest.base and base.fingerprint() == manifest.base["fingerprint"]):
+    if source.plan is None or (source.base and base.fingerprint() == source.base.fingerprint):
         return False
-    if (base.root / MANIFEST_NAME).is_file() and Manifest.load(base.root).tensors == manifest.tensors:
+    if (base.root / MANIFEST_NAME).is_file() and Manifest.load(base.root).tensors == source.tensors:
         return True
-    sources = {copy["source"] for entry in manifest.tensors for copy in entry_copies(entry)}
-    if sources and sources <= base.entries.keys():
+    needed = {copy.source for tensor in source.tensors for copy in tensor.kept}
+    if needed and needed <= base.entries.keys():
         return False
-    lacking = [
-        entry["name"] for entry in manifest.tensors if stored_entries(entry) and entry["name"] not in base.entries
-    ]
+    lacking = [tensor.name for tensor in source.tensors if tensor.stored and tensor.name not in base.entries]
     if lacking:
         raise PlanError(
-            f"The plan ({known.where}) is of another model than {base.root}, which lacks "
-            f"{len(sources - base.entries.keys())} of the {len(sources)} tensors that the plan takes from its source "
+            f"The plan ({source.where}) is of another model than {base.root}, which lacks "
+            f"{len(needed - base.entries.keys())} of the {len(needed)} tensors that the plan takes from its source "
             f"and {len(lacking)} of those that it makes, such as {lacking[0]}. Give the base that it was made from, "
             "or the result before training."
         )

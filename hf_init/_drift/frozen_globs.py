@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
@@ -17,13 +17,13 @@ KEPT, NONE = "kept", "none"
 
 @dataclass(frozen=True)
 class FrozenGlobs:
-    """Words in order, of which the last that speaks of a tensor decides.
+    """Globs in order, of which the last that fits a tensor decides.
 
     ``kept`` is everything pretrained, kept regions of resized tensors too; a glob is all of the tensors of that name;
     ``!`` before either takes out again.
 
     Example:
-        >>> frozen = Frozen.of(["kept", "!*.q_proj.weight"])
+        >>> frozen = FrozenGlobs.of(["kept", "!*.q_proj.weight"])
         >>> frozen.holds(("layers.0.q_proj.weight",), "kept"), frozen.holds(("layers.0.k_proj.weight",), "kept")
         (False, True)
     """
@@ -32,7 +32,7 @@ class FrozenGlobs:
 
     @classmethod
     def of(cls, words: FrozenLike) -> FrozenGlobs:
-        """From ``"kept"``, ``"none"``, a glob, or a sequence of those.
+        """Return the globs of ``"kept"``, ``"none"``, a glob, or a sequence of those.
 
         Raises:
             PlanError: something else.
@@ -44,18 +44,17 @@ class FrozenGlobs:
         return cls(tuple(word for word in given if word != NONE))
 
     def holds(self, names: tuple[str, ...], origin: str) -> bool:
-        """Whether a part of a tensor, ``kept`` or ``new``, was meant to stay; a tensor may have several names."""
-        said = [word for word in self.words if _speaks(word.removeprefix("!"), names, origin)]
-        return bool(said) and not said[-1].startswith("!")
+        """Return whether a part of a tensor was meant to stay; a tensor may have several names."""
+        fitting = [word for word in self.words if _fits(word.removeprefix("!"), names, origin)]
+        return bool(fitting) and not fitting[-1].startswith("!")
 
-    def refuse_idle(self, parts: Iterable[tuple[tuple[str, ...], str]]) -> None:
-        """Raise PlanError for globs that no tensor answers to."""
-        known = list(parts)
+    def check_used(self, parts: Sequence[tuple[tuple[str, ...], str]]) -> None:
+        """Raise PlanError for globs that fit no tensor."""
         globs = [word.removeprefix("!") for word in self.words if word.removeprefix("!") != KEPT]
-        idle = [glob for glob in globs if not any(_speaks(glob, *part) for part in known)]
+        idle = [glob for glob in globs if not any(_fits(glob, *part) for part in parts)]
         if idle:
-            seen = join_names([names[0] for names, _ in known])
-            raise PlanError(f"frozen: {', '.join(map(repr, idle))} names no tensor here; there are {seen}")
+            known = join_names([names[0] for names, _ in parts])
+            raise PlanError(f"frozen: {', '.join(map(repr, idle))} names no tensor here; there are {known}")
 
     def __str__(self) -> str:
         if not self.words:
@@ -63,5 +62,5 @@ class FrozenGlobs:
         return ", ".join("everything kept" if word == KEPT else word for word in self.words)
 
 
-def _speaks(word: str, names: tuple[str, ...], origin: str) -> bool:
+def _fits(word: str, names: tuple[str, ...], origin: str) -> bool:
     return origin == KEPT if word == KEPT else any(fnmatchcase(name, word) for name in names)

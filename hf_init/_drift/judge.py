@@ -96,18 +96,18 @@ def _numbers(change: Movement | None) -> dict[str, Any]:
     }
 
 
-def judge_all(found: Sequence[TensorPart], progress: Progress | None) -> tuple[TensorDrift, ...]:
-    """Every subject on its own, as many at a time as there are cores, the largest first."""
+def judge_parts(parts: Sequence[TensorPart], progress: Progress | None) -> tuple[TensorDrift, ...]:
+    """Return what became of each part; as many at a time as there are cores, the largest first."""
     made: dict[int, TensorDrift] = {}
     compared = VerifyMeter(progress).counting("compared")
 
     def job(at: int, desk: WorkerBuffers) -> bool:
-        made[at] = judge_tensor(found[at], desk, compared)
+        made[at] = judge_tensor(parts[at], desk, compared)
         return made[at].failed
 
-    order = sorted(range(len(found)), key=lambda at: -found[at].elements)
+    order = sorted(range(len(parts)), key=lambda at: -parts[at].elements)
     run_jobs(partial(job, at) for at in order)
-    return tuple(made[at] for at in range(len(found)))
+    return tuple(made[at] for at in range(len(parts)))
 
 
 def judge_tensor(part: TensorPart, desk: WorkerBuffers, done: Progress) -> TensorDrift:

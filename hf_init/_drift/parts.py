@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
 
 from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits
 from hf_init._drift.cast import castable
 from hf_init._drift.folders import PlanSource
 from hf_init._drift.frozen_globs import FrozenGlobs
 from hf_init._drift.measure import TensorPair
-from hf_init._tensors import num_elements
-from hf_init._verify import StoredTensor
-from hf_init._verify import stored_tensor as region_of
-
-Recompute: TypeAlias = Callable[[dict[str, Any], dict[str, Any]], np.ndarray]
+from hf_init._tensors import Region, num_elements
+from hf_init._verify import Recompute, StoredTensor, stored_tensor
 
 NEW, ALL = "new", "all"
 
@@ -32,9 +25,9 @@ class TensorPart:
         origin: ``kept`` or ``new``.
         portion: ``all`` of the tensor, or its ``kept`` or ``new`` elements.
         frozen: meant to stay.
+        shape: of the tensor.
         dtype, dtype_before: now, and of what it was.
         elements: in the part.
-        rows: of the tensor.
         pairs: what to compare; empty where what it was isn't known.
         made: new regions, each with the digest that it had when it was made; empty where that isn't known.
         fault: why it can't be compared, where that is a failure if it is frozen.
@@ -66,36 +59,40 @@ class TensorPart:
 
 @dataclass(frozen=True)
 class DriftInputs:
-    """Everything that the parts are made from."""
+    """Everything that the parts are made from.
+
+    Attributes:
+        source: the plan, where there is one.
+        extended: whether the base is the plan's result before training, and not its source.
+        recompute: from a tensor and one of its new regions to the region's bytes, as in ``verify``.
+    """
 
     base: Checkpoint
     trained: Checkpoint
-    guide: PlanSource
+    source: PlanSource
     extended: bool
     frozen: FrozenGlobs
     recompute: Recompute | None = None
 
 
-def stranger(scene: DriftInputs, entry: TensorEntry) -> TensorPart:
-    """A trained tensor that nothing is known of."""
-    frozen = scene.frozen.holds((entry.name,), NEW)
-    known = "in the plan" if scene.guide.manifest else "in the base"
-    return TensorPart(
-        entry.name, NEW, frozen, entry.shape, entry.dtype, num_elements(entry.shape), remark=f"not {known}"
-    )
+def unplanned_part(inputs: DriftInputs, entry: TensorEntry) -> TensorPart:
+    """Return the part that is a trained tensor of which nothing is known."""
+    frozen = inputs.frozen.holds((entry.name,), NEW)
+    remark = "not in the base" if inputs.source.plan is None else "not in the plan"
+    return TensorPart(entry.name, NEW, frozen, entry.shape, entry.dtype, num_elements(entry.shape), remark=remark)
 
 
-def pair_part(
-    scene: DriftInputs, found: TensorEntry, region: dict[str, Any], name: str, before: dict[str, Any]
-) -> TensorPair:
+def pair_part(inputs: DriftInputs, entry: TensorEntry, region: Region, name: str, before: Region) -> TensorPair:
+    """Return a region of a trained tensor with the region ``before`` of the base's tensor ``name``, which it was."""
     return TensorPair(
-        region_of(scene.trained, found.name, region),
-        lambda: region_of(scene.base, name, before),
-        scene.base.entries[name].dtype,
+        stored_tensor(inputs.trained, entry.name, region),
+        lambda: stored_tensor(inputs.base, name, before),
+        inputs.base.entries[name].dtype,
     )
 
 
-def is_apart(before: TensorEntry, after: TensorEntry) -> str:
+def uncastable(before: TensorEntry, after: TensorEntry) -> str:
+    """Return why a trained tensor can't be compared with what it was; empty where it can."""
     if before.dtype != after.dtype and not castable(before.dtype, after.dtype):
         return f"was {before.dtype}, is {after.dtype}: between these there is no exact cast to compare by"
     if dtype_bits(before.dtype) < 8 and before.shape != after.shape:
@@ -103,6 +100,6 @@ def is_apart(before: TensorEntry, after: TensorEntry) -> str:
     return ""
 
 
-def part_bytes(subject: TensorPart) -> int:
-    """The bytes of its elements."""
-    return math.ceil(subject.elements * dtype_bits(subject.dtype) / 8)
+def part_bytes(part: TensorPart) -> int:
+    """Return the number of bytes of a part's elements."""
+    return math.ceil(part.elements * dtype_bits(part.dtype) / 8)

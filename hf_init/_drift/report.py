@@ -14,7 +14,7 @@ from hf_init import _html, _text
 from hf_init._drift.judge import STATUSES, TensorDrift
 from hf_init._drift.layers import Group, by_layer
 from hf_init._errors import ProofError
-from hf_init._text import format_bytes, format_count
+from hf_init._text import format_bytes, format_count, join_names
 from hf_init._verify import VerifyReport, describe_difference, jsonable
 
 _SHOWN = 5
@@ -159,6 +159,14 @@ def failure(tensor: TensorDrift) -> str:
     elements = f"{format_count(change.elements)} of {format_count(tensor.elements)} elements"
     text += f"; {elements}, the largest change {figure(change.largest)}"
     return text + (f"; {tensor.reason}" if tensor.reason else "")
+
+
+def untrained_warning(tensors: Sequence[TensorDrift]) -> Iterator[str]:
+    """Yield a warning where new tensors are as they were made."""
+    untrained = [tensor.name for tensor in tensors if tensor.status == "untrained"]
+    if untrained:
+        names = join_names(untrained)
+        yield f"new, and still as it was made: {names}. Did the optimizer have it, and did it require grad?"
 
 
 def figure(value: float) -> str:

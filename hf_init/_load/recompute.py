@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,15 @@ from hf_init._fill import draw_slot, slots_of
 from hf_init._heads import Examples, is_solved, solved_layer
 from hf_init._load.load import from_pretrained
 from hf_init._multihead import MultiHeadConfig
-from hf_init._plan import Manifest, Plan, TensorPlan
+from hf_init._plan import Fill, Manifest, Plan, TensorPlan
 from hf_init._prepare import Target, on_meta, resolve_target
-from hf_init._tensors import Context, region_from_json
+from hf_init._tensors import Context
 from hf_init._verify import open_base
 from hf_init.schemes import Fitted
 
 
-def recomputer(
-    out: Path, base: Path | None = None, examples: Any = None
-) -> Callable[[Mapping[str, Any], Mapping[str, Any]], np.ndarray]:
-    """A function from a tensor's and a region's entry in the plan to the region's bytes.
+def recomputer(out: Path, base: Path | None = None, examples: Any = None) -> Callable[[TensorPlan, Fill], np.ndarray]:
+    """Return a function from a tensor and one of its new regions to the region's bytes.
 
     Args:
         out: a folder that ``extend`` wrote.
@@ -37,14 +35,15 @@ def recomputer(
     Raises:
         PlanError: the examples aren't given, or aren't those.
     """
-    plan = Plan.load(out)
-    reader = Reader(open_base(Manifest.load(out), base))
+    manifest = Manifest.load(out)
+    plan = manifest.plan
+    plan.check_schemes(out)
+    reader = Reader(open_base(manifest.base, base))
     context = _context(out, plan, examples)
 
-    def recompute(entry: Mapping[str, Any], region: Mapping[str, Any]) -> np.ndarray:
-        tensor = TensorPlan.from_json(entry)
-        wanted = region_from_json(region["region"], tensor.shape)
-        scheme, slot = next(pair for pair in slots_of(tensor, reader, plan.seed, context) if pair[1].region == wanted)
+    def recompute(tensor: TensorPlan, fill: Fill) -> np.ndarray:
+        slots = slots_of(tensor, reader, plan.seed, context)
+        scheme, slot = next(pair for pair in slots if pair[1].region == fill.region)
         return as_bytes(draw_slot(scheme, slot)).numpy()
 
     return recompute

@@ -5,12 +5,10 @@ from __future__ import annotations
 from hf_init._plan.auto import Surroundings as Surroundings
 from hf_init._plan.auto import choose_auto as choose_auto
 from hf_init._plan.auto import settle as settle
-from hf_init._plan.manifest import MANIFEST_NAME as MANIFEST_NAME
+from hf_init._plan.manifest import BaseRecord as BaseRecord
 from hf_init._plan.manifest import Manifest as Manifest
-from hf_init._plan.manifest_entries import entry_copies as entry_copies
-from hf_init._plan.manifest_entries import is_left_out as is_left_out
 from hf_init._plan.manifest_entries import region_fault as region_fault
-from hf_init._plan.manifest_entries import stored_entries as stored_entries
+from hf_init._plan.manifest_json import MANIFEST_NAME as MANIFEST_NAME
 from hf_init._plan.mapping import Boxes as Boxes
 from hf_init._plan.mapping import Nothing as Nothing
 from hf_init._plan.mapping import RowMap as RowMap

@@ -4,20 +4,68 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hf_init._checkpoint import check_faults, is_count, parse_object, read_object, short_name
-from hf_init._errors import CheckpointError
-from hf_init._plan.manifest_entries import entry_faults
-from hf_init._plan.manifest_faults import digest_faults, document_faults, name_faults, record_faults
+from hf_init._checkpoint import check_faults, parse_object
+from hf_init._plan.manifest_json import (
+    ADVICE,
+    MANIFEST_NAME,
+    MANIFEST_VERSION,
+    BaseJson,
+    ManifestHeadJson,
+    ManifestJson,
+    checked_manifest,
+    digest_faults,
+    read_manifest,
+)
+from hf_init._plan.plan import Plan
+from hf_init._plan.tensor_plan import TensorPlan
 
-MANIFEST_NAME = "hf_init.json"
-MANIFEST_VERSION = 1
 
-_RECORDS = ("kept_digests", "tensor_digests")
-_ADVICE = "The manifest was edited, or the result was not finished: make the result again with `hf-init extend`."
+@dataclass(frozen=True)
+class BaseRecord:
+    """What a manifest says of the checkpoint that a result was made from.
+
+    Attributes:
+        path: the folder that it was in.
+        fingerprint: of its headers.
+        name: as the user named it: a folder, or a hub id.
+        parts: of a result of several checkpoints, prefix -> folder.
+        sha256: file -> SHA-256 in hex of the whole file, where it was known.
+        link: how files were taken over, where they weren't copied.
+    """
+
+    path: str
+    fingerprint: str
+    name: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    link: str = ""
+
+    @classmethod
+    def from_json(cls, data: BaseJson) -> BaseRecord:
+        return cls(
+            path=data["path"],
+            fingerprint=data["fingerprint"],
+            name=data.get("name", ""),
+            parts=data.get("parts", {}),
+            sha256=data.get("sha256", {}),
+            link=data.get("link", ""),
+        )
+
+    def to_json(self) -> BaseJson:
+        data: BaseJson = {"path": self.path, "name": self.name, "fingerprint": self.fingerprint}
+        if not self.name:
+            del data["name"]
+        if self.parts:
+            data["parts"] = dict(self.parts)
+        if self.sha256:
+            data["sha256"] = dict(self.sha256)
+        if self.link:
+            data["link"] = self.link
+        return data
 
 
 @dataclass(frozen=True)
@@ -25,9 +73,8 @@ class Manifest:
     """What a result was made of and by.
 
     Attributes:
-        plan: the plan's JSON document; keys that this version doesn't know are kept as they are.
-        base: the source, ``{"path": ..., "fingerprint": ...}`` and perhaps more: ``"sha256"``, file -> SHA-256 in
-            hex of the whole file, where it was known.
+        plan: what was done. A scheme that this version doesn't know is an ``UnknownScheme`` in it.
+        base: what it was made from.
         digests: tensor -> SHA-256 in hex of each of its new regions, in the plan's order, over the region's bytes
             in row-major order.
         made_by: the program, ``"hf_init 0.1.0"``.
@@ -37,61 +84,63 @@ class Manifest:
         tensor_digests: tensor -> SHA-256 of all of its bytes; None as before.
     """
 
-    plan: dict[str, Any]
-    base: dict[str, Any]
-    digests: dict[str, list[str]]
+    plan: Plan
+    base: BaseRecord
+    digests: Mapping[str, list[str]]
     made_by: str
     version: int = MANIFEST_VERSION
-    kept_digests: dict[str, list[str]] | None = None
-    tensor_digests: dict[str, str] | None = None
+    kept_digests: Mapping[str, list[str]] | None = None
+    tensor_digests: Mapping[str, str] | None = None
 
     @property
-    def tensors(self) -> list[dict[str, Any]]:
+    def tensors(self) -> tuple[TensorPlan, ...]:
         """The plan's entries, one a target tensor."""
-        return self.plan["tensors"]
+        return self.plan.tensors
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Manifest:
-        """The manifest of a result folder.
+        """Return the manifest of a result folder.
 
         Raises:
             CheckpointError: there is none, it is of a newer format, or it says what can't be.
         """
-        path = Path(folder) / MANIFEST_NAME
-        if not os.path.isfile(path):
-            raise CheckpointError(
-                f"{folder} has no {MANIFEST_NAME}, so it is not a result of hf_init that can be proved. "
-                "Compare any two checkpoints with `hf-init diff` instead."
-            )
-        return cls.from_json(read_object(path), str(path))
+        return cls._from_checked(read_manifest(folder), str(Path(folder) / MANIFEST_NAME))
 
     @classmethod
-    def from_json(cls, data: Any, what: str = MANIFEST_NAME) -> Manifest:
-        """The manifest that ``to_json`` wrote; ``what`` names it in errors.
+    def from_json(cls, data: object, what: str = MANIFEST_NAME) -> Manifest:
+        """Return the manifest that ``to_json`` wrote; ``what`` names it in errors.
 
         Raises:
             CheckpointError: a newer format, a wrong type, a region outside its tensor, a digest too few...
         """
-        if not isinstance(data, dict):
-            raise CheckpointError(f"{what} is {short_name(data)}, expected an object. {_ADVICE}")
-        _check_version(data.get("version"), what)
-        check_faults(what, document_faults(data), _ADVICE)
-        tensors = data["plan"]["tensors"]
-        check_faults(what, (fault for entry in tensors for fault in entry_faults(entry)), _ADVICE)
-        check_faults(what, [*name_faults(tensors), *digest_faults(tensors, data["digests"])], _ADVICE)
-        records = [data.get(key) for key in _RECORDS]
-        check_faults(what, record_faults(tensors, *records), _ADVICE)
-        return cls(data["plan"], data["base"], data["digests"], data["made_by"], data["version"], *records)
+        return cls._from_checked(checked_manifest(data, what), what)
 
-    def to_json(self) -> dict[str, Any]:
-        document = {
+    @classmethod
+    def _from_checked(cls, document: ManifestJson, what: str) -> Manifest:
+        plan = Plan.from_json(document["plan"])
+        check_faults(what, digest_faults(plan.tensors, document), ADVICE)
+        return cls(
+            plan,
+            BaseRecord.from_json(document["base"]),
+            document["digests"],
+            document["made_by"],
+            document["version"],
+            document.get("kept_digests"),
+            document.get("tensor_digests"),
+        )
+
+    def to_json(self) -> ManifestJson:
+        head: ManifestHeadJson = {
             "version": self.version,
             "made_by": self.made_by,
-            "base": self.base,
-            "digests": self.digests,
-            **{key: record for key in _RECORDS if (record := getattr(self, key)) is not None},
+            "base": self.base.to_json(),
+            "digests": dict(self.digests),
         }
-        return {**document, "plan": self.plan}
+        if self.kept_digests is not None:
+            head["kept_digests"] = dict(self.kept_digests)
+        if self.tensor_digests is not None:
+            head["tensor_digests"] = dict(self.tensor_digests)
+        return {**head, "plan": self.plan.manifest_json()}
 
     def save(self, folder: str | os.PathLike[str], flush: bool = True) -> None:
         """Write the manifest into a folder.
@@ -109,13 +158,3 @@ class Manifest:
             if flush:
                 file.flush()
                 os.fsync(file.fileno())
-
-
-def _check_version(version: Any, what: str) -> None:
-    if not is_count(version) or version < 1:
-        raise CheckpointError(f"{what}: version is {short_name(version)}, expected an integer of at least 1. {_ADVICE}")
-    if version > MANIFEST_VERSION:
-        raise CheckpointError(
-            f"{what} is of format {version}, newer than the {MANIFEST_VERSION} that this hf_init "
-            "reads. Install a newer hf_init."
-        )

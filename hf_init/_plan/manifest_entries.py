@@ -1,73 +1,41 @@
-"""The entries of a plan's JSON document, one a target tensor, and what makes one impossible."""
+"""What makes the entry of a tensor in a manifest impossible: JSON is checked here, once, before it becomes a plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import NamedTuple, TypeGuard
 
-from hf_init._checkpoint import DTYPES, dtype_bits, is_count, is_shape, short_name
-from hf_init._tensors import Box, Status
+from hf_init._checkpoint import DTYPES, dtype_bits, is_count, is_json_list, is_json_object, is_shape, short_name
+from hf_init._tensors import Box, Region, RegionJson, Shape, Status, region_from_json
+
+JsonObject = dict[str, object]
 
 _STATUSES = tuple(status.value for status in Status)
 _DTYPES = tuple(name for name, _ in DTYPES.values())
+_GEOMETRY = {"fan_in", "fan_out", "order", "stack", "parts", "groups"}
 
 
-def is_left_out(entry: dict[str, Any]) -> bool:
-    """Whether a tensor is in the plan and not in the result's files: its scheme leaves it to the user's own code."""
-    return entry["status"] == Status.NEW and any(part["scheme"].get("name") == "skip" for part in entry["new"])
-
-
-def stored_entries(entry: dict[str, Any]) -> bool:
-    """Whether a tensor of the plan is one of the result's files: neither tied nor left to the user's code."""
-    return entry["status"] != Status.TIED and not is_left_out(entry)
-
-
-def entry_copies(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The kept regions of a tensor, each with its source and its place there; of a kept tensor, the whole."""
-    if entry["status"] != Status.KEPT:
-        return entry.get("kept") or []
-    whole = Box.whole(tuple(entry["shape"])).to_json()
-    return [{"region": whole, "source": entry["source"], "source_region": whole}]
-
-
-def region_fault(region: Any, shape: tuple[int, ...] | list[int]) -> str | None:
-    """Why a region in JSON is none of a tensor of this shape; None when it is one.
+def region_fault(region: Region, shape: Shape) -> str | None:
+    """Return why a region is none of a tensor of this shape; None when it is one.
 
     Example:
-        >>> region_fault({"start": [0], "stop": [4]}, (3,))
+        >>> region_fault(Box((0,), (4,)), (3,))
         "region {'start': [0], 'stop': [4]} is outside the tensor, whose shape is (3,)"
     """
-    if not isinstance(region, dict) or not (_is_box(region) or _is_rows(region)):
-        return f"region is {short_name(region)}, expected start and stop, or dim and index, all integers, none negative"
-    inside = _rows_inside(region, shape) if "index" in region else _box_inside(region, shape)
-    return None if inside else f"region {short_name(region)} is outside the tensor, whose shape is {tuple(shape)}"
+    if isinstance(region, Box):
+        corners = zip(region.start, region.stop, shape, strict=False)
+        inside = len(region.start) == len(region.stop) == len(shape) and all(a <= b <= n for a, b, n in corners)
+    else:
+        inside = region.dim < len(shape) and max(region.index, default=-1) < shape[region.dim]
+    return None if inside else f"region {short_name(region.to_json())} is outside the tensor, whose shape is {shape}"
 
 
-def _is_box(region: dict[str, Any]) -> bool:
-    return set(region) == {"start", "stop"} and is_shape(region["start"]) and is_shape(region["stop"])
-
-
-def _is_rows(region: dict[str, Any]) -> bool:
-    return set(region) == {"dim", "index"} and is_count(region["dim"]) and is_shape(region["index"])
-
-
-def _box_inside(region: dict[str, Any], shape: tuple[int, ...] | list[int]) -> bool:
-    start, stop = region["start"], region["stop"]
-    return len(start) == len(stop) == len(shape) and all(
-        a <= b <= n for a, b, n in zip(start, stop, shape, strict=True)
-    )
-
-
-def _rows_inside(region: dict[str, Any], shape: tuple[int, ...] | list[int]) -> bool:
-    return region["dim"] < len(shape) and max(region["index"], default=-1) < shape[region["dim"]]
-
-
-def entry_faults(entry: dict[str, Any]) -> Iterator[str]:
-    """Why an entry can't be one."""
+def entry_faults(entry: JsonObject) -> Iterator[str]:
+    """Yield why an entry can't be one."""
     name, status, shape, dtype = (entry.get(key) for key in ("name", "status", "shape", "dtype"))
     if not isinstance(name, str):
         yield f"the tensor {short_name(entry)} has the name {short_name(name)}, expected a string"
-    elif status not in _STATUSES:
+    elif not isinstance(status, str) or status not in _STATUSES:
         yield f"{short_name(name)}: status is {short_name(status)}, expected one of {', '.join(_STATUSES)}"
     elif not is_shape(shape):
         yield f"{short_name(name)}: shape is {short_name(shape)}, expected a list of integers, none negative"
@@ -76,74 +44,100 @@ def entry_faults(entry: dict[str, Any]) -> Iterator[str]:
     elif wrong := [key for key in ("source", "parameter", "role") if not isinstance(entry.get(key, ""), str)]:
         yield from (f"{short_name(name)}: {key} is {short_name(entry[key])}, expected a string" for key in wrong)
     else:
-        yield from (f"{short_name(name)}: {fault}" for fault in _BY_STATUS[status](entry))
+        tensor = _TensorForm(tuple(shape), str(dtype))
+        yield from (f"{short_name(name)}: {fault}" for fault in _FAULTS_OF[Status(status)](entry, tensor))
+        if (geometry := entry.get("geometry")) is not None and not _is_geometry(geometry):
+            yield f"{short_name(name)}: geometry is {short_name(geometry)}, expected {', '.join(sorted(_GEOMETRY))}"
 
 
-def _kept_faults(entry: dict[str, Any]) -> Iterator[str]:
+class _TensorForm(NamedTuple):
+    shape: Shape
+    dtype: str
+
+
+def _kept_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
     if not isinstance(entry.get("source"), str):
         yield f"kept, its source is {short_name(entry.get('source'))}, expected a string"
     if entry.get("new"):
         yield "kept, but it has new regions"
 
 
-def _resized_faults(entry: dict[str, Any]) -> Iterator[str]:
+def _resized_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
     kept = entry.get("kept")
-    if not isinstance(kept, list):
+    if not is_json_list(kept):
         yield f"resized, its kept regions are {short_name(kept)}, expected a list"
     else:
-        yield from (fault for item in kept for fault in _copy_faults(item, entry))
+        yield from (fault for copy in kept for fault in _copy_faults(copy, tensor))
     if "new" in entry:
-        yield from _new_regions_faults(entry)
+        yield from _fill_faults(entry["new"], tensor)
 
 
-def _new_faults(entry: dict[str, Any]) -> Iterator[str]:
+def _new_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
     if entry.get("kept"):
         yield "new, but it has kept regions"
-    yield from _new_regions_faults(entry)
+    yield from _fill_faults(entry.get("new"), tensor)
 
 
-def _tied_faults(entry: dict[str, Any]) -> Iterator[str]:
+def _tied_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
     if not isinstance(entry.get("tied_to"), str):
         yield f"tied to {short_name(entry.get('tied_to'))}, expected the name of another tensor"
     if entry.get("new") or entry.get("kept"):
         yield "tied, but it has regions of its own"
 
 
-_BY_STATUS: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
-    "kept": _kept_faults,
-    "resized": _resized_faults,
-    "new": _new_faults,
-    "tied": _tied_faults,
+_FAULTS_OF: dict[Status, Callable[[JsonObject, _TensorForm], Iterator[str]]] = {
+    Status.KEPT: _kept_faults,
+    Status.RESIZED: _resized_faults,
+    Status.NEW: _new_faults,
+    Status.TIED: _tied_faults,
 }
 
 
-def _copy_faults(item: Any, entry: dict[str, Any]) -> Iterator[str]:
-    if not isinstance(item, dict) or not isinstance(item.get("source"), str):
-        yield f"a kept region is {short_name(item)}, expected an object with region, source and source_region"
+def _copy_faults(copy: object, tensor: _TensorForm) -> Iterator[str]:
+    if not is_json_object(copy) or not isinstance(copy.get("source"), str):
+        yield f"a kept region is {short_name(copy)}, expected an object with region, source and source_region"
         return
-    yield from _region_faults(item.get("region"), entry)
-    source = item.get("source_region")
-    if not isinstance(source, dict) or not (_is_box(source) or _is_rows(source)):
+    yield from _region_faults(copy.get("region"), tensor)
+    if not _is_region(source := copy.get("source_region")):
         yield f"source_region is {short_name(source)}, expected start and stop, or dim and index"
 
 
-def _new_regions_faults(entry: dict[str, Any]) -> Iterator[str]:
-    new = entry.get("new")
-    if not isinstance(new, list):
-        yield f"its new regions are {short_name(new)}, expected a list"
+def _fill_faults(fills: object, tensor: _TensorForm) -> Iterator[str]:
+    if not is_json_list(fills):
+        yield f"its new regions are {short_name(fills)}, expected a list"
         return
-    for item in new:
-        if isinstance(item, dict) and isinstance(item.get("scheme"), dict):
-            yield from _region_faults(item.get("region"), entry)
-            if not isinstance(item.get("why", ""), str):
-                yield f"the reason of a new region is {short_name(item['why'])}, expected a string"
+    for fill in fills:
+        if is_json_object(fill) and is_json_object(fill.get("scheme")):
+            yield from _region_faults(fill.get("region"), tensor)
+            if not isinstance(fill.get("why", ""), str):
+                yield f"the reason of a new region is {short_name(fill['why'])}, expected a string"
         else:
-            yield f"a new region is {short_name(item)}, expected an object with region and scheme"
+            yield f"a new region is {short_name(fill)}, expected an object with region and scheme"
 
 
-def _region_faults(region: Any, entry: dict[str, Any]) -> Iterator[str]:
-    fault = region_fault(region, entry["shape"])
-    if fault:
+def _region_faults(data: object, tensor: _TensorForm) -> Iterator[str]:
+    if not _is_region(data):
+        yield f"region is {short_name(data)}, expected start and stop, or dim and index, all integers, none negative"
+        return
+    region = region_from_json(data, tensor.shape)
+    if fault := region_fault(region, tensor.shape):
         yield fault
-    elif dtype_bits(entry["dtype"]) < 8 and region != {"start": [0] * len(entry["shape"]), "stop": entry["shape"]}:
-        yield f"the dtype {entry['dtype']} packs elements into shared bytes: such a tensor is kept or new as a whole"
+    elif dtype_bits(tensor.dtype) < 8 and region != Box.whole(tensor.shape):
+        yield f"the dtype {tensor.dtype} packs elements into shared bytes: such a tensor is kept or new as a whole"
+
+
+def _is_region(data: object) -> TypeGuard[RegionJson]:
+    if not is_json_object(data):
+        return False
+    if set(data) == {"start", "stop"}:
+        return is_shape(data["start"]) and is_shape(data["stop"])
+    return set(data) == {"dim", "index"} and is_count(data["dim"]) and is_shape(data["index"])
+
+
+def _is_geometry(data: object) -> bool:
+    if not is_json_object(data) or set(data) != _GEOMETRY:
+        return False
+    counts = [data[key] for key in ("fan_in", "stack", "groups")]
+    fan_out = data["fan_out"]
+    known = fan_out is None or is_count(fan_out)
+    return all(map(is_count, counts)) and known and isinstance(data["order"], str) and is_shape(data["parts"])

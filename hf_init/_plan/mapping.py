@@ -217,7 +217,7 @@ def format_shape(shape: Sequence[int]) -> str:
     """A shape as a person writes it.
 
     Example:
-        >>> format_shape((3, 384)), spelled(())
+        >>> format_shape((3, 384)), format_shape(())
         ('3x384', 'scalar')
     """
     return "x".join(map(str, shape)) or "scalar"

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_init import _html, _text
-from hf_init._errors import CheckpointError
-from hf_init._plan.manifest import MANIFEST_NAME, Manifest
+from hf_init._checkpoint import check_faults
+from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, read_manifest
 from hf_init._plan.match import Unused
 from hf_init._plan.table import Draw, fill_table, kept_table, tie_table, unused_table
-from hf_init._plan.tensor_plan import TensorPlan
+from hf_init._plan.tensor_plan import TensorPlan, UnknownScheme
 from hf_init._tensors import Status
 
 
@@ -43,19 +43,20 @@ class Plan:
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
-        """The plan that a result was made by, from its manifest.
+        """Return the plan that a result was made by, from its manifest.
 
         Raises:
-            CheckpointError: the folder has no manifest, or one that can't be read.
+            CheckpointError: the folder has no manifest, one that can't be read, or one with an unknown scheme.
         """
-        document = Manifest.load(folder).plan
-        try:
-            return cls.from_json(document)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(
-                f"{folder}: the plan in its {MANIFEST_NAME} isn't one ({type(error).__name__}: "
-                f"{error}); make the result again"
-            ) from error
+        plan = cls.from_json(read_manifest(folder)["plan"])
+        plan.check_schemes(folder)
+        return plan
+
+    def check_schemes(self, folder: str | Path) -> None:
+        """Raise CheckpointError if a scheme of the plan in a folder's manifest is one that this version can't use."""
+        schemes = ((tensor, fill.scheme) for tensor in self.tensors for fill in tensor.new)
+        faults = [f"{tensor.name}: {each.reason}" for tensor, each in schemes if isinstance(each, UnknownScheme)]
+        check_faults(str(Path(folder) / MANIFEST_NAME), faults, "Make the result again, or install a newer hf_init.")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -66,7 +67,7 @@ class Plan:
     @property
     def stored(self) -> tuple[TensorPlan, ...]:
         """The tensors that the result's files hold."""
-        return tuple(t for t in self.tensors if t.status is not Status.TIED and not t.left_out)
+        return tuple(tensor for tensor in self.tensors if tensor.stored)
 
     def __getitem__(self, name: str) -> TensorPlan:
         for tensor in self.tensors:
@@ -74,8 +75,9 @@ class Plan:
                 return tensor
         raise KeyError(name)
 
-    def to_json(self) -> dict[str, Any]:
-        return {
+    def manifest_json(self) -> PlanJson:
+        """Return the plan as a manifest holds it."""
+        document: PlanJson = {
             "architecture": self.architecture,
             "seed": self.seed,
             "tensors": [tensor.to_json() for tensor in self.tensors],
@@ -83,12 +85,17 @@ class Plan:
             "unused_why": {unused.name: unused.reason for unused in self.unused},
             "counts": self.counts,
             "notes": list(self.notes),
-            **({"record": dict(self.record)} if self.record else {}),
         }
+        if self.record:
+            document["record"] = dict(self.record)
+        return document
+
+    def to_json(self) -> PlanJson:
+        return self.manifest_json()
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Plan:
-        """The plan that ``to_json`` wrote."""
+    def from_json(cls, data: PlanJson) -> Plan:
+        """Return the plan that ``to_json`` wrote."""
         reasons = data.get("unused_why", {})
         return cls(
             architecture=data["architecture"],

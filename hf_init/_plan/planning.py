@@ -12,8 +12,8 @@ from hf_init._plan.dead_paths import dead_paths
 from hf_init._plan.match import Alias, Match, MatchResult
 from hf_init._plan.plan import Plan
 from hf_init._plan.recipe import Choice, Recipe
-from hf_init._plan.tensor_plan import Fill, TensorPlan, is_whole
-from hf_init._tensors import Copy, Layout, SourceTensor, Status
+from hf_init._plan.tensor_plan import Fill, TensorPlan
+from hf_init._tensors import Box, Copy, Layout, SourceTensor, Status
 
 Filler: TypeAlias = Callable[[Match, Choice], Sequence[Fill] | None]
 
@@ -74,7 +74,8 @@ def _fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Sequence[
 
 def _carried(tensor: SourceTensor) -> TensorPlan:
     """A tensor that the class ignores when it loads: kept all the same, under its own name."""
-    copy = Copy(is_whole(tensor.shape), tensor.name, is_whole(tensor.shape))
+    whole = Box.whole(tensor.shape)
+    copy = Copy(whole, tensor.name, whole)
     return TensorPlan(tensor.name, Status.KEPT, tensor.shape, tensor.dtype, (copy,), source=tensor.name, role="ignored")
 
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from hf_init._plan.match import Unused
 from hf_init._plan.tensor_plan import Fill, TensorPlan
-from hf_init._tensors import Shape, Status, num_elements
+from hf_init._tensors import Rows, Shape, Status, num_elements
 from hf_init._text import format_count, text_table
 
 Draw: TypeAlias = Callable[[str, Sequence[str], Sequence[Sequence[str]]], str]
@@ -87,8 +87,7 @@ def _shape(shape: Shape) -> str:
 def _region(fill: Fill, tensor: TensorPlan) -> str:
     if fill.region.shape == tensor.shape:
         return "all"
-    data = fill.region.to_json()
-    if "index" in data:
-        return f"dim {data['dim']}: {len(data['index'])} rows"
-    pairs = zip(data["start"], data["stop"], tensor.shape, strict=True)
+    if isinstance(fill.region, Rows):
+        return f"dim {fill.region.dim}: {len(fill.region.index)} rows"
+    pairs = zip(fill.region.start, fill.region.stop, tensor.shape, strict=True)
     return "[" + ", ".join(":" if (a, b) == (0, n) else f"{a}:{b}" for a, b, n in pairs) + "]"

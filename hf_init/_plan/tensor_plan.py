@@ -2,13 +2,87 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, TypedDict
 
 from hf_init import schemes
-from hf_init._tensors import Box, Context, Copy, Geometry, Region, Shape, Slot, Status, region_from_json
+from hf_init._errors import RecipeError
+from hf_init._tensors import (
+    Box,
+    Context,
+    Copy,
+    Geometry,
+    GeometryJson,
+    Region,
+    RegionJson,
+    Shape,
+    Slot,
+    Status,
+    region_from_json,
+)
 from hf_init.schemes import Scheme
+
+
+class FillJson(TypedDict):
+    """A new region in a manifest."""
+
+    region: RegionJson
+    scheme: Mapping[str, Any]
+    why: str
+
+
+class CopyJson(TypedDict):
+    """A kept region in a manifest."""
+
+    region: RegionJson
+    source: str
+    source_region: RegionJson
+
+
+class _NamedTensorJson(TypedDict):
+    name: str
+    status: str
+    shape: list[int]
+    dtype: str
+
+
+class TensorJson(_NamedTensorJson, total=False):
+    """A tensor in a manifest; ``kept`` is of resized tensors only."""
+
+    role: str
+    parameter: str
+    source: str
+    tied_to: str
+    kept: list[CopyJson]
+    new: list[FillJson]
+    geometry: GeometryJson
+
+
+@dataclass(frozen=True)
+class UnknownScheme(Scheme):
+    """A scheme in a manifest that this version can't use: it is kept as it was written, and draws nothing.
+
+    Attributes:
+        written: its name and settings, as JSON.
+        reason: why it can't be used.
+    """
+
+    written: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        """Check nothing: the settings are another version's."""
+
+    def check(self, slot: Slot) -> NoReturn:
+        raise RecipeError(f"{slot.name}: {self.reason}")
+
+    def to_json(self) -> dict[str, Any]:
+        return json.loads(self.written)
+
+    def __str__(self) -> str:
+        return self.written
 
 
 @dataclass(frozen=True)
@@ -19,7 +93,7 @@ class Fill:
     scheme: Scheme
     why: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FillJson:
         return {"region": self.region.to_json(), "scheme": self.scheme.to_json(), "why": self.why}
 
 
@@ -52,7 +126,7 @@ class TensorPlan:
     geometry: Geometry | None = None
 
     def slots(self, seed: int, context: Context | None = None) -> Iterator[tuple[Scheme, Slot]]:
-        """Every new region with its scheme, in order."""
+        """Yield every new region with its scheme, in order."""
         for fill in self.new:
             yield (
                 fill.scheme,
@@ -72,10 +146,15 @@ class TensorPlan:
     @property
     def left_out(self) -> bool:
         """Whether the user's own code or the library is to make it: it isn't in the result's files."""
-        return any(isinstance(fill.scheme, schemes.Skip) for fill in self.new)
+        return self.status is Status.NEW and any(isinstance(fill.scheme, schemes.Skip) for fill in self.new)
 
-    def to_json(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {
+    @property
+    def stored(self) -> bool:
+        """Whether the result's files hold it: it is neither tied nor left out."""
+        return self.status is not Status.TIED and not self.left_out
+
+    def to_json(self) -> TensorJson:
+        entry: TensorJson = {
             "name": self.name,
             "status": self.status.value,
             "shape": list(self.shape),
@@ -89,7 +168,10 @@ class TensorPlan:
         if self.tied_to is not None:
             entry["tied_to"] = self.tied_to
         if self.status is Status.RESIZED:
-            entry["kept"] = [_copy_to_json(copy) for copy in self.kept]
+            entry["kept"] = [
+                {"region": copy.region.to_json(), "source": copy.source, "source_region": copy.source_region.to_json()}
+                for copy in self.kept
+            ]
         if self.new:
             entry["new"] = [fill.to_json() for fill in self.new]
         if self.geometry is not None:
@@ -97,17 +179,17 @@ class TensorPlan:
         return entry
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> TensorPlan:
-        shape = tuple(entry["shape"])
-        status = Status(entry["status"])
+    def from_json(cls, entry: TensorJson) -> TensorPlan:
+        """Return the entry that ``to_json`` wrote, in which ``entry_faults`` finds nothing wrong."""
+        shape, status = tuple(entry["shape"]), Status(entry["status"])
         geometry = entry.get("geometry")
         return cls(
             name=entry["name"],
             status=status,
             shape=shape,
             dtype=entry["dtype"],
-            kept=_kept_from_json(entry, status, shape),
-            new=tuple(_fill_from_json(fill, shape) for fill in entry.get("new", ())),
+            kept=tuple(_copies_from_json(entry, status, shape)),
+            new=tuple(_fill_from_json(fill, shape) for fill in entry.get("new") or ()),
             source=entry.get("source"),
             tied_to=entry.get("tied_to"),
             parameter=entry.get("parameter", entry["name"]),
@@ -116,23 +198,22 @@ class TensorPlan:
         )
 
 
-def is_whole(shape: Shape) -> Region:
-    """All of a tensor."""
-    return Box.whole(shape)
-
-
-def _copy_to_json(copy: Copy) -> dict[str, Any]:
-    return {"region": copy.region.to_json(), "source": copy.source, "source_region": copy.source_region.to_json()}
-
-
-def _kept_from_json(entry: Mapping[str, Any], status: Status, shape: Shape) -> tuple[Copy, ...]:
+def _copies_from_json(entry: TensorJson, status: Status, shape: Shape) -> Iterator[Copy]:
+    whole = Box.whole(shape)
     if status is Status.KEPT:
-        return (Copy(is_whole(shape), entry["source"], is_whole(shape)),)
-    return tuple(
-        Copy(region_from_json(copy["region"], shape), copy["source"], region_from_json(copy["source_region"], shape))
-        for copy in entry.get("kept", ())
-    )
+        yield Copy(whole, entry.get("source", ""), whole)
+    for copy in entry.get("kept") or () if status is Status.RESIZED else ():
+        regions = (region_from_json(copy[key], shape) for key in ("region", "source_region"))
+        yield Copy(next(regions), copy["source"], next(regions))
 
 
-def _fill_from_json(fill: Mapping[str, Any], shape: Shape) -> Fill:
-    return Fill(region_from_json(fill["region"], shape), schemes.from_json(fill["scheme"]), fill.get("why", ""))
+def _fill_from_json(fill: FillJson, shape: Shape) -> Fill:
+    return Fill(region_from_json(fill["region"], shape), _scheme_from_json(fill["scheme"]), fill.get("why", ""))
+
+
+def _scheme_from_json(data: Mapping[str, Any]) -> Scheme:
+    """Return the scheme of a manifest; what verifies bytes needs none, so one that is unknown isn't refused here."""
+    try:
+        return schemes.from_json(data)
+    except RecipeError as error:
+        return UnknownScheme(json.dumps(data), str(error))

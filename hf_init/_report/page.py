@@ -47,7 +47,7 @@ def page(survey: Extended | PlainTensor) -> str:
 
 def _extended(survey: Extended) -> Iterator[Html]:
     plan, manifest = survey.plan, survey.manifest
-    base = manifest.base.get("name") or manifest.base["path"]
+    base = manifest.base.name or manifest.base.path
     yield tag(
         "header",
         tag("h1", plan.architecture),
@@ -55,7 +55,7 @@ def _extended(survey: Extended) -> Iterator[Html]:
         tag(
             "p",
             f"made by {manifest.made_by}; base fingerprint ",
-            tag("code", manifest.base["fingerprint"][:16]),
+            tag("code", manifest.base.fingerprint[:16]),
             class_="soft",
         ),
         _chips([*plan.counts.items(), ("new values", sum(num_elements(s.measure.shape) for s in survey.subjects))]),

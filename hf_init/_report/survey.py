@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hf_init._block_names import pattern
 from hf_init._checkpoint import Checkpoint, check_faults, is_floating, short_name
-from hf_init._errors import CheckpointError
 from hf_init._plan import MANIFEST_NAME, Fill, Manifest, Plan, TensorPlan
 from hf_init._report.judge import ReportFinding, judge_report
 from hf_init._report.measure import Measure, Observer
@@ -83,21 +82,13 @@ def survey(folder: Path) -> Extended | PlainTensor:
 
 
 def _extended(checkpoint: Checkpoint, manifest: Manifest) -> Extended:
-    plan = _plan_of(manifest, checkpoint.root)
+    plan = manifest.plan
+    plan.check_schemes(checkpoint.root)
     faults = (fault for tensor in plan.stored for fault in _faults(tensor, checkpoint))
     check_faults(
         str(checkpoint.root), faults, f"Its {MANIFEST_NAME} is of other files: make the result again, or remove it."
     )
     return Extended(_title(checkpoint), manifest, plan, tuple(_subjects(checkpoint, plan)))
-
-
-def _plan_of(manifest: Manifest, root: Path) -> Plan:
-    try:
-        return Plan.from_json(manifest.plan)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{root / MANIFEST_NAME}: its plan can't be read ({error!r}). Make the result again."
-        ) from None
 
 
 def _faults(tensor: TensorPlan, checkpoint: Checkpoint) -> Iterator[str]:

@@ -22,5 +22,6 @@ from hf_init._verify.report import jsonable as jsonable
 from hf_init._verify.threads import VerifyMeter as VerifyMeter
 from hf_init._verify.threads import WorkerBuffers as WorkerBuffers
 from hf_init._verify.threads import run_jobs as run_jobs
+from hf_init._verify.verify import Recompute as Recompute
 from hf_init._verify.verify import open_base as open_base
 from hf_init._verify.verify import verify_result as verify_result

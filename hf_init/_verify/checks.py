@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,18 +10,18 @@ from typing import TypeAlias
 import numpy as np
 
 from hf_init._checkpoint import Checkpoint
-from hf_init._plan import Manifest, entry_copies
+from hf_init._plan import Manifest, TensorPlan
 from hf_init._progress import Progress
-from hf_init._tensors import Box, num_elements
+from hf_init._tensors import Box, Copy, Region, num_elements
 from hf_init._verify.compare import ByteComparison, bytes_digest
-from hf_init._verify.differences import Difference, PlanEntry, RegionJson, TensorDiff
+from hf_init._verify.differences import Difference, TensorDiff
 from hf_init._verify.ranges import compare_all, same_file_bytes
 from hf_init._verify.regions import ArrayRegion, RegionPart, StoredTensor, stored_tensor
 from hf_init._verify.threads import VerifyJob, VerifyMeter, WorkerBuffers
 
 KEPT = "kept bytes differ from the base"
 
-ExpectedDigest: TypeAlias = tuple[str, RegionJson, str]
+ExpectedDigest: TypeAlias = tuple[str, Region, str]
 """A reason to know the digest of a region, the region, and the digest."""
 
 
@@ -46,7 +45,7 @@ class ByteCheck:
 class _DigestedRegion:
     """A region of a tensor and what its digest should be, for each reason to know it."""
 
-    region: RegionJson
+    region: Region
     part: RegionPart
     expected: dict[str, str]
 
@@ -74,77 +73,79 @@ class DigestCheck:
         for number, seen in sorted(self.seen.items()):
             for reason, expected in self.regions[number].expected.items():
                 if seen != expected:
-                    one = {"region": self.regions[number].region, "seen": seen, "expected": expected}
+                    one = {"region": self.regions[number].region.to_json(), "seen": seen, "expected": expected}
                     changed.setdefault(reason, []).append(one)
         for reason, differing in changed.items():
             yield {"name": self.name, "reason": reason, **differing[0], "changed_regions": len(differing)}
 
 
 def check_kept(
-    result: Checkpoint, base: Checkpoint, entry: PlanEntry, meter: VerifyMeter, everything: bool
+    result: Checkpoint, base: Checkpoint, tensor: TensorPlan, meter: VerifyMeter, everything: bool
 ) -> ByteCheck:
     """Return the check of every kept region against its source."""
-    diff = _empty_diff(result, entry["name"])
+    diff = _empty_diff(result, tensor.name)
     comparisons = tuple(
         ByteComparison(seen, expected, seen.region, diff, number, meter, everything)
-        for number, (seen, expected) in enumerate(_kept_pairs(result, base, entry))
+        for number, (seen, expected) in enumerate(_kept_pairs(result, base, tensor))
     )
-    return ByteCheck(entry["name"], KEPT, comparisons, everything)
+    return ByteCheck(tensor.name, KEPT, comparisons, everything)
 
 
-def is_linked(result: Checkpoint, base: Checkpoint, entry: PlanEntry) -> bool:
+def is_linked(result: Checkpoint, base: Checkpoint, tensor: TensorPlan) -> bool:
     """Return whether all that is kept of a tensor is its source itself, by a link: only digests tell more."""
-    kinds = [same_file_bytes(seen, expected) for seen, expected in _kept_pairs(result, base, entry)]
+    kinds = [same_file_bytes(seen, expected) for seen, expected in _kept_pairs(result, base, tensor)]
     return bool(kinds) and all(kinds)
 
 
-def _kept_pairs(result: Checkpoint, base: Checkpoint, entry: PlanEntry) -> Iterator[tuple[StoredTensor, StoredTensor]]:
-    for copy in entry_copies(entry):
+def _kept_pairs(
+    result: Checkpoint, base: Checkpoint, tensor: TensorPlan
+) -> Iterator[tuple[StoredTensor, StoredTensor]]:
+    for copy in tensor.kept:
         yield (
-            stored_tensor(result, entry["name"], copy["region"]),
-            stored_tensor(base, copy["source"], copy["source_region"]),
+            stored_tensor(result, tensor.name, copy.region),
+            stored_tensor(base, copy.source, copy.source_region),
         )
 
 
 def check_tied(
-    base: Checkpoint, entry: PlanEntry, pairs: Iterable[tuple[PlanEntry, PlanEntry]], everything: bool
+    base: Checkpoint, tensor: TensorPlan, pairs: Iterable[tuple[Copy, Copy]], everything: bool
 ) -> Iterator[ByteCheck]:
     """Yield the checks of what the base has under a tied name against what is kept for both: two tensors of it."""
     for copy, other in pairs:
-        seen = stored_tensor(base, other["source"], other["source_region"])
-        expected = stored_tensor(base, copy["source"], copy["source_region"])
-        diff = _empty_diff(base, other["source"])
+        seen = stored_tensor(base, other.source, other.source_region)
+        expected = stored_tensor(base, copy.source, copy.source_region)
+        diff = _empty_diff(base, other.source)
         comparison = ByteComparison(seen, expected, seen.region, diff, everything=everything)
-        reason = f"kept as {other['source']}, {copy['source']} differs from it in the base"
-        yield ByteCheck(entry["name"], reason, (comparison,), everything)
+        reason = f"kept as {other.source}, {copy.source} differs from it in the base"
+        yield ByteCheck(tensor.name, reason, (comparison,), everything)
 
 
-def check_new(result: Checkpoint, manifest: Manifest, entry: PlanEntry, progress: Progress) -> DigestCheck:
+def check_new(result: Checkpoint, manifest: Manifest, tensor: TensorPlan, progress: Progress) -> DigestCheck:
     """Return the check of every new region against its digest."""
-    return DigestCheck(entry["name"], _regions_once(result, entry, _new_digests(manifest, entry)), progress)
+    return DigestCheck(tensor.name, _regions_once(result, tensor, _new_digests(manifest, tensor)), progress)
 
 
-def check_recorded(result: Checkpoint, manifest: Manifest, entry: PlanEntry, progress: Progress) -> DigestCheck:
+def check_recorded(result: Checkpoint, manifest: Manifest, tensor: TensorPlan, progress: Progress) -> DigestCheck:
     """Return the check of every region, and of the whole, against the digests that the manifest has of them."""
-    expected = [*_kept_digests(manifest, entry), *_new_digests(manifest, entry)]
+    expected = [*_kept_digests(manifest, tensor), *_new_digests(manifest, tensor)]
     if manifest.tensor_digests is not None:
-        whole = Box.whole(tuple(entry["shape"])).to_json()
-        expected.append(("digest of the whole tensor", whole, manifest.tensor_digests[entry["name"]]))
-    return DigestCheck(entry["name"], _regions_once(result, entry, expected), progress)
+        whole = Box.whole(tensor.shape)
+        expected.append(("digest of the whole tensor", whole, manifest.tensor_digests[tensor.name]))
+    return DigestCheck(tensor.name, _regions_once(result, tensor, expected), progress)
 
 
-def has_kept_digests(result: Checkpoint, manifest: Manifest, entry: PlanEntry, buffers: WorkerBuffers) -> bool:
+def has_kept_digests(result: Checkpoint, manifest: Manifest, tensor: TensorPlan, buffers: WorkerBuffers) -> bool:
     """Return whether the manifest has digests of what is kept of a tensor, and those are its digests."""
-    regions = _regions_once(result, entry, _kept_digests(manifest, entry))
+    regions = _regions_once(result, tensor, _kept_digests(manifest, tensor))
     return bool(regions) and all(bytes_digest(each.part, buffers.seen) in each.expected.values() for each in regions)
 
 
 def recomputed_differences(
-    result: Checkpoint, entry: PlanEntry, values: Sequence[np.ndarray], everything: bool
+    result: Checkpoint, tensor: TensorPlan, values: Sequence[np.ndarray], everything: bool
 ) -> Iterator[Difference]:
     """Compare every new region with its recomputed bytes, one array a region, and yield what differs."""
-    name, reason = entry["name"], "recomputed value has another size"
-    regions = [stored_tensor(result, name, part["region"]) for part in entry.get("new") or ()]
+    name, reason = tensor.name, "recomputed value has another size"
+    regions = [stored_tensor(result, name, fill.region) for fill in tensor.new]
     pairs = list(zip(regions, values, strict=True))
     sizes = [(fresh.nbytes, num_elements(region.shape) * region.width) for region, fresh in pairs]
     if wrong := [{"seen": seen, "expected": expected} for seen, expected in sizes if seen != expected]:
@@ -168,26 +169,26 @@ def _as_region(values: np.ndarray, like: StoredTensor) -> ArrayRegion:
     return ArrayRegion(elements.reshape(like.shape))
 
 
-def _new_digests(manifest: Manifest, entry: PlanEntry) -> Iterator[ExpectedDigest]:
-    digests = manifest.digests.get(entry["name"], ())
-    for part, expected in zip(entry.get("new") or (), digests, strict=True):
-        yield "digest of new bytes", part["region"], expected
+def _new_digests(manifest: Manifest, tensor: TensorPlan) -> Iterator[ExpectedDigest]:
+    digests = manifest.digests.get(tensor.name, ())
+    for fill, expected in zip(tensor.new, digests, strict=True):
+        yield "digest of new bytes", fill.region, expected
 
 
-def _kept_digests(manifest: Manifest, entry: PlanEntry) -> Iterator[ExpectedDigest]:
-    digests = (manifest.kept_digests or {}).get(entry["name"], ())
-    for copy, expected in zip(entry_copies(entry) if digests else (), digests, strict=True):
-        yield "digest of kept bytes", copy["region"], expected
+def _kept_digests(manifest: Manifest, tensor: TensorPlan) -> Iterator[ExpectedDigest]:
+    digests = (manifest.kept_digests or {}).get(tensor.name, ())
+    for copy, expected in zip(tensor.kept if digests else (), digests, strict=True):
+        yield "digest of kept bytes", copy.region, expected
 
 
 def _regions_once(
-    result: Checkpoint, entry: PlanEntry, expected: Iterable[ExpectedDigest]
+    result: Checkpoint, tensor: TensorPlan, expected: Iterable[ExpectedDigest]
 ) -> tuple[_DigestedRegion, ...]:
     """Return each region once, with all the reasons to know its digest."""
-    regions: dict[str, tuple[RegionJson, dict[str, str]]] = {}
+    regions: dict[Region, dict[str, str]] = {}
     for reason, region, digest in expected:
-        regions.setdefault(json.dumps(region, sort_keys=True), (region, {}))[1][reason] = digest
+        regions.setdefault(region, {})[reason] = digest
     return tuple(
-        _DigestedRegion(region, stored_tensor(result, entry["name"], region), reasons)
-        for region, reasons in regions.values()
+        _DigestedRegion(region, stored_tensor(result, tensor.name, region), reasons)
+        for region, reasons in regions.items()
     )

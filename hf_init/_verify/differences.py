@@ -11,12 +11,6 @@ import numpy as np
 from hf_init._checkpoint import NUMPY
 from hf_init._tensors import Box, Region, Shape, num_elements
 
-PlanEntry: TypeAlias = dict[str, Any]
-"""A tensor in the plan's JSON document."""
-
-RegionJson: TypeAlias = dict[str, Any]
-"""A region as ``to_json`` writes it."""
-
 Difference: TypeAlias = dict[str, Any]
 """One difference: the tensor's ``name`` and a ``reason``; of bytes, where they differ and both values, too."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from functools import partial
@@ -10,17 +9,16 @@ from typing import TypeAlias, TypedDict
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
-from hf_init._plan import entry_copies, stored_entries
+from hf_init._plan import TensorPlan
 from hf_init._progress import Progress
-from hf_init._tensors import Box
+from hf_init._tensors import Box, Region
 from hf_init._text import join_names
 from hf_init._verify.compare import bytes_digest
-from hf_init._verify.differences import PlanEntry, RegionJson
 from hf_init._verify.headers import check_form
 from hf_init._verify.regions import StoredTensor, stored_tensor
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers, run_jobs
 
-_RegionKey: TypeAlias = tuple[str, str]
+_RegionKey: TypeAlias = tuple[str, Region]
 
 
 class RecordedDigests(TypedDict):
@@ -31,13 +29,13 @@ class RecordedDigests(TypedDict):
 
 
 def result_digests(
-    folder: str | os.PathLike[str], tensors: Iterable[PlanEntry], progress: Progress | None = None
+    folder: str | os.PathLike[str], tensors: Iterable[TensorPlan], progress: Progress | None = None
 ) -> RecordedDigests:
     """Return the SHA-256, in hex, of every kept region and of every tensor in a result's files.
 
     Args:
         folder: whose tensors are written; its manifest may not be.
-        tensors: the entries of the plan, in JSON.
+        tensors: the entries of the plan.
         progress: called with the bytes done since it was last called, by one thread at a time.
 
     Returns:
@@ -50,31 +48,31 @@ def result_digests(
         >>> import tempfile, numpy, safetensors.numpy
         >>> folder = tempfile.TemporaryDirectory()
         >>> safetensors.numpy.save_file({"w": numpy.zeros(2, "uint8")}, f"{folder.name}/model.safetensors")
-        >>> entry = {"name": "w", "status": "kept", "shape": [2], "dtype": "uint8", "source": "w"}
-        >>> result_digests(folder.name, [entry])["tensor_digests"]["w"][:8]
+        >>> from hf_init._tensors import Copy, Status
+        >>> whole = Box.whole((2,))
+        >>> tensor = TensorPlan("w", Status.KEPT, (2,), "uint8", (Copy(whole, "w", whole),), source="w")
+        >>> result_digests(folder.name, [tensor])["tensor_digests"]["w"][:8]
         '96a296d2'
         >>> folder.cleanup()
     """
-    stored = [entry for entry in tensors if stored_entries(entry)]
+    stored = [tensor for tensor in tensors if tensor.stored]
     digests: dict[_RegionKey, str] = {}
     progress = VerifyMeter(progress).counting("digested")
     with Checkpoint.open(folder) as result:
-        wrong = [entry["name"] for entry in stored if check_form(result, entry)]
+        wrong = [tensor.name for tensor in stored if check_form(result, tensor)]
         if wrong:
             raise CheckpointError(f"{folder}: {join_names(wrong)} are not what the plan says. Make the result again.")
         parts = {
-            _region_key(entry, region): stored_tensor(result, entry["name"], region)
-            for entry in stored
-            for region in (*(copy["region"] for copy in entry_copies(entry)), _whole_region(entry))
+            (tensor.name, region): stored_tensor(result, tensor.name, region)
+            for tensor in stored
+            for region in (*(copy.region for copy in tensor.kept), Box.whole(tensor.shape))
         }
         run_jobs(partial(_digest_into, digests, key, part, progress) for key, part in parts.items())
     return RecordedDigests(
         kept_digests={
-            entry["name"]: [digests[_region_key(entry, copy["region"])] for copy in copies]
-            for entry in stored
-            if (copies := entry_copies(entry))
+            tensor.name: [digests[tensor.name, copy.region] for copy in tensor.kept] for tensor in stored if tensor.kept
         },
-        tensor_digests={entry["name"]: digests[_region_key(entry, _whole_region(entry))] for entry in stored},
+        tensor_digests={tensor.name: digests[tensor.name, Box.whole(tensor.shape)] for tensor in stored},
     )
 
 
@@ -83,11 +81,3 @@ def _digest_into(
 ) -> bool:
     digests[key] = bytes_digest(part, buffers.seen, progress)
     return False
-
-
-def _region_key(entry: PlanEntry, region: RegionJson) -> _RegionKey:
-    return entry["name"], json.dumps(region, sort_keys=True)
-
-
-def _whole_region(entry: PlanEntry) -> RegionJson:
-    return Box.whole(tuple(entry["shape"])).to_json()

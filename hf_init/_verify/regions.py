@@ -12,8 +12,7 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from hf_init._checkpoint import Checkpoint, OpenFiles, TensorEntry, dtype_bits
-from hf_init._tensors import Box, Region, Rows, Shape, num_elements, region_from_json
-from hf_init._verify.differences import RegionJson
+from hf_init._tensors import Box, Region, Rows, Shape, num_elements
 
 CHUNK = 2 << 20
 """Bytes read at once: enough to amortise the call, few enough to find both sides in the cache when compared."""
@@ -160,15 +159,12 @@ class ArrayRegion:
         return self.array[(*piece, ...)]
 
 
-def stored_tensor(checkpoint: Checkpoint, name: str, region: Region | RegionJson | None = None) -> StoredTensor:
+def stored_tensor(checkpoint: Checkpoint, name: str, region: Region | None = None) -> StoredTensor:
     """Return a region (by default all) of a tensor; where elements share bytes, all of the tensor's bytes."""
     entry = checkpoint.entries[name]
     if dtype_bits(entry.dtype) < 8:
         return StoredTensor(checkpoint, entry, (entry.nbytes,), 1, Box.whole((entry.nbytes,)))
-    if region is None:
-        region = Box.whole(entry.shape)
-    elif isinstance(region, dict):
-        region = region_from_json(region, entry.shape)
+    region = Box.whole(entry.shape) if region is None else region.within(entry.shape)
     return StoredTensor(checkpoint, entry, entry.shape, dtype_bits(entry.dtype) // 8, region)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,19 +14,19 @@ import numpy as np
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
-from hf_init._plan import Manifest, entry_copies, stored_entries
+from hf_init._plan import BaseRecord, Fill, Manifest, TensorPlan
 from hf_init._progress import Progress
-from hf_init._tensors import Status
+from hf_init._tensors import Copy, Status
 from hf_init._text import join_names
 from hf_init._verify import checks
 from hf_init._verify.checks import KEPT, ByteCheck, DigestCheck
-from hf_init._verify.differences import Difference, PlanEntry
+from hf_init._verify.differences import Difference
 from hf_init._verify.headers import check_form, extra_tensors, source_fault, stored_fault, unaccounted
 from hf_init._verify.ranges import Clones, compare_all
 from hf_init._verify.report import VerifyReport
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers
 
-Recompute: TypeAlias = Callable[[PlanEntry, PlanEntry], np.ndarray]
+Recompute: TypeAlias = Callable[[TensorPlan, Fill], np.ndarray]
 BaseFolders: TypeAlias = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 
 
@@ -60,7 +59,7 @@ def verify_result(
         out: the result's folder.
         base: the source's folder; by default the one that the manifest names. Where that isn't there, or for False,
             kept bytes are compared with their digests, if the manifest holds them.
-        recompute: from a tensor's and a new region's entry in the plan to the bytes (uint8) expected there.
+        recompute: from a tensor and one of its new regions to the bytes (uint8) expected there.
         progress: called with the bytes done since it was last called, by one thread at a time.
         everything: list all that differs, and how much of it; else stop reading at the first difference.
         clones: files that the caller has just had cloned whole by the filesystem: those whose source and copy are
@@ -73,9 +72,12 @@ def verify_result(
         >>> import tempfile, numpy, safetensors.numpy
         >>> folder = tempfile.TemporaryDirectory()
         >>> safetensors.numpy.save_file({"w": numpy.ones(3, "float32")}, f"{folder.name}/model.safetensors")
-        >>> entry = {"name": "w", "status": "kept", "shape": [3], "dtype": "float32", "source": "w"}
-        >>> base = {"path": folder.name, "fingerprint": Checkpoint.open(folder.name).fingerprint()}
-        >>> Manifest({"tensors": [entry], "unused": []}, base, {}, "an example").save(folder.name)
+        >>> from hf_init._plan import Plan
+        >>> from hf_init._tensors import Box
+        >>> whole = Box.whole((3,))
+        >>> tensor = TensorPlan("w", Status.KEPT, (3,), "float32", (Copy(whole, "w", whole),), source="w")
+        >>> base = BaseRecord(folder.name, Checkpoint.open(folder.name).fingerprint())
+        >>> Manifest(Plan("Tiny", 0, (tensor,)), base, {}, "an example").save(folder.name)
         >>> verify_result(folder.name).ok
         True
         >>> folder.cleanup()
@@ -86,7 +88,7 @@ def verify_result(
         differences = tuple(_differences(proof, recompute))
         nbytes = proof.meter.nbytes
         return VerifyReport(
-            counts=_count_statuses(manifest),
+            counts={"tensors": len(manifest.tensors), **manifest.plan.counts},
             bytes_compared=nbytes["compared"],
             bytes_digested=nbytes["digested"],
             differences=differences,
@@ -98,12 +100,12 @@ def verify_result(
         )
 
 
-def open_base(manifest: Manifest, base: BaseFolders | None) -> Checkpoint:
+def open_base(record: BaseRecord, base: BaseFolders | None) -> Checkpoint:
     """Open the checkpoint that a result came from: the one that is given, or where the manifest says it was.
 
     A result of several checkpoints has them by their prefixes, as one.
     """
-    folders = _recorded_folders(manifest) if base is None else base
+    folders = _recorded_folders(record) if base is None else base
     gone = _missing_folders(folders) if base is None else []
     if gone:
         raise CheckpointError(
@@ -115,8 +117,8 @@ def open_base(manifest: Manifest, base: BaseFolders | None) -> Checkpoint:
     return Checkpoint.open(folders)
 
 
-def _recorded_folders(manifest: Manifest) -> BaseFolders:
-    return manifest.base.get("parts") or manifest.base["path"]
+def _recorded_folders(record: BaseRecord) -> BaseFolders:
+    return record.parts or record.path
 
 
 def _missing_folders(folders: BaseFolders) -> list[str]:
@@ -125,106 +127,100 @@ def _missing_folders(folders: BaseFolders) -> list[str]:
 
 
 def _proof_base(manifest: Manifest, base: BaseFolders | Literal[False] | None) -> Checkpoint | None:
-    if base is False and manifest.kept_digests is None and any(map(entry_copies, manifest.tensors)):
+    if base is False and manifest.kept_digests is None and any(tensor.kept for tensor in manifest.tensors):
         raise CheckpointError(
             "The manifest holds no digests of what was kept, so nothing proves it but the base. Give the base, or make "
             "the result again with digest=True (--digest)."
         )
-    gone = base is None and _missing_folders(_recorded_folders(manifest))
+    gone = base is None and _missing_folders(_recorded_folders(manifest.base))
     if base is False or (gone and manifest.kept_digests is not None):
         return None
-    return open_base(manifest, base)
-
-
-def _count_statuses(manifest: Manifest) -> dict[str, int]:
-    counts = Counter(entry["status"] for entry in manifest.tensors)
-    by_status = {status.value: counts[status] for status in Status}
-    return {"tensors": len(manifest.tensors), **by_status, "unused": len(manifest.plan["unused"])}
+    return open_base(manifest.base, base)
 
 
 def _differences(proof: _Proof, recompute: Recompute | None) -> list[Difference]:
     """Return what the headers tell; if they may be right, or everything is wanted, what the bytes tell, too."""
     extra = list(extra_tensors(proof.result, proof.manifest))
     missing = [] if proof.base is None else list(unaccounted(proof.base, proof.manifest))
-    formal = [{"name": entry["name"], **fault} for entry in proof.manifest.tensors for fault in _formal(proof, entry)]
+    formal = [{"name": tensor.name, **fault} for tensor in proof.manifest.tensors for fault in _formal(proof, tensor)]
     if not proof.everything and (extra or formal or missing):
         return [*extra, *formal, *missing]
     read = _read_differences(proof, {difference["name"] for difference in formal}, recompute)
-    order = {entry["name"]: number for number, entry in enumerate(proof.manifest.tensors)}
+    order = {tensor.name: number for number, tensor in enumerate(proof.manifest.tensors)}
     return [*extra, *sorted([*formal, *read], key=lambda difference: order[difference["name"]]), *missing]
 
 
-def _formal(proof: _Proof, entry: PlanEntry) -> Iterator[Difference]:
+def _formal(proof: _Proof, tensor: TensorPlan) -> Iterator[Difference]:
     """Yield what is wrong with a tensor's form, here and in the base."""
-    if not stored_entries(entry):
-        if fault := stored_fault(proof.result, entry):
+    if not tensor.stored:
+        if fault := stored_fault(proof.result, tensor):
             yield fault
-    elif fault := check_form(proof.result, entry):
+    elif fault := check_form(proof.result, tensor):
         yield fault
         return
     if proof.base is None:
         return
-    tied = entry["status"] == Status.TIED
-    pairs = _tied_pairs(proof, entry) if tied else []
-    copies, form = ([copy for copy, _ in pairs], _tied_to(proof, entry)) if tied else (entry_copies(entry), entry)
+    tied = tensor.status is Status.TIED
+    pairs = _tied_pairs(proof, tensor) if tied else []
+    copies, form = ([copy for copy, _ in pairs], _tied_to(proof, tensor)) if tied else (tensor.kept, tensor)
     for copy in copies:
         if fault := source_fault(proof.base, form, copy):
-            yield {"source": copy["source"], **fault}
-    if tied and "source" in entry and not pairs:
-        yield {"reason": f"its source {entry['source']} is in the base, and nothing of it in {entry['tied_to']}"}
+            yield {"source": copy.source, **fault}
+    if tied and tensor.source is not None and not pairs:
+        yield {"reason": f"its source {tensor.source} is in the base, and nothing of it in {tensor.tied_to}"}
 
 
-def _tied_to(proof: _Proof, entry: PlanEntry) -> PlanEntry:
-    return next(other for other in proof.manifest.tensors if other["name"] == entry["tied_to"])
+def _tied_to(proof: _Proof, tensor: TensorPlan) -> TensorPlan:
+    return next(other for other in proof.manifest.tensors if other.name == tensor.tied_to)
 
 
-def _tied_pairs(proof: _Proof, entry: PlanEntry) -> list[tuple[PlanEntry, PlanEntry]]:
+def _tied_pairs(proof: _Proof, tensor: TensorPlan) -> list[tuple[Copy, Copy]]:
     """Return, of a tied tensor that the base has under its own name, each region there and the one kept for both."""
-    if "source" not in entry:
+    if tensor.source is None:
         return []
-    return [({**copy, "source": entry["source"]}, copy) for copy in entry_copies(_tied_to(proof, entry))]
+    return [(replace(copy, source=tensor.source), copy) for copy in _tied_to(proof, tensor).kept]
 
 
 def _read_differences(proof: _Proof, malformed: set[str], recompute: Recompute | None) -> list[Difference]:
     """Return what is found by reading, all of it or the first; tensors whose form is wrong aren't read."""
-    entries = [entry for entry in proof.manifest.tensors if entry["name"] not in malformed]
-    planned = list(_planned_checks(proof, entries, malformed))
+    tensors = [tensor for tensor in proof.manifest.tensors if tensor.name not in malformed]
+    planned = list(_planned_checks(proof, tensors, malformed))
     comparisons = [each for check in planned if isinstance(check, ByteCheck) for each in check.comparisons]
     digests = (job for check in planned if isinstance(check, DigestCheck) for job in check.jobs())
     compare_all(comparisons, digests, proof.everything, proof.clones)
     differences = [difference for check in planned for difference in check.differences()]
     if recompute is not None and (proof.everything or not differences):
-        recomputed = _recomputed(proof, filter(stored_entries, entries), recompute)
+        recomputed = _recomputed(proof, (tensor for tensor in tensors if tensor.stored), recompute)
         differences += recomputed if proof.everything else islice(recomputed, 1)
     return differences if proof.everything else differences[:1]
 
 
-def _planned_checks(proof: _Proof, entries: list[PlanEntry], malformed: set[str]) -> Iterator[ByteCheck | DigestCheck]:
+def _planned_checks(proof: _Proof, tensors: list[TensorPlan], malformed: set[str]) -> Iterator[ByteCheck | DigestCheck]:
     """Yield the checks in the order of what matters: kept bytes, tied ones, new ones."""
     result, base, manifest = proof.result, proof.base, proof.manifest
     digested = proof.meter.counting("digested")
-    stored = [entry for entry in entries if stored_entries(entry)]
+    stored = [tensor for tensor in tensors if tensor.stored]
     if base is None:
-        yield from (checks.check_recorded(result, manifest, entry, digested) for entry in stored)
+        yield from (checks.check_recorded(result, manifest, tensor, digested) for tensor in stored)
         return
     recorded = manifest.kept_digests is not None
-    linked = {entry["name"] for entry in stored if recorded and checks.is_linked(result, base, entry)}
-    for entry in stored:
-        if entry["name"] not in linked:
-            yield checks.check_kept(result, base, entry, proof.meter, proof.everything)
-    for entry in entries:
-        if entry["status"] == Status.TIED and entry["tied_to"] not in malformed:
-            yield from checks.check_tied(base, entry, _tied_pairs(proof, entry), proof.everything)
-    for entry in stored:
-        check = checks.check_recorded if entry["name"] in linked else checks.check_new
-        yield check(result, manifest, entry, digested)
+    linked = {tensor.name for tensor in stored if recorded and checks.is_linked(result, base, tensor)}
+    for tensor in stored:
+        if tensor.name not in linked:
+            yield checks.check_kept(result, base, tensor, proof.meter, proof.everything)
+    for tensor in tensors:
+        if tensor.status is Status.TIED and tensor.tied_to not in malformed:
+            yield from checks.check_tied(base, tensor, _tied_pairs(proof, tensor), proof.everything)
+    for tensor in stored:
+        check = checks.check_recorded if tensor.name in linked else checks.check_new
+        yield check(result, manifest, tensor, digested)
 
 
-def _recomputed(proof: _Proof, entries: Iterable[PlanEntry], recompute: Recompute) -> Iterator[Difference]:
+def _recomputed(proof: _Proof, tensors: Iterable[TensorPlan], recompute: Recompute) -> Iterator[Difference]:
     """Yield new regions whose recomputed values are others; the schemes run in the caller's own thread."""
-    for entry in entries:
-        values = [recompute(entry, part) for part in entry.get("new") or ()]
-        yield from checks.recomputed_differences(proof.result, entry, values, proof.everything)
+    for tensor in tensors:
+        values = [recompute(tensor, fill) for fill in tensor.new]
+        yield from checks.recomputed_differences(proof.result, tensor, values, proof.everything)
 
 
 def _notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:
@@ -248,21 +244,21 @@ def _notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:
 
 def _other_base(base: Checkpoint, manifest: Manifest) -> Iterator[str]:
     """Say that the base is another one, without reading it: by the names in the hub's cache, or by its headers."""
-    recorded, blobs = manifest.base.get("sha256", {}), base.blobs()
+    recorded, blobs = manifest.base.sha256, base.blobs()
     wrong = [shard for shard in blobs if recorded.get(shard, blobs[shard]) != blobs[shard]]
     if wrong:
         yield (
             f"{base.root} is not the base that the result was made from: {join_names(wrong)} "
             f"{'has' if len(wrong) == 1 else 'have'} another SHA-256 than the manifest says; the bytes decide"
         )
-    elif base.fingerprint() != manifest.base["fingerprint"]:
+    elif base.fingerprint() != manifest.base.fingerprint:
         yield f"{base.root} is not the very same files that the result was made from; the bytes decide"
 
 
 def _changed_base(proof: _Proof, names: set[str]) -> Iterator[str]:
     """Say, where digests tell, that it is the base that has changed, and not what was kept of it."""
-    entries = [entry for entry in proof.manifest.tensors if entry["name"] in names]
+    tensors = [tensor for tensor in proof.manifest.tensors if tensor.name in names]
     with WorkerBuffers() as buffers:
-        good = [e["name"] for e in entries if checks.has_kept_digests(proof.result, proof.manifest, e, buffers)]
+        good = [each.name for each in tensors if checks.has_kept_digests(proof.result, proof.manifest, each, buffers)]
     if good:
         yield f"what was kept in {join_names(good)} has the digests that were recorded: it is the base that has changed"

@@ -33,7 +33,7 @@ def earlier_tokens(base: BaseCheckpoint) -> EarlierTokens:
     if not (base.folder / MANIFEST_NAME).is_file():
         return EarlierTokens()
     manifest = Manifest.load(base.folder)
-    record: Mapping[str, Any] = manifest.plan.get("record", {}).get(TOKEN_RECORD) or {}
+    record: Mapping[str, Any] = manifest.plan.record.get(TOKEN_RECORD) or {}
     tables = {name: dim for name, dim in record.get("tables", {}).items() if name in base.source.entries}
     if not tables:
         return EarlierTokens()
@@ -48,13 +48,11 @@ def _groups(
     manifest: Manifest, record: Mapping[str, Any], name: str, reader: Reader
 ) -> Iterator[tuple[tuple[int, ...], bool]]:
     """Rows of one table that were written together, and whether they still hold the same bytes."""
-    entry = next(entry for entry in manifest.tensors if entry["name"] == name)
-    written = zip(entry.get("new") or (), manifest.digests.get(name, ()), strict=False)
-    pairs = [(fill["region"], digest_) for fill, digest_ in written]
-    pairs += [(kept["region"], kept["sha256"]) for kept in (record.get("untrained", {}).get(name),) if kept]
     tensor = reader.tensor(name)
-    for data, expected in pairs:
-        region = region_from_json(data, tuple(tensor.shape))
+    pairs = [*zip((fill.region for fill in manifest.plan[name].new), manifest.digests.get(name, ()), strict=False)]
+    if kept := record.get("untrained", {}).get(name):
+        pairs.append((region_from_json(kept["region"], tuple(tensor.shape)), kept["sha256"]))
+    for region, expected in pairs:
         yield _rows(region, record["tables"][name]), tensor_digest(region_of(tensor, region)) == expected
 
 

@@ -17,7 +17,7 @@ from hf_init._text import join_names
 from hf_init._verify import Clones, VerifyReport
 
 if TYPE_CHECKING:
-    from hf_init._plan import Plan, RecipeLike, TensorPlan
+    from hf_init._plan import BaseRecord, Plan, RecipeLike, TensorPlan
     from hf_init._prepare import Prepared
     from hf_init._write.files import Link
     from hf_init._write.stage import StagingDir
@@ -191,26 +191,25 @@ def _write(
     write_config(prepared.model, stage.folder)
     for change in prepared.change_plans:
         change.write(stage.folder)
-    plan = prepared.plan.to_json()
-    manifest = Manifest(plan, _origin(prepared, how), written.digests, f"hf_init {__version__}")
+    manifest = Manifest(prepared.plan, _base_record(prepared, how), written.digests, f"hf_init {__version__}")
     if how.digest:
-        manifest = replace(manifest, **_verify.result_digests(stage.folder, plan["tensors"], progress))
+        manifest = replace(manifest, **_verify.result_digests(stage.folder, prepared.plan.tensors, progress))
     manifest.save(stage.folder, flush=False)  # the stage flushes it with everything else, while the proof is read
     return written.clones
 
 
-def _origin(prepared: Prepared, how: WriteOptions) -> dict[str, Any]:
-    """What the manifest says of the base."""
+def _base_record(prepared: Prepared, how: WriteOptions) -> BaseRecord:
+    from hf_init._plan import BaseRecord
+
     source, target = prepared.source, prepared.target
-    base: dict[str, Any] = {"path": str(target.folder.resolve()), "name": target.base}
-    base["fingerprint"] = source.fingerprint()
-    if source.parts:
-        base["parts"] = {prefix: str(part.root.resolve()) for prefix, part in source.parts}
-    if blobs := source.blobs():
-        base["sha256"] = blobs
-    if how.link != "copy":
-        base["link"] = how.link
-    return base
+    return BaseRecord(
+        path=str(target.folder.resolve()),
+        fingerprint=source.fingerprint(),
+        name=target.base,
+        parts={prefix: str(part.root.resolve()) for prefix, part in source.parts},
+        sha256=source.blobs(),
+        link="" if how.link == "copy" else how.link,
+    )
 
 
 def _folders(prepared: Prepared) -> list[Path]:

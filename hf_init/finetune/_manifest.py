@@ -9,7 +9,7 @@ from pathlib import Path
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
 from hf_init._fill import region_digests
-from hf_init._plan import MANIFEST_NAME, Manifest
+from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest
 from hf_init._version import __version__
 from hf_init.finetune._model import ModelTensor, PlanOrigin
 
@@ -31,8 +31,8 @@ def manifest_of(origin: PlanOrigin, places: Sequence[ModelTensor]) -> Manifest |
     except CheckpointError:
         return None
     found = {place.entries[0].name: region_digests(place.entries[0], place.tensor.detach().cpu()) for place in fresh}
-    about = {"path": str(origin.base.resolve()), "name": str(origin.base), "fingerprint": base.fingerprint()}
-    return Manifest(origin.plan.to_json(), about, found, f"hf_init {__version__}")
+    record = BaseRecord(str(origin.base.resolve()), base.fingerprint(), name=str(origin.base))
+    return Manifest(origin.plan, record, found, f"hf_init {__version__}")
 
 
 def save_manifest(manifest: Manifest | Path | None, folder: Path) -> Path | None:

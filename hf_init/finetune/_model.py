@@ -194,7 +194,7 @@ def _folder_of(model: nn.Module) -> Path | None:
 
 
 def _of_folder(folder: Path) -> PlanOrigin:
-    base = Path(Manifest.load(folder).base["path"])
+    base = Path(Manifest.load(folder).base.path)
     return PlanOrigin(Plan.load(folder), folder, base if base.is_dir() else None)
 
 

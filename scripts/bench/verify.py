@@ -32,7 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from hf_init._checkpoint import INDEX, SINGLE, Checkpoint  # noqa: E402  # the folder must be found first
-from hf_init._plan import Manifest  # noqa: E402
+from hf_init._plan import BaseRecord, Manifest, Plan, TensorPlan  # noqa: E402
+from hf_init._tensors import Box, Copy, Status  # noqa: E402
 
 SMOLLM2 = ROOT / ".cache" / "SmolLM2-135M-Instruct"
 FASTER, SLOWER, MEMORY = 4, 1.5, 200  # times cmp's speed; times cat's time; MB
@@ -195,13 +196,14 @@ def result_of(base: Path, out: Path) -> None:
 
     shutil.copytree(base, out)
     with Checkpoint.open(base) as source:
-        tensors: list[dict[str, Any]] = [
-            {"name": e.name, "status": "kept", "shape": list(e.shape), "dtype": e.dtype, "source": e.name}
+        tensors = tuple(
+            TensorPlan(e.name, Status.KEPT, e.shape, e.dtype, (Copy(whole, e.name, whole),), source=e.name)
             for e in source.entries.values()
-        ]
-        named = {"path": str(base), "fingerprint": source.fingerprint()}
+            for whole in [Box.whole(e.shape)]
+        )
+        record = BaseRecord(str(base), source.fingerprint())
     recorded = result_digests(out, tensors)
-    Manifest({"tensors": tensors, "unused": []}, named, {}, "bench", **recorded).save(out)
+    Manifest(Plan("Bench", 0, tensors), record, {}, "bench", **recorded).save(out)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -109,7 +109,7 @@ def differences(plan: Plan, before: dict[str, torch.Tensor], after: dict[str, to
         moved = _bits(old) != _bits(after[name])
         free = torch.zeros_like(moved)
         for fill in entry.new if entry is not None else ():
-            free[fill.region.to_json()["start"][0] : fill.region.to_json()["stop"][0]] = True
+            free[list(fill.region.index) if isinstance(fill.region, Rows) else fill.region.slices] = True
         if bool((moved & ~free).any()):
             yield f"{name}: {int((moved & ~free).sum())} frozen elements moved"
         still = free.reshape(len(free), -1).any(1) & ~moved.reshape(len(moved), -1).any(1) if free.ndim else free
