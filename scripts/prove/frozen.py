@@ -26,6 +26,7 @@ from transformers.utils import logging
 
 import hf_init
 from hf_init import Plan
+from hf_init._tensors import Rows
 from hf_init.finetune._freeze import Frozen, train_only_new
 from hf_init.finetune._groups import parameter_groups
 from hf_init.finetune._watch import Watch
