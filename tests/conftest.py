@@ -58,6 +58,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Give the folder of a tiny checkpoint by its name in ``bases.BASES``, made once a session, or of a real one."""
+    from bases import make_base
+
+    @cache
+    def folder(name: str) -> Path:
+        if name in ("minilm", "smollm2"):
+            return _fetch(name)
+        return make_base(name, tmp_path_factory.mktemp("base") / name.replace(" ", "-"))
+
+    return folder
+
+
 def _tiny_model(name: str):
     """BERT without a head; Llama (tied) and GPT-2 (tied, Conv1D) and Mixtral (4 experts, untied) with a language head.
 

@@ -100,7 +100,8 @@ def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, M
     wanted = _fresh_buffers(prepared)
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.initial_values)
-        model, info = _library_load(prepared, state, prepared.model if spend else None)
+        with torch.random.fork_rng(devices=[]):  # a constructor may draw, though all that it draws is loaded over
+            model, info = _library_load(prepared, state, prepared.model if spend else None)
     prepared = prepared.spent() if spend else prepared
     # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
     with Reader(prepared.source) as reader:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,18 +91,29 @@ class StateDict:
 
 
 def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
-    """The complete state dict of a plan: with it, the library has nothing left to initialize."""
+    """Return the complete state dict of a plan: with it, the library has nothing left to initialize."""
     fresh = [tensor for tensor in plan.stored if tensor.status is not Status.KEPT]
     values = make_tensors(fresh, reader, plan.seed, context)
-    lazy = {
-        tensor.name: reader.slice(tensor.source)
-        for tensor in plan.stored
-        if tensor.status is Status.KEPT and tensor.source
-    }
+    kept = dict(_each_in_memory_of_its_own(plan, reader))
     return StateDict(
-        {tensor.name: values.get(tensor.name, lazy.get(tensor.name)) for tensor in plan.stored},
+        {tensor.name: values.get(tensor.name, kept.get(tensor.name)) for tensor in plan.stored},
         {tensor.name: region_digests(tensor, values[tensor.name]) for tensor in fresh},
     )
+
+
+def _each_in_memory_of_its_own(plan: Plan, reader: Reader) -> Iterator[tuple[str, Any]]:
+    """Yield every kept tensor with its lazy slice; where the same bytes of a file are kept twice, then with a copy.
+
+    The two are not tied: what training does to one must not happen to the other, and ``save_pretrained`` must not take
+    them for one tensor and leave one out.
+    """
+    places: set[Any] = set()
+    for tensor in plan.stored:
+        if tensor.status is Status.KEPT and tensor.source:
+            place = reader.place(tensor.source)
+            again = place in places
+            places.add(place)
+            yield tensor.name, reader.tensor(tensor.source).clone() if again else reader.slice(tensor.source)
 
 
 def prove(

@@ -58,8 +58,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def ids_of(tokenizer: Any) -> dict[str, int]:
-    """Every token's id in a tokenizer of the library, those of added tokens included."""
-    return {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}
+    """Return every token's id, those of added tokens included, in the order of ids.
+
+    A fast tokenizer gives its vocabulary in another order each time, and plans have to read the same.
+    """
+    ids = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}
+    return dict(sorted(ids.items(), key=lambda each: each[1]))
 
 
 class TokenSplitter:

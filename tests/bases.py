@@ -1,0 +1,174 @@
+"""Tiny checkpoints of many kinds, made from configs: every value is drawn, so that no two rows are alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from token_bases import base as _of_tokens
+from transformers import PreTrainedConfig, PreTrainedModel
+
+import hf_init
+
+SIZE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+TEXT: dict[str, Any] = {**SIZE, "vocab_size": 96, "max_position_embeddings": 64}
+DECODER: dict[str, Any] = {**TEXT, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+SEEN: dict[str, Any] = {**SIZE, "num_hidden_layers": 1, "image_size": 16, "patch_size": 8}
+HEARD: dict[str, Any] = {
+    **SIZE, "conv_dim": (16, 16), "conv_stride": (4, 4), "conv_kernel": (4, 4), "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 8,
+}  # fmt: skip
+RESNET: dict[str, Any] = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+SEGFORMER: dict[str, Any] = {
+    "num_encoder_blocks": 2, "depths": [1, 1], "sr_ratios": [2, 1], "hidden_sizes": [8, 16], "patch_sizes": [7, 3],
+    "strides": [4, 2], "num_attention_heads": [1, 2], "mlp_ratios": [2, 2], "decoder_hidden_size": 16,
+}  # fmt: skip
+DETR: dict[str, Any] = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "num_queries": 4,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "use_timm_backbone": False,
+    "use_pretrained_backbone": False, "backbone": None,
+}  # fmt: skip
+SENTIMENTS = ["neg", "neu", "pos"]
+ANIMALS = ["cat", "dog", "car"]
+TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+HEADS: dict[str, Any] = {
+    "topic": {"kind": "sequence-classification", "labels": ["news", "sport", "arts"]},
+    "entities": {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"]},
+    "meaning": "similarity",
+}
+CHARACTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "a", "b", "c"]
+
+
+class TaggerConfig(PreTrainedConfig):
+    model_type = "tagger_of_tests"
+    width: int = 8
+
+
+class Tagger(PreTrainedModel):
+    """Scores of labels, and of each label after each other: somebody's own class."""
+
+    config_class, base_model_prefix = TaggerConfig, "tagger"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.scores = torch.nn.Linear(config.width, config.num_labels)
+        self.transitions = torch.nn.Parameter(torch.zeros(config.num_labels, config.num_labels))
+        self.post_init()
+
+
+def named(labels: list[str]) -> dict[str, Any]:
+    """The config values of named labels."""
+    return {"id2label": dict(enumerate(labels)), "label2id": {name: k for k, name in enumerate(labels)}}
+
+
+def llava_config() -> transformers.LlavaConfig:
+    """The config of the whole, of which "clip" and "llama untied" are the towers."""
+    vision, text = transformers.CLIPVisionConfig(**SEEN), transformers.LlamaConfig(**DECODER)
+    return transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=95)
+
+
+def character_tokenizer(folder: Path, characters: list[str]) -> Path:
+    """The folder of a tokenizer for CTC over these characters."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({character: k for k, character in enumerate(characters)}))
+    transformers.Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
+    return folder
+
+
+def _model(
+    cls: Any, folder: Path, *, dtype: torch.dtype = torch.float32, max_shard_size: str = "1GB", **config: Any
+) -> None:
+    """Save a model of this class with every floating value drawn."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = cls(cls.config_class(**config)).to(dtype)
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.is_floating_point():
+                    tensor.normal_(std=0.3)
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+
+
+def _legacy(folder: Path) -> None:
+    """Save BERT with the names that its norms had in TensorFlow."""
+    _model(transformers.BertModel, folder, **TEXT)
+    renames = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = load_file(folder / "model.safetensors")
+    for new, old in renames.items():
+        tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def _ctc(folder: Path) -> None:
+    character_tokenizer(folder, CHARACTERS)
+    _model(transformers.Wav2Vec2ForCTC, folder, **HEARD, vocab_size=len(CHARACTERS), pad_token_id=0)
+
+
+def _detr(folder: Path) -> None:
+    backbone = transformers.ResNetConfig(**RESNET, out_features=["stage2"])
+    _model(transformers.DetrForObjectDetection, folder, **DETR, **named(ANIMALS), backbone_config=backbone)
+
+
+def _several_heads(folder: Path) -> None:
+    _model(hf_init.MultiHead, folder, trunk=transformers.BertConfig(**TEXT), heads=HEADS)
+
+
+_BERT, _LLAMA = partial(_model, transformers.BertModel, **TEXT), partial(_model, transformers.LlamaForCausalLM)
+_MIXTRAL = partial(_model, transformers.MixtralForCausalLM, **DECODER, num_local_experts=4, tie_word_embeddings=False)
+_BART: dict[str, Any] = {
+    "vocab_size": 96, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "max_position_embeddings": 32,
+}  # fmt: skip
+BASES: dict[str, Callable[[Path], object]] = {
+    "bert": _BERT,
+    "bert in float16": partial(_BERT, dtype=torch.float16),
+    "bert of old names": _legacy,
+    "sentiment": partial(_model, transformers.BertForSequenceClassification, **TEXT, **named(SENTIMENTS)),
+    "tags": partial(_model, transformers.BertForTokenClassification, **TEXT, **named(TAGS)),
+    "several heads": _several_heads,
+    "tagger": partial(_model, Tagger, **named(ANIMALS)),
+    "vit": partial(_model, transformers.ViTModel, **SEEN),
+    "resnet": partial(_model, transformers.ResNetForImageClassification, **RESNET, **named(ANIMALS)),
+    "segformer": partial(_model, transformers.SegformerForSemanticSegmentation, **SEGFORMER, **named(ANIMALS)),
+    "yolos": partial(
+        _model, transformers.YolosForObjectDetection, **{**SEEN, "image_size": [16, 16]}, **named(ANIMALS),
+        num_detection_tokens=4,
+    ),
+    "eomt": partial(
+        _model, transformers.EomtForUniversalSegmentation, **{**SEEN, "image_size": 32, "patch_size": 16},
+        **named(ANIMALS), num_queries=4, num_blocks=1, num_upscale_blocks=1,
+    ),
+    "detr": _detr,
+    "clip": partial(_model, transformers.CLIPVisionModel, **SEEN),
+    "wav2vec2": partial(_model, transformers.Wav2Vec2Model, **HEARD),
+    "ctc": _ctc,
+    "llama": partial(_LLAMA, **DECODER, tie_word_embeddings=True),
+    "llama untied": partial(_LLAMA, **DECODER, tie_word_embeddings=False),
+    "llama in bfloat16": partial(_LLAMA, **DECODER, tie_word_embeddings=True, dtype=torch.bfloat16),
+    "gpt2": partial(
+        _model, transformers.GPT2LMHeadModel, vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    ),
+    "mixtral": _MIXTRAL,
+    "mixtral in shards": partial(_MIXTRAL, max_shard_size="60KB"),
+    "bart": partial(_model, transformers.BartModel, **_BART),
+    **{
+        f"{name} with tokens": partial(_of_tokens, name)
+        for name in ("bart", "t5", "gemma3", "gemma3n", "phi", "qwen", "llama")
+    },
+}  # fmt: skip
+
+
+def make_base(name: str, folder: Path) -> Path:
+    """Make a checkpoint, with a file beside the weights that no library knows; nobody may write to its files."""
+    BASES[name](folder)
+    (folder / "NOTES.md").write_text(f"{name}\n")
+    for file in folder.iterdir():
+        file.chmod(0o444)
+    return folder

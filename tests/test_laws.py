@@ -1,0 +1,373 @@
+"""The promises as laws: each must hold for every row of the table (``changes.py``), on the public surface alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from changes import CHANGES, Along, Change
+from results import Expected, Result, digests, done, flipped, heard, seeded, spread, stored, tensors, world
+from torch import nn
+
+import hf_init
+
+
+@pytest.fixture(scope="session")
+def results(bases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Result]:
+    """A row of the table by its name, done once."""
+
+    @cache
+    def result(name: str) -> Result:
+        return done(CHANGES[name], bases, tmp_path_factory.mktemp("row"))
+
+    return result
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def result(request: pytest.FixtureRequest, results: Callable[[str], Result]) -> Result:
+    return results(request.param)
+
+
+def over(which: Callable[[Change], object] = lambda change: True) -> pytest.MarkDecorator:
+    """Over every row that a law speaks of."""
+    rows = [
+        pytest.param(name, marks=pytest.mark.slow if change.slow else ())
+        for name, change in CHANGES.items()
+        if which(change)
+    ]
+    return pytest.mark.parametrize("result", rows, indirect=True)
+
+
+law = over()
+
+
+# Nothing pretrained moves, and nothing is new unasked.
+
+
+@law
+def test_every_kept_byte_is_at_its_place(result):
+    assert result.expected.keys() == result.written.keys()
+    for name, tensor in result.expected.items():
+        if tensor.source is not None:
+            found, kept = result.written[name], tensor.origins >= 0
+            assert found.dtype == tensor.source.dtype and found.bits.shape == tensor.origins.shape, name
+            assert np.array_equal(found.bits[kept], tensor.source.bits.reshape(-1)[tensor.origins[kept]]), name
+
+
+@law
+def test_the_plan_says_what_was_done(result):
+    document = result.plan.to_json()
+    said = {each["name"]: each["status"] for each in document["tensors"] if each["status"] != "tied"}
+    skipped = {name: said.pop(name) for name in [*said] if result.skips(name)}
+    assert said == {name: tensor.status for name, tensor in result.expected.items()}
+    assert skipped == dict.fromkeys(result.change.skipped, "new")
+    unused = {name.removeprefix("base.") for name in document["unused"]}
+    assert {name for name in unused if not name.startswith("take.")} == result.gone()
+    assert {**document["counts"], "tensors": len(document["tensors"])} == result.report.counts
+
+
+@law
+def test_a_plan_is_the_same_whoever_makes_it(result):
+    again = hf_init.plan(result.base, result.change.target, **result.options)
+    assert result.plan == again == hf_init.Plan.load(result.out) == result.model.init_plan
+    assert result.plan.to_json() == again.to_json() and str(result.plan) == str(again)
+
+
+# Memory is disk, and both are plain.
+
+
+@law
+def test_memory_is_what_is_on_disk(result):
+    mine, theirs = result.model.state_dict(), result.plainly().state_dict()
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if not result.skips(name) and stored(mine[name]) != stored(theirs[name])] == []
+
+
+@over(lambda change: not change.skipped)
+def test_the_model_saves_what_is_on_disk(result, tmp_path):
+    result.model.save_pretrained(tmp_path)
+    assert tensors(tmp_path) == {name: each for name, each in result.written.items() if not result.ignores(name)}
+    saved, written = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, result.out))
+    assert saved == written
+
+
+@over(lambda change: not change.skipped)
+def test_plain_transformers_loads_it_in_silence(result):
+    with heard() as said, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _, info = result.plainly(output_loading_info=True)
+    assert not any(info.values()), info
+    assert said == []
+
+
+@law
+def test_files_beside_the_weights_come_along_and_no_others_do(result):
+    beside = {name: folder / name for folder in reversed(result.parts.values()) for name in files(folder)}
+    there = files(result.out)
+    assert there - beside.keys() <= {"generation_config.json", *(there if "tokenizer" in result.options else ())}
+    gone = {"special_tokens_map.json"} if "add_tokens" in result.options else set()  # saved with the config since
+    for name, path in beside.items():
+        if name not in gone:
+            assert name in there and (name in CHANGED or (result.out / name).read_bytes() == path.read_bytes()), name
+
+
+def files(folder: Path) -> set[str]:
+    """The files of a folder but the weights, which may be divided anew, and what is ours: manifest, code of heads."""
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    ours = (".safetensors", "hf_init.json", "_multi_head.py")
+    return {name for name in found if not any(each in name for each in ours)}
+
+
+CHANGED = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"}
+
+
+# Everything is proved, and proved again later.
+
+
+@law
+def test_it_is_proved_from_the_manifest_and_every_new_value_can_be_made_again(result):
+    assert result.report.ok and hf_init.verify(result.out).ok
+    proved = hf_init.verify(result.out, result.compared, recompute=True, examples=result.options.get("examples"))
+    assert proved.ok and proved.complete and not proved.differences
+
+
+@law
+def test_one_flipped_bit_of_the_result_is_named_with_both_values(result, tmp_path):
+    for k, at in enumerate(result.places()):
+        out = flipped(result.out, tmp_path / f"{k}", at.name, at.place)
+        (difference,) = hf_init.verify(out, result.compared, everything=True).differences
+        assert difference["name"] == at.name
+        seen, expected = difference["seen"], difference["expected"]
+        if at.expected.source is None or at.origin < 0:  # known by its digest
+            assert (len(seen), len(expected)) == (64, 64) and seen != expected
+        else:
+            was = at.expected.source.number(at.origin)
+            assert (seen, expected) == (tensors(out)[at.name].number(at.place), was) and seen != expected
+
+
+@law
+def test_one_flipped_bit_of_the_base_is_named_too(result, tmp_path):
+    at = next(at for at in result.places() if at.origin >= 0)
+    base = flipped(at.expected.folder, tmp_path / "base", at.expected.key, at.origin)
+    other = result.compared
+    if isinstance(other, dict):
+        other = {prefix: base if Path(each) == at.expected.folder else each for prefix, each in other.items()}
+    differences = hf_init.verify(result.out, base if other == result.base else other, everything=True).differences
+    assert at.name in {difference["name"] for difference in differences}
+    for difference in differences:  # more than one where a tensor is kept at two places
+        assert difference["seen"] == at.expected.source.number(at.origin) != difference["expected"]
+        assert difference["expected"] == tensors(base)[at.expected.key].number(at.origin)
+
+
+# The caller, the base, and what else is new.
+
+
+@law
+def test_the_caller_and_the_base_stay_as_they_are(result):
+    for verb, (before, after) in result.worlds.items():
+        assert before.keys() == after.keys()
+        assert [what for what in before if before[what] != after[what]] == [], verb
+
+
+@law
+def test_the_order_and_the_shards_change_no_value(result, tmp_path):
+    """The base's tensors backwards in three files, the result in small ones; and it is proved without its base."""
+    parts = {prefix: spread(folder, tmp_path / f"base{k}") for k, (prefix, folder) in enumerate(result.parts.items())}
+    base = parts if isinstance(result.base, dict) else parts[""]
+    out = result.extend(tmp_path / "out", base, max_shard_size="30KB", digest=True)
+    assert tensors(out) == result.written
+    assert hf_init.verify(out, False).ok
+
+
+@over(lambda change: not change.heads and not change.by_class_name)
+def test_a_tensor_more_changes_no_other(result):
+    class More(result.cls):
+        def __init__(self, config, *args, **kwargs):
+            super().__init__(config, *args, **kwargs)
+            self.unrelated = nn.Linear(3, 2)
+            self.post_init()
+
+    more, model = result.load(More).state_dict(), result.model.state_dict()
+    assert more.keys() - model.keys() == {"unrelated.weight", "unrelated.bias"}
+    assert [name for name in model if not result.skips(name) and stored(more[name]) != stored(model[name])] == []
+
+
+@over(lambda change: change.heads and "export_head" not in change.options)
+def test_a_head_more_changes_no_other(result):
+    heads = {**result.options.get("add_heads", {}), "unrelated": {"kind": "regression"}}
+    more, model = result.load(add_heads=heads).state_dict(), result.model.state_dict()
+    (new,) = {name.rpartition(".")[0] for name in more.keys() - model.keys()}
+    assert new in ("heads.unrelated.classifier", "heads.unrelated.score")
+    assert [name for name in model if stored(more[name]) != stored(model[name])] == []
+
+
+@law
+def test_another_seed_changes_every_drawn_value_and_no_other(result, tmp_path):
+    before, after = result.written, tensors(result.extend(tmp_path / "out", seed=99))
+    same = {name: before[name].bits == after[name].bits for name in before}
+    for name, region, scheme in result.regions():
+        if not result.skips(name) and is_drawn(scheme, before[name].bits[region]):
+            assert same[name][region].mean() < 0.1, name
+            same[name][region] = True
+    assert [name for name, each in same.items() if not each.all()] == []
+
+
+DERIVED = {"zeros", "ones", "constant", "subtokens", "log_prior", "fitted"}
+
+
+def is_drawn(scheme: dict[str, Any], bits: np.ndarray) -> bool:
+    """Whether a region has random values; what the model itself gives, it has where they aren't all one."""
+    if scheme["name"] == "model":
+        return np.unique(bits).size > 1
+    return scheme["name"] not in DERIVED and scheme.get("noise") != 0
+
+
+@law
+def test_the_manifest_names_no_place_of_the_caller_but_the_base(result):
+    manifest = json.loads((result.out / "hf_init.json").read_text())
+    del manifest["base"]
+    if "take_heads" in result.options:  # a note says where a head was taken from
+        del manifest["plan"]["notes"]
+    text, places = json.dumps(manifest), (result.out, result.out.parent.parent, Path.cwd(), Path.home())
+    assert [place for place in map(str, places) if place in text] == []
+
+
+# Other processes.
+
+
+@pytest.mark.slow
+def test_another_process_makes_the_same(results, tmp_path):
+    """Every row in the opposite order, after other hashes and on several threads."""
+    rows = [name for name, change in CHANGES.items() if not change.slow]
+    theirs = run_python(MAKE, tmp_path, json.dumps(rows[::-1]), PYTHONHASHSEED="7", OMP_NUM_THREADS="2")
+    assert json.loads(theirs) == {name: digests(results(name).written) for name in rows}
+
+
+@pytest.mark.slow
+def test_a_process_without_hf_init_loads_the_same(results):
+    rows = [name for name, change in CHANGES.items() if not change.skipped]
+    known = {name: results(name) for name in rows if results(name).cls.__module__ not in ("bases", "changes")}
+    folders = {name: [str(result.out), result.cls.__name__] for name, result in known.items()}
+    theirs = json.loads(run_python(LOAD, json.dumps(folders)))
+    for name, result in known.items():
+        assert theirs[name] == digests({key: stored(value) for key, value in result.model.state_dict().items()}), name
+
+
+MAKE = """
+import json, sys
+from functools import cache
+from pathlib import Path
+from bases import make_base
+from changes import CHANGES
+from results import digests, done, tensors
+
+scratch, made = Path(sys.argv[1]), {}
+bases = cache(lambda name: make_base(name, scratch / "bases" / name))
+for name in json.loads(sys.argv[2]):
+    (scratch / name).mkdir()
+    made[name] = digests(tensors(done(CHANGES[name], bases, scratch / name).out))
+print(json.dumps(made))
+"""
+LOAD = """
+import hashlib, json, sys
+
+sys.modules["hf_init"] = None
+import torch, transformers
+
+
+def digest(tensor):
+    return hashlib.sha256(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+found = {}
+for name, (folder, cls) in json.loads(sys.argv[1]).items():
+    auto = cls == "MultiHead"
+    cls = transformers.AutoModel if auto else getattr(transformers, cls)
+    model, info = cls.from_pretrained(folder, output_loading_info=True, **({"trust_remote_code": True} if auto else {}))
+    assert not any(info.values()), (name, info)
+    found[name] = {key: digest(value) for key, value in model.state_dict().items()}
+print(json.dumps(found))
+"""
+
+
+def run_python(program: str, *arguments: Any, **environment: str) -> str:
+    """The last line that a program prints in a process of its own."""
+    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()[-1]
+
+
+# What looks must be able to see.
+
+
+def test_the_bits_of_equal_numbers_can_differ():
+    zeros = torch.zeros(2)
+    assert stored(zeros) == stored(zeros.clone()) != stored(-zeros)
+    assert stored(zeros) != stored(zeros.bfloat16()) and stored(zeros) != stored(zeros[:1])
+    assert stored(torch.tensor([1.5, -2.0], dtype=torch.bfloat16)).number(1) == -2.0
+
+
+def test_a_flipped_bit_is_one_bit(bases, tmp_path):
+    before, after = (
+        tensors(bases("sentiment")),
+        tensors(flipped(bases("sentiment"), tmp_path / "out", "classifier.bias", 1)),
+    )
+    assert {name for name in before if before[name] != after[name]} == {"classifier.bias"}
+    assert (before["classifier.bias"].bits ^ after["classifier.bias"].bits).tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("python's random state", lambda *_: random.random()),
+        ("numpy's random state", lambda *_: np.random.rand()),
+        ("torch's random state", lambda *_: torch.rand(1)),
+        ("torch's functions", lambda *_: setattr(torch.nn.init, "zeros_", torch.nn.init.ones_)),
+        ("options", lambda options, _: options["labels"].append("c")),
+        ("options", lambda options, _: setattr(options["config"], "hidden_size", 8)),
+        ("files", lambda _, folder: os.utime(folder / "NOTES.md")),
+        ("files", lambda _, folder: (folder / "more").touch()),
+    ],
+)
+def test_the_caller_s_world_shows_every_change(tmp_path, monkeypatch, what, change):
+    monkeypatch.setattr(torch.nn.init, "zeros_", torch.nn.init.zeros_)
+    (tmp_path / "NOTES.md").touch()
+    options = {"labels": ["a", "b"], "config": transformers.BertConfig()}
+    with seeded(5):
+        before = world({"": tmp_path}, options)
+        change(options, tmp_path)
+        after = world({"": tmp_path}, options)
+    assert [key for key in before if before[key] != after[key]] == [what]
+
+
+def test_the_library_is_heard(bases):
+    with heard() as said:
+        transformers.BertForQuestionAnswering.from_pretrained(bases("bert"))
+    assert "qa_outputs" in "".join(said)
+
+
+def test_what_is_expected_has_the_words_of_plans():
+    source = stored(torch.arange(6.0).reshape(3, 2))
+    whole, moved = Expected(source.places, source), Expected(Along([2, None, 0])(source.places), source)
+    assert [Expected(source.places * 0 - 1).status, whole.status, moved.status] == ["new", "kept", "resized"]
+    assert moved.origins.tolist() == [[4, 5], [-1, -1], [0, 1]]
+    assert Along([1, None], (0, 1))(np.arange(4).reshape(2, 2)).tolist() == [[3, -1], [-1, -1]]
