@@ -39,7 +39,7 @@ from hf_init._errors import PlanError
 from hf_init._plan.tensor_plan import TensorPlan
 from hf_init._tensors import Box, Copy, Region, Rows, Status, num_elements, subtract_boxes
 from hf_init._write import copying as _copying
-from hf_init._write.files import bytes_written, plan_files
+from hf_init._write.files import OutputFile, bytes_written, plan_files
 from hf_init._write.safetensors_file import file_form
 from hf_init._write.writing import Budget, room_needed
 
@@ -95,7 +95,7 @@ def test_runs_are_the_region_in_its_order(case, more):
     region, shape = case
     dims = min(outer(region, shape) + more, len(shape))
     places = byte_runs(region, shape, 16, 1000, dims)
-    found = [start + at for start in places.starts(0, places.many).tolist() for at in range(0, places.size, 2)]
+    found = [start + at for start in places.starts(0, places.num_runs).tolist() for at in range(0, places.size, 2)]
     whole = torch.arange(1000, 1000 + 2 * num_elements(shape), 2).reshape(shape)
     assert found == region_of(whole, region).reshape(-1).tolist()
 
@@ -162,7 +162,7 @@ def test_rows_of_a_region_are_its_elements_in_order(folder, case, dtype, block):
     tensor = values(*shape) if dtype == "float32" else values(*shape, dtype="uint8") > 127
     save_file({"w": tensor}, folder / "model.safetensors")
     with pytest.MonkeyPatch.context() as patch, Reader(Checkpoint.open(folder)) as reader:
-        patch.setattr("hf_init._checkpoint.tensor_reader.BLOCK", block)
+        patch.setattr("hf_init._checkpoint.tensor_reader._CACHED", block)
         pieces = list(reader.rows("w", region))
     whole = region_of(tensor, region)
     if whole.numel():
@@ -184,9 +184,16 @@ def three(tmp_path) -> Checkpoint:
     return save_base(tmp_path / "base", {"a": values(4, 4)}, {"b": values(5, 4), "c": values(3)}, {"d": values(9)})
 
 
+def how_of(file: OutputFile) -> str:
+    """``carried``: a file of the source, whole. ``renamed``: whole tensors of the source. ``written``: else."""
+    if file.carried is not None:
+        return "carried"
+    return "renamed" if all(tensor.status is Status.KEPT for tensor in file.tensors) else "written"
+
+
 def hows(source: Checkpoint, *tensors: TensorPlan, **options) -> dict[str, tuple[str, list[str]]]:
     files = plan_files(plan_of(*tensors), source, **options)
-    return {file.name: (file.how, sorted(tensor.name for tensor in file.tensors)) for file in files}
+    return {file.name: (how_of(file), sorted(tensor.name for tensor in file.tensors)) for file in files}
 
 
 def all_kept(source: Checkpoint, *but: str) -> list[TensorPlan]:

@@ -189,11 +189,13 @@ def test_every_byte_of_what_was_left_is_checked(interrupted, source, tmp_path, m
     """Whichever bit of a finished file flips: it is noticed."""
     from hf_init._write.files import plan_files
     from hf_init._write.filling import is_filled
-    from hf_init._write.journal import _lines
+    from hf_init._write.journal import _journal_lines
 
     files = {file.name: file for file in plan_files(plan_for(source), source)}
     path = interrupted / "model-00002-of-00003.safetensors"
-    notes = [line for line in _lines(tmp_path / ".out.hf_init" / "hf_init.journal") if line.get("file") == path.name]
+    notes = [
+        line for line in _journal_lines(tmp_path / ".out.hf_init" / "hf_init.journal") if line.get("file") == path.name
+    ]
     data, file = path.read_bytes(), files[path.name]
     assert is_filled(file, interrupted, source, notes[0]["digests"])
     for at in range(len(data)):

@@ -24,7 +24,7 @@ from hf_init._write import writing as _writing
 Patch = tuple[Any, str]
 
 BEFORE: dict[str, Patch] = {
-    "before its lock": (_lock, "_opened"),
+    "before its lock": (_lock, "_open_lock"),
     "before a file": (_writing, "fill_kept"),
     "before what is new": (_writing, "fill_new"),
     "before the manifest": (_manifest.Manifest, "save"),
@@ -32,7 +32,7 @@ BEFORE: dict[str, Patch] = {
     "before the end": (_stage, "discard"),
 }
 AFTER: dict[str, Patch] = {
-    "after its lock": (_lock, "_lock"),
+    "after its lock": (_lock, "_flock"),
     "after two files": (_writing.Journal, "add"),
     "after the manifest": (_manifest.Manifest, "save"),
     "after the name": (_stage, "_take_name"),

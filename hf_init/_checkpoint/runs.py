@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -21,7 +20,7 @@ BLOCK = 4 << 20
 
 _SHORT = 4096  # runs that are shorter on average are moved together with what lies between them...
 _SPAN = 4 * BLOCK  # ... where that isn't too much
-_MANY = 1 << 16  # runs at a time, however short
+_MOST_RUNS = 1 << 16  # at a time, however short
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +38,18 @@ class Runs:
     steps: tuple[np.ndarray, ...] = ()
 
     @property
-    def many(self) -> int:
+    def num_runs(self) -> int:
         return prod(map(len, self.steps)) if self.size else 0
 
     def starts(self, first: int, last: int) -> np.ndarray:
-        """Where the runs from ``first`` to ``last`` begin in the file."""
-        outer = np.unravel_index(np.arange(first, last), tuple(map(len, self.steps))) if self.steps else ()
-        offsets = (step[places] for step, places in zip(self.steps, outer, strict=True))
+        """Return where the runs from ``first`` to ``last`` begin in the file."""
+        indices = np.unravel_index(np.arange(first, last), tuple(map(len, self.steps))) if self.steps else ()
+        offsets = (step[index] for step, index in zip(self.steps, indices, strict=True))
         return sum(offsets, np.full(last - first, self.base, np.int64))
 
 
 def outer(region: Region, shape: Shape) -> int:
-    """How many leading dimensions have to be walked through: what is behind them lies in one piece.
+    """Return how many leading dimensions have to be walked through: what is behind them lies in one piece.
 
     Example:
         >>> [outer(region, (4, 8)) for region in (Box((0, 0), (2, 8)), Box((0, 0), (4, 7)), Rows(0, (2, 0), (4, 8)))]
@@ -63,7 +62,7 @@ def outer(region: Region, shape: Shape) -> int:
 
 
 def byte_runs(region: Region, shape: Shape, bits: int, start: int, dims: int) -> Runs:
-    """The runs of a region of a tensor of this shape, whose first byte is at ``start`` of its file.
+    """Return the runs of a region of a tensor of this shape, whose first byte is at ``start`` of its file.
 
     Args:
         bits: of one element; fewer than 8 only where the region is the whole tensor.
@@ -76,20 +75,19 @@ def byte_runs(region: Region, shape: Shape, bits: int, start: int, dims: int) ->
     if isinstance(region, Rows):
         region = replace(region, of=shape)
     strides = [prod(shape[dim + 1 :]) * bits // 8 for dim in range(len(shape))]
-    steps = tuple(_indices(region, dim) * strides[dim] for dim in range(dims))
+    steps = tuple(_region_indices(region, dim) * strides[dim] for dim in range(dims))
     first = 0 if isinstance(region, Rows) else sum(region.start[d] * strides[d] for d in range(dims, len(shape)))
     return Runs(prod(region.shape[dims:]) * bits // 8, start + first, steps)
 
 
-def _indices(region: Region, dim: int) -> np.ndarray:
+def _region_indices(region: Region, dim: int) -> np.ndarray:
     if isinstance(region, Box):
         return np.arange(region.start[dim], region.stop[dim], dtype=np.int64)
-    chosen = region.index if dim == region.dim else range(region.of[dim])
-    return np.asarray(chosen, dtype=np.int64)
+    return np.asarray(region.index if dim == region.dim else range(region.of[dim]), dtype=np.int64)
 
 
 def join_runs(size: int, *starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours taken together where no list has a gap: the position of the first run of each, and their bytes.
+    """Join neighbours where no list has a gap; return the position of the first run of each, and their bytes.
 
     Example:
         >>> join_runs(2, np.array([0, 2, 4, 9]), np.array([10, 12, 20, 22]))
@@ -102,12 +100,12 @@ def join_runs(size: int, *starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return heads, np.diff(np.append(heads, len(starts[0]))) * size
 
 
-def run_blocks(*places: Runs) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Regions of one shape side by side, in pieces of at most a block: the bytes of a run, and its starts in each."""
-    size, many = places[0].size, places[0].many
-    step = min(max(BLOCK // max(size, 1), 1), _MANY)
-    for first in range(0, many, step):
-        starts = [place.starts(first, min(first + step, many)) for place in places]
+def run_blocks(*regions: Runs) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Yield regions of one shape side by side, a block at a time: the bytes of a run, and its starts in each region."""
+    size, num_runs = regions[0].size, regions[0].num_runs
+    step = min(max(BLOCK // max(size, 1), 1), _MOST_RUNS)
+    for first in range(0, num_runs, step):
+        starts = [region.starts(first, min(first + step, num_runs)) for region in regions]
         for cut in range(0, size, BLOCK):
             yield min(BLOCK, size - cut), [start + cut for start in starts]
 
@@ -119,8 +117,8 @@ class RunFile:
     number: int
     path: Path
 
-    def read_into(self, view: memoryview, at: int) -> None:
-        """Fills the view.
+    def read_into(self, view: memoryview, offset: int) -> None:
+        """Fill the view.
 
         Raises:
             CheckpointError: the file ends before, or can't be read.
@@ -128,35 +126,35 @@ class RunFile:
         done = 0
         while done < len(view):
             try:
-                many = os.preadv(self.number, [view[done:]], at + done)
+                nbytes = os.preadv(self.number, [view[done:]], offset + done)
             except OSError as error:
-                raise CheckpointError(f"{self.path} can't be read at byte {at + done}: {error.strerror}") from error
-            if not many:
-                raise CheckpointError(f"{self.path} ends at byte {at + done}: it was changed while it was read")
-            done += many
+                raise CheckpointError(f"{self.path} can't be read at byte {offset + done}: {error.strerror}") from error
+            if not nbytes:
+                raise CheckpointError(f"{self.path} ends at byte {offset + done}: it was changed while it was read")
+            done += nbytes
 
-    def read(self, at: int, size: int) -> np.ndarray:
+    def read(self, offset: int, size: int) -> np.ndarray:
         data = np.empty(size, np.uint8)
-        self.read_into(data.data, at)
+        self.read_into(data.data, offset)
         return data
 
-    def write(self, data: Any, at: int) -> None:
-        """Writes all of a buffer.
+    def write(self, data: bytes | memoryview | np.ndarray, offset: int) -> None:
+        """Write all of a buffer.
 
         Raises:
             OSError: with the file's name.
         """
-        view, done = memoryview(data).cast("B"), 0
+        view, done = memoryview(data.data if isinstance(data, np.ndarray) else data).cast("B"), 0
         try:
             while done < len(view):
-                done += os.pwrite(self.number, view[done:], at + done)
+                done += os.pwrite(self.number, view[done:], offset + done)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
 
 @contextmanager
 def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[RunFile]:
-    """A file, open as long as the block lasts."""
+    """Open a file for as long as the block lasts."""
     number = os.open(path, flags | os.O_CLOEXEC, 0o666)
     try:
         yield RunFile(number, path)
@@ -165,35 +163,37 @@ def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[RunFile]:
 
 
 def gather(file: RunFile, starts: np.ndarray, size: int) -> np.ndarray:
-    """The bytes of some runs, one a row."""
-    found = np.empty((len(starts), size), np.uint8)
-    heads, sizes = join_runs(size, starts)
-    low, high = int(starts.min()), int(starts.max()) + size
-    if _together(heads, sizes, high - low):
-        found[:] = sliding_window_view(file.read(low, high - low), size)[starts - low]
-        return found
-    flat, at = found.reshape(-1).data, 0
-    for head, many in zip(heads.tolist(), sizes.tolist(), strict=True):
-        file.read_into(flat[at : at + many], int(starts[head]))
-        at += many
-    return found
+    """Read some runs, one a row."""
+    heads, sizes, low, high = _span(starts, size)
+    if _is_dense(heads, sizes, high - low):
+        return np.ascontiguousarray(sliding_window_view(file.read(low, high - low), size)[starts - low])
+    values = np.empty((len(starts), size), np.uint8)
+    flat, offset = values.reshape(-1).data, 0
+    for head, nbytes in zip(heads.tolist(), sizes.tolist(), strict=True):
+        file.read_into(flat[offset : offset + nbytes], int(starts[head]))
+        offset += nbytes
+    return values
 
 
 def scatter(file: RunFile, starts: np.ndarray, values: np.ndarray) -> None:
-    """Writes the rows of ``values`` as runs; what lies between short ones is read and written again."""
+    """Write the rows of ``values`` as runs; what lies between short ones is read and written again."""
     size = values.shape[1]
-    heads, sizes = join_runs(size, starts)
-    low, high = int(starts.min()), int(starts.max()) + size
-    if _together(heads, sizes, high - low):
+    heads, sizes, low, high = _span(starts, size)
+    if _is_dense(heads, sizes, high - low):
         span = file.read(low, high - low)
         sliding_window_view(span, size, writeable=True)[starts - low] = values
         file.write(span, low)
         return
-    flat, at = values.reshape(-1).data, 0
-    for head, many in zip(heads.tolist(), sizes.tolist(), strict=True):
-        file.write(flat[at : at + many], int(starts[head]))
-        at += many
+    flat, offset = values.reshape(-1).data, 0
+    for head, nbytes in zip(heads.tolist(), sizes.tolist(), strict=True):
+        file.write(flat[offset : offset + nbytes], int(starts[head]))
+        offset += nbytes
 
 
-def _together(heads: np.ndarray, sizes: np.ndarray, span: int) -> bool:
+def _span(starts: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Return the joined runs, and where the first of all begins and the last ends."""
+    return *join_runs(size, starts), int(starts.min()), int(starts.max()) + size
+
+
+def _is_dense(heads: np.ndarray, sizes: np.ndarray, span: int) -> bool:
     return len(heads) > 1 and sizes.sum() < _SHORT * len(heads) and span <= _SPAN

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,14 +14,13 @@ from safetensors import safe_open
 
 from hf_init._checkpoint.header import dtype_bits
 from hf_init._checkpoint.runs import byte_runs, gather, opened, outer
-from hf_init._errors import CheckpointError
 from hf_init._tensors import Region, Rows
 
 if TYPE_CHECKING:
     from hf_init._checkpoint.checkpoint import Checkpoint
 
 # A multiple of every element's size; small enough to stay in a processor's cache while two of them are compared.
-BLOCK = 1 << 20
+_CACHED = 1 << 20
 
 
 class Reader:
@@ -35,7 +33,6 @@ class Reader:
         self._source = source
         self._stack = ExitStack()
         self._open: dict[str, Any] = {}
-        self._paths: dict[str, Path] = {}
         self._lock = Lock()
 
     def __enter__(self) -> Reader:
@@ -46,53 +43,48 @@ class Reader:
         self._stack.close()
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The whole tensor, mapped: it must not be written to."""
+        """Return the whole tensor, mapped: it must not be written to."""
         return self._shard(name).get_tensor(self._source.entries[name].key)
 
     def slice(self, name: str) -> Any:
-        """What the library's own loader takes in place of a tensor, and reads when it is ready for it."""
+        """Return what the library's own loader takes in place of a tensor, and reads when it is ready for it."""
         return self._shard(name).get_slice(self._source.entries[name].key)
 
     def place(self, name: str) -> tuple[Path, int, int]:
-        """The file of a tensor, and where in it its bytes start and stop."""
+        """Return the file of a tensor, and where in it its bytes start and stop."""
         entry = self._source.entries[name]
-        if entry.shard not in self._paths:
-            self._paths[entry.shard] = self._source.local(entry.shard)
-        return self._paths[entry.shard], entry.start, entry.stop
+        return self._source.local(entry.shard), entry.start, entry.stop
 
     def rows(self, name: str, region: Region) -> Iterator[torch.Tensor]:
-        """A region's elements, read some of its leading slices at a time: ``(some, *region.shape[1:])``.
+        """Read a region's elements, some of its leading slices at a time: ``(some, *region.shape[1:])``.
 
         Raises:
             CheckpointError: the file can't be read, or has become shorter.
         """
         entry = self._source.entries[name]
         shape = (replace(region, of=entry.shape) if isinstance(region, Rows) else region).shape
-        places = byte_runs(
-            region, entry.shape, dtype_bits(entry.dtype), entry.start, max(outer(region, entry.shape), 1)
-        )
-        each = places.many // max(shape[0], 1)
-        some = max(BLOCK // max(each * places.size, 1), 1)
+        dims = max(outer(region, entry.shape), 1)
+        runs = byte_runs(region, entry.shape, dtype_bits(entry.dtype), entry.start, dims)
+        runs_a_row = runs.num_runs // max(shape[0], 1)
+        step = max(_CACHED // max(runs_a_row * runs.size, 1), 1)
         with opened(self._source.local(entry.shard)) as file:
-            for first in range(0, shape[0] if each else 0, some):
-                last = min(first + some, shape[0])
-                data = gather(file, places.starts(first * each, last * each), places.size)
+            for first in range(0, shape[0] if runs_a_row else 0, step):
+                last = min(first + step, shape[0])
+                data = gather(file, runs.starts(first * runs_a_row, last * runs_a_row), runs.size)
                 values = torch.from_numpy(data.reshape(-1)).view(getattr(torch, entry.dtype))
                 yield values.reshape(last - first, *shape[1:])
 
     def blocks(self, name: str) -> Iterator[tuple[int, torch.Tensor]]:
-        """A tensor's elements, read a block at a time, each with the place of its first; little stays in memory."""
+        """Read a tensor's elements, a block at a time, each with the index of its first; little stays in memory."""
         entry = self._source.entries[name]
         dtype = getattr(torch, entry.dtype)
-        with open(self._source.root / entry.shard, "rb", buffering=0) as file:
-            for start in range(entry.start, entry.stop, BLOCK):
-                data = bytearray(min(BLOCK, entry.stop - start))
-                if os.preadv(file.fileno(), [data], start) != len(data):
-                    raise CheckpointError(f"{file.name} ends before {name!r} does: it was changed while it was read")
-                yield (start - entry.start) // dtype.itemsize, torch.frombuffer(data, dtype=dtype)
+        with opened(self._source.local(entry.shard)) as file:
+            for start in range(entry.start, entry.stop, _CACHED):
+                data = file.read(start, min(_CACHED, entry.stop - start))
+                yield (start - entry.start) // dtype.itemsize, torch.from_numpy(data).view(dtype)
 
     def open(self, names: Iterable[str]) -> None:
-        """Maps the files of these tensors."""
+        """Map the files of these tensors."""
         for name in names:
             self._shard(name)
 

@@ -16,10 +16,8 @@ from hf_init._progress import Progress, no_progress
 from hf_init._verify import FileState, file_state
 
 _FICLONE = 0x40049409  # linux/fs.h: the new file shares the old one's blocks until one of them is written to
-_STEP = 64 << 20
-LONG = 64 << 10
-"""Bytes from which on a run is moved by itself, by the system."""
-
+_KERNEL_STEP = 64 << 20
+_LONG_RUN = 64 << 10  # bytes from which on a run is copied by itself, by the system
 _TARGET_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -38,23 +36,9 @@ def copy_file(source: Path, target: Path, progress: Progress, header: int = 0) -
         if _clone(old, new):
             progress(before.st_size - header)
             return file_state(before), file_state(os.fstat(new.number))
-        copy_range(old, new, 0, 0, header, no_progress)
-        copy_range(old, new, header, header, before.st_size - header, progress)
+        _copy_range(old, new, 0, 0, header, no_progress)
+        _copy_range(old, new, header, header, before.st_size - header, progress)
     return None
-
-
-def copy_range(old: RunFile, new: RunFile, source: int, target: int, size: int, progress: Progress) -> None:
-    """Copy ``size`` bytes from one file at ``source`` to another at ``target``.
-
-    Raises:
-        CheckpointError, OSError: as ``copy_file``.
-    """
-    end = source + size
-    while source < end:
-        step = min(_STEP, end - source)
-        done = _in_kernel(old, new, source, target, step) or _through_memory(old, new, source, target, step)
-        source, target = source + done, target + done
-        progress(done)
 
 
 def copy_runs(old: RunFile, new: RunFile, source: Runs, target: Runs, progress: Progress) -> None:
@@ -63,61 +47,61 @@ def copy_runs(old: RunFile, new: RunFile, source: Runs, target: Runs, progress: 
     Raises:
         CheckpointError, OSError: as ``copy_file``.
     """
-    if source.many == 1:
-        copy_range(old, new, source.starts(0, 1).item(), target.starts(0, 1).item(), source.size, progress)
+    if source.num_runs == 1:
+        _copy_range(old, new, source.starts(0, 1).item(), target.starts(0, 1).item(), source.size, progress)
         return
-    for size, (froms, tos) in run_blocks(source, target):
-        heads, sizes = join_runs(size, froms, tos)
-        if sizes.sum() < LONG * len(heads):
-            scatter(new, tos, gather(old, froms, size))
-            progress(size * len(froms))
+    for size, (sources, targets) in run_blocks(source, target):
+        heads, sizes = join_runs(size, sources, targets)
+        if sizes.sum() < _LONG_RUN * len(heads):
+            scatter(new, targets, gather(old, sources, size))
+            progress(size * len(sources))
             continue
-        for head, many in zip(heads.tolist(), sizes.tolist(), strict=True):
-            copy_range(old, new, int(froms[head]), int(tos[head]), many, progress)
+        for head, nbytes in zip(heads.tolist(), sizes.tolist(), strict=True):
+            _copy_range(old, new, int(sources[head]), int(targets[head]), nbytes, progress)
 
 
-def put_runs(new: RunFile, target: Runs, data: memoryview, progress: Progress) -> None:
+def write_runs(new: RunFile, target: Runs, data: memoryview, progress: Progress) -> None:
     """Write a region's bytes, row by row.
 
     Raises:
         OSError: the file can't be written.
     """
-    values, at = np.frombuffer(data, np.uint8), 0
-    for size, (tos,) in run_blocks(target):
-        many = size * len(tos)
-        scatter(new, tos, values[at : at + many].reshape(-1, size))
-        at += many
-        progress(many)
+    values, offset = np.frombuffer(data, np.uint8), 0
+    for size, (targets,) in run_blocks(target):
+        nbytes = size * len(targets)
+        scatter(new, targets, values[offset : offset + nbytes].reshape(-1, size))
+        offset += nbytes
+        progress(nbytes)
 
 
-def verify_same_bytes(old: RunFile, new: RunFile, source: Runs, target: Runs) -> Iterator[bool]:
-    """Whether two regions hold the same bytes, a block at a time."""
-    for size, (froms, tos) in run_blocks(source, target):
-        yield np.array_equal(gather(old, froms, size), gather(new, tos, size))
+def equal_blocks(old: RunFile, new: RunFile, source: Runs, target: Runs) -> Iterator[bool]:
+    """Yield, block by block, whether two regions hold the same bytes."""
+    for size, (sources, targets) in run_blocks(source, target):
+        yield np.array_equal(gather(old, sources, size), gather(new, targets, size))
 
 
 def same_file(a: Path, b: Path) -> bool:
-    """Whether two files hold the same bytes."""
+    """Return whether two files hold the same bytes."""
     with opened(a) as old, opened(b) as new:
         sizes = [os.fstat(file.number).st_size for file in (old, new)]
         whole = Runs(sizes[0], 0)
-        return sizes[0] == sizes[1] and all(verify_same_bytes(old, new, whole, whole))
+        return sizes[0] == sizes[1] and all(equal_blocks(old, new, whole, whole))
 
 
-def link_file(source: Path, target: Path, how: str) -> None:
-    """A second name for a file (``hard``), or a file that says where it is (``symbolic``).
+def link_file(source: Path, target: Path, link: str) -> None:
+    """Make a second name for a file (``hard``), or a file that says where it is (``symbolic``).
 
     Raises:
         PlanError: the system refuses; the message says what else there is.
     """
     real = Path(os.path.realpath(source))  # a hub's cache holds links itself
     try:
-        os.link(real, target) if how == "hard" else os.symlink(real, target)
+        os.link(real, target) if link == "hard" else os.symlink(real, target)
     except OSError as error:
         why = "it is on another filesystem" if error.errno == errno.EXDEV else f"{error.strerror}"
         raise PlanError(
-            f"no {how} link to {real} can be made where the result is to be: {why}; give a place on the base's own "
-            f"filesystem, or link={'symbolic' if how == 'hard' else 'hard'!r} or 'copy' (--link)"
+            f"no {link} link to {real} can be made where the result is to be: {why}; give a place on the base's own "
+            f"filesystem, or link={'symbolic' if link == 'hard' else 'hard'!r} or 'copy' (--link)"
         ) from error
 
 
@@ -137,7 +121,6 @@ def can_clone(source: Path, folder: Path) -> bool:
 
 
 def _clone(old: RunFile, new: RunFile) -> bool:
-    """Return whether the system made the new file a clone, which shares the old one's blocks."""
     try:
         fcntl.ioctl(new.number, _FICLONE, old.number)
     except OSError:
@@ -145,8 +128,21 @@ def _clone(old: RunFile, new: RunFile) -> bool:
     return True
 
 
-def _in_kernel(old: RunFile, new: RunFile, source: int, target: int, size: int) -> int:
-    """How much the system copied by itself; 0 where it doesn't: reading and writing then tell why."""
+def _copy_range(old: RunFile, new: RunFile, source: int, target: int, size: int, progress: Progress) -> None:
+    """Copy ``size`` bytes from the offset ``source`` to the offset ``target``."""
+    end = source + size
+    while source < end:
+        nbytes = _copy_in_kernel(old, new, source, target, min(_KERNEL_STEP, end - source))
+        if not nbytes:
+            data = old.read(source, min(BLOCK, end - source))
+            new.write(data, target)
+            nbytes = len(data)
+        source, target = source + nbytes, target + nbytes
+        progress(nbytes)
+
+
+def _copy_in_kernel(old: RunFile, new: RunFile, source: int, target: int, size: int) -> int:
+    """Return how much the system copied by itself; 0 where it doesn't: reading and writing then tell why."""
     if not hasattr(os, "copy_file_range"):
         return 0
     try:
@@ -155,9 +151,3 @@ def _in_kernel(old: RunFile, new: RunFile, source: int, target: int, size: int) 
         if error.errno in _TARGET_FULL:
             raise OSError(error.errno, error.strerror, str(new.path)) from error
         return 0
-
-
-def _through_memory(old: RunFile, new: RunFile, source: int, target: int, size: int) -> int:
-    data = old.read(source, min(size, BLOCK))
-    new.write(data, target)
-    return len(data)

@@ -17,8 +17,6 @@ from hf_init._write.safetensors_file import METADATA, FileForm, file_bytes, file
 Link: TypeAlias = Literal["copy", "hard", "symbolic"]
 """How a file of the source that the result takes over whole gets there."""
 
-LINKS: tuple[str, ...] = get_args(Link)
-
 
 @dataclass(frozen=True)
 class OutputFile:
@@ -35,27 +33,20 @@ class OutputFile:
     carried: str | None = None
 
     @property
-    def how(self) -> str:
-        """``carried``: a file of the source, whole. ``renamed``: whole tensors of the source. ``written``: else."""
-        if self.carried is not None:
-            return "carried"
-        return "renamed" if all(tensor.status is Status.KEPT for tensor in self.tensors) else "written"
-
-    @property
     def nbytes(self) -> int:
-        """The bytes of its tensors."""
+        """Return the bytes of its tensors."""
         return sum(map(file_bytes, self.tensors))
 
     @cached_property
     def form(self) -> FileForm:
-        """Of a file that is written."""
+        """Return header, offsets and size of a file that is written."""
         return file_form(self.tensors)
 
 
 def plan_files(
     plan: Plan, source: Checkpoint, *, link: Link = "copy", max_bytes: int | None = None
 ) -> tuple[OutputFile, ...]:
-    """The result's files: divided as the source is, or into files of at most ``max_bytes``.
+    """Return the result's files: divided as the source is, or into files of at most ``max_bytes``.
 
     A changed tensor stays in the file that it came from, which has to be written anyway. One that is new as a whole
     goes into the last file that is written anyway; where there is none, into the last one with copies, which cost the
@@ -64,13 +55,14 @@ def plan_files(
     Raises:
         PlanError: an unknown ``link``.
     """
-    if link not in LINKS:
-        raise PlanError(f"link: expected one of {', '.join(LINKS)}, not {link!r}")
-    wholes = _Wholes(source)
-    groups = _by_source(plan, source, wholes, link) if max_bytes is None else _by_size(plan.stored, max_bytes)
+    if link not in get_args(Link):
+        raise PlanError(f"link: expected one of {', '.join(get_args(Link))}, not {link!r}")
+    groups = _groups_by_source(plan, source, link) if max_bytes is None else _groups_by_size(plan.stored, max_bytes)
+    number = len(groups)
+    names = [SINGLE] if number == 1 else [f"model-{k + 1:05d}-of-{number:05d}.safetensors" for k in range(number)]
     return tuple(
-        OutputFile(name, tuple(group), wholes.shard_of(group))
-        for name, group in zip(_names(len(groups)), groups, strict=True)
+        OutputFile(name, tuple(group), _unchanged_shard(group, source))
+        for name, group in zip(names, groups, strict=True)
     )
 
 
@@ -82,7 +74,7 @@ def bytes_written(files: Sequence[OutputFile], source: Checkpoint, link: Link = 
 
 
 def index_text(files: Sequence[OutputFile], total_parameters: int | None = None) -> str:
-    """The index of several files, as ``save_pretrained`` writes it."""
+    """Return the index of several files, as ``save_pretrained`` writes it."""
     metadata = {"total_size": sum(file.nbytes for file in files)}
     if total_parameters is not None:
         metadata["total_parameters"] = total_parameters
@@ -90,46 +82,33 @@ def index_text(files: Sequence[OutputFile], total_parameters: int | None = None)
     return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, sort_keys=True) + "\n"
 
 
-def _names(many: int) -> list[str]:
-    return [SINGLE] if many == 1 else [f"model-{k:05d}-of-{many:05d}.safetensors" for k in range(1, many + 1)]
+def _unchanged_shard(group: Sequence[TensorPlan], source: Checkpoint) -> str | None:
+    """Return the name of the source's file that holds these tensors, unchanged, and no other; None if there is none."""
+    if not group or any(tensor.status is not Status.KEPT or tensor.source != tensor.name for tensor in group):
+        return None
+    header = source.by_shard[source.entries[group[0].name].shard]
+    same = {entry.name for entry in header.entries} == {tensor.name for tensor in group}
+    mapped = all(source.entries[tensor.name].shard == header.shard for tensor in group)
+    return header.shard if same and mapped and header.metadata.get("format") == METADATA["format"] else None
 
 
-class _Wholes:
-    """Knows which tensors together are a whole file of the source."""
-
-    def __init__(self, source: Checkpoint) -> None:
-        self._source = source
-        self._names = {
-            header.shard: {entry.name for entry in header.entries}
-            for header in source.headers
-            if header.metadata.get("format") == METADATA["format"]
-        }
-
-    def shard_of(self, group: Sequence[TensorPlan]) -> str | None:
-        if not group or any(tensor.status is not Status.KEPT or tensor.source != tensor.name for tensor in group):
-            return None
-        shard = self._source.entries[group[0].name].shard
-        same = self._names.get(shard) == {tensor.name for tensor in group}
-        return shard if same and all(self._source.entries[tensor.name].shard == shard for tensor in group) else None
-
-
-def _by_source(plan: Plan, source: Checkpoint, wholes: _Wholes, link: Link) -> list[list[TensorPlan]]:
-    homes: dict[str, list[TensorPlan]] = {shard: [] for shard in source.shards}
-    fresh = [tensor for tensor in plan.stored if not tensor.kept]
+def _groups_by_source(plan: Plan, source: Checkpoint, link: Link) -> list[list[TensorPlan]]:
+    by_shard: dict[str, list[TensorPlan]] = {shard: [] for shard in source.shards}
     for tensor in plan.stored:
         if tensor.kept:
-            homes[source.entries[tensor.kept[0].source].shard].append(tensor)
-    groups = [group for group in homes.values() if group]
-    if fresh or not groups:
-        written = [group for group in groups if wholes.shard_of(group) is None]
+            by_shard[source.entries[tensor.kept[0].source].shard].append(tensor)
+    groups = [group for group in by_shard.values() if group]
+    new = [tensor for tensor in plan.stored if not tensor.kept]
+    if new or not groups:
+        written = [group for group in groups if _unchanged_shard(group, source) is None]
         hosts = written or (groups if link == "copy" else [])
         if not hosts:
             groups.append([])
-        (hosts or groups)[-1].extend(fresh)
+        (hosts or groups)[-1].extend(new)
     return groups
 
 
-def _by_size(tensors: Sequence[TensorPlan], max_bytes: int) -> list[list[TensorPlan]]:
+def _groups_by_size(tensors: Sequence[TensorPlan], max_bytes: int) -> list[list[TensorPlan]]:
     groups: list[list[TensorPlan]] = [[]]
     room = max_bytes
     for tensor in tensors:

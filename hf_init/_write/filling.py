@@ -22,13 +22,12 @@ from hf_init._checkpoint import (
     run_blocks,
     tensor_digest,
 )
-from hf_init._checkpoint import RunFile as Open
 from hf_init._errors import CheckpointError
 from hf_init._fill import draw_slot, slots_of
 from hf_init._plan import TensorPlan
 from hf_init._progress import Progress
 from hf_init._tensors import Context, Region
-from hf_init._write.copying import copy_runs, put_runs, verify_same_bytes
+from hf_init._write.copying import copy_runs, equal_blocks, write_runs
 from hf_init._write.files import OutputFile
 
 Digests: TypeAlias = Mapping[str, list[str]]
@@ -37,39 +36,11 @@ Digests: TypeAlias = Mapping[str, list[str]]
 
 @dataclass(frozen=True)
 class KeptBytes:
-    """A kept region: its place in one of the source's files and in the result's."""
+    """A kept region: where it is in one of the source's files and in the result's."""
 
     shard: str
     source: Runs
     target: Runs
-
-
-def kept_in(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
-    """What a file keeps, in the order in which it will hold it."""
-    for tensor in sorted(file.tensors, key=lambda tensor: file.form.starts[tensor.name]):
-        for copy in tensor.kept:
-            entry, width = source.entries[copy.source], dtype_bits(tensor.dtype)
-            dims = max(outer(copy.region, tensor.shape), outer(copy.source_region, entry.shape))
-            yield KeptBytes(
-                entry.shard,
-                byte_runs(copy.source_region, entry.shape, width, entry.start, dims),
-                byte_runs(copy.region, tensor.shape, width, file.form.starts[tensor.name], dims),
-            )
-
-
-def fill_kept(file: OutputFile, folder: Path, source: Checkpoint, progress: Progress) -> None:
-    """A new file with its header and everything that is kept; the rest of it is zeros.
-
-    Raises:
-        CheckpointError: the source can't be read, or has changed.
-        OSError: the file can't be written.
-    """
-    with opened(folder / file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new:
-        _set_size(new.number, file)
-        new.write(file.form.header, 0)
-        for kept in kept_in(file, source):
-            with opened(source.local(kept.shard)) as old:
-                copy_runs(old, new, kept.source, kept.target, progress)
 
 
 @dataclass(frozen=True)
@@ -85,10 +56,28 @@ class OutputTarget:
     ready: Callable[[], object]
 
 
+def fill_kept(file: OutputFile, folder: Path, source: Checkpoint, progress: Progress) -> None:
+    """Make a new file with its header and everything that is kept; the rest of it is zeros.
+
+    Raises:
+        CheckpointError: the source can't be read, or has changed.
+        OSError: the file can't be written.
+    """
+    with opened(folder / file.name, os.O_RDWR | os.O_CREAT | os.O_EXCL) as new:
+        try:
+            os.ftruncate(new.number, file.form.size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, file.name) from error
+        new.write(file.form.header, 0)
+        for kept in _kept_runs(file, source):
+            with opened(source.local(kept.shard)) as old:
+                copy_runs(old, new, kept.source, kept.target, progress)
+
+
 def fill_new(
     tensor: TensorPlan, target: OutputTarget, reader: Reader, seed: int, context: Context | None, progress: Progress
 ) -> list[str]:
-    """Every new region of a tensor, drawn and put into the file; returns their digests, in the plan's order.
+    """Draw every new region of a tensor and put it into the file; return their digests, in the plan's order.
 
     Raises:
         RecipeError: a scheme can't fill its region.
@@ -100,12 +89,12 @@ def fill_new(
         digests.append(tensor_digest(values))
         target.ready()
         with opened(target.path, os.O_RDWR) as new:
-            put_runs(new, _places(target.file, tensor, slot.region), as_bytes(values).numpy().data, progress)
+            write_runs(new, _target_runs(target.file, tensor, slot.region), as_bytes(values).numpy().data, progress)
     return digests
 
 
 def is_filled(file: OutputFile, folder: Path, source: Checkpoint, digests: Digests) -> bool:
-    """Whether a file that an earlier run left is what this one would write, byte for byte."""
+    """Return whether a file that an earlier run left is what this one would write, byte for byte."""
     path = folder / file.name
     if path.is_symlink() or not path.is_file() or path.stat().st_size != file.form.size:
         return False
@@ -114,42 +103,43 @@ def is_filled(file: OutputFile, folder: Path, source: Checkpoint, digests: Diges
             header = new.read(0, len(file.form.header)).tobytes()
     except CheckpointError:
         return False
-    return header == file.form.header and _keeps(file, path, source) and _digests(file, path) == dict(digests)
+    return header == file.form.header and _has_kept(file, path, source) and _new_digests(file, path) == dict(digests)
 
 
-def _set_size(number: int, file: OutputFile) -> None:
-    try:
-        os.ftruncate(number, file.form.size)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, file.name) from error
+def _kept_runs(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
+    """Yield what a file keeps, in the order in which it will hold it."""
+    for tensor in sorted(file.tensors, key=lambda tensor: file.form.starts[tensor.name]):
+        for copy in tensor.kept:
+            entry, bits = source.entries[copy.source], dtype_bits(tensor.dtype)
+            dims = max(outer(copy.region, tensor.shape), outer(copy.source_region, entry.shape))
+            yield KeptBytes(
+                entry.shard,
+                byte_runs(copy.source_region, entry.shape, bits, entry.start, dims),
+                byte_runs(copy.region, tensor.shape, bits, file.form.starts[tensor.name], dims),
+            )
 
 
-def _places(file: OutputFile, tensor: TensorPlan, region: Region) -> Runs:
-    return byte_runs(
-        region, tensor.shape, dtype_bits(tensor.dtype), file.form.starts[tensor.name], outer(region, tensor.shape)
-    )
+def _target_runs(file: OutputFile, tensor: TensorPlan, region: Region) -> Runs:
+    dims = outer(region, tensor.shape)
+    return byte_runs(region, tensor.shape, dtype_bits(tensor.dtype), file.form.starts[tensor.name], dims)
 
 
-def _keeps(file: OutputFile, path: Path, source: Checkpoint) -> bool:
+def _has_kept(file: OutputFile, path: Path, source: Checkpoint) -> bool:
     with opened(path) as new:
-        for kept in kept_in(file, source):
+        for kept in _kept_runs(file, source):
             with opened(source.local(kept.shard)) as old:
-                if not all(verify_same_bytes(old, new, kept.source, kept.target)):
+                if not all(equal_blocks(old, new, kept.source, kept.target)):
                     return False
     return True
 
 
-def _digests(file: OutputFile, path: Path) -> dict[str, list[str]]:
+def _new_digests(file: OutputFile, path: Path) -> dict[str, list[str]]:
+    digests: dict[str, list[str]] = {}
     with opened(path) as new:
-        return {
-            tensor.name: [_digest(new, _places(file, tensor, fill.region)) for fill in tensor.new]
-            for tensor in file.tensors
-            if tensor.new
-        }
-
-
-def _digest(file: Open, places: Runs) -> str:
-    found = hashlib.sha256()
-    for size, (starts,) in run_blocks(places):
-        found.update(gather(file, starts, size).data)
-    return found.hexdigest()
+        for tensor in file.tensors:
+            for fill in tensor.new:
+                sha256 = hashlib.sha256()
+                for size, (starts,) in run_blocks(_target_runs(file, tensor, fill.region)):
+                    sha256.update(gather(new, starts, size).data)
+                digests.setdefault(tensor.name, []).append(sha256.hexdigest())
+    return digests

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,13 +21,13 @@ from hf_init._write.source_watch import SourceState
 from hf_init._write.stage import WORK
 
 
-def job_of(plan: Plan, files: Sequence[OutputFile], source: Checkpoint, seen: SourceState, identity: str) -> str:
-    """SHA-256 over all that decides a byte of the files: a run of the same job would write the same."""
+def job_of(plan: Plan, files: Sequence[OutputFile], source: Checkpoint, state: SourceState, identity: str) -> str:
+    """Return the SHA-256 over all that decides a byte of the files: a run of the same job would write the same."""
     parts = [
         plan.to_json(),
         [(file.name, file.carried) for file in files],
         source.fingerprint(),
-        {str(path): state for path, state in seen.items()},
+        {str(path): state for path, state in state.items()},
         identity,
         (__version__, torch.__version__),
     ]
@@ -44,48 +42,54 @@ class Journal:
     finished: dict[str, Digests] = field(default_factory=dict)
 
     def add(self, file: OutputFile, digests: Digests) -> None:
-        """Notes that a file is whole."""
+        """Note that a file is whole."""
         self._append({"file": file.name, "digests": dict(digests)})
 
     def begin(self, job: str) -> None:
         self.path.write_text("")
         self._append({"job": job})
 
-    def _append(self, line: dict[str, Any]) -> None:
+    def _append(self, line: dict[str, object]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(line))  # first the break: the last line may have been cut off half way
 
 
 def open_journal(path: Path, folder: Path, job: str, resume: bool, log: Callable[[str], object]) -> Journal:
-    """The journal of a job; what lies in the folder and isn't of this job goes.
+    """Open the journal of a job, and remove what lies in the folder and isn't of this job.
 
     Args:
         path: of the journal.
-        folder: of the files that it tells of.
+        folder: with the files that it is about.
         resume: whether to go on with what is there; ``log`` is called with what comes of it.
     """
-    lines = list(_lines(path)) if resume else []
+    lines = list(_journal_lines(path)) if resume else []
     known = bool(lines) and lines[0].get("job") == job
-    finished = {line["file"]: line["digests"] for line in lines[1:] if _is_note(line)} if known else {}
-    _clear(folder, keep=finished)
-    journal = Journal(path, finished)
+    journal = Journal(path)
+    for line in lines[1:] if known else ():
+        file, digests = line.get("file"), line.get("digests")
+        if isinstance(file, str) and isinstance(digests, dict):
+            journal.finished[file] = digests
+    for left in folder.iterdir():
+        if left.name in journal.finished or left.name == WORK:
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
     if not known:
         journal.begin(job)
-    if resume:
-        log(_outcome(lines, known, finished))
+    if resume and known:
+        number = format_count(len(journal.finished))
+        log(f"resumed: {number} files are there from the interrupted run; each is checked")
+    elif resume and lines:
+        log("not resumed: the interrupted run was of another plan, base or version; everything is written afresh")
+    elif resume:
+        log("nothing to resume: no interrupted run is there; everything is written afresh")
     return journal
 
 
-def _outcome(lines: list[Any], known: bool, finished: dict[str, Digests]) -> str:
-    if known:
-        return f"resumed: {format_count(len(finished))} files are there from the interrupted run; each is checked"
-    if lines:
-        return "not resumed: the interrupted run was of another plan, base or version; everything is written afresh"
-    return "nothing to resume: no interrupted run is there; everything is written afresh"
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that can be read: the last one may be half."""
+def _journal_lines(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the lines that can be read: the last one may be half."""
     if not path.is_file():
         return
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -95,17 +99,3 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(line, dict):
             yield line
-
-
-def _is_note(line: dict[str, Any]) -> bool:
-    return isinstance(line.get("file"), str) and isinstance(line.get("digests"), dict)
-
-
-def _clear(folder: Path, keep: dict[str, Digests]) -> None:
-    for path in folder.iterdir():
-        if path.name in keep or path.name == WORK:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)

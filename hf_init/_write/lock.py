@@ -19,106 +19,104 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 @contextmanager
 def hold_lock(work: Path) -> Iterator[None]:
-    """A folder under its lock: made, or taken over from a writer that is gone. It is for the caller to ``discard``.
+    """Hold a folder under its lock: made, or taken over from a writer that is gone. The caller has to ``discard`` it.
 
     Raises:
         PlanError: another process holds it, or it is nothing of ours.
         OSError: it can't be made.
     """
-    number = _taken(work)
+    descriptor = _acquire(work)
     try:
         with suppress(OSError):  # a full disk: the work itself will say so, and the lock needs no name
-            os.ftruncate(number, 0)
-            os.pwrite(number, f"{os.getpid()}\n".encode(), 0)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
-        os.close(number)
+        os.close(descriptor)
 
 
 def check_busy(work: Path) -> None:
-    """Raises PlanError if a living process holds the folder."""
+    """Raise PlanError if a living process holds the folder."""
     if (work / LOCK).is_file():
-        number = os.open(work / LOCK, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(work / LOCK, os.O_RDWR | os.O_CLOEXEC)
         try:
-            _lock(number, work, ours=True)
+            _flock(descriptor, work, lockless=True)
         finally:
-            os.close(number)
+            os.close(descriptor)
 
 
 def is_left(work: Path) -> bool:
-    """Whether a folder is one of ours, of a writer that may be gone."""
+    """Return whether a folder is one of ours, of a writer that may be gone."""
     return not work.is_symlink() and work.is_dir() and ((work / LOCK).is_file() or not any(work.iterdir()))
 
 
 def discard(work: Path) -> None:
-    """Removes the folder, its lock after everything else in it: nobody else comes in before that."""
-    is_empty(work)
+    """Remove the folder, its lock after everything else in it: nobody else comes in before that."""
+    clear_folder(work)
     with suppress(OSError):  # another writer was quick and has the folder now: it is theirs
         os.unlink(work / LOCK)
         os.rmdir(work)
 
 
-def is_empty(folder: Path, keep: tuple[str, ...] = (LOCK,)) -> None:
-    """Removes what is in a folder but for some names; what can't be removed stays."""
+def clear_folder(folder: Path, keep: str = LOCK) -> None:
+    """Remove what is in a folder but for one name; what can't be removed stays."""
     with suppress(OSError):
         for path in folder.iterdir():
-            if path.name not in keep:
-                _remove(path)
+            if path.name == keep:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
-
-
-def _taken(work: Path) -> int:
-    """The open lock of a folder, locked by this process."""
+def _acquire(work: Path) -> int:
+    """Return the open lock of a folder, locked by this process."""
     while True:
         with suppress(FileExistsError):
             work.mkdir()
         if not is_left(work):
             raise PlanError(f"{work} is in the way and isn't an unfinished result; remove it, or give another place")
         try:
-            made, number = _opened(work / LOCK)
+            is_new, descriptor = _open_lock(work / LOCK)
         except OSError:
             with suppress(OSError):
                 work.rmdir()
             raise
         try:
-            _lock(number, work, ours=made)
-            if os.path.samestat(os.fstat(number), os.stat(work / LOCK)):
-                return number
+            _flock(descriptor, work, lockless=is_new)
+            if os.path.samestat(os.fstat(descriptor), os.stat(work / LOCK)):
+                return descriptor
         except FileNotFoundError:
             pass  # its writer has just ended and removed it: once more
         except BaseException:
-            os.close(number)
+            os.close(descriptor)
             raise
-        os.close(number)
+        os.close(descriptor)
 
 
-def _opened(path: Path) -> tuple[bool, int]:
-    """The file, and whether it was made by this."""
+def _open_lock(path: Path) -> tuple[bool, int]:
+    """Return whether the file was made by this, and its descriptor."""
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     with suppress(FileExistsError):
         return True, os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
     return False, os.open(path, flags)
 
 
-def _lock(number: int, work: Path, ours: bool) -> None:
+def _flock(descriptor: int, work: Path, lockless: bool) -> None:
+    """Lock the file, or let it pass on a filesystem without locks where that is ``lockless``."""
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.pread(number, 20, 0).decode(errors="replace").strip() or "unknown"
+        pid = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
         raise PlanError(
             f"another run (process {pid}) is writing this result, in {work}; wait for it, or give another place"
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        if not ours:  # without locks, that the file is there is all that can be known
+        if not lockless:  # without locks, that the file is there is all that can be known
             raise PlanError(
                 f"{work} is there, and this filesystem has no locks to tell whether its writer lives; if no other run "
                 "writes this result, remove that folder"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers.dynamic_module_utils import custom_object_save
 from hf_init._checkpoint import INDEX, Checkpoint
 from hf_init._plan import MANIFEST_NAME
 
-WEIGHTS = (
+_WEIGHTS = (
     "*.safetensors",
     "*.safetensors.index.json",
     "pytorch_model*.bin",
@@ -26,22 +25,25 @@ WEIGHTS = (
     "model.ckpt*",
     "*.gguf",
 )
-WRITTEN = ("config.json", MANIFEST_NAME)
-NOT_CARRIED = (".git", ".cache", "__pycache__", ".hf_init")
+_REWRITTEN = ("config.json", MANIFEST_NAME)
+_NOT_CARRIED = (".git", ".cache", "__pycache__", ".hf_init")
 
 
 def other_files(folder: Path) -> list[Path]:
-    """The source's files that are carried over as they are, relative to it."""
-    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    relative = [path.relative_to(folder) for path in found]
-    return [path for path in relative if not _is_weights(path) and not _is_hidden(path) and str(path) not in WRITTEN]
+    """Return the source's files that are carried over as they are, relative to it."""
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        path
+        for path in paths
+        if not (_is_weights(path) or set(path.parts) & set(_NOT_CARRIED) or str(path) in _REWRITTEN)
+    ]
 
 
-def carry_files(source: Path, out: str | os.PathLike[str]) -> None:
-    """Copies them, however the weights are carried over: they are small, and people edit them."""
+def carry_files(source: Path, out: Path) -> None:
+    """Copy them, however the weights are carried over: they are small, and people edit them."""
     for path in other_files(source):
-        (Path(out) / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, Path(out) / path)
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / path, out / path)
 
 
 def other_files_bytes(folder: Path) -> int:
@@ -49,7 +51,7 @@ def other_files_bytes(folder: Path) -> int:
 
 
 def stale_weights(folder: Path, source: Checkpoint) -> list[str]:
-    """Weight files beside those that the checkpoint is read from: of another layout, format or time.
+    """Return the weight files beside those that the checkpoint is read from: of another layout, format or time.
 
     A program with other preferences would load them. A result never gets them.
     """
@@ -57,21 +59,17 @@ def stale_weights(folder: Path, source: Checkpoint) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if _is_weights(Path(path.name)) and path.name not in read)
 
 
-def write_config(model: PreTrainedModel, out: str | os.PathLike[str]) -> None:
+def write_config(model: PreTrainedModel, out: Path) -> None:
     """Write config and custom code as ``save_pretrained`` does, and a generation config where the source had none."""
     config: Any = model.config
     config.dtype = str(model.dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
     if model.is_remote_code():
         custom_object_save(model, out, config=config)
-    config.save_pretrained(os.fspath(out))
-    if model.can_generate() and not (Path(out) / "generation_config.json").exists():
-        model.generation_config.save_pretrained(os.fspath(out))
+    config.save_pretrained(out)
+    if model.can_generate() and not (out / "generation_config.json").exists():
+        model.generation_config.save_pretrained(out)
 
 
 def _is_weights(path: Path) -> bool:
-    return len(path.parts) == 1 and any(fnmatch(path.name, pattern) for pattern in WEIGHTS)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part in NOT_CARRIED for part in path.parts)
+    return len(path.parts) == 1 and any(fnmatch(path.name, pattern) for pattern in _WEIGHTS)

@@ -23,7 +23,7 @@ class FileForm:
 
     Attributes:
         header: everything before the first tensor's first byte.
-        starts: tensor -> the place of its first byte in the file.
+        starts: tensor -> the offset of its first byte in the file.
         size: of the whole file, in bytes.
     """
 
@@ -33,31 +33,27 @@ class FileForm:
 
 
 def file_bytes(tensor: TensorPlan) -> int:
-    """The bytes of a tensor in the result's files."""
+    """Return the bytes of a tensor in the result's files."""
     return num_elements(tensor.shape) * dtype_bits(tensor.dtype) // 8
 
 
 def file_form(tensors: Iterable[TensorPlan]) -> FileForm:
-    """The file that safetensors would write for these tensors: wide dtypes first, then by name.
+    """Return the file that safetensors would write for these tensors: wide dtypes first, then by name.
 
     Example:
         >>> from hf_init._tensors import Status
         >>> file_form([TensorPlan("w", Status.NEW, (2,), "float32")]).size
         104
     """
-    ordered = sorted(tensors, key=lambda tensor: (-_RANKS[tensor.dtype], tensor.name))
     entries: dict[str, object] = {"__metadata__": METADATA}
     offsets: dict[str, int] = {}
     end = 0
-    for tensor in ordered:
-        offsets[tensor.name], end = end, end + file_bytes(tensor)
-        place = {
-            "dtype": _CODES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offsets[tensor.name], end],
-        }
-        entries[tensor.name] = place
+    for tensor in sorted(tensors, key=lambda tensor: (-_RANKS[tensor.dtype], tensor.name)):
+        start, end = end, end + file_bytes(tensor)
+        offsets[tensor.name] = start
+        form = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        entries[tensor.name] = form
     text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % _ALIGNED)
     header = len(text).to_bytes(8, "little") + text
-    return FileForm(header, {name: len(header) + at for name, at in offsets.items()}, len(header) + end)
+    return FileForm(header, {name: len(header) + offset for name, offset in offsets.items()}, len(header) + end)

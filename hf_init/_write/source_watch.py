@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,47 +13,44 @@ from hf_init._errors import CheckpointError
 from hf_init._text import join_names
 
 SourceState: TypeAlias = Mapping[Path, tuple[int, int, int, int]]
-"""Device, inode, bytes and time of change (ns) of each of the source's files."""
+"""Device, inode, bytes and time of the last write (ns) of each of the source's files. A link to it changes none."""
 
 
 def source_state(source: Checkpoint) -> SourceState:
-    """How the files of a checkpoint are now.
+    """Return how the files of a checkpoint are now.
 
     Raises:
         CheckpointError: one isn't the file any more whose header was read, or can't be read.
     """
-    seen = {source.local(shard): _state(source.local(shard)) for shard in source.shards}
-    _refuse(
-        [header.shard for header in source.headers if not _is_that(source.local(header.shard), header)], source.root
-    )
-    return seen
+    state = {source.local(shard): _path_state(source.local(shard)) for shard in source.shards}
+    replaced = [header.shard for header in source.headers if not _has_header(source.local(header.shard), header)]
+    _check_unchanged(replaced, source.root)
+    return state
 
 
-def check_changed(seen: SourceState) -> None:
-    """Raises CheckpointError if a file has been replaced or written to since."""
-    changed = [path for path, state in seen.items() if _state(path) != state]
+def check_changed(state: SourceState) -> None:
+    """Raise CheckpointError if a file has been replaced or written to since."""
+    changed = [path for path, before in state.items() if _path_state(path) != before]
+    _check_unchanged([path.name for path in changed], changed[0].parent if changed else Path())
+
+
+def _check_unchanged(changed: Sequence[str], root: Path) -> None:
     if changed:
-        _refuse([path.name for path in changed], changed[0].parent)
-
-
-def _refuse(names: list[str], root: Path) -> None:
-    if names:
         raise CheckpointError(
-            f"{root}: {join_names(names)} changed while the result was made from it, so nothing is "
-            "kept of it; run again "
-            "when nobody writes there"
+            f"{root}: {join_names(changed)} changed while the result was made from it, so nothing is "
+            "kept of it; run again when nobody writes there"
         )
 
 
-def _state(path: Path) -> tuple[int, int, int, int]:
+def _path_state(path: Path) -> tuple[int, int, int, int]:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return (0, 0, 0, 0)
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _is_that(path: Path, header: Header) -> bool:
+def _has_header(path: Path, header: Header) -> bool:
     try:
         with opened(path) as file:
             if os.fstat(file.number).st_size != header.size:

@@ -15,14 +15,12 @@ from safetensors import SafetensorError
 
 from hf_init._errors import HfInitError, PlanError
 from hf_init._text import format_bytes
-from hf_init._write.lock import LOCK, check_busy, discard, hold_lock, is_empty, is_left
+from hf_init._write.lock import LOCK, check_busy, clear_folder, discard, hold_lock, is_left
 
 WORK = ".hf_init"
 """In a result that is written in place: the folder whose lock says that it isn't whole yet."""
 
-_FLUSHERS = 4  # threads that wait for the disk: it brings down together what is asked for at once
-_RESULT = "result"
-_JOURNAL = "hf_init.journal"
+_FLUSH_THREADS = 4  # they wait for the disk: it brings down together what is asked for at once
 _INTERRUPTIONS = (OSError, KeyboardInterrupt)
 _NO_RENAME = (errno.EPERM, errno.EACCES, errno.EXDEV, errno.EBUSY, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
@@ -42,7 +40,7 @@ class StagingDir(os.PathLike[str]):
     work: Path
     resume: bool = False
     before_commit: list[Callable[[], object]] = field(default_factory=list)
-    _flusher: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_FLUSHERS), repr=False)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(_FLUSH_THREADS), repr=False)
     _flushes: list[Future[None]] = field(default_factory=list, repr=False)
 
     def __fspath__(self) -> str:
@@ -50,19 +48,19 @@ class StagingDir(os.PathLike[str]):
 
     @property
     def journal(self) -> Path:
-        return self.work / _JOURNAL
+        return self.work / "hf_init.journal"
 
     @property
     def in_place(self) -> bool:
         return self.work.parent == self.folder
 
     def flush(self, path: Path) -> None:
-        """Begins to bring a file down to the disk itself, while other work goes on; ``stage_result`` waits for it."""
-        self._flushes.append(self._flusher.submit(_fsync, path))
+        """Begin to bring a file down to the disk itself, while other work goes on; ``stage_result`` waits for it."""
+        self._flushes.append(self._pool.submit(_fsync, path))
 
     def settle(self) -> None:
-        """Everything down to the disk, every file and every folder, and nothing has changed that mustn't."""
-        for path in (*_within(self.folder), self.folder):
+        """Bring every file and folder down to the disk, and check that nothing has changed that mustn't."""
+        for path in (*_real_paths(self.folder), self.folder):
             self.flush(path)
         for flushed in self._flushes:
             flushed.result()
@@ -70,12 +68,12 @@ class StagingDir(os.PathLike[str]):
             check()
 
     def close(self) -> None:
-        self._flusher.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def stage_result(out: Path, needed: int, *, resume: bool = False, rename: bool = True) -> Iterator[StagingDir]:
-    """A folder that becomes ``out`` at the end, or disappears with whatever went wrong.
+    """Make a folder that becomes ``out`` at the end, or disappears with whatever went wrong.
 
     Args:
         out: where the result is to be.
@@ -90,41 +88,52 @@ def stage_result(out: Path, needed: int, *, resume: bool = False, rename: bool =
         HfInitError: a file can't be written.
     """
     check_existing(out)
-    work = _work(out, rename)
+    work = _work_folder(out, rename)
     with _explained(out, kept=work if resume else None), _parents(work), hold_lock(work):
-        stage = StagingDir(work / _RESULT if rename else out, work, resume)
+        stage = StagingDir(work / "result" if rename else out, work, resume)
         try:
-            _prepare(stage, out, needed)
+            _prepare_stage(stage, out, needed)
             yield stage
             stage.settle()
             _commit(stage, out)
         except BaseException as error:
             stage.close()
             if not (resume and isinstance(error, _INTERRUPTIONS)):
-                _drop(stage)
+                if stage.in_place:
+                    clear_folder(stage.folder, keep=WORK)
+                discard(stage.work)
             raise
         finally:
             stage.close()
 
 
 def check_existing(out: Path) -> None:
-    """Raises PlanError unless ``out`` is free: missing where a folder can be made, empty, or left by a dead run."""
+    """Raise PlanError unless ``out`` is free: missing where a folder can be made, empty, or left by a dead run."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise PlanError(f"{out} exists and isn't a folder; give another place for the result")
-    if out.exists() and not _is_free(out):
-        sweep(out)
+    unfinished = (out / WORK / LOCK).is_file()  # written in place by a run that died
+    if out.exists() and not unfinished and any(path.name != WORK or not is_left(path) for path in out.iterdir()):
+        _discard_renamed(out)
         raise PlanError(f"{out} exists and isn't empty; remove it, or give another place for the result")
-    if not nearest_folder(out).is_dir():
-        raise PlanError(
-            f"{nearest_folder(out)} isn't a folder, so {out} can't lie in it; give another place for the result"
-        )
-    for work in (_work(out, True), _work(out, False)):
-        check_busy(work)
+    parent = nearest_folder(out)
+    if not parent.is_dir():
+        raise PlanError(f"{parent} isn't a folder, so {out} can't lie in it; give another place for the result")
+    for rename in (True, False):
+        check_busy(_work_folder(out, rename))
 
 
-def sweep(out: Path) -> None:
-    """Removes what a run to ``out`` that died has left beside a result, if no other run holds it."""
-    work = _work(out, True)
+def nearest_folder(out: Path) -> Path:
+    """Return the innermost folder above ``out`` that is there."""
+    return next(parent for parent in out.absolute().parents if os.path.lexists(parent))
+
+
+def _work_folder(out: Path, rename: bool) -> Path:
+    return out.parent / f".{out.name}.hf_init" if rename else out / WORK
+
+
+def _discard_renamed(out: Path) -> None:
+    """Remove what a run to ``out`` that died has left beside a result, if no other run holds it."""
+    work = _work_folder(out, True)
     with suppress(PlanError, OSError):
         if is_left(work):
             with hold_lock(work):
@@ -133,46 +142,35 @@ def sweep(out: Path) -> None:
         (out / WORK).rmdir()
 
 
-def _work(out: Path, rename: bool) -> Path:
-    return out.parent / f".{out.name}.hf_init" if rename else out / WORK
-
-
-def _is_free(out: Path) -> bool:
-    """Empty, or written in place by a run that died: then its lock is still there."""
-    return (out / WORK / LOCK).is_file() or all(path.name == WORK and is_left(path) for path in out.iterdir())
-
-
-def _sweep(out: Path, work: Path) -> None:
-    """Whatever another way of writing left at the same place, and without ``resume`` this one's own."""
-    if work == _work(out, True):
-        if (out / WORK).is_dir():
-            with hold_lock(out / WORK):
-                is_empty(out, keep=(WORK,))
-                discard(out / WORK)
-    else:
-        sweep(out)
-
-
-def _prepare(stage: StagingDir, out: Path, needed: int) -> None:
-    _sweep(out, stage.work)
+def _prepare_stage(stage: StagingDir, out: Path, needed: int) -> None:
+    """Make the folders, without what another way of writing left there, nor this one's own if it isn't resumed."""
+    if stage.in_place:
+        _discard_renamed(out)
+    elif (out / WORK).is_dir():
+        with hold_lock(out / WORK):
+            clear_folder(out, keep=WORK)
+            discard(out / WORK)
     if not stage.resume:
-        is_empty(stage.work)
+        clear_folder(stage.work)
         if stage.in_place:
-            is_empty(stage.folder, keep=(WORK,))
+            clear_folder(stage.folder, keep=WORK)
     stage.folder.mkdir(exist_ok=True)
     _fsync(stage.work)
     _fsync(stage.work.parent)
-    _check_full(out, needed - sum(_allocated(path) for path in _within(stage.folder)))
+    _check_full(out, needed - sum(512 * path.stat().st_blocks for path in _real_paths(stage.folder)))
 
 
-def _drop(stage: StagingDir) -> None:
-    if stage.in_place:
-        is_empty(stage.folder, keep=(WORK,))
-    discard(stage.work)
+def _check_full(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(nearest_folder(out)).free
+    if free < needed:
+        raise PlanError(
+            f"no space for {out}: {format_bytes(needed)} needed, {format_bytes(free)} free; make "
+            "room, or give another place"
+        )
 
 
 def _commit(stage: StagingDir, out: Path) -> None:
-    """The one step that makes it a result: the name, or that the lock goes."""
+    """Take the one step that makes it a result: it gets its name, or its lock goes."""
     if stage.in_place:
         discard(stage.work)
         _fsync(out)
@@ -196,23 +194,9 @@ def _take_name(folder: Path, out: Path) -> None:
         raise
 
 
-def _check_full(out: Path, needed: int) -> None:
-    free = shutil.disk_usage(nearest_folder(out)).free
-    if free < needed:
-        raise PlanError(
-            f"no space for {out}: {format_bytes(needed)} needed, {format_bytes(free)} free; make "
-            "room, or give another place"
-        )
-
-
-def nearest_folder(out: Path) -> Path:
-    """The innermost folder above ``out`` that is there."""
-    return next(parent for parent in out.absolute().parents if os.path.lexists(parent))
-
-
 @contextmanager
 def _parents(work: Path) -> Iterator[None]:
-    """The folders above the one to work in; those that weren't there go again when the result doesn't come."""
+    """Make the folders above the one to work in; those that weren't there go again when the result doesn't come."""
     missing = [parent for parent in work.absolute().parents if not parent.exists()]
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
@@ -225,7 +209,7 @@ def _parents(work: Path) -> Iterator[None]:
 
 @contextmanager
 def _explained(out: Path, kept: Path | None) -> Iterator[None]:
-    """The system's own errors with their context."""
+    """Give the system's own errors their context."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -236,13 +220,9 @@ def _explained(out: Path, kept: Path | None) -> Iterator[None]:
         ) from error
 
 
-def _within(folder: Path) -> Iterator[Path]:
-    """Every file and folder in it that is its own: links lead to what is the source's."""
+def _real_paths(folder: Path) -> Iterator[Path]:
+    """Yield every file and folder in it that is its own: links lead to what is the source's."""
     return (path for path in folder.rglob("*") if not path.is_symlink())
-
-
-def _allocated(path: Path) -> int:
-    return 512 * path.stat().st_blocks
 
 
 def _fsync(path: Path) -> None:
