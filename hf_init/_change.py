@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
+from hf_init._architecture import Target
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._plan import Choice, Fill, Match, RowMapping, Rule
-from hf_init._tensors import Layout, SourceTensor
 
 if TYPE_CHECKING:
     import torch
@@ -20,25 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetContext:
-    """The base and the target side by side, before they are compared: names, shapes and addresses.
+    """What a change sees of an extension, before source and target are compared: names, shapes and addresses.
 
     Attributes:
-        model: the target's, on meta.
-        layout: the target's tensors. source: those of the base, addressed by the target's loader.
-        rebuilt: the target's model on meta under another config.
         keep: globs of the user's own ``keep``, which go before what a change says.
-        arguments: positional and named, that the class takes besides its config.
     """
 
-    base: BaseCheckpoint
-    cls: type[PreTrainedModel]
-    config: PreTrainedConfig
-    model: PreTrainedModel
-    layout: Layout
-    source: tuple[SourceTensor, ...]
-    rebuilt: Callable[[PreTrainedConfig], PreTrainedModel]
+    target: Target
     keep: tuple[str, ...] = ()
-    arguments: tuple[tuple[Any, ...], Mapping[str, Any]] = ((), MappingProxyType({}))
 
 
 def _no_fills(match: Match, choice: Choice) -> Sequence[Fill] | None:

@@ -549,7 +549,6 @@ def test_a_thousand_shards_of_a_terabyte_are_opened_by_their_headers_alone(tmp_p
 
 def test_it_is_planned_in_seconds(tmp_path):
     from hf_init._prepare.prepare import prepare_plan
-    from hf_init._prepare.target import resolve_target
 
     total = sparse_llama(tmp_path, layers=152, width=16_384, shards=1000)
     config = {
@@ -559,7 +558,7 @@ def test_it_is_planned_in_seconds(tmp_path):
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     start = time.process_time()
-    plan = prepare_plan(resolve_target(tmp_path, "LlamaForTokenClassification")).plan
+    plan = prepare_plan(tmp_path, "LlamaForTokenClassification").plan
     took = time.process_time() - start
     assert plan.counts["kept"] == 152 * 9 + 2 and plan.counts["new"] == 2 and total > 1.3e12
     assert took < 20, "seconds of the processor: two to five where nothing else runs"

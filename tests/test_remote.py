@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -24,7 +24,6 @@ from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
 from hf_init._checkpoint.hub import folder_of, headers_of
 from hf_init._errors import CheckpointError
 from hf_init._prepare.prepare import prepare_plan
-from hf_init._prepare.target import resolve_target
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "org/tiny"
@@ -244,10 +243,9 @@ def test_a_folder_is_opened_as_ever(tiny):
 
 def test_a_plan_from_remote_headers_is_the_plan_of_the_files(serve, tiny, tmp_path):
     serve(sharded(tiny("llama"), tmp_path))
-    folder, remote = headers_of(NAME)
-    here = resolve_target(tiny("llama"), "LlamaForTokenClassification")
-    there = replace(here, base=NAME, folder=folder, source=remote)
-    assert prepare_plan(there).plan == prepare_plan(here).plan and prepare_plan(there).plan.counts["new"] == 2
+    here = prepare_plan(tiny("llama"), "LlamaForTokenClassification").plan
+    there = prepare_plan(NAME, "LlamaForTokenClassification", headers_only=True)
+    assert there.source.remote == NAME and there.plan == here and here.counts["new"] == 2
 
 
 HOSTILE = [

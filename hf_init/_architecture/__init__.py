@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from hf_init._architecture.classes import check_misfit as check_misfit
-from hf_init._architecture.classes import class_of as class_of
-from hf_init._architecture.classes import concrete as concrete
 from hf_init._architecture.classes import has_same_head as has_same_head
 from hf_init._architecture.config import BAD_VALUE as BAD_VALUE
 from hf_init._architecture.config import REFUSED as REFUSED
 from hf_init._architecture.config import check_options as check_options
-from hf_init._architecture.config import check_quantized as check_quantized
-from hf_init._architecture.config import check_unknown as check_unknown
-from hf_init._architecture.config import config_of as config_of
 from hf_init._architecture.config import copy_config as copy_config
+from hf_init._architecture.config import dtype_of as dtype_of
 from hf_init._architecture.config import label_values as label_values
 from hf_init._architecture.describe import buffers as buffers
 from hf_init._architecture.describe import describe_model as describe_model
 from hf_init._architecture.describe import shared as shared
-from hf_init._architecture.layout import layout_of as layout_of
 from hf_init._architecture.library import Address as Address
-from hf_init._architecture.library import Addresses as Addresses
-from hf_init._architecture.library import build_on_meta as build_on_meta
 from hf_init._architecture.library import has_own_loader as has_own_loader
-from hf_init._architecture.library import ignored_on_load as ignored_on_load
 from hf_init._architecture.library import load_into as load_into
-from hf_init._architecture.library import load_on_meta as load_on_meta
-from hf_init._architecture.library import not_saved as not_saved
 from hf_init._architecture.library import on_disk as on_disk
 from hf_init._architecture.library import plain_loader as plain_loader
 from hf_init._architecture.library import quiet_library as quiet_library
@@ -34,3 +23,6 @@ from hf_init._architecture.library import tied_names as tied_names
 from hf_init._architecture.library import tolerated as tolerated
 from hf_init._architecture.own_values import InitialValues as InitialValues
 from hf_init._architecture.replay import find_tensor as find_tensor
+from hf_init._architecture.target import NOWHERE as NOWHERE
+from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
+from hf_init._architecture.target import Target as Target

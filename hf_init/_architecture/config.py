@@ -9,6 +9,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -16,7 +17,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_init._architecture.classes import auto_map, remote
 from hf_init._architecture.library import quiet_library
-from hf_init._errors import PlanError
+from hf_init._checkpoint import Checkpoint
+from hf_init._errors import CheckpointError, PlanError
 from hf_init._text import one_line
 
 REFUSED = {
@@ -128,6 +130,33 @@ def check_unknown(cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Ma
     unknown = [f"{key!r}{_close(key, [*config.to_dict(), 'num_labels'])}" for key in rest if key not in accepted]
     if unknown:
         raise PlanError(f"{type(config).__name__} and {cls.__name__} take no {', '.join(unknown)}")
+
+
+def check_retyped(requested: object, config: PreTrainedConfig) -> None:
+    """Raise PlanError for another model type than the config's: the library would leave it as it is, without a word."""
+    own = type(config).model_type
+    if requested not in (None, own):
+        raise PlanError(
+            f"model_type: {requested!r} can't be made of a config of type {own!r}; give the class of the "
+            "other type (--architecture) and a config object of it"
+        )
+
+
+def dtype_of(requested: object, config: PreTrainedConfig, source: Checkpoint) -> torch.dtype:
+    """Return the dtype as the library finds it: requested, the config's, or that of the first floating tensor."""
+    own = getattr(config, "dtype", None) if requested in (None, "auto") else requested
+    if own is not None:
+        dtype = getattr(torch, own, None) if isinstance(own, str) else own
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise PlanError(f"dtype: expected a floating torch dtype or its name, such as 'bfloat16', not {own!r}")
+        return dtype
+    for entry in source.entries.values():
+        dtype = getattr(torch, entry.dtype)
+        if dtype.is_floating_point:
+            return dtype
+    raise CheckpointError(
+        f"{source.root} holds no floating-point tensor, so the dtype of what is new is unknown; give dtype"
+    )
 
 
 def _made(

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_init._architecture import BAD_VALUE, label_values
+from hf_init._architecture import BAD_VALUE, Target, label_values
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
@@ -123,34 +123,35 @@ class LabelChange(Change):
         return said or any(word is not None for word in spoken)
 
     def plan(self, context: TargetContext) -> ChangePlan:
-        after = read_labels(getattr(context.config, "id2label", None) or {})
-        head = cache(lambda: head_of(context))
-        starts = cache(lambda: check_starts(LabelStarts.of(context, after, head(), counts=self.counts, mean=self.mean)))
+        target = context.target
+        after = read_labels(getattr(target.config, "id2label", None) or {})
+        head = cache(lambda: head_of(target))
+        starts = cache(lambda: check_starts(LabelStarts.of(target, after, head(), counts=self.counts, mean=self.mean)))
         plan = ChangePlan(fills=self._filler(head, starts))
-        if not self._said and (self.before == after or self._rowless(context, len(after))):
+        if not self._said and (self.before == after or self._rowless(target, len(after))):
             return plan
-        self._refuse_headless(context, head())
-        trained = TrainedLabels.of(context, head())
+        self._refuse_headless(target, head())
+        trained = TrainedLabels.of(target, head(), context.keep)
         known = rename_labels(self.before, self.renames)
         index = trained.index(known, after, self.mode) if trained else (None,) * len(after)
-        self._refuse_idle(context, head(), trained, index)
+        self._refuse_idle(target, head(), trained, index)
         starts()  # refuses what this kind of head can't start with
         new = frozenset(head()) if self.mode == "none" else frozenset()
         plan = replace(plan, new=new)
-        return self._followed(plan, context, head(), trained, index, after) if trained else plan
+        return self._followed(plan, target, head(), trained, index, after) if trained else plan
 
-    def _rowless(self, context: TargetContext, many: int) -> bool:
+    def _rowless(self, target: Target, many: int) -> bool:
         """Whether shapes tell that the checkpoint has no row for a label: nothing grew, and nothing is so long."""
         if len(self.before) == many:
             return False
-        found = sources_of(context.source, context.layout)
-        held = ((tensor.shape, source.shape) for tensor in context.layout.tensors if (source := found[tensor.name]))
+        found = sources_of(target.source, target.layout)
+        held = ((tensor.shape, source.shape) for tensor in target.layout.tensors if (source := found[tensor.name]))
         return all(shape == before and not {many, many + 1} & set(shape) for shape, before in held)
 
     def _followed(
         self,
         plan: ChangePlan,
-        context: TargetContext,
+        target: Target,
         head: TrainedHead,
         trained: TrainedLabels,
         index: RowIndex,
@@ -162,7 +163,7 @@ class LabelChange(Change):
         return replace(
             plan,
             keep=trained.keep(head, index, len(self.before)),
-            notes=(*moved, *_doubts(context, trained, after)),
+            notes=(*moved, *_doubts(target, trained, after)),
             record={"labels": {"before": list(self.before), "after": list(after), "rows": list(index)}},
         )
 
@@ -179,11 +180,11 @@ class LabelChange(Change):
 
         return fills
 
-    def _refuse_headless(self, context: TargetContext, head: TrainedHead) -> None:
+    def _refuse_headless(self, target: Target, head: TrainedHead) -> None:
         """Labels are given to a head that has a row for each."""
         if head or not self._said:
             return
-        vocabulary = vocabulary_of(context)
+        vocabulary = vocabulary_of(target)
         hint = (
             f"; its {join_names(vocabulary)} has a row for each token instead, and follows the tokenizer: give another "
             "(tokenizer=DIR, --tokenizer) or new tokens (add_tokens); without a tokenizer, the vocabulary's size with "
@@ -191,15 +192,15 @@ class LabelChange(Change):
             if vocabulary
             else ""
         )
-        raise PlanError(f"{context.cls.__name__} has no tensor with a row for each label{hint}")
+        raise PlanError(f"{target.cls.__name__} has no tensor with a row for each label{hint}")
 
-    def _refuse_idle(self, context: TargetContext, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
+    def _refuse_idle(self, target: Target, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
         """Words that would change nothing."""
         if self.renames and not trained:
             raise PlanError(
                 "rename_labels: the checkpoint has no trained row for any label of this head; name them with labels"
             )
-        last = {t.name for t in context.layout.tensors if is_last(t, head.get(t.name, ()))}
+        last = {t.name for t in target.layout.tensors if is_last(t, head.get(t.name, ()))}
         if self.solved and last <= {target.name for target, _ in trained.tensors} and None not in index:
             raise PlanError(
                 f"{self.solved}: no label is new, and trained rows stay as they are; leave it out, or say "
@@ -208,9 +209,9 @@ class LabelChange(Change):
         if self.counts is None and self.mean is None:
             return
         word = "target_mean" if self.counts is None else "label_counts"
-        biases = {t.name for t in context.layout.tensors if is_bias(t) and is_last(t, head.get(t.name, ()))}
+        biases = {t.name for t in target.layout.tensors if is_bias(t) and is_last(t, head.get(t.name, ()))}
         if not biases:
-            raise PlanError(f"{word}: the head of {context.cls.__name__} has no bias to put it into")
+            raise PlanError(f"{word}: the head of {target.cls.__name__} has no bias to put it into")
         if biases <= {target.name for target, _ in trained.tensors} and None not in index:
             raise PlanError(f"{word}: no label is new, and trained biases stay as they are; leave it out")
 
@@ -255,13 +256,13 @@ def _as_list(mean: Any) -> Any:
     return (mean,) if isinstance(mean, (int, float)) else mean
 
 
-def _doubts(context: TargetContext, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
+def _doubts(target: Target, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
     """What is done as asked, and may not be what was meant."""
     if trained.kind:
         yield f"the trained head ({trained}) is that of {trained.kind}"
     lacking = unpaired_tags(after)
     if lacking:
         yield f"labels without {join_names(lacking)}, though most types have that tag"
-    problem = getattr(context.config, "problem_type", None)
+    problem = getattr(target.config, "problem_type", None)
     if problem == "regression" and len(after) > 1:
         yield f"problem_type is 'regression', with {len(after)} labels"

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any
 
 from hf_init import schemes
-from hf_init._change import TargetContext
+from hf_init._architecture import Target
 from hf_init._errors import PlanError
 from hf_init._heads.label_names import LabelNames, closest_labels, list_labels
 from hf_init._heads.label_rows import LabelAxis, TrainedHead
@@ -102,19 +102,17 @@ class LabelStarts:
     mean: LabelNumbers | None = None
 
     @classmethod
-    def of(
-        cls, context: TargetContext, names: LabelNames, head: TrainedHead, **known: LabelNumbers | None
-    ) -> LabelStarts:
+    def of(cls, target: Target, names: LabelNames, head: TrainedHead, **known: LabelNumbers | None) -> LabelStarts:
         """Reads the kind off the class, the config and the shapes of the head."""
-        problem = getattr(context.config, "problem_type", None)
-        last = [head[t.name] for t in context.layout.tensors if is_last(t, head.get(t.name, ()))]
+        problem = getattr(target.config, "problem_type", None)
+        last = [head[t.name] for t in target.layout.tensors if is_last(t, head.get(t.name, ()))]
         extra = any(axis.extra for axes in last for axis in axes)
-        detects = "Detection" in context.cls.__name__
+        detects = "Detection" in target.cls.__name__
         if problem == "regression" or (problem is None and len(names) == 1 and not detects):
             kind = "regression"
         else:
             kind = "sigmoid" if problem == "multi_label_classification" or (detects and not extra) else "softmax"
-        share = getattr(context.config, "initializer_bias_prior_prob", None) or SHARE
+        share = getattr(target.config, "initializer_bias_prior_prob", None) or SHARE
         return cls(names, kind, detects or extra, share, **known)
 
     @property

@@ -11,8 +11,7 @@ from typing import TypeAlias
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_init._architecture import has_same_head
-from hf_init._change import TargetContext
+from hf_init._architecture import Target, has_same_head
 from hf_init._errors import PlanError
 from hf_init._heads.label_names import MOST, LabelNames, closest_labels, generic_names, list_labels
 from hf_init._plan import Boxes, Nothing, RowMap, RowMapping, format_shape, matches_glob, sources_of
@@ -213,7 +212,7 @@ TrainedHead = Mapping[str, tuple[LabelAxis, ...]]
 """The tensors that grow with the labels, by name on disk, with the dimensions in which they do."""
 
 
-def head_of(context: TargetContext) -> TrainedHead:
+def head_of(target: Target) -> TrainedHead:
     """The tensors of the target that have a slice for each label: those whose shapes grow with one label more.
 
     Exact for every class, whatever its tensors are called; nothing is built but a second model on meta.
@@ -221,26 +220,26 @@ def head_of(context: TargetContext) -> TrainedHead:
     Raises:
         PlanError: the class can't be built with one label more.
     """
-    many = context.config.num_labels or 0
-    return _growing(context, lambda config: setattr(config, "num_labels", many + 1), many)
+    many = target.config.num_labels or 0
+    return _growing(target, lambda config: setattr(config, "num_labels", many + 1), many)
 
 
-def vocabulary_of(context: TargetContext) -> tuple[str, ...]:
+def vocabulary_of(target: Target) -> tuple[str, ...]:
     """The tensors that have an output for each token, as the head of a CTC model has."""
-    many = getattr(context.config, "vocab_size", None)
+    many = getattr(target.config, "vocab_size", None)
     if not isinstance(many, int):
         return ()
-    found = _growing(context, lambda config: setattr(config, "vocab_size", many + 1), many)
-    return tuple(t.name for t in context.layout.tensors if t.name in found and not matches(t.role, "embedding"))
+    found = _growing(target, lambda config: setattr(config, "vocab_size", many + 1), many)
+    return tuple(t.name for t in target.layout.tensors if t.name in found and not matches(t.role, "embedding"))
 
 
-def _growing(context: TargetContext, grow: Callable[[PreTrainedConfig], None], many: int) -> TrainedHead:
-    config = deepcopy(context.config)
+def _growing(target: Target, grow: Callable[[PreTrainedConfig], None], many: int) -> TrainedHead:
+    config = deepcopy(target.config)
     grow(config)
-    here, there = _shapes(context.model), _shapes(context.rebuilt(config))
+    here, there = _shapes(target.model), _shapes(target.rebuilt(config))
     found = {
         tensor.name: label_axes(tensor.shape, there.get(tensor.parameter, ()), many)
-        for tensor in context.layout.tensors
+        for tensor in target.layout.tensors
         if here.get(tensor.parameter) == tensor.shape  # a piece of a tensor in memory isn't measured by it
     }
     return {name: axes for name, axes in found.items() if axes}
@@ -262,11 +261,11 @@ class TrainedLabels:
     kind: str
 
     @classmethod
-    def of(cls, context: TargetContext, head: TrainedHead) -> TrainedLabels:
-        found = sources_of(context.source, context.layout)
-        pairs = ((t, found[t.name]) for t in context.layout.tensors if t.name in head)
-        kept = tuple((t, s) for t, s in pairs if s is not None and not any(matches_glob(t, g) for g in context.keep))
-        return cls(kept, "" if has_same_head(context.cls, context.base.class_name) else context.base.class_name)
+    def of(cls, target: Target, head: TrainedHead, keep: Sequence[str]) -> TrainedLabels:
+        found = sources_of(target.source, target.layout)
+        pairs = ((t, found[t.name]) for t in target.layout.tensors if t.name in head)
+        kept = tuple((t, s) for t, s in pairs if s is not None and not any(matches_glob(t, g) for g in keep))
+        return cls(kept, "" if has_same_head(target.cls, target.base.class_name) else target.base.class_name)
 
     def __bool__(self) -> bool:
         return bool(self.tensors)

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_init import schemes
+from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
@@ -62,8 +63,9 @@ class FittedHeadChange(Change):
         return cls(method, Examples.of(given))
 
     def plan(self, context: TargetContext) -> ChangePlan:
-        layer, kind = last_layer(context), kind_of(context.model.config)
-        self.examples.numbers(_label2id(context.model.config), kind)  # refuses what the model can't take
+        target = context.target
+        layer, kind = last_layer(target), kind_of(target.model.config)
+        self.examples.numbers(_label2id(target.model.config), kind)  # refuses what the model can't take
 
         def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
             if match.target.name not in layer.names or not match.new:
@@ -77,7 +79,7 @@ class FittedHeadChange(Change):
             if new == ():  # the user's own keep took all
                 return {}
             method = self.method or _default(kind, held=new is not None)
-            return is_solved(method, self.examples, context.base.folder, replace(layer, new=new), model)
+            return is_solved(method, self.examples, target.base.folder, replace(layer, new=new), model)
 
         return ChangePlan(fills=fills, values=values)
 
@@ -180,26 +182,26 @@ def _label2id(config: Any) -> dict[str, int]:
     return {name: k for k, name in enumerate(label_names(config))}
 
 
-def last_layer(context: TargetContext) -> LastLayer:
+def last_layer(target: Target) -> LastLayer:
     """The last layer of the target's head: the one whose outputs are the labels.
 
     Raises:
         PlanError: there is none, or more than one.
     """
-    count, head = len(label_names(context.model.config)), head_of(context)
+    count, head = len(label_names(target.model.config)), head_of(target)
     found = [
         t
-        for t in context.layout.tensors
+        for t in target.layout.tensors
         if t.name in head and t.shape[0] == count and len(t.shape) == 2 and is_last(t, head[t.name])
     ]
     if len(found) != 1:
         seen = join_names([t.name for t in found]) if found else "none"
         raise PlanError(
-            f"head: {type(context.model).__name__} has no single linear layer with one output for each of its {count} "
+            f"head: {type(target.model).__name__} has no single linear layer with one output for each of its {count} "
             f"labels (found: {seen}), which is what examples can solve"
         )
     module = found[0].parameter.rpartition(".")[0]
-    bias = next((t.name for t in context.layout.tensors if t.parameter == f"{module}.bias"), None)
+    bias = next((t.name for t in target.layout.tensors if t.parameter == f"{module}.bias"), None)
     return LastLayer(module, found[0].name, bias)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_init import schemes
+from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
@@ -51,10 +52,11 @@ class VerbalizerChange(Change):
         return cls(lists)
 
     def plan(self, context: TargetContext) -> ChangePlan:
-        layer = last_layer(context)
-        table = _table(context, layer)
-        words = self._of(label_names(context.model.config))
-        pieces = _pieces(context, words, first=table.is_head)
+        target = context.target
+        layer = last_layer(target)
+        table = _table(target, layer)
+        words = self._of(label_names(target.model.config))
+        pieces = _pieces(target, words, first=table.is_head)
         rows = schemes.SubTokens(table=table.weight.name, pieces=pieces)
         why = f"the rows of {table.weight.name} for the words of each label: " + "; ".join(
             f"{label}: {', '.join(texts)}" for label, texts in words.items()
@@ -99,44 +101,44 @@ class WordTable:
     is_head: bool
 
 
-def _table(context: TargetContext, layer: LastLayer) -> WordTable:
+def _table(target: Target, layer: LastLayer) -> WordTable:
     """The language model's head of the source; where it has none, its input embeddings.
 
     Raises:
         PlanError: there is neither of the layer's width, or features are transformed before they meet the rows.
     """
-    width = next(t.shape[1] for t in context.layout.tensors if t.name == layer.weight)
-    size = getattr(context.model.config.get_text_config(), "vocab_size", 0)
-    found = [tensor for tensor in context.source if tensor.shape == (size, width) and not tensor.second]
+    width = next(t.shape[1] for t in target.layout.tensors if t.name == layer.weight)
+    size = getattr(target.model.config.get_text_config(), "vocab_size", 0)
+    found = [tensor for tensor in target.source if tensor.shape == (size, width) and not tensor.second]
     if not found:
         raise PlanError(
             f"verbalizer: the checkpoint has no table of {size} words with {width} columns, as {layer.weight}"
         )
-    placed = {tensor.address for tensor in context.layout.tensors}
+    placed = {tensor.address for tensor in target.layout.tensors}
     head = next((tensor for tensor in found if tensor.address not in placed), None)
-    _check_transform(context, placed, head)
+    _check_transform(target, placed, head)
     weight = head or found[0]
-    is_head = head is not None or any(word in context.base.class_name for word in TIED)
+    is_head = head is not None or any(word in target.base.class_name for word in TIED)
     own = weight.name.removesuffix("weight") + "bias"
-    spare = [t.name for t in context.source if t.shape == (size,) and t.address not in placed and not t.second]
+    spare = [t.name for t in target.source if t.shape == (size,) and t.address not in placed and not t.second]
     tied = spare[0] if spare and is_head else None  # a tied head's bias has a name of its own
     return WordTable(weight, own if own in spare else tied, is_head)
 
 
-def _check_transform(context: TargetContext, placed: set[tuple[Any, ...]], head: SourceTensor | None) -> None:
+def _check_transform(target: Target, placed: set[tuple[Any, ...]], head: SourceTensor | None) -> None:
     """A language-model head with a layer of its own sees other features than a classifier does."""
-    layers = [t.name for t in context.source if t.address not in placed and len(t.shape) == 2 and t != head]
+    layers = [t.name for t in target.source if t.address not in placed and len(t.shape) == 2 and t != head]
     if any("transform" in name or ".dense." in name for name in layers):
         raise PlanError(
             f"verbalizer: the language-model head has a layer before its rows ({join_names(layers)}), which "
-            f"{type(context.model).__name__} has no place for, so that its rows don't fit; give the words as examples "
+            f"{type(target.model).__name__} has no place for, so that its rows don't fit; give the words as examples "
             "instead: head='class_means', examples=[(word, label), ...]"
         )
 
 
-def _pieces(context: TargetContext, words: Mapping[str, Sequence[str]], *, first: bool) -> tuple[tuple[int, ...], ...]:
+def _pieces(target: Target, words: Mapping[str, Sequence[str]], *, first: bool) -> tuple[tuple[int, ...], ...]:
     """For each label the ids of its words' pieces, each word as it stands within a text."""
-    tokenizer = tokenizer_of(context.base.folder)
+    tokenizer = tokenizer_of(target.base.folder)
     found = {
         text: tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"]
         for texts in words.values()

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from hf_init._architecture import buffers, has_own_loader, load_into, on_disk, plain_loader
+from hf_init._architecture import UNBUILDABLE, buffers, has_own_loader, load_into, on_disk, plain_loader
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._checkpoint import Bases, Reader, equal_bytes
 from hf_init._errors import PlanError
 from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
 from hf_init._plan import Keep, Plan, RecipeLike, TensorPlan
-from hf_init._prepare import UNBUILDABLE, Prepared, prepare_plan, resolve_target
+from hf_init._prepare import Prepared, prepare_plan
 from hf_init._tensors import key_of
 from hf_init._text import one_line
 from hf_init.schemes import Fitted, Scheme, Zeros
@@ -63,8 +63,8 @@ def from_pretrained(
         model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
         print(model.init_plan)
     """
-    target = resolve_target(base, cls, *model_args, labels=labels, add_tokens=add_tokens, **options)
-    model, info = _proved(with_fitted_values(prepare_plan(target, recipe, seed=seed, keep=keep)), spend=True)
+    words = {"labels": labels, "add_tokens": add_tokens, "recipe": recipe, "seed": seed, "keep": keep, **options}
+    model, info = _proved(with_fitted_values(prepare_plan(base, cls, *model_args, **words)), spend=True)
     return (model, info) if output_loading_info else model
 
 
@@ -96,7 +96,7 @@ def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, M
     Args:
         spend: load into the model that was planned on, if that can be: nobody else needs it.
     """
-    spend = spend and prepared.bare and not has_own_loader(prepared.target.cls)
+    spend = spend and prepared.target.is_bare and not has_own_loader(prepared.target.cls)
     wanted = _fresh_buffers(prepared)
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.initial_values)
@@ -121,7 +121,9 @@ def _library_load(
         into: a model on meta; by default, the library makes one.
     """
     target = prepared.target
-    load = {key: value for key, value in target.load.items() if key != "key_mapping"}  # the names are planned already
+    load = {
+        key: value for key, value in target.load_options.items() if key != "key_mapping"
+    }  # the names are planned already
     options = dict(dtype=target.dtype, output_loading_info=True, **load)
     if into is not None:
         return _whole(prepared.plan, load_into(into, state.values, **options))
@@ -187,10 +189,10 @@ def _restored(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tup
 def _finish(model: PreTrainedModel, prepared: Prepared) -> None:
     """What the library does only when it is given a name instead of a state dict."""
     target = prepared.target
-    model.config.name_or_path = target.base
-    model.name_or_path = target.base
-    asked = target.load.get("generation_config")
-    if asked is None and model.can_generate() and (target.folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(str(target.folder))
+    model.config.name_or_path = target.base.name
+    model.name_or_path = target.base.name
+    asked = target.load_options.get("generation_config")
+    if asked is None and model.can_generate() and (target.base.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(target.base.folder))
     for change in prepared.change_plans:
         change.finish(model)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from hf_init._architecture import InitialValues
+from hf_init._architecture import InitialValues, Target
 from hf_init._checkpoint import Reader, as_bytes, config_json
 from hf_init._errors import PlanError
 from hf_init._fill import draw_slot, slots_of
@@ -18,7 +17,7 @@ from hf_init._heads import Examples, is_solved, solved_layer
 from hf_init._load.load import from_pretrained
 from hf_init._multihead import MultiHeadConfig
 from hf_init._plan import Fill, Manifest, Plan, TensorPlan
-from hf_init._prepare import Target, on_meta, resolve_target
+from hf_init._prepare import resolve_target
 from hf_init._tensors import Context
 from hf_init._verify import open_base
 from hf_init.schemes import Fitted
@@ -60,8 +59,8 @@ def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
             f"{out}: its new values come from model code in the folder, which recompute would have to run; "
             "verify without recompute compares them with their digests"
         )
-    target = resolve_target(out)
-    context = InitialValues(partial(on_meta, target))
+    target, _ = resolve_target(out)
+    context = InitialValues(lambda: target.model)
     fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
     return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
 
@@ -75,5 +74,5 @@ def _solved(target: Target, plan: Plan, scheme: Fitted, examples: Any) -> dict[s
     given = Examples.of(examples)
     if given.fingerprint != scheme.data:
         raise PlanError(f"these are not the examples that the head was solved from: {given.fingerprint}, not {scheme}")
-    model = from_pretrained(target.cls, target.folder, config=target.config)
-    return is_solved(scheme.method, given, target.folder, solved_layer(plan), model)
+    model = from_pretrained(target.cls, target.base.folder, config=target.config)
+    return is_solved(scheme.method, given, target.base.folder, solved_layer(plan), model)

@@ -9,7 +9,6 @@ from hf_init._multihead.example_labels import labels_for as labels_for
 from hf_init._multihead.listing import HeadListing as HeadListing
 from hf_init._multihead.listing import list_heads as list_heads
 from hf_init._multihead.modeling_multi_head import MultiHead as MultiHead
-from hf_init._multihead.origins import NOWHERE as NOWHERE
 from hf_init._multihead.request import HEAD_OPTIONS as HEAD_OPTIONS
 from hf_init._multihead.surgery import HeadSurgery as HeadSurgery
 from hf_init._multihead.surgery import reshape_heads as reshape_heads

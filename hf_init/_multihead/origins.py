@@ -12,7 +12,7 @@ import transformers
 from transformers import PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_init._architecture import BAD_VALUE, quiet_library
+from hf_init._architecture import BAD_VALUE, NOWHERE, quiet_library
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads import names_of
@@ -22,7 +22,6 @@ from hf_init._text import one_line
 
 OF_HEADS = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "auto_map", "_name_or_path", "dtype",
             "torch_dtype")  # fmt: skip
-NOWHERE = "nowhere."  # before the name of a tensor that goes into no target
 DONE = "@"  # before a name that has been renamed, so that no other rule takes it up
 
 

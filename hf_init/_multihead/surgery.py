@@ -11,13 +11,13 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_init._architecture import BAD_VALUE, quiet_library
+from hf_init._architecture import BAD_VALUE, NOWHERE, quiet_library
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import PlanError
 from hf_init._multihead.configuration_multi_head import HeadSpec, MultiHeadConfig
 from hf_init._multihead.modeling_multi_head import MultiHead
-from hf_init._multihead.origins import DONE, NOWHERE, HeadOrigin
+from hf_init._multihead.origins import DONE, HeadOrigin
 from hf_init._multihead.request import HEAD_OPTIONS, HeadRequest
 from hf_init._plan import Rule
 from hf_init._text import one_line
@@ -48,7 +48,7 @@ class HeadsChange(Change):
 
     def plan(self, context: TargetContext) -> ChangePlan:
         prefixes = tuple([f"heads.{name}." for name in self.new] + [f"trunk.{child}." for child in self.needed])
-        new = frozenset(t.name for t in context.layout.tensors if prefixes and t.parameter.startswith(prefixes))
+        new = frozenset(t.name for t in context.target.layout.tensors if prefixes and t.parameter.startswith(prefixes))
         write = _without_code if self.asked.export else _no_files
         return ChangePlan(new=new, notes=tuple(self._notes()), write=write)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from hf_init._prepare.build import UNBUILDABLE as UNBUILDABLE
-from hf_init._prepare.build import on_meta as on_meta
 from hf_init._prepare.checks import check_unloadable as check_unloadable
 from hf_init._prepare.prepare import Prepared as Prepared
 from hf_init._prepare.prepare import prepare_plan as prepare_plan
-from hf_init._prepare.target import Target as Target
 from hf_init._prepare.target import resolve_target as resolve_target

@@ -1,27 +1,16 @@
-"""What a planned target is refused for."""
+"""What a plan is refused for: each check looks at one context and yields problems, which are raised together."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
-from transformers import PreTrainedModel
-
-from hf_init._architecture import (
-    Address,
-    takes_as_they_are,
-    tolerated,
-)
-from hf_init._change import ChangePlan, TargetContext
-from hf_init._checkpoint import Checkpoint
-from hf_init._errors import PlanError, RecipeError
-from hf_init._plan import Keep, Plan, Recipe, Rule, matches_glob, sources_of
-from hf_init._prepare.allow_new import SourceArchitecture, check_missing, check_unlisted
-from hf_init._prepare.build import _empty, _load
-from hf_init._prepare.target import Target
-from hf_init._tensors import Layout, SourceTensor, TensorSpec, Tie
+from hf_init._architecture import Address, Target, takes_as_they_are
+from hf_init._errors import HfInitError, PlanError, RecipeError
+from hf_init._plan import Keep, Plan, Recipe, Rule, matches_glob
+from hf_init._tensors import Layout, TensorSpec, Tie
 from hf_init._text import join_names
 
 TIED_WAY_OUT = (
@@ -30,115 +19,131 @@ TIED_WAY_OUT = (
 )
 
 
-def check_second_names(recipe: Recipe, keep: Keep | None, layout: Layout) -> None:
-    """A rule or a correspondence must not be for the second name of a tied tensor alone: there is nothing to fill.
+@dataclass(frozen=True)
+class Problem:
+    """One reason to refuse.
+
+    Attributes:
+        text: a sentence without its full stop, if a way out follows.
+        way_out: what the user can do; said once for all problems that share it.
+    """
+
+    text: str
+    way_out: str = ""
+    error: type[HfInitError] = PlanError
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """What is there before source and target are matched."""
+
+    target: Target
+    recipe: Recipe
+    keep: Keep
+
+
+Context = TypeVar("Context", bound=PlanInputs)
+
+
+def run_checks(checks: Iterable[Callable[[Context], Iterator[Problem]]], context: Context) -> None:
+    """Raise everything that the checks find in one error.
 
     Raises:
-        RecipeError, PlanError: all of them, each with the tensor that it is tied to.
+        PlanError, RecipeError: the latter where all problems are the recipe's.
     """
-    ties = [(tie, _as_tensor(tie, layout)) for tie in layout.ties]
-    rules = [said for number, rule in enumerate(recipe.rules, 1) for said in _of_rule(number, rule, ties, layout)]
-    if rules:
-        raise RecipeError(f"{'; '.join(rules)}. {TIED_WAY_OUT}")
-    globs = [f"{glob!r}: {_spelled(tie)}" for glob in keep or () for tie in _of_glob(glob, ties, layout)]
-    if globs:
-        raise PlanError(f"keep: {'; '.join(globs)}. {TIED_WAY_OUT}")
-
-
-def _as_tensor(tie: Tie, layout: Layout) -> TensorSpec:
-    return replace(
-        next(tensor for tensor in layout.tensors if tensor.name == tie.of), name=tie.name, parameter=tie.name
-    )
-
-
-def _of_rule(number: int, rule: Rule, ties: list[tuple[Tie, TensorSpec]], layout: Layout) -> Iterator[str]:
-    if rule.name is None or rule.optional or any(map(rule.matches, layout.tensors)):
+    problems = [problem for check in checks for problem in check(context)]
+    if not problems:
         return
-    for tie, tensor in ties:
-        if rule.matches(tensor):
-            yield f"rule {number} ({rule.conditions}): {_spelled(tie)}"
+    by_way_out: dict[str, list[str]] = {}
+    for problem in problems:
+        by_way_out.setdefault(problem.way_out, []).append(problem.text)
+    lines = ["\n".join(texts) + (f". {way_out}" if way_out else "") for way_out, texts in by_way_out.items()]
+    errors = {problem.error for problem in problems}
+    raise (errors.pop() if len(errors) == 1 else PlanError)("\n".join(lines))
 
 
-def _of_glob(glob: str, ties: list[tuple[Tie, TensorSpec]], layout: Layout) -> Iterator[Tie]:
-    if not any(matches_glob(tensor, glob) for tensor in layout.tensors):
-        yield from (tie for tie, tensor in ties if matches_glob(tensor, glob))
+def two_claims(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if two of several checkpoints hold one tensor: neither would go before the other."""
+    checkpoint = inputs.target.base.source
+    claims: dict[Address, dict[Path, str]] = {}
+    for tensor in inputs.target.source if checkpoint.parts else ():
+        folder = checkpoint.local(checkpoint.entries[tensor.name].shard).parent
+        claims.setdefault(tensor.address, {})[folder] = tensor.name
+    claimed_twice = [
+        " and ".join(f"{name} of {folder}" for folder, name in names.items())
+        for names in claims.values()
+        if len(names) > 1
+    ]
+    if claimed_twice:
+        yield Problem(
+            f"{len(claimed_twice)} tensors are claimed by two checkpoints: {join_names(claimed_twice)}",
+            "Give a folder without the one that isn't meant, or prefixes under which they don't meet",
+        )
 
 
-def _spelled(tie: Tie) -> str:
+def rules_of_second_names(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if rules are for the second name of a tied tensor alone: there is nothing to fill."""
+    layout = inputs.target.layout
+    texts = [
+        f"rule {number} ({rule.conditions}): {_two_names(tie)}"
+        for number, rule in enumerate(inputs.recipe.rules, 1)
+        if _names_a_tensor(rule) and not any(map(rule.matches, layout.tensors))
+        for tie, tensor in _second_names(layout).items()
+        if rule.matches(tensor)
+    ]
+    if texts:
+        yield Problem("; ".join(texts), TIED_WAY_OUT, RecipeError)
+
+
+def globs_of_second_names(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if ``keep`` is for the second name of a tied tensor alone."""
+    layout = inputs.target.layout
+    texts = [
+        f"{glob!r}: {_two_names(tie)}"
+        for glob in inputs.keep
+        if not any(matches_glob(tensor, glob) for tensor in layout.tensors)
+        for tie, tensor in _second_names(layout).items()
+        if matches_glob(tensor, glob)
+    ]
+    if texts:
+        yield Problem(f"keep: {'; '.join(texts)}", TIED_WAY_OUT)
+
+
+INPUT_CHECKS = (two_claims, rules_of_second_names, globs_of_second_names)
+"""What is looked at before source and target are matched, which would tell less of it."""
+
+
+def _names_a_tensor(rule: Rule) -> bool:
+    return rule.name is not None and not rule.optional
+
+
+def _second_names(layout: Layout) -> Mapping[Tie, TensorSpec]:
+    """Return every tie with the tensor as it would be under its second name."""
+    first = {tensor.name: tensor for tensor in layout.tensors}
+    return {tie: replace(first[tie.of], name=tie.name, parameter=tie.name) for tie in layout.ties}
+
+
+def _two_names(tie: Tie) -> str:
     return f"{tie.name} is tied to {tie.of}, one tensor under two names"
 
 
-def check_unloadable(target: Target, plan: Plan, model: PreTrainedModel | None = None) -> None:
-    """The library must take the planned files without a word: asked on meta, before anything is made.
+def check_unloadable(target: Target, plan: Plan) -> None:
+    """Raise PlanError unless the library takes the planned files without a word: asked on meta, before any value.
 
     A load into memory needs no such question: the library says there what it found.
-
-    Args:
-        model: of the target, on meta; where it leaves no doubt, nothing is loaded.
     """
-    if model is not None and takes_as_they_are(model, {tensor.name: tensor.shape for tensor in plan.stored}):
+    if takes_as_they_are(target.model, {tensor.name: tensor.shape for tensor in plan.stored}):
         return
-    _, info = _load(target, _empty(plan.stored), output_loading_info=True)
+    _, info = target.load_on_meta({t.name: (t.shape, t.dtype) for t in plan.stored}, output_loading_info=True)
     left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
     problems = {
         "missing": sorted(set(info["missing_keys"]) - left_out),
         "unexpected": sorted(info["unexpected_keys"]),
         "mismatched": sorted(name for name, *_ in info["mismatched_keys"]),
     }
-    if any(problems.values()):
-        said = "; ".join(f"{what}: {join_names(names)}" for what, names in problems.items() if names)
+    texts = [f"{what}: {join_names(names)}" for what, names in problems.items() if names]
+    if texts:
         raise PlanError(
-            f"{plan.architecture}: transformers wouldn't load the planned result whole ({said}); this architecture "
-            "can't be extended folder to folder with this version"
+            f"{plan.architecture}: transformers wouldn't load the planned result whole ({'; '.join(texts)}); this "
+            "architecture can't be extended folder to folder with this version"
         )
-
-
-def check_two_claims(checkpoint: Checkpoint, source: Iterable[SourceTensor]) -> None:
-    """Of several checkpoints, two must not hold one tensor of the target: neither would go before the other."""
-    claims: dict[Address, dict[Path, str]] = {}
-    for tensor in source if checkpoint.parts else ():
-        folder = checkpoint.local(checkpoint.entries[tensor.name].shard).parent
-        claims.setdefault(tensor.address, {})[folder] = tensor.name
-    twice = [held for held in claims.values() if len(held) > 1]
-    if twice:
-        said = [" and ".join(f"{name} of {folder}" for folder, name in held.items()) for held in twice]
-        raise PlanError(
-            f"{len(twice)} tensors are claimed by two checkpoints: {join_names(said)}. Give a folder "
-            "without the one that "
-            "isn't meant, or prefixes under which they don't meet"
-        )
-
-
-def check_stranger(plan: Plan, target: Target, keep: Keep | None) -> None:
-    """A checkpoint of which nothing would be kept, unasked, is another architecture's."""
-    if not keep and not any(tensor.kept or tensor.source for tensor in plan.tensors):
-        raise PlanError(
-            f"nothing of {target.base} ({join_names(sorted(target.source.entries))}) has a place in "
-            f"{plan.architecture} "
-            f"with this config ({join_names([tensor.name for tensor in plan.tensors])}): they belong "
-            "to different models; "
-            "give the class and the config of the checkpoint's own architecture, or of one that contains it"
-        )
-
-
-def check_unexpected(
-    plan: Plan,
-    context: TargetContext,
-    recipe: Recipe,
-    changes: Iterable[ChangePlan],
-    own: Callable[[], SourceArchitecture | None],
-) -> None:
-    """What is new must be known to be: by a rule of the recipe, a change, or the list of what may be new."""
-    lists = [change.allowed for change in changes if change.allowed is not None]
-    globs = [glob for allowed in lists for glob in allowed]
-    if lists:
-        check_unlisted(plan, context.layout, globs)
-    expected = {name for change in changes for name in (*change.new, *change.keep)}
-    expected |= {
-        tensor.name
-        for tensor in context.layout.tensors
-        if any(rule.matches(tensor) for rule in recipe.rules) or any(matches_glob(tensor, glob) for glob in globs)
-    }
-    expected |= {name for name, held in sources_of(context.source, context.layout).items() if held is not None}
-    patterns = [re.compile(pattern) for pattern in tolerated(context.model)]
-    check_missing(plan, context, expected, own, lambda name: any(pattern.search(name) for pattern in patterns))

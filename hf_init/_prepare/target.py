@@ -1,26 +1,15 @@
-"""The architecture asked for: its class, its config, its dtype."""
+"""What a user's options mean: a target, and the changes that lead to it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
-from hf_init._architecture import (
-    REFUSED,
-    check_misfit,
-    check_options,
-    check_quantized,
-    check_unknown,
-    class_of,
-    concrete,
-    config_of,
-    copy_config,
-)
+from hf_init._architecture import REFUSED, Target, check_options, dtype_of
 from hf_init._change import Change
 from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint, dtype_bits
 from hf_init._errors import CheckpointError, PlanError
@@ -35,7 +24,7 @@ CHANGES: tuple[type[Change], ...] = (FittedHeadChange, VerbalizerChange, LabelCh
 
 
 def change_options() -> tuple[str, ...]:
-    """The keyword arguments that any change takes."""
+    """Return the keyword arguments that the changes take."""
     return tuple(dict.fromkeys(word for change in CHANGES for word in change.OPTIONS))
 
 
@@ -69,33 +58,6 @@ LOAD_OPTIONS = (
 FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
 
 
-@dataclass(frozen=True)
-class Target:
-    """What to extend, into what.
-
-    Attributes:
-        folder, source: of the base checkpoint.
-        cls, config: of the target; the config is a copy of its own.
-        dtype: of what is new, and of the model in memory.
-        origin: the base as it was found.
-        changes: what is wanted besides the class: labels, tokens.
-        model_args, model_kwargs: what the user's own class takes besides its config.
-        load: options that only the loading into memory has.
-    """
-
-    base: str
-    folder: Path
-    source: Checkpoint
-    cls: type[PreTrainedModel]
-    config: PreTrainedConfig
-    dtype: torch.dtype
-    origin: BaseCheckpoint
-    changes: tuple[Change, ...] = ()
-    model_args: tuple[Any, ...] = ()
-    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    load: Mapping[str, Any] = field(default_factory=dict)
-
-
 def resolve_target(
     base: Bases,
     architecture: Any = None,
@@ -107,8 +69,8 @@ def resolve_target(
     dtype: Any = None,
     torch_dtype: Any = None,
     **options: Any,
-) -> Target:
-    """Finds the checkpoint, the class and the config that a user means.
+) -> tuple[Target, tuple[Change, ...]]:
+    """Return the target that a user means, and the changes that lead to it.
 
     Args:
         base: a folder or a hub id; or several, by the prefix that the names of each get.
@@ -134,50 +96,44 @@ def resolve_target(
     words = {key: options.pop(key) for key in change_options() if key in options}
     if "num_labels" in given:  # a config value and a change
         words.setdefault("num_labels", given["num_labels"])
-    origin = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=hub)
+    opened = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=hub)
     wanted = {key: options.pop(key) for key in HEADS if options.get(key) is not None}
     if wanted:
-        _check_beside_heads(architecture, config, words, origin)
+        _check_beside_heads(architecture, config, words, opened)
         shape = reshape_heads(
-            origin,
+            opened,
             wanted,
             {**given, **options},
             lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub=hub),
         )
         return _of_heads(shape, words, dtype if dtype is not None else torch_dtype, load)
-    folder, source, raw = origin.folder, origin.source, origin.config
-    _check_unreadable(source)
-    changes = requested_changes(origin, words)
-    named = {key: value for change in changes for key, value in change.config_values().items()}
-    cls = class_of(architecture, raw, folder, trust_remote_code)
-    if isinstance(config, PreTrainedConfig):
-        made, rest = copy_config(config, named), options
-    else:
-        made, rest = config_of(cls, folder, raw, {**given, **options, **named}, trust_remote_code)
-    check_quantized(made)
-    cls = concrete(cls, made, folder, trust_remote_code)
-    check_misfit(cls, made)
-    _check_retyped({**given, **options}.get("model_type"), made)
-    check_unknown(cls, made, rest)
-    asked = dtype if dtype is not None else torch_dtype
-    kind = _dtype(asked, made, source)
-    return Target(origin.name, folder, source, cls, made, kind, origin, changes, model_args, rest, load)
-
-
-def _of_heads(shape: HeadSurgery, words: Mapping[str, Any], dtype: Any, load: Mapping[str, Any]) -> Target:
-    """A base with other heads than its own."""
-    base = shape.base
-    _check_unreadable(base.source)
-    load = {**load, "key_mapping": {**(load.get("key_mapping") or {}), **shape.renaming}}
-    kind, changes = (
-        _dtype(dtype, shape.config, base.source),
-        (shape.change, *requested_changes(base, words, (AllowNew,))),
+    _check_readable(opened.source)
+    changes = requested_changes(opened, words)
+    target = Target.of(
+        opened,
+        architecture,
+        config if isinstance(config, PreTrainedConfig) else None,
+        values={**given, **options},
+        changed={key: value for change in changes for key, value in change.config_values().items()},
+        trust=trust_remote_code,
+        dtype=dtype if dtype is not None else torch_dtype,
     )
-    return Target(base.name, base.folder, base.source, shape.cls, shape.config, kind, base, changes, load=load)
+    return replace(target, model_args=model_args, load_options=load), changes
 
 
-def _check_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any], origin: BaseCheckpoint) -> None:
-    """What has no meaning, or two, where heads are added or taken."""
+def _of_heads(
+    shape: HeadSurgery, words: Mapping[str, Any], dtype: Any, load: Mapping[str, Any]
+) -> tuple[Target, tuple[Change, ...]]:
+    """Return the target that has other heads than its base."""
+    base = shape.base
+    _check_readable(base.source)
+    load = {**load, "key_mapping": {**(load.get("key_mapping") or {}), **shape.renaming}}
+    target = Target(base, shape.cls, shape.config, dtype_of(dtype, shape.config, base.source), load_options=load)
+    return target, (shape.change, *requested_changes(base, words, (AllowNew,)))
+
+
+def _check_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any], base: BaseCheckpoint) -> None:
+    """Raise PlanError for options that have no meaning, or two, where heads are added or taken."""
     problems = [
         f"{word}: say it of each head, or in an extension of its own"
         for word in words
@@ -187,7 +143,7 @@ def _check_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any]
         problems.append(f"the class of a model with named heads is MultiHead, not {architecture!r}")
     if isinstance(config, PreTrainedConfig):
         problems.append("config: give values, which are the trunk's, and not an object")
-    if origin.source.parts:
+    if base.source.parts:
         problems.append("a base of several checkpoints: make one of them first")
     if problems:
         raise PlanError("; ".join(problems))
@@ -202,18 +158,8 @@ def _check_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> N
         raise PlanError(f"given twice: {', '.join(twice)}; give it once")
 
 
-def _check_retyped(asked: Any, config: PreTrainedConfig) -> None:
-    """The library would leave the type as it is, without a word."""
-    own = type(config).model_type
-    if asked not in (None, own):
-        raise PlanError(
-            f"model_type: {asked!r} can't be made of a config of type {own!r}; give the class of the "
-            "other type (--architecture) and a config object of it"
-        )
-
-
-def _check_unreadable(source: Checkpoint) -> None:
-    """Headers may be right and the tensors still be none that torch, or the library, would read as they say."""
+def _check_readable(source: Checkpoint) -> None:
+    """Raise CheckpointError if torch, or the library, would not read the tensors as the headers say."""
     packed = [name for name, e in source.entries.items() if dtype_bits(e.dtype) < 8 or not hasattr(torch, e.dtype)]
     if packed:
         kinds = sorted({source.entries[name].dtype for name in packed})
@@ -228,20 +174,3 @@ def _check_unreadable(source: Checkpoint) -> None:
             f"{source.root}: {len(names)} tensors in the files are not in the index ({join_names(names)}), and "
             "transformers would load them all the same; add them to the index, or remove them from the files"
         )
-
-
-def _dtype(asked: Any, config: PreTrainedConfig, source: Checkpoint) -> torch.dtype:
-    """What the library takes: the one asked for, the config's, or that of the first floating tensor in the files."""
-    own = getattr(config, "dtype", None) if asked in (None, "auto") else asked
-    if own is not None:
-        dtype = getattr(torch, own, None) if isinstance(own, str) else own
-        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise PlanError(f"dtype: expected a floating torch dtype or its name, such as 'bfloat16', not {own!r}")
-        return dtype
-    for entry in source.entries.values():
-        dtype = getattr(torch, entry.dtype)
-        if dtype.is_floating_point:
-            return dtype
-    raise CheckpointError(
-        f"{source.root} holds no floating-point tensor, so the dtype of what is new is unknown; give dtype"
-    )

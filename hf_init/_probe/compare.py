@@ -160,7 +160,9 @@ class Bench:
         """
         wanted, folder = checked_texts(texts), folder_of(base)
         model, before = model_of(folder, getattr(torch, dtype)), load_tokenizer(folder)
-        after = _tokenizer(resolve_target(folder, None, add_tokens=tokens))
+        _, changes = resolve_target(folder, None, add_tokens=tokens)
+        after = next(change.change.tokenizer for change in changes if isinstance(change, TokenChange))
+        assert after is not None
         limit = min(longest, at_most([model]))
         pieces = list(passages(wanted, lambda text: len(split_texts_by_token(before, text)), limit))
         old = frozenset(ids_of(before))
@@ -236,7 +238,7 @@ class Bench:
         return SchemeRun(name, seed, bits, {} if words is None else _spelled(prepared.plan), nats)
 
     def _prepared(self, words: Mapping[str, Any], seed: int) -> Prepared:
-        return prepare_plan(resolve_target(self.folder, None, add_tokens=self.tokens, **words), seed=seed)
+        return prepare_plan(self.folder, None, add_tokens=self.tokens, seed=seed, **words)
 
 
 def resized_table(model: Any, like: Grown, mean: bool, seed: int, dtype: torch.dtype) -> Grown:
@@ -296,11 +298,6 @@ def _rows(prepared: Prepared, parameter: str, reader: Reader) -> dict[int, torch
 
 def _passages(tokenizer: Any, pieces: Sequence[str]) -> tuple[Passage, ...]:
     return tuple(Passage(piece, tuple(split_texts_by_token(tokenizer, piece))) for piece in pieces)
-
-
-def _tokenizer(target: Any) -> Any:
-    """The base's tokenizer with the new tokens."""
-    return next(change.change.tokenizer for change in target.changes if isinstance(change, TokenChange))
 
 
 def _dtype(plan: Plan) -> torch.dtype:

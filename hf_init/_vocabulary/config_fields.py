@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers import initialization as library_init
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hf_init._architecture import BAD_VALUE, copy_config, quiet_library
-from hf_init._change import TargetContext
+from hf_init._architecture import BAD_VALUE, Target, copy_config, quiet_library
 from hf_init._errors import PlanError
 from hf_init._tensors import TensorSpec
 from hf_init._text import join_names, one_line
@@ -99,7 +97,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def moving_fields(context: TargetContext, counts: tuple[str, ...]) -> dict[str, int]:
+def moving_fields(target: Target, counts: tuple[str, ...]) -> dict[str, int]:
     """The dimension of every tensor that grows with the vocabulary, by its name in memory.
 
     The class is built once more, on meta, with a larger vocabulary: what is larger then is what moves.
@@ -107,49 +105,42 @@ def moving_fields(context: TargetContext, counts: tuple[str, ...]) -> dict[str, 
     Raises:
         PlanError: nothing moves, or something moves by several rows a token.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in context.model.state_dict().items()}
-    larger = {name: tuple(t.shape) for name, t in _larger(context, counts).state_dict().items() if name in shapes}
+    shapes = {name: tuple(tensor.shape) for name, tensor in target.model.state_dict().items()}
+    larger = {name: tuple(t.shape) for name, t in _larger(target, counts).state_dict().items() if name in shapes}
     grown = {name: [b - a for a, b in zip(shapes[name], shape, strict=True)] for name, shape in larger.items()}
     found = {name: steps for name, steps in grown.items() if any(steps)}
     wrong = [f"{name} (by {[*filter(None, s)]} for {STEP} tokens)" for name, s in found.items() if sum(s) != STEP]
     if wrong:
         raise PlanError(f"{join_names(wrong)}: not one row a token, so which row is which token's isn't known")
     if not found:
-        raise PlanError(f"{context.cls.__name__}: no tensor grows with {', '.join(counts)}; it has no vocabulary")
+        raise PlanError(f"{target.cls.__name__}: no tensor grows with {', '.join(counts)}; it has no vocabulary")
     return {name: steps.index(STEP) for name, steps in found.items()}
 
 
-def _larger(context: TargetContext, counts: tuple[str, ...]) -> PreTrainedModel:
-    here = dict(_leaves(context.config.to_dict()))
+def _larger(target: Target, counts: tuple[str, ...]) -> PreTrainedModel:
+    here = dict(_leaves(target.config.to_dict()))
     missing = [path for path in counts if path not in here]
     if missing:
-        raise PlanError(f"{context.cls.__name__} has no config field {', '.join(missing)}; use the base's own class")
-    config = copy_config(context.config, {path: here[path] + STEP for path in counts})
-    args, kwargs = context.arguments
-    with (
-        quiet_library(),
-        torch.device("meta"),
-        library_init.meta_device_safe_creation_ops(),
-        library_init.no_init_weights(),
-    ):
-        return context.cls(config, *args, **kwargs)
+        raise PlanError(f"{target.cls.__name__} has no config field {', '.join(missing)}; use the base's own class")
+    config = copy_config(target.config, {path: here[path] + STEP for path in counts})
+    return target.rebuilt(config)
 
 
-def sides_of(tables: Mapping[str, tuple[TensorSpec, int]], context: TargetContext) -> dict[str, str]:
+def sides_of(tables: Mapping[str, tuple[TensorSpec, int]], target: Target) -> dict[str, str]:
     """What each vocabulary-sized tensor is to the model, by name.
 
     ``input``, ``output``, both (``tied``), the ``bias`` of an output matrix, or that of a tied one (``tied_bias``).
     """
-    sides = {name: _side(tensor, dim, context) for name, (tensor, dim) in tables.items()}
+    sides = {name: _side(tensor, dim, target) for name, (tensor, dim) in tables.items()}
     bias = "tied_bias" if "tied" in sides.values() and "output" not in sides.values() else "bias"
     return {name: bias if side == "bias" else side for name, side in sides.items()}
 
 
-def _side(tensor: TensorSpec, dim: int, context: TargetContext) -> str:
+def _side(tensor: TensorSpec, dim: int, target: Target) -> str:
     if len(tensor.shape) == 1 or tensor.shape[:dim] == (1,) * (len(tensor.shape) - 1):
         return "bias"
-    names = [tensor.parameter, *(tie.name for tie in context.layout.ties if tie.of == tensor.name)]
-    sides = {"input" if dim or _looks_up(context.model, name) else "output" for name in names}
+    names = [tensor.parameter, *(tie.name for tie in target.layout.ties if tie.of == tensor.name)]
+    sides = {"input" if dim or _looks_up(target.model, name) else "output" for name in names}
     return "tied" if len(sides) > 1 else sides.pop()
 
 

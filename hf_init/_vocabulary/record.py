@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_init._change import TargetContext
+from hf_init._architecture import Target
 from hf_init._checkpoint import BaseCheckpoint, Reader, region_of, tensor_digest
 from hf_init._plan import MANIFEST_NAME, Manifest
 from hf_init._tensors import Box, Region, Rows, region_from_json
@@ -60,15 +60,15 @@ def _rows(region: Region, dim: int) -> tuple[int, ...]:
     return tuple(range(region.start[dim], region.stop[dim])) if isinstance(region, Box) else region.index
 
 
-def carry_record(found: EarlierTokens, fresh: frozenset[int], context: TargetContext) -> dict[str, Any]:
+def carry_record(found: EarlierTokens, fresh: frozenset[int], target: Target) -> dict[str, Any]:
     """What the result's own manifest has to say of them: those rows that it keeps, with their digest, by table."""
     rows = tuple(sorted(found.ids - fresh))
     if not rows:
         return {}
-    names = {tensor.address: tensor.name for tensor in context.layout.tensors}
-    address = {tensor.name: tensor.address for tensor in context.source}
+    names = {tensor.address: tensor.name for tensor in target.layout.tensors}
+    address = {tensor.name: tensor.address for tensor in target.source}
     result = {}
-    with Reader(context.base.source) as reader:
+    with Reader(target.base.source) as reader:
         for name, dim in found.dims.items():
             tensor = reader.tensor(name)
             region = Rows(dim, rows, tuple(tensor.shape))

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from transformers import PreTrainedModel
 
+from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
@@ -45,12 +46,13 @@ class TokenChange(Change):
         return {**dict.fromkeys(change.fields.counts, change.vocabulary.after), **change.ids}
 
     def plan(self, context: TargetContext) -> ChangePlan:
+        target = context.target
         change = self.change
         if not change.vocabulary.changes:
             return ChangePlan(notes=tuple(token_notes(change, ())), write=self._write, finish=self._finish)
-        dims = moving_fields(context, change.fields.counts)
-        tables = {t.name: (t, dims[t.parameter]) for t in context.layout.tensors if t.parameter in dims}
-        sides = sides_of(tables, context)
+        dims = moving_fields(target, change.fields.counts)
+        tables = {t.name: (t, dims[t.parameter]) for t in target.layout.tensors if t.parameter in dims}
+        sides = sides_of(tables, target)
         _check_one_sided(change, set(sides.values()))
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
@@ -58,7 +60,7 @@ class TokenChange(Change):
             notes=tuple(token_notes(change, sides.values())),
             write=self._write,
             finish=self._finish,
-            record=self._record(tables, context),
+            record=self._record(tables, target),
         )
 
     def _write(self, folder: str | os.PathLike[str]) -> None:
@@ -72,14 +74,14 @@ class TokenChange(Change):
         for key, value in self.change.generation.items():
             setattr(model.generation_config, key, value)
 
-    def _record(self, tables: Mapping[str, tuple[TensorSpec, int]], context: TargetContext) -> dict[str, Any]:
+    def _record(self, tables: Mapping[str, tuple[TensorSpec, int]], target: Target) -> dict[str, Any]:
         change = self.change
         earlier = change.earlier if not change.replaced else EarlierTokens()
         return {
             TOKEN_RECORD: {
                 "tokens": {**earlier.tokens, **{token.text: token.id for token in change.fresh}},
                 "tables": {name: dim for name, (_, dim) in tables.items()},
-                "untrained": carry_record(earlier, change.vocabulary.fresh, context),
+                "untrained": carry_record(earlier, change.vocabulary.fresh, target),
             }
         }
 

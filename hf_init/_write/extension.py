@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from hf_init._text import join_names
 from hf_init._verify import Clones, VerifyReport
 
 if TYPE_CHECKING:
-    from hf_init._plan import BaseRecord, Plan, RecipeLike, TensorPlan
+    from hf_init._plan import BaseRecord, Plan, TensorPlan
     from hf_init._prepare import Prepared
     from hf_init._write.files import Link
     from hf_init._write.stage import StagingDir
@@ -77,13 +77,10 @@ class Extension:
         prepared = with_fitted_values(self.prepared)
         with stage_result(self.out, self.room, resume=self.how.resume, rename=self.how.rename) as stage:
             clones = _write(prepared, stage, self.how, progress, log)
-            report = _verify.verify_result(stage.folder, self._base(), progress=progress, clones=clones)
+            base = prepared.target.base.location
+            report = _verify.verify_result(stage.folder, base, progress=progress, clones=clones)
             report.raise_if_failed()
         return report
-
-    def _base(self) -> Any:
-        parts = self.prepared.source.parts
-        return {prefix: part.root for prefix, part in parts} if parts else self.prepared.target.folder
 
 
 def prepare_extension(
@@ -111,30 +108,19 @@ def prepare_extension(
     _check_memory_options(words)
     how = WriteOptions(link, _bytes(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
     made = prepared(base, architecture, **words)
-    for folder in _folders(made):
+    for folder in made.target.base.folders:
         _check_nested(folder, place)
     files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
-    room = room_needed(files, made.source, how.link, place) + sum(map(other_files_bytes, _folders(made)))
+    room = room_needed(files, made.source, how.link, place) + sum(map(other_files_bytes, made.target.base.folders))
     return Extension(made, place, how, room)
 
 
-def prepared(
-    base: Any,
-    architecture: Any,
-    *,
-    recipe: RecipeLike = None,
-    seed: int | None = None,
-    keep: Mapping[str, Any] | None = None,
-    rules: Sequence[Any] = (),
-    headers_only: bool = False,
-    **options: Any,
-) -> Prepared:
-    """A plan and what its executors need, from the words of ``extend``."""
-    from hf_init._prepare import check_unloadable, prepare_plan, resolve_target
+def prepared(base: Any, architecture: Any, **options: Any) -> Prepared:
+    """Return a plan and what its executors need, from the options of ``extend``."""
+    from hf_init._prepare import check_unloadable, prepare_plan
 
-    target = resolve_target(base, architecture, headers_only=headers_only, **options)
-    made = prepare_plan(target, recipe, seed=seed, keep=keep, rules=rules)
-    check_unloadable(target, made.plan, made.model)
+    made = prepare_plan(base, architecture, **options)
+    check_unloadable(made.target, made.plan)
     return replace(made, plan=replace(made.plan, notes=(*made.plan.notes, *_strays(made))))
 
 
@@ -186,7 +172,8 @@ def _write(
         progress=progress,
         log=log,
     )
-    for folder in reversed(_folders(prepared)):  # of files of one name, the first checkpoint's is the last to come
+    # Of files of one name, the first checkpoint's is the last to come.
+    for folder in reversed(prepared.target.base.folders):
         carry_files(folder, stage.folder)
     write_config(prepared.model, stage.folder)
     for change in prepared.change_plans:
@@ -201,20 +188,15 @@ def _write(
 def _base_record(prepared: Prepared, how: WriteOptions) -> BaseRecord:
     from hf_init._plan import BaseRecord
 
-    source, target = prepared.source, prepared.target
+    source, base = prepared.source, prepared.target.base
     return BaseRecord(
-        path=str(target.folder.resolve()),
+        path=str(base.folder.resolve()),
         fingerprint=source.fingerprint(),
-        name=target.base,
+        name=base.name,
         parts={prefix: str(part.root.resolve()) for prefix, part in source.parts},
         sha256=source.blobs(),
         link="" if how.link == "copy" else how.link,
     )
-
-
-def _folders(prepared: Prepared) -> list[Path]:
-    """Those of the checkpoints that a result is made of."""
-    return [part.root for _, part in prepared.source.parts] or [prepared.target.folder]
 
 
 def _place(out: str | Path) -> Path:

@@ -24,7 +24,6 @@ import torch
 from torch.nn.functional import linear
 
 from hf_init._prepare.prepare import prepare_plan
-from hf_init._prepare.target import resolve_target
 from hf_init._probe.compare import new_rows
 from hf_init._probe.probe import model_of, split_texts_by_token, start_of
 from hf_init._text import format_count, text_table
@@ -81,7 +80,7 @@ def states(model: Any, inputs: Iterable[torch.Tensor]) -> list[torch.Tensor]:
 
 def output_rows(base: Path, words: Sequence[str], asked: Mapping[str, Any], model: Any) -> torch.Tensor:
     """The output rows that an extension of the base would write."""
-    new = new_rows(prepare_plan(resolve_target(base, None, add_tokens=words, **asked), seed=0), model)
+    new = new_rows(prepare_plan(base, None, add_tokens=words, seed=0, **asked), model)
     return new.rows if new.head is None else new.head
 
 

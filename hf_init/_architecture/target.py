@@ -1,0 +1,235 @@
+"""The target: a class, a config and a dtype; its model on meta, its addresses, ties and layout, each made once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hf_init._architecture.classes import check_misfit, class_of, concrete
+from hf_init._architecture.config import (
+    check_quantized,
+    check_retyped,
+    check_unknown,
+    config_of,
+    copy_config,
+    dtype_of,
+)
+from hf_init._architecture.layout import layout_of
+from hf_init._architecture.library import Addresses, build_on_meta, ignored_on_load, load_on_meta, not_saved
+from hf_init._checkpoint import BaseCheckpoint
+from hf_init._errors import HfInitError, PlanError
+from hf_init._tensors import Layout, Shape, SourceTensor
+from hf_init._text import one_line
+
+UNBUILDABLE = (
+    ImportError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    AssertionError,
+)
+"""What the constructors of models raise for values that they can't use."""
+
+NOT_ON_META = ("device_map", "max_memory", "key_mapping")
+IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
+NOWHERE = "nowhere."
+"""Begins a name in memory that a renaming gives a tensor which is meant to have no place in the target."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a base is extended into, and where the base's tensors go in it.
+
+    Attributes:
+        config: the target's own copy.
+        dtype: of what is new, and of the model in memory.
+        model_args, model_kwargs: what the class's constructor takes besides its config.
+        load_options: options that only the loading into memory has.
+    """
+
+    base: BaseCheckpoint
+    cls: type[PreTrainedModel]
+    config: PreTrainedConfig
+    dtype: torch.dtype
+    model_args: tuple[Any, ...] = ()
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    load_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        base: BaseCheckpoint,
+        architecture: Any = None,
+        config: PreTrainedConfig | None = None,
+        *,
+        values: Mapping[str, Any],
+        changed: Mapping[str, Any],
+        trust: bool | None = None,
+        dtype: Any = None,
+    ) -> Target:
+        """Return the target of a class and a config.
+
+        Args:
+            architecture: a class, the name of one, or None for the checkpoint's own.
+            config: an object to copy, instead of the checkpoint's own config.
+            values: of the config; what has no field there is for the class's constructor.
+            changed: values of the config that changes set.
+            trust: whether code that the checkpoint brings may run.
+
+        Raises:
+            CheckpointError, PlanError: each with what was seen and what to do.
+        """
+        folder, raw = base.folder, base.config
+        model_class = class_of(architecture, raw, folder, trust)
+        if config is not None:
+            own, rest = copy_config(config, changed), dict(values)
+        else:
+            own, rest = config_of(model_class, folder, raw, {**values, **changed}, trust)
+        check_quantized(own)
+        model_class = concrete(model_class, own, folder, trust)
+        check_misfit(model_class, own)
+        check_retyped(values.get("model_type"), own)
+        check_unknown(model_class, own, rest)
+        return cls(base, model_class, own, dtype_of(dtype, own, base.source), model_kwargs=rest)
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The model, without values: on meta."""
+        return self._built[0]
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the model is as its constructor made it, so that a checkpoint can be loaded into it."""
+        return self._built[1] is not None
+
+    @cached_property
+    def addresses(self) -> Addresses:
+        """Where the loader puts tensors of the names that the base has; an option may rename them."""
+        mapping = self.load_options.get("key_mapping")  # renames what the base holds, not what is written
+        return Addresses(self.model, mapping) if mapping else self._plain_addresses
+
+    @cached_property
+    def whole_layout(self) -> Layout:
+        """Every tensor of the model, with what ``save_pretrained`` leaves out."""
+        return layout_of(self.model, self._plain_addresses)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """What the target's files will hold: without what ``save_pretrained`` leaves out, unless the base holds it."""
+        unsaved, held = not_saved(self.model), {tensor.address for tensor in self.source}
+        tensors = tuple(t for t in self.whole_layout.tensors if t.parameter not in unsaved or t.address in held)
+        return replace(self.whole_layout, tensors=tensors)
+
+    @cached_property
+    def source(self) -> tuple[SourceTensor, ...]:
+        """The base's tensors, each with the address that the target's loader gives it."""
+        entries = self.base.source.entries
+        addresses = self.addresses.of(list(entries))
+        drops = [re.compile(pattern) for pattern in ignored_on_load(self.model)]
+
+        def is_ignored(parameter: str) -> bool:
+            return not parameter.startswith(NOWHERE) and any(drop.search(parameter) for drop in drops)
+
+        tensors = tuple(
+            SourceTensor(name, entry.shape, entry.dtype, addresses[name], is_ignored(addresses[name][0]))
+            for name, entry in entries.items()
+        )
+        return (*tensors, *self._second_names(tensors))
+
+    @cached_property
+    def own(self) -> Target | None:
+        """The target that is the checkpoint's own class with its own config; None where that class can't be had."""
+        name = self.base.class_name
+        cls = next((cls for cls in self.cls.__mro__ if cls.__name__ == name), None)
+        try:
+            base = BaseCheckpoint.open(self.base.folder) if self.base.source.parts else self.base
+            own = Target.of(base, cls, values={}, changed={})
+            if cls is self.cls:
+                own = replace(own, model_args=self.model_args, model_kwargs=self.model_kwargs)
+            _ = own.model  # built now: a class that can't be built has nothing to tell
+        except HfInitError:
+            return None
+        return own
+
+    def build(self) -> PreTrainedModel:
+        """Build another model on meta.
+
+        Raises:
+            PlanError: the class can't be built with this config.
+        """
+        return self._build(self.base.source.entries)[0]
+
+    def rebuilt(self, config: PreTrainedConfig) -> PreTrainedModel:
+        """Build the model on meta under another config, for its shapes: what a load would rename is left as it is."""
+        return replace(self, config=config)._build(())[0]
+
+    def load_on_meta(self, tensors: Mapping[str, tuple[Shape, str]], **options: Any) -> Any:
+        """Return what the library's loader gives for tensors of these names, shapes and dtypes, on meta."""
+        empty = {
+            name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
+            for name, (shape, dtype) in tensors.items()
+        }
+        options |= {key: value for key, value in self.load_options.items() if key not in NOT_ON_META}
+        options |= {"dtype": self.dtype, "model_args": self.model_args, **self.model_kwargs}
+        return load_on_meta(self.cls, self.config, empty, **options)
+
+    @cached_property
+    def _built(self) -> tuple[PreTrainedModel, Addresses | None]:
+        return self._build(self.base.source.entries)
+
+    @cached_property
+    def _plain_addresses(self) -> Addresses:
+        return self._built[1] or Addresses(self.model)
+
+    def _build(self, names: Iterable[str]) -> tuple[PreTrainedModel, Addresses | None]:
+        """Build the model, by its constructor unless an option asks for the loader; with its addresses if it is bare.
+
+        Args:
+            names: of the tensors that it will be loaded from.
+        """
+        try:
+            built = None
+            if not self.model_args and "use_kernels" not in self.load_options:
+                asked = {key: self.load_options[key] for key in IMPLEMENTATIONS if key in self.load_options}
+                built = build_on_meta(self.cls, self.config, names, self.dtype, **asked, **self.model_kwargs)
+            entries = self.base.source.entries
+            return built or (self.load_on_meta({name: (e.shape, e.dtype) for name, e in entries.items()}), None)
+        except UNBUILDABLE as error:
+            raise PlanError(
+                f"{self.cls.__name__} can't be built with this config: {one_line(error)}. Give values that fit together"
+            ) from error
+
+    def _second_names(self, source: tuple[SourceTensor, ...]) -> Iterator[SourceTensor]:
+        """Yield what the base's own class ties: stored under one name, and under another that the target has.
+
+        The base's own model is built only where a target tensor is without a source and has the shape of one.
+        """
+        held = {tensor.address for tensor in source}
+        lacking = {tensor.shape for tensor in self.whole_layout.tensors if tensor.address not in held}
+        own = None if lacking.isdisjoint(tensor.shape for tensor in source) else self.own
+        if own is None:
+            return
+        by_name = {tensor.name: tensor for tensor in source}
+        stored = dict(own._stored_under(list(by_name)))
+        addresses = self.addresses.of(list(stored))
+        for name, other in stored.items():
+            if addresses[name] not in held:
+                yield replace(by_name[other], address=addresses[name], second=True)
+
+    def _stored_under(self, names: list[str]) -> Iterator[tuple[str, str]]:
+        """Yield the names that this target has by a tie and files with these names don't, with the name they have."""
+        stored_at = {address: name for name, address in self.addresses.of(names).items()}
+        address_of = {tensor.name: tensor.address for tensor in self.whole_layout.tensors}
+        for tie in self.whole_layout.ties:
+            stored = next((stored_at[a] for a in (address_of[tie.of], *tie.addresses) if a in stored_at), None)
+            if stored is not None:
+                yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
