@@ -6,12 +6,11 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
@@ -76,13 +75,21 @@ class Checkpoint:
             header = read_header(root / SINGLE)
             return cls(root, (header,), MappingProxyType({entry.name: entry for entry in header.entries}), strays)
         if os.path.isfile(root / INDEX):
-            return _sharded(root)
-        check_faults(str(root), (fault for name in (SINGLE, INDEX) if (fault := dead_link(root / name))))
-        raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {_advice(root)}")
+            shards = weight_map(root / INDEX)
+            files = sorted(set(shards.values()))
+            missing = (
+                _dead_link(root / file) or f"the shard {file} is not there"
+                for file in files
+                if not os.path.isfile(root / file)
+            )
+            check_faults(str(root), missing, "Copy or download the missing files.")
+            return assembled(root, tuple(read_header(root / file) for file in files), shards)
+        check_faults(str(root), (fault for name in (SINGLE, INDEX) if (fault := _dead_link(root / name))))
+        raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {_other_weights(root)}")
 
     @classmethod
     def merged(cls, parts: Mapping[str, Checkpoint]) -> Checkpoint:
-        """Several checkpoints as one: every tensor's name has its part's prefix before it.
+        """Return several checkpoints as one: every tensor's name has its part's prefix before it.
 
         Raises:
             CheckpointError: two parts hold a tensor of the same name.
@@ -101,49 +108,50 @@ class Checkpoint:
 
     @property
     def shards(self) -> tuple[str, ...]:
-        """The names of the files that hold the tensors."""
+        """Return the names of the files that hold the tensors."""
         return tuple(header.shard for header in self.headers)
 
     @cached_property
     def by_shard(self) -> Mapping[str, Header]:
-        """The headers by the names of their files."""
+        """Return the headers by the names of their files."""
         return {header.shard: header for header in self.headers}
 
     @property
     def metadata(self) -> dict[str, dict[str, str]]:
-        """The ``__metadata__`` of each file; an empty dict where there is none."""
+        """Return the ``__metadata__`` of each file; an empty dict where there is none."""
         return {header.shard: dict(header.metadata) for header in self.headers}
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all tensors together, headers not counted."""
+        """Return the bytes of all tensors together, headers not counted."""
         return sum(entry.nbytes for entry in self.entries.values())
 
     def fingerprint(self) -> str:
-        """SHA-256, in hex, over the name, size and header of each file: cheap, and blind to the values."""
-        self._refuse_remote()
-        if self.parts:
-            told = "".join(f"{prefix}\0{part.fingerprint()}\n" for prefix, part in self.parts)
-            return hashlib.sha256(told.encode()).hexdigest()
-        lines = (f"{header.shard}\0{header.size}\0{header.sha256}\n" for header in self.headers)
+        """Return the SHA-256, in hex, over the name, size and header of each file: cheap, and blind to the values."""
+        self._check_local()
+        lines = (
+            [f"{prefix}\0{part.fingerprint()}\n" for prefix, part in self.parts]
+            if self.parts
+            else [f"{header.shard}\0{header.size}\0{header.sha256}\n" for header in self.headers]
+        )
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def blobs(self) -> dict[str, str]:
-        """The SHA-256, in hex, of the files that lie in a cache of huggingface_hub, which names a file by it."""
-        found = {shard: blob_name(self.root / shard) for shard in self.shards}
-        return {shard: name for shard, name in found.items() if name}
+        """Return the SHA-256, in hex, of the files in a cache of huggingface_hub, which names a file by it."""
+        names = {shard: _blob_name(self.root / shard) for shard in self.shards}
+        return {shard: name for shard, name in names.items() if name}
 
     def local(self, shard: str) -> Path:
-        """The path of a file whose values are to be read.
+        """Return the path of a file whose values are to be read.
 
         Raises:
             CheckpointError: only its header is known here.
         """
-        self._refuse_remote()
+        self._check_local()
         return self.root / shard
 
     def raw(self, name: str) -> np.ndarray:
-        """The bytes of a tensor: one-dimensional, uint8, mapped read-only, not copied.
+        """Return the bytes of a tensor: one-dimensional, uint8, mapped read-only, not copied.
 
         Raises:
             CheckpointError: no such tensor, or its file has another size than when it was opened.
@@ -156,11 +164,11 @@ class Checkpoint:
         if entry.shard not in self._maps:
             if len(self._maps) >= _MOST_MAPS:
                 self._maps.pop(next(iter(self._maps)))
-            self._maps[entry.shard] = self._mapped(entry.shard)
+            self._maps[entry.shard] = self._map(entry.shard)
         return self._maps[entry.shard][entry.start : entry.stop]
 
     def array(self, name: str) -> np.ndarray:
-        """A tensor in its shape, its elements as unsigned integers of their width: comparing them compares bytes.
+        """Return a tensor in its shape, its elements as unsigned integers of their width, so that bytes are compared.
 
         Elements smaller than a byte share bytes: such a tensor comes as ``raw`` gives it.
         """
@@ -179,7 +187,7 @@ class Checkpoint:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _mapped(self, shard: str) -> np.ndarray:
+    def _map(self, shard: str) -> np.ndarray:
         path = self.local(shard)
         try:
             with path.open("rb") as file:
@@ -191,7 +199,7 @@ class Checkpoint:
             raise CheckpointError(f"{path} has changed since it was opened: {len(mapped)} bytes, expected {expected}.")
         return np.frombuffer(mapped, np.uint8)
 
-    def _refuse_remote(self) -> None:
+    def _check_local(self) -> None:
         if self.remote:
             raise CheckpointError(
                 f"{self.remote}: only its headers were read, its values are not here. "
@@ -199,43 +207,53 @@ class Checkpoint:
             )
 
 
-def _sharded(root: Path) -> Checkpoint:
-    places = weight_map(root / INDEX)
-    files = sorted(set(places.values()))
-    missing = (
-        dead_link(root / file) or f"the shard {file} is not there" for file in files if not os.path.isfile(root / file)
-    )
-    check_faults(str(root), missing, "Copy or download the missing files.")
-    return assembled(root, tuple(read_header(root / file) for file in files), places)
-
-
-def assembled(root: Path, headers: tuple[Header, ...], places: Mapping[str, str], remote: str = "") -> Checkpoint:
-    """The checkpoint that headers and a map of tensor -> file make.
+def assembled(root: Path, headers: tuple[Header, ...], shards: Mapping[str, str], remote: str = "") -> Checkpoint:
+    """Return the checkpoint that headers and a map of tensor -> file make.
 
     Raises:
         CheckpointError: a tensor is not in the file that the map has it in.
     """
-    found = [entry for header in headers for entry in header.entries]
-    entries = {entry.name: entry for entry in found if places.get(entry.name) == entry.shard}
+    stored = [entry for header in headers for entry in header.entries]
+    entries = {entry.name: entry for entry in stored if shards.get(entry.name) == entry.shard}
     absent = (
         f"{short_name(name)} is not in {file}, where the index has it"
-        for name, file in places.items()
+        for name, file in shards.items()
         if name not in entries
     )
     check_faults(str(root / INDEX), absent, "Copy or download index and shards again, all of one version.")
-    unmapped = tuple((entry.shard, entry.name) for entry in found if places.get(entry.name) != entry.shard)
+    unmapped = tuple((entry.shard, entry.name) for entry in stored if shards.get(entry.name) != entry.shard)
     return Checkpoint(root, headers, MappingProxyType(entries), (), unmapped, remote)
 
 
-def dead_link(path: Path) -> str | None:
-    """What a link that leads nowhere is and says; None for anything else."""
+def weight_map(path: Path) -> dict[str, str]:
+    """Return tensor -> the plain name of its file, from an index, which must not lead out of its folder.
+
+    Raises:
+        CheckpointError: it isn't an index, or a name leads out of the folder.
+    """
+    shards = read_object(path).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise CheckpointError(
+            f"{path}: weight_map is {short_name(shards)}, expected an object of tensor -> file. {AGAIN}"
+        )
+    faults = (
+        f"{short_name(name)} is in {short_name(file)}, expected the plain name of a file in the same folder"
+        for name, file in shards.items()
+        if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\0]|^[A-Za-z]:", file)
+    )
+    check_faults(str(path), faults)
+    return shards
+
+
+def _dead_link(path: Path) -> str | None:
+    """Return what a link that leads nowhere is and says; None for anything else."""
     if os.path.islink(path) and not os.path.exists(path):
         return f"{path.name} is a link to {short_name(os.readlink(path))}, which is not there"
     return None
 
 
-def blob_name(path: Path) -> str | None:
-    """The SHA-256 that the hub's cache has named a file by, told from the links that lead there; no value is read."""
+def _blob_name(path: Path) -> str | None:
+    """Return the SHA-256 that the hub's cache has named a file by, from the links that lead there; read no value."""
     for _ in range(_MOST_LINKS):
         if not os.path.islink(path):
             return None
@@ -245,34 +263,11 @@ def blob_name(path: Path) -> str | None:
     return None
 
 
-def weight_map(path: Path) -> dict[str, str]:
-    """Tensor -> the plain name of its file, from an index.
-
-    Raises:
-        CheckpointError: it isn't an index, or a name leads out of the folder.
-    """
-    places = read_object(path).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(
-            f"{path}: weight_map is {short_name(places)}, expected an object of tensor -> file. {AGAIN}"
-        )
-    check_faults(str(path), _bad_files(places))
-    return places
-
-
-def _bad_files(places: dict[str, Any]) -> Iterator[str]:
-    """An index must not lead out of its folder."""
-    for name, file in places.items():
-        if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\0]|^[A-Za-z]:", file):
-            yield f"{short_name(name)} is in {short_name(file)}, expected the plain name of a file in the same folder"
-
-
-def _advice(root: Path) -> str:
-    pickles = sorted(path.name for path in root.glob("*.bin"))
-    others = sorted(path.name for path in root.glob("*.safetensors"))
-    if others:
+def _other_weights(root: Path) -> str:
+    """Return what to do about a folder by the other weights that are in it."""
+    if others := sorted(path.name for path in root.glob("*.safetensors")):
         return f"There is {short_name(others)}: rename it, or give the folder of the whole model."
-    if pickles:
+    if pickles := sorted(path.name for path in root.glob("*.bin")):
         return (
             f"There is {short_name(pickles)}, in the older format; convert it once: load it with transformers' "
             "from_pretrained, then save_pretrained(folder), and give that folder."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from hf_init._checkpoint.strict import AGAIN, LIMIT, check_faults, is_shape, parse_object, short_name
 from hf_init._errors import CheckpointError
@@ -52,10 +52,10 @@ _MOST_BITS = 2**63
 
 
 def dtype_bits(dtype: str) -> int:
-    """The bits of one element of a dtype, by torch's name; raises CheckpointError for an unknown one.
+    """Return the bits of one element of a dtype, by torch's name; raise CheckpointError for an unknown one.
 
     Example:
-        >>> dtype_bits("bfloat16"), bits("float4_e2m1fn_x2")
+        >>> dtype_bits("bfloat16"), dtype_bits("float4_e2m1fn_x2")
         (16, 4)
     """
     if dtype not in _BITS:
@@ -90,7 +90,7 @@ class TensorEntry:
 
     @property
     def key(self) -> str:
-        """Its name in the file."""
+        """Return its name in the file."""
         return self.stored or self.name
 
 
@@ -106,7 +106,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a safetensors file, checked; its entries come in the order of the file.
+    """Return the header of a safetensors file, checked; its entries come in the order of the file.
 
     Raises:
         CheckpointError: the file is missing, truncated, or not what the format asks for.
@@ -120,27 +120,26 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
     document = parse_object(data, f"The header of {path}")
-    metadata = _metadata(document.pop("__metadata__", {}), path)
-    entries = _entries(document, path, 8 + len(data))
+    metadata = _checked_metadata(document.pop("__metadata__", {}), path)
+    entries = _header_entries(document, path, 8 + len(data))
     _check_cover(entries, 8 + len(data), size, path)
     return Header(path.name, size, hashlib.sha256(data).hexdigest(), entries, metadata)
 
 
-def header_from(document: dict[str, Any], metadata: Any, path: Path, size: int) -> Header:
-    """The header of a file that isn't here, from what it says of its tensors and from the file's size.
+def header_from(document: Mapping[str, object], metadata: object, path: Path, size: int) -> Header:
+    """Return the header of a file that isn't here, from what it says of its tensors and from the file's size.
 
     Its own bytes, and so their SHA-256, aren't known: that is empty.
 
     Raises:
         CheckpointError: it isn't what the format asks for.
     """
-    found = _entries(document, path, 0)
-    origin = size - max((entry.stop for entry in found), default=0)
+    origin = size - max((entry.stop for entry in _header_entries(document, path, 0)), default=0)
     if origin < 8 + len("{}"):
         raise CheckpointError(f"{path} is truncated: it has {size} bytes, too few for what its header describes.")
-    entries = _entries(document, path, origin)
+    entries = _header_entries(document, path, origin)
     _check_cover(entries, origin, size, path)
-    return Header(path.name, size, "", entries, _metadata(metadata, path))
+    return Header(path.name, size, "", entries, _checked_metadata(metadata, path))
 
 
 def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
@@ -161,78 +160,62 @@ def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
     return file.read(length)
 
 
-def _metadata(value: Any, path: Path) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        raise CheckpointError(f"{path}: __metadata__ is {short_name(value)}, expected an object of strings. {AGAIN}")
-    return value
+def _checked_metadata(value: object, path: Path) -> dict[str, str]:
+    if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return value
+    raise CheckpointError(f"{path}: __metadata__ is {short_name(value)}, expected an object of strings. {AGAIN}")
 
 
-def _faults(document: dict[str, Any]) -> Iterator[str]:
+def _header_entries(document: Mapping[str, object], path: Path, origin: int) -> tuple[TensorEntry, ...]:
+    """Return the tensors of a header, by the order of their bytes; ``origin`` is where those begin in the file."""
+    entries, faults = [], []
     for name, info in document.items():
-        fault = _fault(info)
-        if fault:
-            yield f"{short_name(name)}: {fault}"
+        form = _tensor_form(info)
+        if isinstance(form, str):
+            faults.append(f"{short_name(name)}: {form}")
+        else:
+            dtype, shape, (start, stop) = form
+            entries.append(TensorEntry(name, dtype, shape, path.name, origin + start, origin + stop))
+    check_faults(str(path), faults)
+    return tuple(sorted(entries, key=lambda entry: (entry.start, entry.stop)))
 
 
-def _fault(info: Any) -> str | None:
-    """Why a tensor's description can't be used by itself; whether it fits the file is checked later."""
+def _tensor_form(info: object) -> tuple[str, tuple[int, ...], list[int]] | str:
+    """Return a tensor's dtype, shape and offsets, or why its description can't be used, whatever the file holds."""
     if not isinstance(info, dict):
         return f"is {short_name(info)}, expected an object with dtype, shape and data_offsets"
-    dtype, shape, offsets = (info.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        return f"dtype is {short_name(dtype)}, expected one of {', '.join(DTYPES)}"
+    code, shape, offsets = (info.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(code, str) or code not in DTYPES:
+        return f"dtype is {short_name(code)}, expected one of {', '.join(DTYPES)}"
     if not is_shape(shape) or len(shape) > _MOST_DIMENSIONS:
         return f"shape is {short_name(shape)}, expected at most {_MOST_DIMENSIONS} integers, none negative"
     if not is_shape(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         return f"data_offsets is {short_name(offsets)}, expected two integers, the first not above the second"
-    return _size_fault(shape, DTYPES[dtype][1], offsets)
-
-
-def _size_fault(shape: list[int], width: int, offsets: list[int]) -> str | None:
-    extent = width  # of the tensor with its empty dimensions left out: numpy refuses what is too large even when empty
-    for length in shape:
-        extent *= max(length, 1)
-        if extent > _MOST_BITS:
+    dtype, bits = DTYPES[code]
+    for length in shape:  # its empty dimensions left out: numpy refuses what is too large even when empty
+        bits *= max(length, 1)
+        if bits > _MOST_BITS:
             return f"shape is {short_name(shape)}: too large for any file"
-    need = 0 if 0 in shape else extent
-    if need != 8 * (offsets[1] - offsets[0]):
-        return (
-            f"data_offsets give {offsets[1] - offsets[0]} bytes, dtype and shape {short_name(shape)} need {need / 8:g}"
-        )
-    return None
-
-
-def _entries(document: dict[str, Any], path: Path, origin: int) -> tuple[TensorEntry, ...]:
-    check_faults(str(path), _faults(document))
-    found = (
-        TensorEntry(
-            name,
-            DTYPES[info["dtype"]][0],
-            tuple(info["shape"]),
-            path.name,
-            *(origin + at for at in info["data_offsets"]),
-        )
-        for name, info in document.items()
-    )
-    return tuple(sorted(found, key=lambda entry: (entry.start, entry.stop)))
+    need, nbytes = 0 if 0 in shape else bits, offsets[1] - offsets[0]
+    if need != 8 * nbytes:
+        return f"data_offsets give {nbytes} bytes, dtype and shape {short_name(shape)} need {need / 8:g}"
+    return dtype, tuple(shape), offsets
 
 
 def _check_cover(entries: tuple[TensorEntry, ...], origin: int, size: int, path: Path) -> None:
-    """Together the tensors cover the file behind its header, each byte once, as the format demands."""
+    """Check that together the tensors cover the file behind its header, each byte once, as the format demands."""
     end = max((entry.stop for entry in entries), default=origin)
     if end > size:
         raise CheckpointError(f"{path} is truncated: it has {size} bytes, its header describes {end}. {AGAIN}")
     first = TensorEntry("the header", "uint8", (), path.name, 0, origin)
-    check_faults(str(path), (fault for before, after in pairwise((first, *entries)) for fault in _gap(before, after)))
+    faults = []
+    for before, after in pairwise((first, *entries)):
+        if after.start < before.stop:
+            overlap = f"{short_name(after.name)} overlaps {short_name(before.name)}"
+            faults.append(f"{overlap}: it starts at {after.start}, expected {before.stop}")
+        if after.start > before.stop:
+            hole = f"a hole of {after.start - before.stop} bytes"
+            faults.append(f"{hole} before {short_name(after.name)}, expected none")
+    check_faults(str(path), faults)
     if end < size:
         raise CheckpointError(f"{path} has {size} bytes, its header describes {end}: the rest is a hole. {AGAIN}")
-
-
-def _gap(before: TensorEntry, after: TensorEntry) -> Iterator[str]:
-    if after.start < before.stop:
-        yield (
-            f"{short_name(after.name)} overlaps {short_name(before.name)}: it starts at "
-            f"{after.start}, expected {before.stop}"
-        )
-    if after.start > before.stop:
-        yield f"a hole of {after.start - before.stop} bytes before {short_name(after.name)}, expected none"

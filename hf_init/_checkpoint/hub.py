@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +21,35 @@ from hf_init._checkpoint.strict import AGAIN
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._text import one_line
 
-GIVE_FOLDER = "give a folder that save_pretrained wrote, or a hub id"
+_GIVE_FOLDER = "give a folder that save_pretrained wrote, or a hub id"
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "*.md", "*.yaml"]
-AT_ONCE = 8  # headers fetched at once, as the hub's own client does
-PATHS = 500  # asked for in one request
+_DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "*.md", "*.yaml"]
+_HEADERS_AT_ONCE = 8  # headers fetched at once, as the hub's own client does
+_PATHS_A_REQUEST = 500  # asked for in one request
 # What the hub's client raises when it can't have something: OSError, and the root of its HTTP library's errors.
-UNREACHABLE: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
-MALFORMED = (SafetensorsParsingError, TypeError, ValueError, LookupError, AttributeError)  # raised of a hostile header
+_UNREACHABLE: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
+_MALFORMED = (SafetensorsParsingError, TypeError, ValueError, LookupError, AttributeError)  # raised of a hostile header
 
 
 def folder_of(base: str | Path, subfolder: str = "", **hub: Any) -> Path:
-    """The local folder of a checkpoint.
+    """Return the local folder of a checkpoint.
 
     Raises:
         CheckpointError: there is no such folder, and no such repository or no way to reach it.
     """
     if not str(base):
-        raise CheckpointError(f"the base is an empty name; {GIVE_FOLDER}")
+        raise CheckpointError(f"the base is an empty name; {_GIVE_FOLDER}")
     path = Path(os.path.expanduser(base))
     if path.is_file():
         raise CheckpointError(f"{base} is a file; give the folder that holds it")
     if not path.is_dir():
-        path = _downloaded(str(base), **hub)
+        with _reaching_hub(str(base)):
+            path = Path(snapshot_download(str(base), allow_patterns=_DOWNLOADED, **hub))
     return path / subfolder if subfolder else path
 
 
 def headers_of(base: str | Path, subfolder: str = "", **hub: Any) -> tuple[Path, Checkpoint]:
-    """The local folder of a checkpoint's small files, and its headers; the weights of a hub id aren't downloaded.
+    """Return the folder of a checkpoint's small files, and its headers; the weights of a hub id aren't downloaded.
 
     Args:
         base: a folder or a hub id.
@@ -61,100 +63,93 @@ def headers_of(base: str | Path, subfolder: str = "", **hub: Any) -> tuple[Path,
     if not str(base) or offline or Path(os.path.expanduser(base)).exists():
         folder = folder_of(base, subfolder, **hub)
         return folder, Checkpoint.open(folder)
-    return remote_headers(str(base), subfolder, **hub)
-
-
-def remote_headers(name: str, subfolder: str = "", **hub: Any) -> tuple[Path, Checkpoint]:
-    """As ``headers_of``, of a hub id: the files are opened where all are in the cache, else their headers fetched."""
-    _check_path(name)
-    with _reached(name):
-        top = Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=["*.safetensors"], **hub))
+    name = str(base)
+    with _reaching_hub(name):
+        top = Path(snapshot_download(name, allow_patterns=_DOWNLOADED, ignore_patterns=["*.safetensors"], **hub))
         folder = top / subfolder if subfolder else top
         if os.path.isfile(folder / SINGLE):
             return folder, Checkpoint.open(folder)
-        return folder, _fetched(name, top.name, folder, subfolder, hub.get("token"))
+        return folder, _fetch_headers(_HubFolder(HfApi(token=hub.get("token")), name, top.name, subfolder), folder)
 
 
-def _fetched(name: str, commit: str, folder: Path, subfolder: str, token: Any) -> Checkpoint:
-    api = HfApi(token=token)
-    places = weight_map(folder / INDEX) if os.path.isfile(folder / INDEX) else {}
-    files = [SINGLE, *sorted(set(places.values()))]
-    sizes = _sizes(api, name, commit, subfolder, files)
+@dataclass(frozen=True)
+class _HubFolder:
+    """A folder of a repository at one commit."""
+
+    api: HfApi
+    name: str
+    commit: str
+    subfolder: str
+
+    def path(self, file: str) -> str:
+        return f"{self.subfolder.strip('/')}/{file}" if self.subfolder else file
+
+    def sizes(self, files: Sequence[str]) -> dict[str, int]:
+        """Return the bytes of those of the files that it has."""
+        paths = {self.path(file): file for file in files}
+        every = list(paths)
+        infos = (
+            info
+            for start in range(0, len(every), _PATHS_A_REQUEST)
+            for info in self.api.get_paths_info(
+                self.name, every[start : start + _PATHS_A_REQUEST], revision=self.commit
+            )
+        )
+        return {paths[info.path]: info.size for info in infos if isinstance(info, RepoFile) and info.path in paths}
+
+    def header(self, file: str, size: int) -> Header:
+        """Return one file's header, by the hub's client, which checks little of it."""
+        try:
+            found = self.api.parse_safetensors_file_metadata(self.name, self.path(file), revision=self.commit)
+            document = {
+                tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": list(info.data_offsets)}
+                for tensor, info in found.tensors.items()
+            }
+        except _MALFORMED as error:
+            raise CheckpointError(f"{self.name}: the header of {file} can't be read: {one_line(error)}") from None
+        return header_from(document, found.metadata, Path(self.name) / file, size)
+
+
+def _fetch_headers(hub: _HubFolder, folder: Path) -> Checkpoint:
+    """Return the checkpoint whose small files are in a folder: opened where all are there, else by its headers."""
+    shards = weight_map(folder / INDEX) if os.path.isfile(folder / INDEX) else {}
+    files = sorted(set(shards.values()))
+    sizes = hub.sizes([SINGLE, *files])
     if SINGLE in sizes:  # goes before an index, as in transformers
-        files, places = [SINGLE], {}
-    elif places and all(os.path.isfile(folder / file) for file in files[1:]):
+        files, shards = [SINGLE], {}
+    elif not files:
+        raise CheckpointError(f"{hub.name} holds neither {SINGLE} nor {INDEX}; give a repository in safetensors")
+    elif all(os.path.isfile(folder / file) for file in files):
         return Checkpoint.open(folder)
-    else:
-        files = files[1:]
-    if not files:
-        raise CheckpointError(f"{name} holds neither {SINGLE} nor {INDEX}; give a repository in safetensors")
     absent = [file for file in files if file not in sizes]
     if absent:
-        raise CheckpointError(f"{name}: {', '.join(absent)}: in its index, and not in the repository")
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        headers = tuple(pool.map(lambda file: _header(api, name, commit, subfolder, file, sizes[file]), files))
-    places = places or {entry.name: SINGLE for entry in headers[0].entries}
-    return assembled(folder, headers, places, name)
-
-
-def _sizes(api: HfApi, name: str, commit: str, subfolder: str, files: Sequence[str]) -> dict[str, int]:
-    """The bytes of those of the files that the repository has."""
-    paths = {_inside(subfolder, file): file for file in files}
-    asked = list(paths)
-    infos = (
-        info
-        for start in range(0, len(asked), PATHS)
-        for info in api.get_paths_info(name, asked[start : start + PATHS], revision=commit)
-    )
-    return {paths[info.path]: info.size for info in infos if isinstance(info, RepoFile) and info.path in paths}
-
-
-def _header(api: HfApi, name: str, commit: str, subfolder: str, file: str, size: int) -> Header:
-    """One file's header, by the hub's client, which checks little of it."""
-    try:
-        found = api.parse_safetensors_file_metadata(name, _inside(subfolder, file), revision=commit)
-        document = {
-            tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": list(info.data_offsets)}
-            for tensor, info in found.tensors.items()
-        }
-    except MALFORMED as error:
-        raise CheckpointError(f"{name}: the header of {file} can't be read: {one_line(error)}") from None
-    return header_from(document, found.metadata, Path(name) / file, size)
-
-
-def _inside(subfolder: str, file: str) -> str:
-    return f"{subfolder.strip('/')}/{file}" if subfolder else file
-
-
-def _downloaded(name: str, **hub: Any) -> Path:
-    _check_path(name)
-    with _reached(name):
-        return Path(snapshot_download(name, allow_patterns=WANTED, **hub))
-
-
-def _check_path(name: str) -> None:
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise CheckpointError(f"no such folder: {name}; {GIVE_FOLDER}")
+        raise CheckpointError(f"{hub.name}: {', '.join(absent)}: in its index, and not in the repository")
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+        headers = tuple(pool.map(lambda file: hub.header(file, sizes[file]), files))
+    shards = shards or {entry.name: SINGLE for entry in headers[0].entries}
+    return assembled(folder, headers, shards, hub.name)
 
 
 @contextmanager
-def _reached(name: str) -> Iterator[None]:
-    """The hub's own errors with their context."""
+def _reaching_hub(name: str) -> Iterator[None]:
+    """Refuse what can be no repository's name, and give the hub's own errors their context."""
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise CheckpointError(f"no such folder: {name}; {_GIVE_FOLDER}")
     try:
         yield
     except HFValidationError:
         raise CheckpointError(
-            f"no such folder: {name} (and no hub repository can have that name); {GIVE_FOLDER}"
+            f"no such folder: {name} (and no hub repository can have that name); {_GIVE_FOLDER}"
         ) from None
-    except UNREACHABLE as error:
+    except _UNREACHABLE as error:
         why = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"no such folder: {name}; {GIVE_FOLDER}. As a hub repository it can't be had: {why}"
+            f"no such folder: {name}; {_GIVE_FOLDER}. As a hub repository it can't be had: {why}"
         ) from None
 
 
 def config_json(folder: Path) -> dict[str, Any]:
-    """The raw ``config.json`` of a checkpoint.
+    """Return the raw ``config.json`` of a checkpoint.
 
     Raises:
         CheckpointError: it is missing, isn't JSON, or isn't an object.
@@ -169,12 +164,12 @@ def config_json(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a JSON file that can be read: {error}. {AGAIN}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}. {AGAIN}")
-    _check_quantized(folder, data)
+    _check_unpacked(folder, data)
     return data
 
 
-def _check_quantized(folder: Path, data: dict[str, Any]) -> None:
-    """Also where only a nested config (``text_config``) asks for it."""
+def _check_unpacked(folder: Path, data: Mapping[str, object]) -> None:
+    """Raise PlanError if a config, or one nested in it (``text_config``), is of a quantized checkpoint."""
     settings = data.get("quantization_config") or data.get("compression_config")
     if settings:
         method = settings.get("quant_method", "unknown method") if isinstance(settings, dict) else settings
@@ -185,4 +180,4 @@ def _check_quantized(folder: Path, data: dict[str, Any]) -> None:
         )
     for value in data.values():
         if isinstance(value, dict):
-            _check_quantized(folder, value)
+            _check_unpacked(folder, value)

@@ -11,8 +11,7 @@ import numpy as np
 from hf_init._checkpoint.header import NUMPY, dtype_bits
 from hf_init._tensors import Box, Region, num_elements
 
-CHUNK = 1 << 20
-"""Elements decoded at once: 8 MiB of float64."""
+_CHUNK = 1 << 20  # elements decoded at once: 8 MiB of float64
 
 SAMPLE = 1 << 18
 """The most elements of a region that a histogram is made of: a bin of 80 is then off by 2% of its height at most."""
@@ -26,17 +25,17 @@ _MINIFLOATS = {
 
 
 def is_floating(dtype: str) -> bool:
-    """Whether a dtype is one that weights are drawn in."""
+    """Return whether a dtype is one that weights are drawn in."""
     return dtype.startswith(("float", "bfloat"))
 
 
 def is_decoded(dtype: str) -> bool:
-    """Whether the elements of a dtype are single numbers that ``decode_values`` knows."""
+    """Return whether the elements of a dtype are single numbers that ``decode_values`` knows."""
     return dtype_bits(dtype) >= 8 and dtype != "complex64"
 
 
 def decode_values(codes: np.ndarray, dtype: str) -> np.ndarray:
-    """The numbers, in float64, that elements read as unsigned integers of their width stand for.
+    """Return the numbers, in float64, that elements read as unsigned integers of their width stand for.
 
     Example:
         >>> decode_values(np.array([0x3F80, 0xC000], "uint16"), "bfloat16").tolist()
@@ -54,7 +53,7 @@ def decode_values(codes: np.ndarray, dtype: str) -> np.ndarray:
 
 @functools.cache
 def _codebook(dtype: str) -> np.ndarray:
-    """The number of each of the 256 codes of a dtype of one byte."""
+    """Return the number of each of the 256 codes of a dtype of one byte."""
     code = np.arange(256)
     if dtype == "float8_e8m0fnu":
         return np.where(code == 255, np.nan, np.ldexp(1.0, code - 127))
@@ -67,38 +66,38 @@ def _codebook(dtype: str) -> np.ndarray:
 
 
 def value_pieces(array: np.ndarray, region: Region) -> Iterator[np.ndarray]:
-    """A region of an array as flat pieces of at most ``CHUNK`` elements; a box comes in row-major order."""
+    """Yield a region of an array as flat pieces of at most ``_CHUNK`` elements; a box comes in row-major order."""
     if isinstance(region, Box):
-        yield from _split(array[(*region.slices, ...)])
+        yield from _flat_pieces(array[(*region.slices, ...)])
         return
     each = num_elements(region.shape) // max(len(region.index), 1)
-    step = max(CHUNK // max(each, 1), 1)
+    step = max(_CHUNK // max(each, 1), 1)
     for start in range(0, len(region.index), step):
-        yield from _split(array.take(region.index[start : start + step], axis=region.dim))
+        yield from _flat_pieces(array.take(region.index[start : start + step], axis=region.dim))
 
 
-def _split(part: np.ndarray) -> Iterator[np.ndarray]:
-    if part.size <= CHUNK:
+def _flat_pieces(part: np.ndarray) -> Iterator[np.ndarray]:
+    if part.size <= _CHUNK:
         if part.size:
             yield part.reshape(-1)
         return
     row = part.size // len(part)
-    if row > CHUNK:
+    if row > _CHUNK:
         for each in part:
-            yield from _split(each)
+            yield from _flat_pieces(each)
         return
-    step = CHUNK // row
+    step = _CHUNK // row
     for start in range(0, len(part), step):
         yield part[start : start + step].reshape(-1)
 
 
 def sample_stride(shape: tuple[int, ...], most: int = SAMPLE) -> int:
-    """The least step that takes at most ``most`` elements and shares no divisor with a dimension.
+    """Return the least step that takes at most ``most`` elements and shares no divisor with a dimension.
 
     A step that divides the length of a row would see the same few columns of every row.
 
     Example:
-        >>> sample_stride((1000, 768), 400_000), stride((10, 10), 1000)
+        >>> sample_stride((1000, 768), 400_000), sample_stride((10, 10), 1000)
         (7, 1)
     """
     step = max(math.ceil(num_elements(shape) / most), 1)
@@ -108,7 +107,7 @@ def sample_stride(shape: tuple[int, ...], most: int = SAMPLE) -> int:
 
 
 def value_rows(array: np.ndarray, region: Region, stack: int, most_rows: int, most_elements: int) -> np.ndarray:
-    """Up to ``most_rows`` rows of a region with elements, evenly spaced and whole unless huge; still as integers.
+    """Return up to ``most_rows`` rows of a region with elements, evenly spaced and whole unless huge; as integers.
 
     A row is what one index of the first dimension holds; of a stack of matrices, one index of a matrix's first.
     """
@@ -118,14 +117,14 @@ def value_rows(array: np.ndarray, region: Region, stack: int, most_rows: int, mo
     most = max(min(most_rows, most_elements // max(length, 1)), 2)
     chosen = np.unique(np.linspace(0, max(total - 1, 0), min(total, most)).astype(int))
     step = max(math.ceil(length / most_elements), 1)
-    places = np.stack(np.unravel_index(chosen, shape[: stack + 1]), axis=1).tolist()
-    return np.stack([_row(array, region, tuple(at)).reshape(-1)[::step] for at in places])
+    indices = np.stack(np.unravel_index(chosen, shape[: stack + 1]), axis=1).tolist()
+    return np.stack([_region_row(array, region, tuple(index)).reshape(-1)[::step] for index in indices])
 
 
-def _row(array: np.ndarray, region: Region, at: tuple[int, ...]) -> np.ndarray:
-    """What a region holds at the first few indices."""
+def _region_row(array: np.ndarray, region: Region, index: tuple[int, ...]) -> np.ndarray:
+    """Return what a region has at the first few indices."""
     if isinstance(region, Box):
-        return array[(*region.slices, ...)][at]
-    if region.dim < len(at):
-        return array[(*at[: region.dim], region.index[at[region.dim]], *at[region.dim + 1 :])]
-    return array[at].take(region.index, axis=region.dim - len(at))
+        return array[(*region.slices, ...)][index]
+    if region.dim < len(index):
+        return array[(*index[: region.dim], region.index[index[region.dim]], *index[region.dim + 1 :])]
+    return array[index].take(region.index, axis=region.dim - len(index))

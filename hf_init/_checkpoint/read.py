@@ -73,21 +73,19 @@ class OpenFiles:
         """
         if self._file is None or self._chosen is None:
             raise ValueError("no file is chosen")
-        view, done = memoryview(buffer.data), 0
+        path, view, done = self._chosen[0] / self._chosen[1], memoryview(buffer.data), 0
         try:
             self._file.seek(start)
             while done < len(view):
-                many = self._file.readinto(view[done:])
-                if not many:
+                nbytes = self._file.readinto(view[done:])
+                if not nbytes:
                     break
-                done += many
+                done += nbytes
         except OSError as error:
-            path = self._chosen[0] / self._chosen[1]
             raise CheckpointError(
                 f"{path} can't be read at byte {start + done}: {error.strerror}. Check the disk; {AGAIN.lower()}"
             ) from None
         if done < len(view):
-            path = self._chosen[0] / self._chosen[1]
             raise CheckpointError(
                 f"{path} has changed while it was read: it ends at byte {start + done}, "
                 f"expected at least {start + len(view)}. {AGAIN}"

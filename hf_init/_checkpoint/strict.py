@@ -18,7 +18,7 @@ AGAIN = "Copy or download the file again."
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises CheckpointError when it is missing, too large or not one JSON object."""
+    """Return the JSON object in a file; raise CheckpointError when it is missing, too large or not one JSON object."""
     if not os.path.isfile(path):
         raise CheckpointError(f"{path} is not there, or is not a file.")
     try:
@@ -31,7 +31,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def parse_object(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in ``data``; ``what`` names it in errors.
+    """Return the JSON object in ``data``; ``what`` names it in errors.
 
     Raises:
         CheckpointError: not UTF-8, not JSON, a name that occurs twice in one object, or not an object.
@@ -42,7 +42,7 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     """
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_names_once, parse_constant=_no_constant, parse_int=_integer)
+        value = json.loads(text, object_pairs_hook=_names_once, parse_constant=_refuse_constant, parse_int=_strict_int)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{what} is not valid JSON: {error}. {AGAIN}") from None
     if not isinstance(value, dict):
@@ -50,9 +50,9 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
     return value
 
 
-def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Python's own parser keeps the last of two equal names, other parsers the first: refuse to choose."""
-    seen: dict[str, Any] = {}
+def _names_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Refuse two equal names: Python's own parser keeps the last of them, other parsers the first."""
+    seen: dict[str, object] = {}
     for name, value in pairs:
         name.encode()  # a lone surrogate, legal in JSON text, can be neither printed nor a file name
         if isinstance(value, str):
@@ -65,12 +65,12 @@ def _names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return seen
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _integer(text: str) -> int:
-    """Other parsers take -0 for a float, and a header with it for no header."""
+def _strict_int(text: str) -> int:
+    """Refuse -0: other parsers take it for a float, and a header with it for no header."""
     if text == "-0":
         raise ValueError("-0 is not an integer")
     return int(text)
@@ -78,20 +78,19 @@ def _integer(text: str) -> int:
 
 def check_faults(what: str, faults: Iterable[str], advice: str = AGAIN) -> None:
     """Raise one CheckpointError that names the faults (the first eight in full); nothing when there are none."""
-    found = list(faults)
-    if found:
-        more = [f"... and {len(found) - 8} more"] if len(found) > 8 else []
-        lines = "".join(f"\n  {fault}" for fault in found[:8] + more)
+    if listed := list(faults):
+        more = [f"... and {len(listed) - 8} more"] if len(listed) > 8 else []
+        lines = "".join(f"\n  {fault}" for fault in listed[:8] + more)
         raise CheckpointError(f"{what} is refused:{lines}\n{advice}")
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether a JSON value is an integer from 0 to 2**63 - 1; true and false are not."""
+    """Return whether a JSON value is an integer from 0 to 2**63 - 1; true and false are not."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def is_shape(value: object) -> TypeGuard[list[int]]:
-    """Whether a JSON value is a list of counts."""
+    """Return whether a JSON value is a list of counts."""
     return isinstance(value, list) and all(map(is_count, value))
 
 
@@ -104,5 +103,5 @@ def is_json_list(value: object) -> TypeGuard[list[object]]:
 
 
 def short_name(value: object) -> str:
-    """``repr`` of an untrusted value, cut to a length fit for a message."""
+    """Return the ``repr`` of an untrusted value, cut to a length fit for a message."""
     return reprlib.repr(value)

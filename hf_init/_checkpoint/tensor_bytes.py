@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from hf_init._tensors import Region, Rows
 
-if TYPE_CHECKING:
-    pass
-
 
 def tensor_digest(tensor: torch.Tensor) -> str:
-    """SHA-256 of a tensor's bytes, row by row."""
+    """Return the SHA-256, in hex, of a tensor's bytes, row by row."""
     return hashlib.sha256(as_bytes(tensor).numpy().data).hexdigest()
 
 
 def as_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor's bytes as a flat ``uint8`` tensor; no copy where it is contiguous on the CPU."""
+    """Return a tensor's bytes as a flat ``uint8`` tensor; no copy where it is contiguous on the CPU."""
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def region_of(tensor: torch.Tensor, region: Region) -> torch.Tensor:
-    """The elements of a region, as a tensor of the region's shape."""
+    """Return the elements of a region, as a tensor of the region's shape."""
     if isinstance(region, Rows):
         return tensor.index_select(region.dim, torch.tensor(region.index))
     return tensor[region.slices]
 
 
 def equal_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two tensors hold the same bytes; eight at a time, as integers.
+    """Return whether two tensors hold the same bytes; eight at a time, as integers.
 
     Floating point would take -0.0 for 0.0 and would not take NaN for itself. By numpy, since torch's comparison wakes
     every thread it has for each call.
