@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 
 from hf_init import schemes
 from hf_init._tensors import Box, Rows, Slot
-from hf_init.schemes import Scheme, finish, whole_slot
-from hf_init.schemes._row_base import RowScheme
+from hf_init.schemes import RowScheme, Scheme, finish, whole_slot
 
 SIGMAS = 5.0
 

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 import hf_init
 from hf_init import Recipe, Rule, schemes
 from hf_init._checkpoint.checkpoint import Checkpoint
-from hf_init.schemes import finish, whole_slot
-from hf_init.schemes._row_base import RowScheme
+from hf_init.schemes import RowScheme, finish, whole_slot
 
 RECIPE = Recipe([Rule("xavier_uniform", name="classifier.weight")], default="model", seed=11)
 CLS = transformers.BertForSequenceClassification

@@ -33,7 +33,7 @@ from hf_init._report.judge import ReportFinding, judge_report
 from hf_init._report.measure import Measure, Stats, measure_values
 from hf_init._report.neighbours import Candidate, nearest_neighbour
 from hf_init._report.picture import chart, picture
-from hf_init._report.promise import ExpectedDistribution, expected_distribution
+from hf_init._report.promise import density, expected_distribution
 from hf_init._report.report import write_report
 from hf_init._tensors import Box, Copy, Geometry, Rows, Status
 from hf_init._verify.diff import DiffReport
@@ -210,16 +210,16 @@ def test_a_promise_has_the_moments_of_its_scheme_and_adds_up_to_one():
     assert {"delta_orthogonal", "variance_scaling", "lecun_normal", "scaled_residual", "constant"} <= seen
 
 
-def area(due: ExpectedDistribution, low: float, high: float) -> float:
+def area(due: schemes.Distribution, low: float, high: float) -> float:
     """The promised share of elements between two values."""
     reach = 9 * max(due.widest, 1e-9)
     x = np.linspace(max(low, due.mean - reach), min(high, due.mean + reach), 40_001)
-    density = due.density(x)
-    curve = float(((density[1:] + density[:-1]) / 2 * np.diff(x)).sum())
-    return curve + sum(share for value, share in due.constants if low <= value <= high)
+    curve = density(due, x)
+    share = float(((curve[1:] + curve[:-1]) / 2 * np.diff(x)).sum())
+    return share + sum(weight for value, weight in due.atoms if low <= value <= high)
 
 
-def misfit(values: np.ndarray, due: ExpectedDistribution) -> float:
+def misfit(values: np.ndarray, due: schemes.Distribution) -> float:
     """The greatest distance, at a few values, between shares seen and promised, in standard errors."""
     ends = np.quantile(values, [0.05, 0.2, 0.5, 0.8, 0.95])
     seen = [float((values <= end).mean()) for end in ends]

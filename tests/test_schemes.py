@@ -18,8 +18,7 @@ from scheme_checks import DRAWN, SAMPLES, slot_for
 from hf_init import schemes
 from hf_init._plan.recipe_text import parse_scheme
 from hf_init._tensors import Box, Geometry, Slot
-from hf_init.schemes import ALIASES, REGISTRY, Scheme, build, finish, from_json, settings_of, whole_slot
-from hf_init.schemes._row_base import RowScheme
+from hf_init.schemes import ALIASES, REGISTRY, RowScheme, Scheme, build, finish, from_json, settings_of, whole_slot
 
 each_drawn = pytest.mark.parametrize("scheme", DRAWN, ids=lambda scheme: scheme.name)
 each_sample = pytest.mark.parametrize("scheme", SAMPLES, ids=lambda scheme: scheme.name)
@@ -54,7 +53,7 @@ def test_a_scheme_prints_as_a_recipe_spells_it(scheme):
 
 def unbound(scheme: Scheme) -> Scheme:
     """Without what a plan binds, which a recipe doesn't spell."""
-    bound = getattr(scheme, "bound", ())
+    bound = scheme.bound
     return replace(scheme, **{name: default for name, default in settings_of(type(scheme)).items() if name in bound})
 
 

@@ -18,8 +18,7 @@ from scheme_checks import FOLDER, SAMPLES, SIGMAS, TABLE, row_slot
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._tensors import Box, Slot
-from hf_init.schemes import _row_math, _row_pursuit, finish, from_json
-from hf_init.schemes._row_base import RowScheme
+from hf_init.schemes import RowScheme, _row_math, _row_pursuit, finish, from_json
 
 ROWS = [scheme for scheme in SAMPLES if isinstance(scheme, RowScheme)]
 each_row_scheme = pytest.mark.parametrize("scheme", ROWS, ids=lambda scheme: scheme.name)

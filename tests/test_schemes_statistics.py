@@ -22,7 +22,7 @@ from torch.nn import init
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init.schemes import Scheme, build, finish, whole_slot
-from hf_init.schemes._truncation import truncated_moments
+from hf_init.schemes._distribution import truncated_moments
 
 DTYPES = ["float32", "bfloat16", "float16"]
 
@@ -201,7 +201,7 @@ def test_a_rectified_stack_keeps_its_scale_under_kaiming(activation):
 
 
 def test_checks_fail_on_what_is_wrong():
-    values = build("normal", std=0.02)(whole_slot("w", (100, 100)))
+    values = build("normal", {"std": 0.02})(whole_slot("w", (100, 100)))
     wrong = [
         lambda: assert_moments(values, 0.003, 0.02),
         lambda: assert_moments(values, 0.0, 0.022),
@@ -216,8 +216,8 @@ def test_checks_fail_on_what_is_wrong():
 
 def test_a_wrong_promise_is_seen():
     class Liar(schemes.Normal):
-        def moments(self, slot):
-            return 0.0, 1.0
+        def distribution_of(self, slot):
+            return schemes.Distribution.of(schemes.Part.normal(0.0, 1.0))
 
     with pytest.raises(AssertionError):
         assert_promised(Liar(std=0.9), whole_slot("w", (100, 100)))

@@ -70,9 +70,8 @@ def _entry(scheme: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def scheme_to_dict(scheme: Scheme) -> str | dict[str, Any]:
-    settings = scheme.to_json()
-    name = settings.pop("name")
-    return {name: settings} if settings else name
+    settings = {key: value for key, value in scheme.to_json().items() if key != "name"}
+    return {scheme.name: settings} if settings else scheme.name
 
 
 def format_condition(key: str, value: Any) -> str | None:

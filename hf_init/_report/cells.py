@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from hf_init._html import Html, dotted, html_table, join_html, tag
 from hf_init._report.judge import ReportFinding
 from hf_init._report.measure import Measure, RowStats
-from hf_init._report.promise import ExpectedDistribution
 from hf_init._tensors import Box, Region, Shape
 from hf_init._text import format_count
+from hf_init.schemes import Distribution
 
 COLUMNS = ("mean", "std", "norm", "zeros", "min", "max", "farthest", "rank")
 _SHOWN = 20
@@ -34,7 +34,7 @@ def column_heads() -> list[Html]:
     return [tag("th", name, class_="n") for name in COLUMNS]
 
 
-def cells(measure: Measure, promise: ExpectedDistribution | None = None) -> list[Html]:
+def cells(measure: Measure, promise: Distribution | None = None) -> list[Html]:
     """One cell for each of ``COLUMNS``; the farthest value counts in promised standard deviations, if there are any."""
     stats = measure.stats
     if stats is None or not stats.finite:
@@ -54,7 +54,7 @@ def rank(rows: RowStats | None) -> str:
     return f"{rows.rank} / {min(rows.side)}{part}, eff. {rows.effective:.4g}"
 
 
-def promised(promise: ExpectedDistribution) -> list[Html]:
+def promised(promise: Distribution) -> list[Html]:
     """The cells of what is expected."""
     known = {"mean": figure_of(promise.mean), "std": figure_of(promise.std)}
     return [right(known.get(name, "")) for name in COLUMNS]

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from hf_init._checkpoint import is_floating
 from hf_init._report.measure import Measure, RowStats, Stats
-from hf_init._report.promise import ExpectedDistribution
 from hf_init._text import format_count
-from hf_init.schemes import Model, Scheme
+from hf_init.schemes import Distribution, Model, Scheme
 
 FAR = 20.0
 """Standard deviations from the mean that no initialization reaches."""
@@ -53,7 +52,7 @@ class Case:
     measure: Measure
     stats: Stats
     scheme: Scheme | None = None
-    promise: ExpectedDistribution | None = None
+    promise: Distribution | None = None
     neighbours: Sequence[Measure] = ()
 
     @property
@@ -73,7 +72,7 @@ class Case:
 def judge_report(
     measure: Measure,
     scheme: Scheme | None = None,
-    promise: ExpectedDistribution | None = None,
+    promise: Distribution | None = None,
     neighbours: Sequence[Measure] = (),
 ) -> tuple[ReportFinding, ...]:
     """Everything that looks wrong with a tensor; nothing for one that isn't made of floating-point numbers."""
@@ -97,7 +96,7 @@ def _constant(case: Case) -> Iterator[str]:
     stats = case.stats
     # A bias at 0 and a norm at 1 are the custom, where no scheme says otherwise.
     customary = case.promise is None and not case.matrix
-    drawn = case.promise is None or case.promise.random
+    drawn = case.promise is None or case.promise.is_random
     if not stats.constant or stats.count < 2 or case.shaped or customary or not drawn:
         return
     due = f", though its scheme promises {case.promise}" if case.promise else ""
@@ -150,9 +149,9 @@ def _unlike_neighbours(case: Case) -> Iterator[str]:
 
 def _unlike_promise(case: Case) -> Iterator[str]:
     promise, stats = case.promise, case.stats
-    if promise is None or not stats.finite or (stats.constant and promise.random):
+    if promise is None or not stats.finite or (stats.constant and promise.is_random):
         return
-    if not promise.random:
+    if not promise.is_random:
         yield from _other_constants(case, promise)
         return
     std_error = promise.std * math.sqrt(max(promise.kurtosis - 1, 0) / (4 * stats.finite))
@@ -163,8 +162,8 @@ def _unlike_promise(case: Case) -> Iterator[str]:
         yield f"its mean is {stats.mean:.4g}, its scheme promises {promise.mean:.4g}"
 
 
-def _other_constants(case: Case, promise: ExpectedDistribution) -> Iterator[str]:
-    stats, due = case.stats, [value for value, _ in promise.constants]
+def _other_constants(case: Case, promise: Distribution) -> Iterator[str]:
+    stats, due = case.stats, [value for value, _ in promise.atoms]
     within = min(due) - _rounding(case, min(due)) <= stats.low and stats.high <= max(due) + _rounding(case, max(due))
     if not within:
         yield f"its scheme promises {promise}, but its values go from {stats.low:.6g} to {stats.high:.6g}"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_init._report.promise import ExpectedDistribution
+from hf_init._report.promise import density
+from hf_init.schemes import Distribution
 
 SPIKE = 0.05
 """The share of one value from which on it is drawn as a line of its own."""
@@ -57,7 +58,7 @@ class Picture:
 
 
 def picture(
-    label: str, sample: np.ndarray, promise: ExpectedDistribution | None, neighbours: Sequence[tuple[str, np.ndarray]]
+    label: str, sample: np.ndarray, promise: Distribution | None, neighbours: Sequence[tuple[str, np.ndarray]]
 ) -> Picture:
     """Both charts of a region; on one scale unless that would make a line of one of them."""
     own = _united([_span(sample), *([_promised_span(promise)] if promise else [])])
@@ -71,7 +72,7 @@ def picture(
 
 
 def chart(
-    samples: Sequence[tuple[str, np.ndarray]], span: Span | None = None, promise: ExpectedDistribution | None = None
+    samples: Sequence[tuple[str, np.ndarray]], span: Span | None = None, promise: Distribution | None = None
 ) -> Chart:
     """Histograms of samples; over the range of them all unless it is given."""
     span = span or _padded(_united([_span(values) for _, values in samples]))
@@ -79,8 +80,8 @@ def chart(
     if promise is None:
         return Chart(span, traces)
     x = np.linspace(*span, 241)
-    curve = (x, promise.density(x))
-    return Chart(span, traces, curve if curve[1].any() else None, promise.constants)
+    curve = (x, density(promise, x))
+    return Chart(span, traces, curve if curve[1].any() else None, promise.atoms)
 
 
 def _trace(label: str, values: np.ndarray, span: Span) -> Trace:
@@ -109,7 +110,7 @@ def _span(values: np.ndarray) -> Span | None:
     return float(low), float(high)
 
 
-def _promised_span(promise: ExpectedDistribution) -> Span:
+def _promised_span(promise: Distribution) -> Span:
     ends = [
         (max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in promise.parts
     ]

@@ -15,9 +15,10 @@ from hf_init._report.judge import ReportFinding, judge_report
 from hf_init._report.measure import Measure, Observer
 from hf_init._report.neighbours import Candidate, is_complete, layer_of, nearest_neighbour, pretrained
 from hf_init._report.picture import Chart, Picture, chart, picture
-from hf_init._report.promise import ExpectedDistribution, expected_distribution
+from hf_init._report.promise import expected_distribution
 from hf_init._report.untrained import Untrained, is_untrained
 from hf_init._tensors import Slot, num_elements
+from hf_init.schemes import Distribution
 
 PICTURES = 200
 """The most new regions that get a picture; all get their statistics."""
@@ -36,7 +37,7 @@ class NewRegion:
     tensor: TensorPlan
     fill: Fill
     measure: Measure
-    promise: ExpectedDistribution | None
+    promise: Distribution | None
     neighbours: tuple[Measure, ...]
     picture: Picture | None
     findings: tuple[ReportFinding, ...]

@@ -13,7 +13,7 @@ from hf_init._errors import RecipeError
 from hf_init._plan import Choice
 from hf_init._text import join_names
 from hf_init._vocabulary.tokenizer import TokenSplitter, by_text, ids_of, load_tokenizer
-from hf_init.schemes import BY_LENGTH, RowScheme, Scheme
+from hf_init.schemes import RowScheme, Scheme
 
 Guarantee: TypeAlias = Literal["distribution", "greedy", "learning"]
 TableKind: TypeAlias = Literal["word", "described", "control", "bare", "padding"]
@@ -152,7 +152,7 @@ def _of_pieces(scheme: schemes.SubTokens, table: EmbeddingTable, tokens: Sequenc
             "description, or choose mean"
         )
     found: dict[str, Any] = {"pieces": tuple(token.pieces for token in tokens)}
-    if scheme.weights in BY_LENGTH and table.splitter is not None:
+    if scheme.needs_lengths and table.splitter is not None:
         found["lengths"] = tuple(table.splitter.lengths(token.pieces) for token in tokens)
     return found
 

@@ -1,169 +1,84 @@
 """Every scheme by name. A scheme is a frozen value that is called with a slot: ``scheme(slot) -> tensor``, float32.
 
-Importing this package doesn't import torch; drawing values does. ``hf_init.schemes.catalogue`` describes every scheme.
+A scheme is one class in one file: the registry, the catalogue (``hf_init.schemes.catalogue``) and the names here are
+made of the classes in the ``__all__`` of the files below. Importing this package doesn't import torch; drawing values
+does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING
-from typing import Any
+from typing import cast
 
 from hf_init._errors import RecipeError
+from hf_init.schemes import (
+    _elementwise,
+    _fans,
+    _heads,
+    _rows,
+    _rows_donor,
+    _rows_drawn,
+    _rows_given,
+    _special,
+    _structured,
+)
 from hf_init.schemes._base import Scheme, settings_of, whole_slot
-from hf_init.schemes._classes import Etf, Fitted
-from hf_init.schemes._elementwise import (
-    Constant,
-    Normal,
-    Ones,
-    ScaledResidual,
-    TruncNormal,
-    TruncNormalAbsolute,
-    Uniform,
-    Zeros,
-)
-from hf_init.schemes._fans import FanScheme as FanScheme
-from hf_init.schemes._fans import (
-    KaimingNormal,
-    KaimingUniform,
-    LecunNormal,
-    LecunUniform,
-    SmallXavier,
-    VarianceScaling,
-    XavierNormal,
-    XavierUniform,
-)
+from hf_init.schemes._distribution import Distribution, Part
+from hf_init.schemes._distribution import mass as mass
+from hf_init.schemes._elementwise import *
+from hf_init.schemes._fans import *
 from hf_init.schemes._finish import finish
+from hf_init.schemes._heads import *
 from hf_init.schemes._matrices import Fans, fans_of
-from hf_init.schemes._matrices import block_shape as block_shape
-from hf_init.schemes._matrices import centre as centre
-from hf_init.schemes._matrices import geometry_of as geometry_of
-from hf_init.schemes._matrices import matrix_blocks as matrix_blocks
-from hf_init.schemes._prior import LogPrior
-from hf_init.schemes._row_base import RowScheme as RowScheme
-from hf_init.schemes._rows import BY_LENGTH as BY_LENGTH
-from hf_init.schemes._rows import CopyRow, Description, Interpolate, SubTokens
-from hf_init.schemes._rows_donor import Omp
-from hf_init.schemes._rows_drawn import Gaussian, MeanRow
-from hf_init.schemes._rows_given import FromFile, FromTensor
+from hf_init.schemes._row_base import RowScheme
+from hf_init.schemes._rows import *
+from hf_init.schemes._rows_donor import *
+from hf_init.schemes._rows_drawn import *
+from hf_init.schemes._rows_given import *
 from hf_init.schemes._settings import GAINS, closest_name
-from hf_init.schemes._settings import gain_of as gain_of
-from hf_init.schemes._special import Auto, Declared, Embedding, GruBias, LstmBias, MatchedNormal, Model, Skip
-from hf_init.schemes._structured import DeltaOrthogonal, Dirac, Eye, Orthogonal, Sparse
-from hf_init.schemes._truncation import mass as mass
-from hf_init.schemes._truncation import truncated_moments as truncated_moments
+from hf_init.schemes._special import *
+from hf_init.schemes._structured import *
 
 __all__ = [
     "ALIASES",
     "GAINS",
     "REGISTRY",
-    "Auto",
-    "Constant",
-    "CopyRow",
-    "Declared",
-    "DeltaOrthogonal",
-    "Description",
-    "Dirac",
-    "Embedding",
-    "Etf",
-    "Eye",
+    "Distribution",
     "Fans",
-    "Fitted",
-    "FromFile",
-    "FromTensor",
-    "Gaussian",
-    "GruBias",
-    "Interpolate",
-    "KaimingNormal",
-    "KaimingUniform",
-    "LecunNormal",
-    "LecunUniform",
-    "LogPrior",
-    "LstmBias",
-    "MatchedNormal",
-    "MeanRow",
-    "Model",
-    "Normal",
-    "Omp",
-    "Ones",
-    "Orthogonal",
-    "ScaledResidual",
+    "Part",
+    "RowScheme",
     "Scheme",
-    "Skip",
-    "SmallXavier",
-    "Sparse",
-    "SubTokens",
-    "TruncNormal",
-    "TruncNormalAbsolute",
-    "Uniform",
-    "VarianceScaling",
-    "XavierNormal",
-    "XavierUniform",
-    "Zeros",
     "build",
     "fans_of",
     "find",
     "finish",
     "from_json",
+    "settings_of",
     "whole_slot",
 ]
+__all__ += _elementwise.__all__
+__all__ += _fans.__all__
+__all__ += _structured.__all__
+__all__ += _special.__all__
+__all__ += _heads.__all__
+__all__ += _rows_drawn.__all__
+__all__ += _rows.__all__
+__all__ += _rows_given.__all__
+__all__ += _rows_donor.__all__
 
+# In the order in which they are shown; within a file, in that of their classes.
+_FILES = (
+    _elementwise, _fans, _structured, _special, _heads, _rows_drawn, _rows, _rows_given, _rows_donor,
+)  # fmt: skip
 REGISTRY: dict[str, type[Scheme]] = {
-    "zeros": Zeros,
-    "ones": Ones,
-    "constant": Constant,
-    "uniform": Uniform,
-    "normal": Normal,
-    "trunc_normal": TruncNormal,
-    "trunc_normal_absolute": TruncNormalAbsolute,
-    "xavier_uniform": XavierUniform,
-    "xavier_normal": XavierNormal,
-    "small_xavier": SmallXavier,
-    "kaiming_uniform": KaimingUniform,
-    "kaiming_normal": KaimingNormal,
-    "lecun_uniform": LecunUniform,
-    "lecun_normal": LecunNormal,
-    "variance_scaling": VarianceScaling,
-    "orthogonal": Orthogonal,
-    "delta_orthogonal": DeltaOrthogonal,
-    "sparse": Sparse,
-    "eye": Eye,
-    "dirac": Dirac,
-    "scaled_residual": ScaledResidual,
-    "embedding": Embedding,
-    "lstm_bias": LstmBias,
-    "gru_bias": GruBias,
-    "matched_normal": MatchedNormal,
-    "model": Model,
-    "declared": Declared,
-    "auto": Auto,
-    "skip": Skip,
-    "log_prior": LogPrior,
-    "etf": Etf,
-    "fitted": Fitted,
-    "mean": MeanRow,
-    "gaussian": Gaussian,
-    "subtokens": SubTokens,
-    "description": Description,
-    "copy": CopyRow,
-    "interpolate": Interpolate,
-    "from_file": FromFile,
-    "from_tensor": FromTensor,
-    "omp": Omp,
+    kind.name: kind for file in _FILES for name, kind in vars(file).items() if name in file.__all__
 }
-
-ALIASES: dict[str, str] = {
-    "glorot_uniform": "xavier_uniform",
-    "glorot_normal": "xavier_normal",
-    "he_uniform": "kaiming_uniform",
-    "he_normal": "kaiming_normal",
-    "truncated_normal": "trunc_normal",
-    "identity": "eye",
-}
+ALIASES: dict[str, str] = {alias: kind.name for kind in REGISTRY.values() for alias in kind.aliases}
 
 
-def find(name: Any) -> type[Scheme]:
-    """The class of the scheme of this name, or of this alias.
+def find(name: object) -> type[Scheme]:
+    """Return the class of the scheme of this name, or of this alias.
 
     Raises:
         RecipeError: there is no such scheme; it names the closest and all.
@@ -179,26 +94,28 @@ def find(name: Any) -> type[Scheme]:
     return kind
 
 
-def build(name: str, settings: Mapping[str, Any] | None = None, /, **named: Any) -> Scheme:
-    """The scheme of this name, or of this alias, with these settings.
+def build(name: object, settings: Mapping[str, object] | None = None) -> Scheme:
+    """Return the scheme of this name, or of this alias, with these settings.
 
     Raises:
         RecipeError: there is no such scheme or setting, one is missing, or a value can't be used.
 
     Example:
-        >>> build("he_normal", mode="fan_out") == build("kaiming_normal", {"mode": "fan_out"})
+        >>> build("he_normal", {"mode": "fan_out"}) == KaimingNormal(mode="fan_out")
         True
     """
     kind = find(name)
-    given = {**(settings or {}), **named}
-    if problems := _wrong_names(kind, given):
-        known = ", ".join(settings_of(kind)) or "none"
-        raise RecipeError(f"{kind.name}: {'; '.join(problems)}; its settings: {known}")
+    given = settings or {}
+    known = settings_of(kind)
+    problems = [f"no setting {name!r}{closest_name(name, known)}" for name in given if name not in known]
+    problems += [f"{name} is missing" for name, default in known.items() if default is MISSING and name not in given]
+    if problems:
+        raise RecipeError(f"{kind.name}: {'; '.join(problems)}; its settings: {', '.join(known) or 'none'}")
     return kind(**given)
 
 
-def from_json(data: Any) -> Scheme:
-    """The scheme that ``to_json`` wrote.
+def from_json(data: object) -> Scheme:
+    """Return the scheme that ``to_json`` wrote.
 
     Raises:
         RecipeError: it isn't ``{"name": ..., **settings}`` of a known scheme.
@@ -209,12 +126,5 @@ def from_json(data: Any) -> Scheme:
     """
     if not isinstance(data, Mapping) or "name" not in data:
         raise RecipeError(f"a scheme is written as {{'name': ..., settings}}, seen {data!r}")
-    return build(data["name"], {key: value for key, value in data.items() if key != "name"})
-
-
-def _wrong_names(kind: type[Scheme], given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the names of the settings, leaving their values to the scheme."""
-    settings = settings_of(kind)
-    unknown = [f"no setting {name!r}{closest_name(name, settings)}" for name in given if name not in settings]
-    missing = [f"{name} is missing" for name, default in settings.items() if default is MISSING and name not in given]
-    return unknown + missing
+    entry = cast("Mapping[str, object]", data)
+    return build(entry["name"], {key: value for key, value in entry.items() if key != "name"})

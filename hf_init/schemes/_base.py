@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, cast, get_type_hints
 
 from hf_init._errors import RecipeError
 from hf_init._tensors import Box, Geometry, Shape, Slot
+from hf_init.schemes._distribution import Distribution
 
 if TYPE_CHECKING:
     import torch
@@ -24,30 +25,36 @@ class Scheme:
     alone: randomness comes from ``slot.generator()``, and torch's global generator is neither read nor advanced.
     Rounding to ``slot.dtype`` is done once, by ``finish``.
 
+    A scheme's docstring is what the catalogue says about it: the idea in one line of at most 59 characters, then the
+    sections ``Formula`` (``fan`` is that of the logical matrix, however it is stored), ``Use``, ``Torch`` (the function
+    that it corresponds to), ``Source`` and ``Args`` (settings that a base class explains are found there).
+
     Raises:
         RecipeError: when made, for a setting of a wrong type or value; when called, for a slot that doesn't allow it.
     """
 
     name: ClassVar[str] = ""
+    # Under which heading the catalogue lists it, and by which other names it is found.
+    group: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    # Settings that a plan fills in from the tokenizer or the files; a recipe doesn't spell them.
+    bound: ClassVar[tuple[str, ...]] = ()
     # Whether a tensor of whole numbers or booleans can be filled: its values are exact.
     allows_integers: ClassVar[bool] = False
     # Whether the values come from the slot's context, which answers one call at a time.
     needs_model: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        problems = [text for setting in checks_of(type(self)) if (text := self._settle(setting))]
+        problems: list[str] = []
+        for setting, check in checks_of(type(self)).items():
+            value: object = getattr(self, setting)
+            try:
+                # The dataclass is frozen for its users; this is still its construction.
+                object.__setattr__(self, setting, check(value))
+            except ValueError as expected:
+                problems.append(f"{setting} is {value!r}, expected {expected}")
         if problems:
             raise RecipeError(f"{self.name}: {'; '.join(problems)}")
-
-    def _settle(self, setting: str) -> str:
-        """Put a setting into its canonical form; say what is wrong with it, if anything is."""
-        value = getattr(self, setting)
-        try:
-            # The dataclass is frozen for its users; this is still its construction.
-            object.__setattr__(self, setting, checks_of(type(self))[setting](value))
-        except ValueError as expected:
-            return f"{setting} is {value!r}, expected {expected}"
-        return ""
 
     def __call__(self, slot: Slot) -> torch.Tensor:
         self.check(slot)
@@ -59,57 +66,73 @@ class Scheme:
             raise self.refusal(
                 slot, f"its dtype is {slot.dtype}, which holds exact values: use zeros, ones or constant"
             )
-        if why := self.unsupported_reason(slot):
-            raise self.refusal(slot, why)
+        if reason := self.unsupported_reason(slot):
+            raise self.refusal(slot, reason)
 
     def unsupported_reason(self, slot: Slot) -> str:
-        """Why the slot's shape, role or place doesn't allow this scheme, and what to use; empty when it does."""
+        """Return why the slot's shape, role or place doesn't allow this scheme, and what to use; empty if it does."""
         return ""
 
     def draw(self, slot: Slot) -> torch.Tensor:
-        """The values of a slot that ``check`` has passed."""
+        """Return the values of a slot that ``check`` has passed."""
         raise NotImplementedError(f"{type(self).__name__} has no draw()")
 
-    def moments(self, slot: Slot) -> tuple[float, float] | None:
-        """Expected mean and standard deviation of the slot's elements; None where the scheme promises neither."""
+    def distribution_of(self, slot: Slot) -> Distribution | None:
+        """Return how the elements of a slot that ``check`` has passed are distributed; None where nothing is said.
+
+        ``distribution`` is the name of a setting of ``variance_scaling``.
+        """
         return None
 
+    def moments(self, slot: Slot) -> tuple[float, float] | None:
+        """Return the expected mean and standard deviation of the slot's elements; None where nothing is said."""
+        expected = self.distribution_of(slot)
+        return None if expected is None else (expected.mean, expected.std)
+
     def refusal(self, slot: Slot, why: str) -> RecipeError:
-        """The error that says which scheme can't fill which tensor, and why."""
+        """Return the error that says which scheme can't fill which tensor, and why."""
         return RecipeError(f"{self} can't fill {slot.name!r} of shape {slot.whole}: {why}")
 
-    def to_json(self) -> dict[str, Any]:
-        """Name and all settings, as plain values."""
-        return {"name": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
+    def to_json(self) -> dict[str, object]:
+        """Return name and all settings, as plain values."""
+        settings = {field.name: _json_value(getattr(self, field.name)) for field in fields(self) if field.compare}
+        return {"name": self.name, **settings}
 
     def __str__(self) -> str:
         shown = [
-            f"{f.name}={format_scheme(getattr(self, f.name))}"
-            for f in fields(self)
-            if getattr(self, f.name) != f.default
+            f"{field.name}={format_setting(getattr(self, field.name))}"
+            for field in fields(self)
+            if field.name not in self.bound and getattr(self, field.name) != field.default
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 
 
 @functools.cache
-def checks_of(kind: type[Scheme]) -> dict[str, Callable[[Any], Any]]:
-    """Each setting of a scheme's class with the check that its annotation carries."""
+def checks_of(kind: type[Scheme]) -> Mapping[str, Callable[[object], object]]:
+    """Return the check that the annotation of each setting carries, for a scheme's class."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name].__metadata__[0] for field in fields(kind)}
 
 
-def settings_of(kind: type[Scheme]) -> dict[str, Any]:
-    """Each setting of a scheme's class with its default; ``dataclasses.MISSING`` where it has none."""
-    return {field.name: _default(field) for field in fields(kind)}
+def settings_of(kind: type[Scheme]) -> dict[str, object]:
+    """Return each setting of a scheme's class with its default; ``dataclasses.MISSING`` where it has none."""
+    return {field.name: field.default for field in fields(kind)}
 
 
-def _default(field: Field[Any]) -> Any:
-    return MISSING if field.default is MISSING else field.default
+def format_setting(value: object) -> str:
+    """Return a setting's value as a recipe spells it: a word bare, any other text in quotes.
 
-
-def format_scheme(value: Any) -> str:
-    """A setting's value as a recipe spells it."""
+    Example:
+        >>> format_setting(0.5), format_setting("fan_in"), format_setting("a.npy")
+        ('0.5', 'fan_in', "'a.npy'")
+    """
+    if isinstance(value, str):
+        return value if value.isidentifier() else repr(value)
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else f"{value}"
+
+
+def _json_value(value: object) -> object:
+    return [_json_value(each) for each in cast("tuple[object, ...]", value)] if isinstance(value, tuple) else value
 
 
 def whole_slot(
@@ -122,7 +145,7 @@ def whole_slot(
     role: str = "parameter",
     geometry: Geometry | None = None,
 ) -> Slot:
-    """The slot that is a whole tensor of this shape.
+    """Return the slot that is a whole tensor of this shape.
 
     Example:
         >>> whole_slot("head.weight", (3, 4)).shape

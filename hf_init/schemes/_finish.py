@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
-    """The slot's values as they will be stored: the scheme's, in ``slot.dtype``, contiguous, of ``slot.shape``.
+    """Return the slot's values as they will be stored: in ``slot.dtype``, contiguous, of ``slot.shape``.
 
     Raises:
         RecipeError: the slot doesn't allow the scheme, a value is not finite or too large for the dtype, or every value
-            would round to 0 though the scheme promises others.
+            would round to 0 though the scheme's distribution has others.
 
     Example:
         >>> from hf_init import schemes
@@ -29,54 +29,45 @@ def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
     if not isinstance(dtype, torch.dtype):
         raise scheme.refusal(slot, f"its dtype {slot.dtype!r} is none of torch's, such as float32 or bfloat16")
     values = scheme(slot)
-    _check_another_kind(scheme, slot, values)
+    if (values.dtype, values.shape, values.device.type) != (torch.float32, slot.shape, "cpu"):
+        raise scheme.refusal(
+            slot,
+            f"the scheme gave {values.dtype} of shape {tuple(values.shape)} on {values.device.type}, expected "
+            f"torch.float32 of shape {tuple(slot.shape)} on cpu",
+        )
     if not values.numel():
         return values.to(dtype)
     ends = torch.stack(torch.aminmax(values))
     if not ends.isfinite().all():
         raise scheme.refusal(slot, "it gives values that are not finite: make its settings smaller")
-    return (
-        _rounded(scheme, slot, values, ends, dtype) if slot.dtype in FLOATING else _exact(scheme, slot, values, dtype)
-    )
+    check = _check_rounding if slot.dtype in FLOATING else _check_exact
+    check(scheme, slot, values, ends)
+    return values.to(dtype).contiguous()
 
 
-def _check_another_kind(scheme: Scheme, slot: Slot, values: torch.Tensor) -> None:
-    seen = (str(values.dtype), tuple(values.shape), values.device.type)
-    expected = ("torch.float32", tuple(slot.shape), "cpu")
-    if seen != expected:
-        raise scheme.refusal(slot, f"the scheme gave {_kind(*seen)}, expected {_kind(*expected)}")
+def _check_rounding(scheme: Scheme, slot: Slot, values: torch.Tensor, ends: torch.Tensor) -> None:
+    """Raise RecipeError if values get lost in a floating dtype.
 
-
-def _kind(dtype: str, shape: tuple[int, ...], device: str) -> str:
-    return f"{dtype} of shape {shape} on {device}"
-
-
-def _rounded(scheme: Scheme, slot: Slot, values: torch.Tensor, ends: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The values in a floating dtype; rounding keeps order, so the smallest and the largest speak for all."""
+    Rounding keeps order, so the smallest and the largest value speak for all. A scheme's own float32 values may already
+    have rounded to 0, though its distribution has others.
+    """
     import torch
 
-    largest = float(ends.abs().max())
+    dtype, largest = getattr(torch, slot.dtype), float(ends.abs().max())
     if largest > torch.finfo(dtype).max:
         raise scheme.refusal(slot, f"it gives {largest:g}, and {slot.dtype} ends at {torch.finfo(dtype).max:g}")
-    if not ends.to(dtype).to(torch.float32).any() and _promises_values(scheme, slot, largest):
+    if not ends.to(dtype).to(torch.float32).any() and (largest > 0 or any(scheme.moments(slot) or ())):
         raise scheme.refusal(
             slot,
             f"all its values, at most {largest:g}, round to 0 in {slot.dtype}: use zeros, or make its settings larger",
         )
-    return values.to(dtype).contiguous()
 
 
-def _promises_values(scheme: Scheme, slot: Slot, largest: float) -> bool:
-    """Whether the scheme promises anything but zeros; its own float32 values may already have rounded to them."""
-    return largest > 0 or any(scheme.moments(slot) or ())
-
-
-def _exact(scheme: Scheme, slot: Slot, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The values in a dtype of whole numbers or booleans, if it holds them exactly."""
+def _check_exact(scheme: Scheme, slot: Slot, values: torch.Tensor, ends: torch.Tensor) -> None:
+    """Raise RecipeError if a dtype of whole numbers or booleans doesn't hold the values exactly."""
     import torch
 
-    stored = values.to(dtype)
+    same = torch.equal(values.to(getattr(torch, slot.dtype)).to(torch.float32), values)
     mean = (scheme.moments(slot) or (None,))[0]
-    if torch.equal(stored.to(torch.float32), values) and mean in (None, float(values.reshape(-1)[0])):
-        return stored.contiguous()
-    raise scheme.refusal(slot, f"{slot.dtype} can't hold its values exactly: use a whole number that it holds")
+    if not same or mean not in (None, float(values.reshape(-1)[0])):
+        raise scheme.refusal(slot, f"{slot.dtype} can't hold its values exactly: use a whole number that it holds")

@@ -12,7 +12,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hf_init._tensors import Geometry, Rows, Slot
 
@@ -30,14 +29,6 @@ class MatrixCut:
     at: slice | list[int]
     inside: Sequence[int]
     size: int
-
-    @property
-    def positions(self) -> Sequence[int]:
-        """``at`` as one position in the slot for each coordinate in ``inside``."""
-        if not isinstance(self.at, slice):
-            return self.at
-        start = self.at.start or 0
-        return range(start, start + len(self.inside))
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Fans:
 
 
 def geometry_of(slot: Slot) -> Geometry:
-    """The slot's geometry; where it has none, what torch.nn.init reads from the shape of a matrix or a convolution."""
+    """Return the slot's geometry; where it has none, what torch.nn.init reads from its shape."""
     if slot.geometry is not None:
         return slot.geometry
     field = math.prod(slot.whole[2:])
@@ -67,22 +58,22 @@ def geometry_of(slot: Slot) -> Geometry:
 
 
 def rank_of(slot: Slot) -> int:
-    """How many dimensions one matrix of the slot has, its kernel included."""
+    """Return how many dimensions one matrix of the slot has, its kernel included."""
     return len(slot.whole) - (slot.geometry.stack if slot.geometry else 0)
 
 
 def out_axis(slot: Slot, geometry: Geometry) -> int:
-    """The stored dimension along which outputs lie; a vector's only one."""
+    """Return the stored dimension along which outputs lie; a vector's only one."""
     return geometry.stack + (geometry.order == "in_out" and rank_of(slot) > 1)
 
 
 def into_axis(geometry: Geometry) -> int:
-    """The stored dimension along which inputs lie."""
+    """Return the stored dimension along which inputs lie."""
     return geometry.stack + (geometry.order == "out_in")
 
 
 def misfit(slot: Slot) -> str:
-    """Why the slot's geometry can't be that of a tensor of its shape; empty when it can."""
+    """Return why the slot's geometry can't be that of a tensor of its shape; empty when it can."""
     geometry = slot.geometry
     if geometry is None:
         return ""
@@ -92,10 +83,6 @@ def misfit(slot: Slot) -> str:
         return f"its geometry stacks {geometry.stack} dimensions and leaves none for a matrix"
     if geometry.parts and geometry.groups > 1:
         return "its geometry is fused and grouped at once, which is not defined"
-    return _uneven(slot, geometry)
-
-
-def _uneven(slot: Slot, geometry: Geometry) -> str:
     rows = slot.whole[out_axis(slot, geometry)]
     if geometry.parts and sum(geometry.parts) != rows:
         return f"its parts {geometry.parts} add up to {sum(geometry.parts)}, expected the {rows} outputs"
@@ -108,40 +95,40 @@ def _uneven(slot: Slot, geometry: Geometry) -> str:
 
 
 def coordinates(slot: Slot, dim: int) -> Sequence[int]:
-    """Where the slot's positions along a dimension are in the whole tensor."""
+    """Return where the slot's positions along a dimension are in the whole tensor."""
     region = slot.region
     if isinstance(region, Rows):
         return region.index if dim == region.dim else range(slot.whole[dim])
     return range(region.start[dim], region.stop[dim])
 
 
-def matrix_cuts(places: Sequence[int], sizes: Sequence[int]) -> list[MatrixCut]:
-    """Coordinates along an axis, divided among the matrices of these sizes that follow each other there.
+def matrix_cuts(inside: Sequence[int], sizes: Sequence[int]) -> list[MatrixCut]:
+    """Divide coordinates along an axis among the matrices of these sizes that follow each other there.
 
     Example:
         >>> [(cut.at, list(cut.inside)) for cut in matrix_cuts(range(1, 5), (3, 3))]
         [(slice(0, 2, None), [1, 2]), (slice(2, 4, None), [0, 1])]
     """
     if len(sizes) == 1:
-        return [MatrixCut(slice(None), places, sizes[0])]
+        return [MatrixCut(slice(None), inside, sizes[0])]
     ends = list(itertools.accumulate(sizes))
     owned: dict[int, list[int]] = {}
-    for position, place in enumerate(places):
-        owned.setdefault(bisect.bisect_right(ends, place), []).append(position)
+    for position, coordinate in enumerate(inside):
+        owned.setdefault(bisect.bisect_right(ends, coordinate), []).append(position)
     starts = [end - size for end, size in zip(ends, sizes, strict=True)]
     return [
-        MatrixCut(_run(at), [places[position] - starts[owner] for position in at], sizes[owner])
+        MatrixCut(_consecutive(at), [inside[position] - starts[owner] for position in at], sizes[owner])
         for owner, at in sorted(owned.items())
     ]
 
 
-def _run(at: list[int]) -> slice | list[int]:
-    """Consecutive positions as a slice, which indexes without a copy."""
+def _consecutive(at: list[int]) -> slice | list[int]:
+    """Return consecutive positions as a slice, which indexes without a copy."""
     return slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 and at == sorted(at) else at
 
 
 def fans_of(slot: Slot) -> tuple[Fans, ...]:
-    """The fans of each matrix along the slot's output axis; those of one fused with others are its own.
+    """Return the fans of each matrix along the slot's output axis; those of one fused with others are its own.
 
     Example:
         >>> from hf_init.schemes import whole_slot
@@ -166,7 +153,7 @@ def fans_of(slot: Slot) -> tuple[Fans, ...]:
 
 
 def matrix_blocks(slot: Slot, geometry: Geometry) -> Iterator[MatrixBlock]:
-    """Every matrix of which the slot holds something: a stack's, fused ones and a group's are apart."""
+    """Yield every matrix of which the slot holds something: a stack's, fused ones and a group's are apart."""
     out, into = out_axis(slot, geometry), into_axis(geometry)
     # A grouped convolution keeps only one group's channels in its second dimension, whichever that is.
     split = [slot.whole[geometry.stack] // geometry.groups] * geometry.groups
@@ -179,47 +166,28 @@ def matrix_blocks(slot: Slot, geometry: Geometry) -> Iterator[MatrixBlock]:
 
 
 def block_shape(slot: Slot, block: MatrixBlock, geometry: Geometry) -> tuple[int, ...]:
-    """The shape ``(rows, columns, *kernel)`` of what the slot holds of a matrix."""
+    """Return the shape ``(rows, columns, *kernel)`` of what the slot holds of a matrix."""
     return (len(block.out.inside), len(block.into.inside), *slot.shape[geometry.stack + 2 :])
 
 
-def diagonal_square(block: MatrixBlock) -> tuple[slice, slice] | None:
-    """Rows and columns of the slot that hold a matrix's diagonal as their own; None where they aren't consecutive."""
-    sides = (block.out, block.into)
-    if not all(isinstance(side.inside, range) and isinstance(side.at, slice) for side in sides):
-        return None
-    start = max(side.inside[0] if side.inside else 0 for side in sides)
-    stop = min(side.inside[-1] + 1 if side.inside else 0 for side in sides)
-    rows, columns = (_within(side, start, max(start, stop)) for side in sides)
-    return rows, columns
-
-
-def _within(side: MatrixCut, start: int, stop: int) -> slice:
-    """Positions in the slot of consecutive coordinates of a matrix."""
-    offset = side.positions[0] - side.inside[0] if side.inside else 0
-    return slice(start + offset, stop + offset)
-
-
 def diagonal(block: MatrixBlock) -> tuple[list[int], list[int]]:
-    """The positions in the slot, rows and columns, of a matrix's diagonal."""
+    """Return the positions in the slot, rows and columns, of a matrix's diagonal."""
     import numpy as np
 
     sides = (block.out, block.into)
-    _, *hits = np.intersect1d(*(_array(side.inside) for side in sides), assume_unique=True, return_indices=True)
-    rows, columns = (_array(side.positions)[hit].tolist() for side, hit in zip(sides, hits, strict=True))
+    inside = (np.array(side.inside, dtype=np.int64) for side in sides)
+    _, *hits = np.intersect1d(*inside, assume_unique=True, return_indices=True)
+    rows, columns = (
+        (hit + (side.at.start or 0) if isinstance(side.at, slice) else np.array(side.at)[hit]).tolist()
+        for side, hit in zip(sides, hits, strict=True)
+    )
     return rows, columns
-
-
-def _array(places: Sequence[int]) -> Any:
-    import numpy as np
-
-    return np.arange(places.start, places.stop) if isinstance(places, range) else np.array(places, dtype=np.int64)
 
 
 def centre(slot: Slot, geometry: Geometry) -> tuple[int, ...] | None:
-    """The kernel's central element, as positions in the slot; None when the slot doesn't hold it."""
+    """Return the kernel's central element, as positions in the slot; None when the slot doesn't hold it."""
     dims = range(geometry.stack + 2, len(slot.whole))
-    places = [(coordinates(slot, dim), slot.whole[dim] // 2) for dim in dims]
-    if any(middle not in along for along, middle in places):
+    middles = [(coordinates(slot, dim), slot.whole[dim] // 2) for dim in dims]
+    if any(middle not in along for along, middle in middles):
         return None
-    return tuple(along.index(middle) for along, middle in places)
+    return tuple(along.index(middle) for along, middle in middles)

@@ -31,33 +31,37 @@ def ids(numbers: Sequence[int]) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.int64, device="cpu")
 
 
+def select_rows(table: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
+    return table.index_select(0, ids(rows))
+
+
 def as_rows(tensor: torch.Tensor, dim: int) -> torch.Tensor:
-    """A tensor as ``(rows, width)``; a view where the rows lie along its first dimension."""
+    """Return a tensor as ``(rows, width)``; a view where the rows lie along its first dimension."""
     return tensor.movedim(dim, 0).reshape(tensor.shape[dim], -1)
 
 
-def placed(rows: torch.Tensor, shape: Shape, dim: int) -> torch.Tensor:
-    """Rows as a float32 tensor of this shape, in which they lie along a dimension."""
+def from_rows(rows: torch.Tensor, shape: Shape, dim: int) -> torch.Tensor:
+    """Return rows as a float32 tensor of this shape, in which they lie along a dimension."""
     others = (*shape[:dim], *shape[dim + 1 :])
     return rows.reshape(len(rows), *others).movedim(0, dim).to(torch.float32).contiguous()
 
 
 def row_blocks(tables: Iterable[torch.Tensor], ranges: Ranges = ()) -> Iterator[torch.Tensor]:
-    """The rows of some tables in float32, a block at a time: of each, those in the ranges, or all."""
+    """Yield the rows of some tables in float32, a block at a time: of each, those in the ranges, or all."""
     for table in tables:
-        step = _step(table.shape[1])
+        step = _rows_at_once(table.shape[1])
         for start, stop in ranges or ((0, len(table)),):
             for first in range(start, stop, step):
                 # A copy even of float32: its reader may change it.
                 yield table[first : min(first + step, stop)].to(torch.float32, copy=True)
 
 
-def _step(width: int) -> int:
+def _rows_at_once(width: int) -> int:
     return min(MOST_ROWS, max(1, BLOCK // max(1, width)))
 
 
 def tree_sum(values: torch.Tensor) -> torch.Tensor:
-    """The sum of each row, by halves: ``(n, d)`` to ``(n,)``."""
+    """Return the sum of each row, by halves: ``(n, d)`` to ``(n,)``."""
     while values.shape[1] > 1:
         half = values.shape[1] // 2
         left, right, odd = values[:, :half], values[:, half : 2 * half], values[:, 2 * half :]
@@ -66,7 +70,7 @@ def tree_sum(values: torch.Tensor) -> torch.Tensor:
 
 
 def norms(rows: torch.Tensor) -> torch.Tensor:
-    """The length of each row, in float64."""
+    """Return the length of each row, in float64."""
     values = rows.to(torch.float64)
     return tree_sum(values * values).sqrt()
 
@@ -75,7 +79,7 @@ def norms(rows: torch.Tensor) -> torch.Tensor:
 
 
 def whole_weights(weights: Sequence[float]) -> list[float]:
-    """Weights in proportion to these, of at least 0, that add up to exactly 1: by largest remainders.
+    """Return weights in proportion to these, of at least 0, that add up to exactly 1: by largest remainders.
 
     Example:
         >>> sum(whole_weights([1, 1, 1])), whole_weights([3, 1])
@@ -90,61 +94,59 @@ def whole_weights(weights: Sequence[float]) -> list[float]:
     return [share / GRAIN for share in whole]
 
 
-def combined(table: torch.Tensor, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]]) -> torch.Tensor:
-    """For each list of rows of a table their weighted sum, ``(n, width)``, made in float64 and rounded to float32."""
-    result = torch.empty(len(rows), table.shape[1], dtype=torch.float32, device="cpu")
-    step = _step(table.shape[1])
-    for start in range(0, len(rows), step):
-        some = slice(start, start + step)
-        result[some] = _combined(table, rows[some], weights[some])
-    return result
-
-
-def _combined(table: torch.Tensor, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]]) -> torch.Tensor:
+def combine_rows(
+    table: torch.Tensor, rows: Sequence[Sequence[int]], weights: Sequence[Sequence[float]]
+) -> torch.Tensor:
+    """Return the weighted sum of each list of rows, ``(n, width)``, made in float64 and rounded to float32."""
     # Terms of weight 0 are left out, and the first term is the start: adding to 0 would turn -0.0 into 0.0.
     terms = [
         [(row, weight) for row, weight in zip(each, shares, strict=True) if weight] or [(each[0], 0.0)]
         for each, shares in zip(rows, weights, strict=True)
     ]
-    total = _weighted(table, [each[0] for each in terms])
-    for place in range(1, max(map(len, terms))):
-        at = [index for index, each in enumerate(terms) if len(each) > place]
-        total[ids(at)] += _weighted(table, [terms[index][place] for index in at])
-    return total
+    result = torch.empty(len(rows), table.shape[1], dtype=torch.float32, device="cpu")
+    step = _rows_at_once(table.shape[1])
+    for start in range(0, len(rows), step):
+        some = terms[start : start + step]
+        total = _weigh_rows(table, [each[0] for each in some])
+        for nth in range(1, max(map(len, some))):
+            at = [index for index, each in enumerate(some) if len(each) > nth]
+            total[ids(at)] += _weigh_rows(table, [some[index][nth] for index in at])
+        result[start : start + step] = total
+    return result
 
 
-def _weighted(table: torch.Tensor, terms: Sequence[tuple[int, float]]) -> torch.Tensor:
+def _weigh_rows(table: torch.Tensor, terms: Sequence[tuple[int, float]]) -> torch.Tensor:
     rows = table.index_select(0, ids([row for row, _ in terms])).to(torch.float64)
     weights = torch.tensor([weight for _, weight in terms], dtype=torch.float64, device="cpu")
     return rows * weights[:, None]
 
 
-def scaled(rows: torch.Tensor, length: float) -> torch.Tensor:
-    """Each row with this length; a row of zeros stays one."""
-    own = norms(rows)
-    factors = torch.where(own > 0, length / own, torch.ones_like(own))
+def scale_rows(rows: torch.Tensor, length: float) -> torch.Tensor:
+    """Return each row with this length; a row of zeros stays one."""
+    lengths = norms(rows)
+    factors = torch.where(lengths > 0, length / lengths, torch.ones_like(lengths))
     return (rows.to(torch.float64) * factors[:, None]).to(torch.float32)
 
 
-def lengthened(rows: torch.Tensor, table: torch.Tensor, ranges: Ranges, which: str) -> torch.Tensor:
-    """Rows as long as the trained rows of a table; ``centred``: as far from their mean as those are, by the median."""
+def lengthen_rows(rows: torch.Tensor, table: torch.Tensor, ranges: Ranges, which: str) -> torch.Tensor:
+    """Return rows as long as a table's trained ones; ``centred``: as far from their mean as those, by the median."""
     if which != "centred":
-        return scaled(rows, typical_norm([table], ranges, which))
+        return scale_rows(rows, typical_norm([table], ranges, which))
     sums = row_moments([table], ranges, spread=False)
     assert sums is not None, "a piece of a token is a row of the table"
     distances = (block - sums.mean for block in row_blocks([table], ranges))
-    made = scaled(rows - sums.mean, typical_norm(distances, (), "median"))
-    return (made + sums.mean).to(torch.float32)
+    centred = scale_rows(rows - sums.mean, typical_norm(distances, (), "median"))
+    return (centred + sums.mean).to(torch.float32)
 
 
 def typical_norm(tables: Iterable[torch.Tensor], ranges: Ranges, which: str) -> float:
-    """The median or the mean length of the rows of some tables."""
+    """Return the median or the mean length of the rows of some tables."""
     lengths = torch.cat([norms(block) for block in row_blocks(tables, ranges)])
     return float(lengths.median() if which == "median" else lengths.mean())
 
 
 def between(first: torch.Tensor, second: torch.Tensor, t: float, way: str) -> torch.Tensor:
-    """From the first rows to the second, by the share ``t``: along a line, or along an arc where they have an angle."""
+    """Return the points between rows, at the share ``t``: along a line, or along an arc where they have an angle."""
     a, b = first.to(torch.float64), second.to(torch.float64)
     line = a * (1 - t) + b * t
     if way == "linear":
@@ -170,14 +172,14 @@ class Sums:
         self.squares = torch.zeros_like(self.total)
 
     def add(self, block: torch.Tensor) -> None:
-        """Counts a block in; afterwards it holds its rows less the pivot."""
+        """Count a block in; afterwards it holds its rows less the pivot."""
         block -= self.pivot
         self.rows += len(block)
         self.total += block.sum(0)
 
     @property
     def shift(self) -> torch.Tensor:
-        """The mean, less the pivot."""
+        """Return the mean, less the pivot."""
         return self.total / self.rows
 
     @property
@@ -186,12 +188,12 @@ class Sums:
 
     @property
     def std(self) -> torch.Tensor:
-        """Of each column."""
+        """Return the standard deviation of each column."""
         return (self.squares / self.rows - self.shift.square()).clamp(min=0).sqrt()
 
 
 def row_moments(tables: Iterable[torch.Tensor], ranges: Ranges, spread: bool = True) -> Sums | None:
-    """Mean and, with ``spread``, standard deviation of the columns, in one pass; None where there is no row."""
+    """Return what gives the columns' mean and, with ``spread``, their std, in one pass; None where there is no row."""
     sums: Sums | None = None
     with one_thread():
         for block in row_blocks(tables, ranges):
@@ -203,7 +205,7 @@ def row_moments(tables: Iterable[torch.Tensor], ranges: Ranges, spread: bool = T
 
 
 def gaussian(tables: Iterable[torch.Tensor], ranges: Ranges, keys: Sequence[int], scale: float) -> torch.Tensor | None:
-    """Rows with the mean of those of a table and ``scale^2`` times their covariance, one a key; None where it has none.
+    """Draw rows with the mean of a table's and ``scale^2`` times their covariance, one a key; None where it has no row.
 
     ``mean + scale z^T Xc / sqrt(V)`` with ``z ~ N(0, I_V)`` and ``Xc`` the V centred rows has exactly the covariance
     ``scale^2 Xc^T Xc / V``; the d x d matrix is never made. One pass over the table, in float32.
@@ -219,9 +221,13 @@ def gaussian(tables: Iterable[torch.Tensor], ranges: Ranges, keys: Sequence[int]
             wide = even(block)
             for start in range(0, len(keys), TILE):
                 some = slice(start, start + TILE)
-                z, many = _drawn(generators[some], len(block)), len(generators[some])
-                products[some] += (z @ wide)[:many, : block.shape[1]]
-                draws[some] += z.sum(1, dtype=torch.float64)[:many]
+                keyed = len(generators[some])
+                # A tile of standard normals, a row for each generator; the rest of it is 0.
+                z = torch.zeros(TILE, len(block), dtype=torch.float32, device="cpu")
+                for row, generator in zip(z, generators[some], strict=False):
+                    row.normal_(generator=generator)
+                products[some] += (z @ wide)[:keyed, : block.shape[1]]
+                draws[some] += z.sum(1, dtype=torch.float64)[:keyed]
     if sums is None:
         return None
     spread = products.to(torch.float64) - draws[:, None] * sums.shift
@@ -229,32 +235,24 @@ def gaussian(tables: Iterable[torch.Tensor], ranges: Ranges, keys: Sequence[int]
 
 
 def even(columns: torch.Tensor) -> torch.Tensor:
-    """A matrix with columns of zeros behind its own, so that they are a multiple of ``COLUMNS``."""
+    """Return a matrix with columns of zeros behind it, so that they are a multiple of ``COLUMNS``."""
     short = -columns.shape[1] % COLUMNS
     return torch.nn.functional.pad(columns, (0, short)) if short else columns
 
 
-def _drawn(generators: Sequence[torch.Generator], count: int) -> torch.Tensor:
-    """A tile of standard normals, a row for each generator; the rest of it is 0."""
-    z = torch.zeros(TILE, count, dtype=torch.float32, device="cpu")
-    for row, generator in zip(z, generators, strict=False):
-        row.normal_(generator=generator)
-    return z
-
-
-def repeated(rows: torch.Tensor, dtype: str) -> tuple[int, int] | None:
-    """The first two rows that are the same once rounded; None where all differ."""
+def equal_rows(rows: torch.Tensor, dtype: str) -> tuple[int, int] | None:
+    """Return the first two rows that are the same once rounded; None where all differ."""
     seen: dict[bytes, int] = {}
     stored = rows.to(getattr(torch, dtype)).contiguous()
-    for place, row in enumerate(stored.view(torch.uint8).reshape(len(stored), -1).numpy()):
-        before = seen.setdefault(row.tobytes(), place)
-        if before != place:
-            return before, place
+    for at, row in enumerate(stored.view(torch.uint8).reshape(len(stored), -1).numpy()):
+        before = seen.setdefault(row.tobytes(), at)
+        if before != at:
+            return before, at
     return None
 
 
 def normal_rows(keys: Sequence[int], width: int) -> torch.Tensor:
-    """Standard normal rows, each from the generator of its own key."""
+    """Draw standard normal rows, each from the generator of its own key."""
     rows = torch.empty(len(keys), width, dtype=torch.float32, device="cpu")
     for row, key in zip(rows, keys, strict=True):
         row.normal_(generator=torch.Generator(device="cpu").manual_seed(key))

@@ -5,6 +5,9 @@ basis, grown by one vector a step (Gram-Schmidt, twice, which is enough): their 
 projections, and the coefficients come from one triangular system at the end.
 """
 
+# torch.linalg and Tensor.tolist have no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import torch
@@ -17,7 +20,7 @@ LEFT = 1e-5
 
 
 def pursue(atoms: torch.Tensor, targets: torch.Tensor, k: int) -> tuple[list[list[int]], list[list[float]]]:
-    """For each target at most ``k`` atoms and their coefficients: ``target ~ sum of coefficient * atom``.
+    """Return at most ``k`` atoms and their coefficients for each target: ``target ~ sum of coefficient * atom``.
 
     Args:
         atoms: ``(s, d)``, float32; those of length 0 are never chosen.
@@ -41,52 +44,49 @@ def pursue(atoms: torch.Tensor, targets: torch.Tensor, k: int) -> tuple[list[lis
             # Always a full tile: the bits of a matrix product change with its shape.
             tile = torch.zeros(TILE, targets.shape[1], dtype=torch.float32, device="cpu")
             tile[: len(some)] = some
-            places, values, used = _tile(unit, tile, min(k, *unit.shape))
-            values /= torch.where(lengths > 0, lengths, torch.ones_like(lengths))[places]
+            picked, values, used = _pursue_tile(unit, tile, min(k, *unit.shape))
+            values /= torch.where(lengths > 0, lengths, torch.ones_like(lengths))[picked]
             for row in range(len(some)):
-                many = max(1, int(used[row]))
-                chosen.append(places[row, :many].tolist())
-                coefficients.append(values[row, :many].tolist())
+                count = max(1, int(used[row]))
+                chosen.append(picked[row, :count].tolist())
+                coefficients.append(values[row, :count].tolist())
     return chosen, coefficients
 
 
-def _tile(unit: torch.Tensor, targets: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of a tile of targets: the chosen atoms ``(TILE, k)``, their coefficients, and how many count for each target."""
+def _pursue_tile(unit: torch.Tensor, targets: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the chosen atoms of a tile of targets, ``(TILE, k)``, their coefficients, and how many of each count."""
     left, lengths, wide = targets.clone(), norms(targets), even(unit.t())
     basis = torch.zeros(len(targets), k, targets.shape[1], dtype=torch.float32, device="cpu")
-    places = torch.zeros(len(targets), k, dtype=torch.int64, device="cpu")
+    picked = torch.zeros(len(targets), k, dtype=torch.int64, device="cpu")
     used = torch.zeros(len(targets), dtype=torch.int64, device="cpu")
     going = lengths > 0
     for step in range(k):
-        places[:, step] = (left @ wide).abs().argmax(1)
-        vector, going = _orthogonal(unit[places[:, step]], basis[:, :step], going)
+        picked[:, step] = (left @ wide).abs().argmax(1)
+        vector, going = _new_direction(unit[picked[:, step]], basis[:, :step], going)
         basis[:, step] = vector
         left -= tree_sum(left * vector)[:, None] * vector
         used += going
         going = going & (norms(left) > LEFT * lengths)
         if not bool(going.any()):
             break
-    return places, _solved(unit, targets, basis, places, used), used
+    return picked, _solve_atoms(unit[picked], targets, basis, used), used
 
 
-def _orthogonal(atom: torch.Tensor, basis: torch.Tensor, going: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The new direction of each atom, both of length 1, and which targets go on; 0 where one has ended."""
+def _new_direction(atom: torch.Tensor, basis: torch.Tensor, going: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the new direction of each atom, both of length 1, and which targets go on; 0 where one has ended."""
     vector = atom
     for _ in range(2):
         vector = vector - (basis.transpose(1, 2) @ (basis @ vector[:, :, None]))[:, :, 0]
-    own = norms(vector)
-    going = going & (own > LEFT)
-    factor = torch.where(going, 1 / own.clamp(min=1e-30), torch.zeros_like(own))
+    length = norms(vector)
+    going = going & (length > LEFT)
+    factor = torch.where(going, 1 / length.clamp(min=1e-30), torch.zeros_like(length))
     return (vector * factor[:, None]).float(), going
 
 
-def _solved(
-    unit: torch.Tensor, targets: torch.Tensor, basis: torch.Tensor, places: torch.Tensor, used: torch.Tensor
-) -> torch.Tensor:
-    """The coefficients, ``(TILE, k)``: in the basis the atoms are a triangular matrix, and the targets projections."""
+def _solve_atoms(atoms: torch.Tensor, targets: torch.Tensor, basis: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+    """Return the coefficients, ``(TILE, k)``: in the basis the atoms are triangular, and the targets projections."""
     k = basis.shape[1]
-    picked = unit[places]
-    upper = (basis @ picked.transpose(1, 2)).double().triu()
+    upper = (basis @ atoms.transpose(1, 2)).double().triu()
     wanted = (basis @ targets[:, :, None]).double()
     idle = torch.arange(k, device="cpu")[None] >= used[:, None]
     upper.diagonal(dim1=1, dim2=2)[idle] = 1.0

@@ -8,31 +8,37 @@ from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import CheckpointError, RecipeError
 from hf_init._tensors import Slot
-from hf_init.schemes._row_base import RowScheme, check_beyond, mismatch, table_of
-from hf_init.schemes._row_settings import NameSetting, PairsSetting, RowList
-from hf_init.schemes._settings import Layers
+from hf_init.schemes._row_base import RowScheme, mismatch
+from hf_init.schemes._rows_given import UNREADABLE_ROWS, read_rows
+from hf_init.schemes._settings import AtLeast1, RowList, RowPairs, Text
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["Omp"]
+
 
 @dataclass(frozen=True)
 class Omp(RowScheme):
-    """Each new row is to the base's rows of shared tokens what the same token's row in a donor is to the donor's.
+    """Of the same tokens as in another model.
 
     In the donor the token's row is approximated by at most ``k`` rows of tokens that both vocabularies have (orthogonal
     matching pursuit: the atom most correlated with what is left, then least squares on all atoms so far); the same
-    coefficients on the base's rows of those tokens give the new row. Coefficients may be negative: the row may leave
-    the convex hull. A donor decides what the rows mean: take one that you trust.
+    coefficients on the base's rows of those tokens give the new row. A donor decides what the rows mean.
+
+    Formula: donor row ~ sum of at most k c_i d_i over shared tokens; w = sum c_i e_i, e_i their rows in the base
+    Use: Another tokenizer whose model is at hand, with many tokens in common. Where digits are split otherwise,
+        arithmetic suffers. Coefficients have signs: rows leave the hull.
+    Source: Goddard and Fernandes Neto, Training-Free Tokenizer Transplantation via Orthogonal Matching Pursuit, 2025;
+        Pati, Rezaiifar and Krishnaprasad, Orthogonal matching pursuit, 1993.
 
     Args:
-        donor: the folder of the other checkpoint.
-        k: how many rows at most.
-        donor_table: the donor's tensor; bound by the plan, as are the rest.
-        table: the tensor of the source whose rows are meant.
-        rows: the donor's row of each new token, in the region's order.
-        shared: pairs of the donor's row and the base's, one for each token that both have.
-        sha256: of the donor's table; ``sealed`` takes it.
+        donor: the folder of the other checkpoint; take one that you trust.
+        k: how many shared tokens at most.
+        donor_table: the donor's tensor; bound by the plan.
+        rows: the donor's row of each new token; bound by the plan.
+        shared: pairs of rows, the donor's and the base's, of tokens that both have; bound by the plan.
+        sha256: of the donor's table; bound by the plan.
 
     Raises:
         RecipeError: the vocabularies share no token, the donor can't be read, or a row isn't in its table.
@@ -41,20 +47,17 @@ class Omp(RowScheme):
         >>> from hf_init import schemes
         >>> str(schemes.Omp("donor", k=32))
         'omp(donor=donor, k=32)'
-
-    Source: Goddard and Fernandes Neto, "Training-Free Tokenizer Transplantation via Orthogonal Matching Pursuit",
-    2025; Pati, Rezaiifar and Krishnaprasad, "Orthogonal matching pursuit", 1993.
     """
 
     name: ClassVar[str] = "omp"
     bound: ClassVar[tuple[str, ...]] = ("donor_table", "table", "rows", "shared", "sha256")
-    donor: NameSetting
-    k: Layers = 64
-    donor_table: NameSetting = ""
-    table: NameSetting = ""
+    donor: Text
+    k: AtLeast1 = 64
+    donor_table: Text = ""
+    table: Text = ""
     rows: RowList = ()
-    shared: PairsSetting = ()
-    sha256: NameSetting = ""
+    shared: RowPairs = ()
+    sha256: Text = ""
 
     def unfit(self, slot: Slot) -> str:
         if not self.table or not self.donor_table:
@@ -66,38 +69,47 @@ class Omp(RowScheme):
         return mismatch(slot, rows=self.rows)
 
     def sealed(self) -> Omp:
-        """The same with the fingerprint of the donor's table, by which it is recognised later.
+        """Return the same with the fingerprint of the donor's table, by which it is recognised later.
 
         Raises:
             RecipeError: the donor can't be read.
         """
-        from hf_init.schemes import _row_files
+        from hf_init._checkpoint import tensor_digest
 
         try:
-            return replace(self, sha256=_row_files.fingerprint(self._donor_table()))
-        except _row_files.UNREADABLE_ROWS as error:
+            return replace(self, sha256=tensor_digest(self._read_donor()))
+        except UNREADABLE_ROWS as error:
             raise RecipeError(f"{self.name}: the donor {self.donor} can't be read: {error}") from None
 
     def rows_of(self, slot: Slot, dim: int) -> torch.Tensor:
-        from hf_init.schemes import _row_files, _row_math, _row_pursuit
+        from hf_init._checkpoint import tensor_digest
+        from hf_init.schemes import _row_math, _row_pursuit
 
-        base = table_of(self, slot, dim, self.table)
+        base = self.table_rows(slot, dim, self.table)
         try:
-            donor = _row_math.as_rows(self._donor_table(), dim)
+            donor = _row_math.as_rows(self._read_donor(), dim)
         except CheckpointError as error:
             raise self.refusal(slot, f"the donor can't be read: {error}") from None
-        if self.sha256 and _row_files.fingerprint(donor) != self.sha256:
+        if self.sha256 and tensor_digest(donor) != self.sha256:
             raise self.refusal(slot, f"{self.donor} isn't the donor it was when this was planned: plan again")
         there, here = zip(*self.shared, strict=True)
-        check_beyond(self, slot, len(donor), max(*there, *self.rows))
-        check_beyond(self, slot, len(base), max(here))
-        atoms = donor.index_select(0, _row_math.ids(there)).float()
-        targets = donor.index_select(0, _row_math.ids(self.rows)).float()
+        self.check_row(slot, len(donor), max(*there, *self.rows))
+        self.check_row(slot, len(base), max(here))
+        atoms, targets = (_row_math.select_rows(donor, rows).float() for rows in (there, self.rows))
         chosen, coefficients = _row_pursuit.pursue(atoms, targets, self.k)
-        anchors = base.index_select(0, _row_math.ids(here))
-        return _row_math.combined(anchors, chosen, coefficients)
+        return _row_math.combine_rows(_row_math.select_rows(base, here), chosen, coefficients)
 
-    def _donor_table(self) -> torch.Tensor:
-        from hf_init.schemes import _row_files
+    def _read_donor(self) -> torch.Tensor:
+        """Return the donor's table, mapped.
 
-        return _row_files.row_table(Path(self.donor).expanduser(), self.donor_table)
+        Raises:
+            CheckpointError: the folder is no checkpoint, or has no tensor of that name.
+        """
+        from hf_init._checkpoint import Checkpoint
+
+        folder = Path(self.donor).expanduser()
+        with Checkpoint.open(folder) as checkpoint:
+            if self.donor_table not in checkpoint.entries:
+                raise CheckpointError(f"{folder} has no tensor {self.donor_table!r}")
+            shard = checkpoint.root / checkpoint.entries[self.donor_table].shard
+        return read_rows(shard, self.donor_table)

@@ -1,4 +1,7 @@
-"""Rows that something else computed: in a file, or in memory."""
+"""Rows that something else computed: in a file, or in memory. Files are untrusted."""
+
+# safetensors, numpy.load and Tensor.tolist have no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
 from __future__ import annotations
 
@@ -6,39 +9,55 @@ import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
-from hf_init._errors import RecipeError
+from safetensors import SafetensorError, safe_open
+
+from hf_init._errors import CheckpointError, RecipeError
 from hf_init._tensors import Slot, num_elements
-from hf_init.schemes._row_base import RowScheme, check_beyond, mismatch, row_dim, rows_in
-from hf_init.schemes._row_settings import NameSetting, RowList
+from hf_init.schemes._row_base import RowScheme, mismatch, num_rows
+from hf_init.schemes._settings import Anything, RowList, Text
 
 if TYPE_CHECKING:
     import torch
 
-KINDS = (".safetensors", ".npy")
+__all__ = ["FromFile", "FromTensor"]
+
+SUFFIXES = (".safetensors", ".npy")
+UNREADABLE_ROWS = (CheckpointError, OSError, ValueError, SafetensorError, EOFError, TypeError)
 
 
-def _any(value: Any) -> Any:
-    """A tensor, which is looked at when its fingerprint is taken."""
-    return value
-
-
-@dataclass(frozen=True)
 class GivenRow(RowScheme):
-    """What the schemes share whose rows come from outside: they are finite and of the right width, or refused."""
+    """What the schemes share whose rows come from outside: they are finite and of the right width, or refused.
 
-    def checked(self, slot: Slot, rows: torch.Tensor, dim: int) -> torch.Tensor:
-        """The rows, ``(n, width)`` in float32."""
+    Args:
+        rows: which of them, one a new row in the region's order; empty: all in order.
+    """
+
+    # Not a dataclass, so that this isn't its field: the schemes declare it after their own settings.
+    rows: RowList
+
+    def unfit(self, slot: Slot) -> str:
+        return mismatch(slot, rows=self.rows) if self.rows else ""
+
+    def pick(self, slot: Slot, given: torch.Tensor, dim: int, several: str) -> torch.Tensor:
+        """Return the rows that are meant, ``(n, width)`` in float32; ``several`` says it of all in the wrong number."""
         import torch
 
-        width, expected = rows[0].numel(), num_elements(slot.shape) // slot.shape[dim]
-        if not rows.is_floating_point() or width != expected:
+        from hf_init.schemes import _row_math
+
+        if self.rows:
+            self.check_row(slot, len(given), max(self.rows))
+            given = given[_row_math.ids(self.rows)]
+        elif len(given) != num_rows(slot):
+            raise self.refusal(slot, several)
+        width, expected = given[0].numel(), num_elements(slot.shape) // slot.shape[dim]
+        if not given.is_floating_point() or width != expected:
             raise self.refusal(
-                slot, f"its rows are {rows.dtype} with {width} elements, expected {expected}, in floating point"
+                slot, f"its rows are {given.dtype} with {width} elements, expected {expected}, in floating point"
             )
-        rows = rows.detach().to("cpu", torch.float32, copy=True).reshape(len(rows), -1)
-        bad = (~rows.isfinite().all(1)).nonzero().flatten().tolist()
+        rows = given.detach().to("cpu", torch.float32, copy=True).reshape(len(given), -1)
+        bad: list[int] = (~rows.isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
             raise self.refusal(slot, f"{len(bad)} of its rows are not finite, the first is number {bad[0]}: mend them")
         return rows
@@ -46,13 +65,16 @@ class GivenRow(RowScheme):
 
 @dataclass(frozen=True)
 class FromFile(GivenRow):
-    """Each new row is a row of a file that another tool wrote (FOCUS, WECHSEL, a training run of yours).
+    """Rows of a file that another tool wrote.
+
+    Formula: w = the file's rows
+    Use: FOCUS, WECHSEL, OFA, Token Distillation: what needs text or training, by its own tool.
+    Source: Dobler and de Melo, FOCUS, 2023; Minixhofer et al., WECHSEL, 2022; Dobler et al., Token Distillation, 2025.
 
     Args:
-        path: a ``.safetensors`` or ``.npy`` file whose tensor holds the rows along its first dimension.
-        tensor: its name in the ``.safetensors`` file; empty where that holds one tensor.
-        rows: which of its rows, one for each new row in the region's order; empty for all of them in order.
-        sha256: of the file; ``sealed`` takes it. Another file under that name is then refused.
+        path: a .safetensors or .npy file with the rows along the first dimension.
+        tensor: its name in the .safetensors file; empty where there is one.
+        sha256: of the file; another one under that name is then refused. Bound by the plan.
 
     Raises:
         RecipeError: the file can't be read or isn't the one meant; a row isn't finite, or has another width.
@@ -61,145 +83,144 @@ class FromFile(GivenRow):
         >>> from hf_init import schemes
         >>> str(schemes.FromFile("rows.npy"))
         "from_file(path='rows.npy')"
-
-    Source: made for the rows of Dobler and de Melo, "FOCUS", 2023; Minixhofer et al., "WECHSEL", 2022; and others.
     """
 
     name: ClassVar[str] = "from_file"
     bound: ClassVar[tuple[str, ...]] = ("rows", "sha256")
-    path: NameSetting
-    tensor: NameSetting = ""
+    path: Text
+    tensor: Text = ""
     rows: RowList = ()
-    sha256: NameSetting = ""
+    sha256: Text = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.path.endswith(KINDS):
-            raise RecipeError(f"{self.name}: path is {self.path!r}, expected a file ending in {' or '.join(KINDS)}")
-
-    def unfit(self, slot: Slot) -> str:
-        return mismatch(slot, rows=self.rows) if self.rows else ""
+        if not self.path.endswith(SUFFIXES):
+            raise RecipeError(f"{self.name}: path is {self.path!r}, expected a file ending in {' or '.join(SUFFIXES)}")
 
     def sealed(self) -> FromFile:
-        """The same with the file's fingerprint, by which it is recognised later.
+        """Return the same with the file's fingerprint, by which it is recognised later.
 
         Raises:
             RecipeError: the file can't be read.
         """
         try:
-            with open(self._place, "rb") as file:
-                return replace(self, path=str(self._place), sha256=digest_of(file))
+            with open(self._absolute, "rb") as file:
+                return replace(self, path=str(self._absolute), sha256=digest_of(file))
         except OSError as error:
             raise RecipeError(
                 f"{self.name}: {self.path} can't be read: {error.strerror}; give a file of rows"
             ) from None
 
     def rows_of(self, slot: Slot, dim: int) -> torch.Tensor:
-        from hf_init.schemes import _row_math
-
         if self.sha256 and self.sealed().sha256 != self.sha256:
             raise self.refusal(slot, f"{self.path} isn't the file it was when this was planned: plan again")
-        found = self._read(slot)
-        if not self.rows:
-            if len(found) != rows_in(slot):
-                raise self.refusal(slot, f"{self.path} has {len(found)} rows, expected {rows_in(slot)}")
-            return self.checked(slot, found, dim)
-        check_beyond(self, slot, len(found), max(self.rows))
-        return self.checked(slot, found.index_select(0, _row_math.ids(self.rows)), dim)
-
-    @property
-    def _place(self) -> Path:
-        return Path(os.path.abspath(os.path.expanduser(self.path)))
-
-    def _read(self, slot: Slot) -> torch.Tensor:
-        """The file's tensor, mapped."""
-        from hf_init.schemes import _row_files
-
         try:
-            found = _row_files.read_rows(self._place, self.tensor)
-        except _row_files.UNREADABLE_ROWS as error:
+            rows = read_rows(self._absolute, self.tensor)
+        except UNREADABLE_ROWS as error:
             why = " ".join(str(error).split())
             raise self.refusal(slot, f"{self.path} can't be read ({why}): give a file of rows") from None
-        if not found.ndim or not len(found):
+        if not rows.ndim or not len(rows):
             raise self.refusal(slot, f"{self.path} holds no rows: give one for each new row")
-        return found
+        return self.pick(slot, rows, dim, f"{self.path} has {len(rows)} rows, expected {num_rows(slot)}")
+
+    @property
+    def _absolute(self) -> Path:
+        return Path(os.path.abspath(os.path.expanduser(self.path)))
 
 
 @dataclass(frozen=True)
 class FromTensor(GivenRow):
-    """Each new row is a row of a tensor that is handed over in Python; a plan records its fingerprint, not its values.
+    """Rows of a tensor that is handed over in Python.
 
-    ``FromTensor(values)`` takes the fingerprint itself. Read from a plan again, it has the fingerprint alone, and
+    ``FromTensor(values=...)`` takes the fingerprint itself. Read from a plan again, it has the fingerprint alone, and
     needs the tensor to make its rows.
 
+    Formula: w = the tensor's rows
+    Use: As from_file, without a file. The plan holds a fingerprint: making the rows again needs the tensor again.
+
     Args:
-        sha256: of the values as float32, and of their shape.
-        rows: which of its rows, one for each new row in the region's order; empty for all of them in order.
-        values: a tensor that holds the rows along its first dimension.
+        sha256: of the values as float32, and of their shape; taken from them.
+        values: the tensor, with the rows along its first dimension; in Python only.
 
     Raises:
         RecipeError: the tensor isn't at hand, or was changed; a row isn't finite, or has another width.
 
     Example:
-        >>> import torch
         >>> from hf_init import schemes
+        >>> import torch
         >>> schemes.FromTensor(values=torch.zeros(2, 3)).sha256[:8]
         '910238ea'
     """
 
     name: ClassVar[str] = "from_tensor"
     bound: ClassVar[tuple[str, ...]] = ("rows", "values")
-    sha256: NameSetting = ""
+    sha256: Text = ""
     rows: RowList = ()
-    values: Annotated[Any, _any] = field(default=None, compare=False, repr=False)
+    values: Anything = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.values is None:
             return
-        found = _fingerprint(self.values)
-        if self.sha256 not in ("", found):
-            raise RecipeError(
-                f"{self.name}: the values' fingerprint is {found}, expected {self.sha256}: another tensor"
-            )
-        object.__setattr__(self, "sha256", found)
+        seen = _fingerprint(self.values)
+        if self.sha256 not in ("", seen):
+            raise RecipeError(f"{self.name}: the values' fingerprint is {seen}, expected {self.sha256}: another tensor")
+        object.__setattr__(self, "sha256", seen)
 
     def unfit(self, slot: Slot) -> str:
         if not self.sha256:
             return "it has no values: hand a tensor over in Python, or name a file with from_file"
-        return mismatch(slot, rows=self.rows) if self.rows else ""
+        return super().unfit(slot)
 
     def rows_of(self, slot: Slot, dim: int) -> torch.Tensor:
-        from hf_init.schemes import _row_math
-
         if self.values is None:
             raise self.refusal(slot, "its values were handed over in memory and aren't at hand: write them to a file")
         if _fingerprint(self.values) != self.sha256:
             raise self.refusal(slot, "its values were changed after they were handed over: hand over a copy")
-        if self.rows:
-            check_beyond(self, slot, len(self.values), max(self.rows))
-            return self.checked(slot, self.values[_row_math.ids(self.rows)], dim)
-        if len(self.values) != slot.shape[row_dim(slot) or 0]:
-            raise self.refusal(slot, f"it has {len(self.values)} rows, expected {rows_in(slot)}: give one a new row")
-        return self.checked(slot, self.values, dim)
-
-    def to_json(self) -> dict[str, Any]:
-        return {key: value for key, value in super().to_json().items() if key != "values"}
+        several = f"it has {len(self.values)} rows, expected {num_rows(slot)}: give one a new row"
+        return self.pick(slot, self.values, dim, several)
 
 
 def digest_of(file: BinaryIO) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     digest = hashlib.sha256()
     while data := file.read(1 << 20):
         digest.update(data)
     return digest.hexdigest()
 
 
-def _fingerprint(values: Any) -> str:
-    """SHA-256 of a tensor's values as float32, and of its shape."""
+def _fingerprint(values: object) -> str:
+    """Return the SHA-256 of a tensor's values as float32, and of its shape.
+
+    Raises:
+        RecipeError: it isn't a tensor of rows.
+    """
     import torch
 
     if not isinstance(values, torch.Tensor) or not values.ndim:
         raise RecipeError(f"{FromTensor.name}: values are {type(values).__name__}, expected a tensor of rows")
     plain = values.detach().to("cpu", torch.float32).contiguous()
     return hashlib.sha256(f"{tuple(plain.shape)}".encode() + plain.numpy().tobytes()).hexdigest()
+
+
+def read_rows(path: Path, tensor: str) -> torch.Tensor:
+    """Return the tensor of a ``.npy`` file, or the named (or only) one of a ``.safetensors`` file, mapped where it can.
+
+    Raises:
+        UNREADABLE_ROWS: one of these, where it can't be read.
+    """
+    import numpy as np
+    import torch
+
+    if path.suffix == ".npy":
+        # Not mapped: torch warns of memory that can't be written to.
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    with safe_open(str(path), framework="pt", device="cpu") as file:
+        names: list[str] = [*file.keys()]
+        if not tensor and len(names) != 1:
+            raise ValueError(
+                f"it holds {len(names)} tensors, and none is named; name one of {', '.join(sorted(names))}"
+            )
+        if tensor and tensor not in names:
+            raise ValueError(f"it has no tensor {tensor!r}, but {', '.join(sorted(names))}")
+        return file.get_tensor(tensor or names[0])

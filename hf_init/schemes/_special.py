@@ -1,4 +1,4 @@
-"""Schemes that know a tensor's place: a padding row, the gates of a recurrent bias, the architecture's own values."""
+"""Schemes that know a tensor's place: a residual branch's end, a padding row, gates, the architecture's own values."""
 
 from __future__ import annotations
 
@@ -9,109 +9,73 @@ from typing import TYPE_CHECKING, ClassVar
 from hf_init._errors import RecipeError
 from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._base import Scheme
+from hf_init.schemes._distribution import Distribution, Part
+from hf_init.schemes._elementwise import Elementwise
 from hf_init.schemes._matrices import coordinates
-from hf_init.schemes._settings import AtLeast0, Place, Plain
+from hf_init.schemes._settings import AtLeast0, AtLeast1, Finite, RowNumber
 
 if TYPE_CHECKING:
     import torch
 
-
-@dataclass(frozen=True)
-class GateBias(Scheme):
-    """What the biases of recurrent layers share: zeros, but for one gate's in the bias of the inputs.
-
-    torch keeps two biases and adds them; a value in both would count twice, so ``bias_hh`` stays at 0.
-    """
-
-    gates: ClassVar[int] = 4
-    raised: ClassVar[int] = 1
-
-    @property
-    def value(self) -> float:
-        """What the raised gate's bias is."""
-        raise NotImplementedError(f"{type(self).__name__} has no value")
-
-    def unsupported_reason(self, slot: Slot) -> str:
-        if not _leaf(slot).startswith(("bias_ih", "bias_hh")):
-            return f"it is named {_leaf(slot)!r}, expected bias_ih or bias_hh as in torch's recurrent layers: use zeros"
-        if len(slot.whole) != 1 or slot.whole[0] % self.gates:
-            return f"it needs a vector of {self.gates} gates of one size: use zeros"
-        return ""
-
-    def draw(self, slot: Slot) -> torch.Tensor:
-        from hf_init.schemes import _sample
-
-        values = _sample.full_values(slot.shape, 0.0)
-        if _leaf(slot).startswith("bias_ih"):
-            values[self._raised(slot)] = self.value
-        return values
-
-    def _raised(self, slot: Slot) -> list[int]:
-        """The positions of the raised gate in the slot."""
-        size = slot.whole[0] // self.gates
-        return [at for at, place in enumerate(coordinates(slot, 0)) if place // size == self.raised]
-
-
-def _leaf(slot: Slot) -> str:
-    return (slot.parameter or slot.name).rpartition(".")[2]
+__all__ = [
+    "Auto",
+    "Declared",
+    "Embedding",
+    "GruBias",
+    "LstmBias",
+    "MatchedNormal",
+    "Model",
+    "ScaledResidual",
+    "Skip",
+]
 
 
 @dataclass(frozen=True)
-class LstmBias(GateBias):
-    """An LSTM's bias: 0, but ``forget`` for the forget gate (the second of input, forget, cell, output) of ``bias_ih``.
+class PlaceScheme(Scheme):
+    """What the schemes share that go by a tensor's place in the network."""
 
-    Raises:
-        RecipeError: the tensor isn't named ``bias_ih`` or ``bias_hh``, or its size isn't four gates.
+    group: ClassVar[str] = "by place"
+
+
+@dataclass(frozen=True)
+class ScaledResidual(Elementwise):
+    """Normal, smaller the deeper the network.
+
+    Formula: w ~ N(0, s^2), s = std / sqrt(2 * layers)
+    Use: The projection that ends a residual branch (attention's and the MLP's output), where it should not be zeros.
+    Source: Radford et al., Language Models are Unsupervised Multitask Learners (GPT-2), 2019.
+
+    Args:
+        layers: blocks of the whole extended model, of two residual branches each.
+        std: before scaling.
 
     Example:
         >>> from hf_init import schemes
-        >>> schemes.LstmBias()(schemes.whole_slot("lstm.bias_ih_l0", (8,)))
-        tensor([0., 0., 1., 1., 0., 0., 0., 0.])
-
-    Source: Gers et al., "Learning to Forget", 2000; Jozefowicz et al., "An Empirical Exploration of Recurrent Network
-    Architectures", 2015.
+        >>> schemes.ScaledResidual(layers=8).moments(schemes.whole_slot("c_proj.weight", (4, 4)))
+        (0.0, 0.005)
     """
 
-    name: ClassVar[str] = "lstm_bias"
-    forget: Plain = 1.0
+    name: ClassVar[str] = "scaled_residual"
+    group: ClassVar[str] = PlaceScheme.group
+    layers: AtLeast1
+    std: AtLeast0 = 0.02
 
     @property
-    def value(self) -> float:
-        return self.forget
+    def part(self) -> Part:
+        return Part.normal(0.0, self.std / math.sqrt(2 * self.layers))
 
 
 @dataclass(frozen=True)
-class GruBias(GateBias):
-    """A GRU's bias: 0, but ``update`` for the update gate (the second of reset, update, new) of ``bias_ih``.
+class Embedding(PlaceScheme):
+    """Normal rows, but for a padding row of zeros.
 
-    The update gate says how much of its state torch's GRU keeps: a positive one remembers, like an LSTM's forget gate.
+    Formula: w[i] ~ N(0, std^2) for i != padding; w[padding] = 0
+    Use: A new embedding table with a padding row, with the std of the model's other embeddings.
+    Source: torch.nn.Embedding, whose padding row is 0.
 
-    Raises:
-        RecipeError: the tensor isn't named ``bias_ih`` or ``bias_hh``, or its size isn't three gates.
-
-    Example:
-        >>> from hf_init import schemes
-        >>> schemes.GruBias()(schemes.whole_slot("gru.bias_ih_l0", (6,)))
-        tensor([0., 0., 1., 1., 0., 0.])
-
-    Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", 2014, for the gates.
-    """
-
-    name: ClassVar[str] = "gru_bias"
-    gates: ClassVar[int] = 3
-    update: Plain = 1.0
-
-    @property
-    def value(self) -> float:
-        return self.update
-
-
-@dataclass(frozen=True)
-class Embedding(Scheme):
-    """Normal rows with this standard deviation, but for the padding row, which is 0 as torch.nn.Embedding keeps it.
-
-    Raises:
-        RecipeError: the tensor has no dimensions, or no row ``padding``.
+    Args:
+        padding: the row that stands for padding.
+        std: of the other rows.
 
     Example:
         >>> from hf_init import schemes
@@ -121,7 +85,7 @@ class Embedding(Scheme):
     """
 
     name: ClassVar[str] = "embedding"
-    padding: Place
+    padding: RowNumber
     std: AtLeast0 = 0.02
 
     def unsupported_reason(self, slot: Slot) -> str:
@@ -132,27 +96,112 @@ class Embedding(Scheme):
         from hf_init.schemes import _sample
 
         values = _sample.normal(slot.shape, 0.0, self.std, slot.generator())
-        values[self._padded(slot)] = 0.0
+        values[self._padding_in(slot)] = 0.0
         return values
 
-    def _padded(self, slot: Slot) -> list[int]:
-        """The padding row's position in the slot, if it is there."""
-        return [at for at, row in enumerate(coordinates(slot, 0)) if row == self.padding]
+    def distribution_of(self, slot: Slot) -> Distribution | None:
+        if not slot.shape[0]:
+            return None
+        share = len(self._padding_in(slot)) / slot.shape[0]
+        return Distribution.of(Part.constant(0.0, share), Part.normal(0.0, self.std, 1 - share))
 
-    def moments(self, slot: Slot) -> tuple[float, float] | None:
-        rows = slot.shape[0]
-        return (0.0, self.std * math.sqrt(1 - len(self._padded(slot)) / rows)) if rows else None
+    def _padding_in(self, slot: Slot) -> list[int]:
+        return [at for at, row in enumerate(coordinates(slot, 0)) if row == self.padding]
 
 
 @dataclass(frozen=True)
-class MatchedNormal(Scheme):
-    """Normal with the mean and standard deviation of the same tensor's pretrained elements, as new embedding rows want.
+class GateBias(PlaceScheme):
+    """What the biases of recurrent layers share: zeros, but for one gate's in the bias of the inputs.
+
+    torch keeps two biases and adds them; a value in both would count twice, so ``bias_hh`` stays at 0.
+    """
+
+    gates: ClassVar[int] = 4
+
+    @property
+    def value(self) -> float:
+        """Return the bias of the second gate."""
+        raise NotImplementedError(f"{type(self).__name__} has no value")
+
+    def unsupported_reason(self, slot: Slot) -> str:
+        leaf = (slot.parameter or slot.name).rpartition(".")[2]
+        if not leaf.startswith(("bias_ih", "bias_hh")):
+            return f"it is named {leaf!r}, expected bias_ih or bias_hh as in torch's recurrent layers: use zeros"
+        if len(slot.whole) != 1 or slot.whole[0] % self.gates:
+            return f"it needs a vector of {self.gates} gates of one size: use zeros"
+        return ""
+
+    def draw(self, slot: Slot) -> torch.Tensor:
+        from hf_init.schemes import _sample
+
+        values = _sample.full_values(slot.shape, 0.0)
+        if (slot.parameter or slot.name).rpartition(".")[2].startswith("bias_ih"):
+            size = slot.whole[0] // self.gates
+            values[[at for at, row in enumerate(coordinates(slot, 0)) if row // size == 1]] = self.value
+        return values
+
+
+@dataclass(frozen=True)
+class LstmBias(GateBias):
+    """Zeros, but the forget gate open.
+
+    Formula: gates input, forget, cell, output: bias_ih = (0, forget, 0, 0), bias_hh = 0 (the two are added)
+    Use: The biases of torch's LSTM.
+    Source: Gers, Schmidhuber and Cummins, Learning to Forget, 2000; Jozefowicz, Zaremba and Sutskever, An Empirical
+        Exploration of Recurrent Network Architectures, 2015.
+
+    Args:
+        forget: the forget gate's bias.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> schemes.LstmBias()(schemes.whole_slot("lstm.bias_ih_l0", (8,)))
+        tensor([0., 0., 1., 1., 0., 0., 0., 0.])
+    """
+
+    name: ClassVar[str] = "lstm_bias"
+    forget: Finite = 1.0
+
+    @property
+    def value(self) -> float:
+        return self.forget
+
+
+@dataclass(frozen=True)
+class GruBias(GateBias):
+    """Zeros, but the update gate towards remembering.
+
+    Formula: gates reset, update, new: bias_ih = (0, update, 0), bias_hh = 0 (the two are added)
+    Use: The biases of torch's GRU, whose update gate says how much of the state is kept.
+    Source: Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014, for the gates.
+
+    Args:
+        update: the update gate's bias; positive remembers.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> schemes.GruBias()(schemes.whole_slot("gru.bias_ih_l0", (6,)))
+        tensor([0., 0., 1., 1., 0., 0.])
+    """
+
+    name: ClassVar[str] = "gru_bias"
+    gates: ClassVar[int] = 3
+    update: Finite = 1.0
+
+    @property
+    def value(self) -> float:
+        return self.update
+
+
+@dataclass(frozen=True)
+class MatchedNormal(PlaceScheme):
+    """Normal, like the tensor's pretrained elements.
+
+    Formula: w ~ N(m, (scale s)^2), m and s of the pretrained elements of the same tensor
+    Use: New rows of a trained embedding, or of any tensor that grew: they start with the spread of their neighbours.
 
     Args:
         scale: factor on the standard deviation.
-
-    Raises:
-        RecipeError: nothing of the tensor is pretrained.
 
     Example:
         >>> from hf_init import schemes
@@ -164,9 +213,8 @@ class MatchedNormal(Scheme):
     scale: AtLeast0 = 1.0
 
     def unsupported_reason(self, slot: Slot) -> str:
-        return (
-            "nothing of it is pretrained: use normal" if slot.shape == slot.whole and num_elements(slot.whole) else ""
-        )
+        whole = slot.shape == slot.whole and num_elements(slot.whole)
+        return "nothing of it is pretrained: use normal" if whole else ""
 
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
@@ -180,8 +228,11 @@ class MatchedNormal(Scheme):
 
 
 @dataclass(frozen=True)
-class Model(Scheme):
-    """What the architecture's own ``_init_weights`` gives the tensor, asked of ``slot.context``.
+class Model(PlaceScheme):
+    """What the architecture itself would give the tensor.
+
+    Formula: the values of its own _init_weights
+    Use: The default: new tensors are as the model's authors would have started them.
 
     Raises:
         RecipeError: the slot has no context, that is, no architecture to ask.
@@ -203,30 +254,11 @@ class Model(Scheme):
 
 
 @dataclass(frozen=True)
-class Auto(Scheme):
-    """A mark, not a scheme: the plan chooses one for each tensor from its role, activation, fans and surroundings.
+class Declared(PlaceScheme):
+    """What the class's constructor gives the tensor.
 
-    Raises:
-        RecipeError: it is called.
-
-    Example:
-        >>> from hf_init import schemes
-        >>> str(schemes.Auto())
-        'auto'
-    """
-
-    name: ClassVar[str] = "auto"
-    allows_integers: ClassVar[bool] = True
-
-    def draw(self, slot: Slot) -> torch.Tensor:
-        raise RecipeError(f"{slot.name!r} is marked auto, which only a plan can resolve; name a scheme for it")
-
-
-@dataclass(frozen=True)
-class Declared(Scheme):
-    """What the class's constructor gives the tensor, before ``_init_weights``; asked of ``slot.context``.
-
-    A layer that is zeroed in ``__init__`` stays zero, a scale of 0.1 stays 0.1.
+    Formula: the values that __init__ sets
+    Use: Classes of your own that set their parameters themselves: a layer zeroed in __init__ stays zero.
 
     Raises:
         RecipeError: the slot has no context, that is, no class to ask; or the constructor leaves the tensor without
@@ -249,11 +281,35 @@ class Declared(Scheme):
 
 
 @dataclass(frozen=True)
-class Skip(Scheme):
-    """A mark, not a scheme: the tensor is left to its owner, and hf_init neither fills nor proves it.
+class Auto(PlaceScheme):
+    """Chosen for each tensor, with the reason in the plan.
 
-    Raises:
-        RecipeError: it is called.
+    A mark, not a scheme: calling it raises RecipeError.
+
+    Formula: the scheme that fits the role, the activation, the fans and the surroundings
+    Use: When you want advice: `default: auto`, then read the plan's column of reasons.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> str(schemes.Auto())
+        'auto'
+    """
+
+    name: ClassVar[str] = "auto"
+    allows_integers: ClassVar[bool] = True
+
+    def draw(self, slot: Slot) -> torch.Tensor:
+        raise RecipeError(f"{slot.name!r} is marked auto, which only a plan can resolve; name a scheme for it")
+
+
+@dataclass(frozen=True)
+class Skip(PlaceScheme):
+    """Leave the tensor out.
+
+    A mark, not a scheme: hf_init neither fills nor proves the tensor, and calling it raises RecipeError.
+
+    Formula: no values
+    Use: Tensors that something else fills: an adapter library, your own code.
 
     Example:
         >>> from hf_init import schemes

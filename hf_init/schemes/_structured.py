@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._tensors import Box, Geometry, Slot, num_elements
 from hf_init.schemes._base import Scheme
+from hf_init.schemes._distribution import Distribution, Part
 from hf_init.schemes._matrices import (
     MatrixBlock,
     block_shape,
     centre,
     diagonal,
-    diagonal_square,
     geometry_of,
     matrix_blocks,
     misfit,
@@ -24,8 +25,22 @@ from hf_init.schemes._settings import AtLeast0, Gain, Groups, Share, gain_of
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["DeltaOrthogonal", "Dirac", "Eye", "Orthogonal", "Sparse"]
+
 KERNEL = "a convolution's kernel (3 to 5 dimensions)"
 MATRIX = "a matrix (2 dimensions)"
+
+
+@dataclass(frozen=True)
+class MatrixScheme(Scheme):
+    """What the schemes share that make each logical matrix as a whole."""
+
+    group: ClassVar[str] = "structured"
+
+    def block_shapes(self, slot: Slot) -> list[tuple[int, ...]]:
+        """Return the shape of what the slot holds of each matrix: rows, columns and the kernel."""
+        geometry = geometry_of(slot)
+        return [block_shape(slot, block, geometry) for block in matrix_blocks(slot, geometry)]
 
 
 def _wrong_rank(slot: Slot, least: int, most: float, needs: str, instead: str) -> str:
@@ -33,22 +48,41 @@ def _wrong_rank(slot: Slot, least: int, most: float, needs: str, instead: str) -
     return "" if least <= rank <= most else f"it needs {needs}, and this has {rank}: use {instead}"
 
 
+def _on_spheres(gain: float, sizes: list[tuple[int, int]], total: int) -> Distribution | None:
+    """Return the distribution of a slot with orthogonal matrices of these sizes, and zeros for the rest of it.
+
+    The longer of a matrix's sides holds vectors of the length ``gain``, drawn evenly from a sphere.
+    """
+    if not total:
+        return None
+    elements: Counter[int] = Counter()
+    for rows, columns in sizes:
+        elements[max(rows, columns)] += rows * columns
+    zeros = Part.constant(0.0, 1 - sum(elements.values()) / total)
+    return Distribution.of(zeros, *(Part.sphere(gain, longer, n / total) for longer, n in elements.items() if n))
+
+
 @dataclass(frozen=True)
-class Orthogonal(Scheme):
-    """Each matrix has orthonormal rows (columns, if they are fewer) times ``gain``: torch.nn.init.orthogonal_.
+class Orthogonal(MatrixScheme):
+    """Each matrix keeps lengths and angles.
 
     A convolution's kernel counts to the columns. Fused matrices, experts, gates and groups are each orthogonal alone.
 
-    Raises:
-        RecipeError: the tensor has fewer than two dimensions.
+    Formula: W W^T = gain^2 I (W^T W if rows outnumber columns), uniform among such matrices
+    Use: A recurrent layer's hidden-to-hidden weight, each gate on its own; deep linear stacks; policy heads with gain
+        0.01.
+    Torch: torch.nn.init.orthogonal_
+    Source: Saxe, McClelland and Ganguli, Exact solutions to the nonlinear dynamics of learning in deep linear neural
+        networks, 2013; Mezzadri, How to generate random matrices from the classical compact groups, 2007.
+
+    Args:
+        gain: factor on the spread: a number, or an activation's name (tanh 5/3; relu, gelu, silu sqrt(2); linear 1).
 
     Example:
         >>> from hf_init import schemes
         >>> values = schemes.Orthogonal()(schemes.whole_slot("rnn.weight_hh", (3, 4)))
         >>> bool(((values @ values.T).diagonal() - 1).abs().max() < 1e-6)
         True
-
-    Source: Saxe et al., "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks", 2013.
     """
 
     name: ClassVar[str] = "orthogonal"
@@ -70,41 +104,30 @@ class Orthogonal(Scheme):
 
         return _sample.assemble(slot, geometry, matrix)
 
-    def moments(self, slot: Slot) -> tuple[float, float] | None:
-        """The elements' own: those of one matrix are not independent of each other."""
-        geometry = geometry_of(slot)
-        shapes = [block_shape(slot, block, geometry) for block in matrix_blocks(slot, geometry)]
-        return _spread(gain_of(self.gain) ** 2 * sum(map(_shorter, shapes)), slot)
-
-
-def _shorter(shape: tuple[int, ...]) -> int:
-    """The squared norm of a matrix with orthonormal rows or columns: as many as there are of the fewer."""
-    return min(shape[0], math.prod(shape[1:]))
-
-
-def _spread(squares: float, slot: Slot) -> tuple[float, float] | None:
-    """Mean 0, and the standard deviation of a slot whose squares sum to this."""
-    return (0.0, math.sqrt(squares / num_elements(slot.shape))) if num_elements(slot.shape) else None
+    def distribution_of(self, slot: Slot) -> Distribution | None:
+        """Return that of the elements; those of one matrix are not independent of each other."""
+        sizes = [(rows, math.prod(rest)) for rows, *rest in self.block_shapes(slot)]
+        return _on_spheres(gain_of(self.gain), sizes, num_elements(slot.shape))
 
 
 @dataclass(frozen=True)
-class DeltaOrthogonal(Scheme):
-    """A convolution that is orthogonal at its kernel's centre and 0 elsewhere, each of its groups on its own.
+class DeltaOrthogonal(Orthogonal):
+    """A convolution, orthogonal at its centre and 0 around it.
 
-    Raises:
-        RecipeError: the tensor isn't a convolution's kernel, or has fewer output than input channels.
+    Each of its groups on its own.
+
+    Formula: w[:, :, centre] = gain * Q, Q^T Q = I; 0 elsewhere; needs channels out >= channels in
+    Use: Very deep convolutional stacks without normalization.
+    Source: Xiao et al., Dynamical Isometry and a Mean Field Theory of CNNs, 2018.
 
     Example:
         >>> from hf_init import schemes
         >>> values = schemes.DeltaOrthogonal()(schemes.whole_slot("conv.weight", (4, 2, 3, 3)))
         >>> int((values != 0).sum())
         8
-
-    Source: Xiao et al., "Dynamical Isometry and a Mean Field Theory of CNNs", 2018.
     """
 
     name: ClassVar[str] = "delta_orthogonal"
-    gain: Gain = 1.0
 
     def unsupported_reason(self, slot: Slot) -> str:
         if wrong := _wrong_rank(slot, 3, 5, KERNEL, "orthogonal") or misfit(slot):
@@ -133,30 +156,32 @@ class DeltaOrthogonal(Scheme):
 
         return _sample.assemble(slot, geometry, matrix)
 
-    def moments(self, slot: Slot) -> tuple[float, float] | None:
-        geometry = geometry_of(slot)
-        if centre(slot, geometry) is None:
-            return 0.0, 0.0
-        shapes = [block_shape(slot, block, geometry)[:2] for block in matrix_blocks(slot, geometry)]
-        return _spread(gain_of(self.gain) ** 2 * sum(map(_shorter, shapes)), slot)
+    def distribution_of(self, slot: Slot) -> Distribution | None:
+        held = centre(slot, geometry_of(slot)) is not None
+        sizes = [(rows, columns) for rows, columns, *_ in self.block_shapes(slot)] if held else []
+        return _on_spheres(gain_of(self.gain), sizes, num_elements(slot.shape))
 
 
 @dataclass(frozen=True)
-class Sparse(Scheme):
-    """Normal, with the share ``sparsity`` of each column set to 0 (rounded up): torch.nn.init.sparse_.
+class Sparse(MatrixScheme):
+    """Normal, with a fixed share of each column 0.
 
     Columns are inputs, rows outputs, however the matrix is stored.
 
-    Raises:
-        RecipeError: the tensor isn't a matrix.
+    Formula: ceil(sparsity * rows) zeros in each column, at random places; the rest ~ N(0, std^2)
+    Use: Reproducing older recurrent networks.
+    Torch: torch.nn.init.sparse_
+    Source: Martens, Deep learning via Hessian-free optimization, 2010.
+
+    Args:
+        sparsity: share of each column (input) that is 0, from 0 to 1.
+        std: of the rest.
 
     Example:
         >>> from hf_init import schemes
         >>> values = schemes.Sparse(sparsity=0.25)(schemes.whole_slot("proj.weight", (8, 3)))
         >>> (values == 0).sum(0).tolist()
         [2, 2, 2]
-
-    Source: Martens, "Deep learning via Hessian-free optimization", 2010.
     """
 
     name: ClassVar[str] = "sparse"
@@ -178,32 +203,34 @@ class Sparse(Scheme):
         return _sample.assemble(slot, geometry, matrix)
 
     def zeros(self, rows: int) -> int:
-        """How many zeros a column of this many elements has."""
+        """Return how many zeros a column of this many elements has."""
         return math.ceil(self.sparsity * rows)
 
-    def moments(self, slot: Slot) -> tuple[float, float] | None:
-        geometry = geometry_of(slot)
-        shapes = [block_shape(slot, block, geometry) for block in matrix_blocks(slot, geometry)]
-        return _spread(self.std**2 * sum((rows - self.zeros(rows)) * columns for rows, columns in shapes), slot)
+    def distribution_of(self, slot: Slot) -> Distribution | None:
+        if not (total := num_elements(slot.shape)):
+            return None
+        share = sum((rows - self.zeros(rows)) * columns for rows, columns in self.block_shapes(slot)) / total
+        return Distribution.of(Part.constant(0.0, 1 - share), Part.normal(0.0, self.std, share))
 
 
 @dataclass(frozen=True)
-class Eye(Scheme):
-    """Ones on the diagonal of each matrix, zeros elsewhere: torch.nn.init.eye_.
+class Eye(MatrixScheme):
+    """A matrix that passes its input on.
 
-    Raises:
-        RecipeError: the tensor isn't a matrix.
+    Formula: w[i, i] = 1; 0 elsewhere
+    Use: A new square linear layer that should change nothing at first; hidden-to-hidden weights of relu recurrent nets.
+    Torch: torch.nn.init.eye_
+    Source: Le, Jaitly and Hinton, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, 2015.
 
     Example:
         >>> from hf_init import schemes
         >>> schemes.Eye()(schemes.whole_slot("proj.weight", (2, 3)))
         tensor([[1., 0., 0.],
                 [0., 1., 0.]])
-
-    Source: Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks of Rectified Linear Units", 2015.
     """
 
     name: ClassVar[str] = "eye"
+    aliases: ClassVar[tuple[str, ...]] = ("identity",)
 
     def unsupported_reason(self, slot: Slot) -> str:
         return _wrong_rank(slot, 2, 2, MATRIX, "dirac for a convolution, ones or zeros for a vector") or misfit(slot)
@@ -213,13 +240,16 @@ class Eye(Scheme):
 
 
 @dataclass(frozen=True)
-class Dirac(Scheme):
-    """A convolution that passes its input channels on unchanged, as many as there are: torch.nn.init.dirac_.
+class Dirac(MatrixScheme):
+    """A convolution that passes its input on.
 
-    ``groups`` counts the output channels' groups, each of which repeats the identity; none means the convolution's own.
+    Formula: w[g * n + i, i, centre] = 1 for each of the groups g of n output channels; 0 elsewhere
+    Use: A new convolution that should change nothing at first.
+    Torch: torch.nn.init.dirac_
+    Source: Zagoruyko and Komodakis, DiracNets: Training Very Deep Neural Networks Without Skip-Connections, 2017.
 
-    Raises:
-        RecipeError: the tensor isn't a convolution's kernel, or its output channels aren't divided by ``groups``.
+    Args:
+        groups: groups of output channels, each with the identity; None: those of the convolution.
 
     Example:
         >>> from hf_init import schemes
@@ -229,8 +259,6 @@ class Dirac(Scheme):
         <BLANKLINE>
                 [[0., 0., 0.],
                  [0., 1., 0.]]])
-
-    Source: Zagoruyko and Komodakis, "DiracNets: Training Very Deep Neural Networks Without Skip-Connections", 2017.
     """
 
     name: ClassVar[str] = "dirac"
@@ -242,7 +270,7 @@ class Dirac(Scheme):
         return misfit(replace(slot, geometry=self.geometry(slot)))
 
     def geometry(self, slot: Slot) -> Geometry:
-        """The slot's geometry with this scheme's groups."""
+        """Return the slot's geometry with this scheme's groups."""
         geometry = geometry_of(slot)
         return replace(geometry, groups=self.groups) if self.groups else geometry
 
@@ -251,7 +279,7 @@ class Dirac(Scheme):
 
 
 def _deltas(slot: Slot, geometry: Geometry) -> torch.Tensor:
-    """Ones where a matrix's diagonal meets its kernel's centre."""
+    """Return zeros with ones where a matrix's diagonal meets its kernel's centre."""
     from hf_init.schemes import _sample
 
     values = _sample.full_values(slot.shape, 0.0)
@@ -261,10 +289,5 @@ def _deltas(slot: Slot, geometry: Geometry) -> torch.Tensor:
     matrices, middle = _sample.logical(values, geometry), centre(slot, geometry)
     if middle is not None:
         for block in matrix_blocks(slot, geometry):
-            matrix = matrices[block.stack][(slice(None), slice(None), *middle)]
-            square = diagonal_square(block)
-            if square is None:
-                matrix[diagonal(block)] = 1.0
-            else:
-                matrix[square].diagonal().fill_(1.0)
+            matrices[block.stack][(slice(None), slice(None), *middle)][diagonal(block)] = 1.0
     return values

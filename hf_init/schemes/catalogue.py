@@ -1,20 +1,23 @@
-"""The catalogue: every scheme's idea, formula, settings, use and source, for ``hf-init schemes``. Imports no torch."""
+"""The catalogue: every scheme's idea, formula, settings, use and source, from its class, for ``hf-init schemes``.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 import textwrap
 from dataclasses import MISSING, asdict, dataclass
-from typing import Any
 
 from hf_init import schemes
-from hf_init.schemes._base import format_scheme, settings_of
-from hf_init.schemes._entries import BASIC_TEXTS as PLACED
-from hf_init.schemes._head_entries import HEAD_TEXTS as HEADS
-from hf_init.schemes._row_entries import ROW_TEXTS as ROWS
+from hf_init.schemes._base import format_setting
 
-ALL_TEXTS = {**PLACED, **HEADS, **ROWS}
-WIDTH = 100
+PAGE_WIDTH = 100
+# The sections of a scheme's docstring; the idea is the line before them.
+_TITLE = re.compile(r"^(Formula|Use|Torch|Source|Args|Raises|Example):", re.MULTILINE)
+_SETTING = re.compile(r"^ {4}(\w+(?:, \w+)*): (.*(?:\n {5,}.*)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -43,22 +46,22 @@ class CatalogueEntry:
     source: str
     aliases: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**asdict(self), "settings": [asdict(setting) for setting in self.settings], "aliases": [*self.aliases]}
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """Every scheme, in the order in which they are shown.
+    """Return every scheme, in the order in which they are shown.
 
     Example:
         >>> [entry.name for entry in catalogue()][:3]
         ['zeros', 'ones', 'constant']
     """
-    return [catalogue_entry(name) for name in ALL_TEXTS]
+    return [catalogue_entry(name) for name in schemes.REGISTRY]
 
 
 def catalogue_entry(name: str) -> CatalogueEntry:
-    """The entry of a scheme, by its name or an alias.
+    """Return the entry of a scheme, by its name or an alias.
 
     Raises:
         RecipeError: there is no such scheme.
@@ -68,70 +71,86 @@ def catalogue_entry(name: str) -> CatalogueEntry:
         ['a=0', 'mode=fan_in', 'nonlinearity=leaky_relu']
     """
     kind = schemes.find(name)
-    text = ALL_TEXTS[kind.name]
+    text, meanings = docstring_sections(kind), _setting_meanings(kind)
     settings = tuple(
-        Setting(setting, "" if default is MISSING else format_scheme(default), text.settings[setting])
-        for setting, default in settings_of(kind).items()
+        Setting(setting, "" if default is MISSING else format_setting(default), meanings.get(setting, ""))
+        for setting, default in schemes.settings_of(kind).items()
     )
-    aliases = tuple(alias for alias, of in schemes.ALIASES.items() if of == kind.name)
+    idea, formula, when, torch_function, source = (
+        _one_line(text.get(title, "")) for title in ("", "Formula", "Use", "Torch", "Source")
+    )
     return CatalogueEntry(
-        name=kind.name,
-        group=text.group,
-        idea=text.idea,
-        formula=text.formula,
-        settings=settings,
-        when=text.when,
-        torch_function=text.torch_function,
-        source=text.source,
-        aliases=aliases,
+        kind.name, kind.group, idea, formula, settings, when, torch_function, source, aliases=kind.aliases
     )
 
 
-def catalogue_json() -> list[dict[str, Any]]:
-    """The whole catalogue as plain values."""
+def docstring_sections(kind: type) -> dict[str, str]:
+    """Return the sections of a class's docstring by their titles, and its first line under the empty one.
+
+    Example:
+        >>> docstring_sections(schemes.Eye)[""], docstring_sections(schemes.Eye)["Formula"].strip()
+        ('A matrix that passes its input on.', 'w[i, i] = 1; 0 elsewhere')
+    """
+    lead, *rest = _TITLE.split(inspect.cleandoc(kind.__doc__ or ""))
+    return {"": lead.partition("\n")[0], **dict(zip(rest[::2], rest[1::2], strict=True))}
+
+
+def catalogue_json() -> list[dict[str, object]]:
     return [each.to_json() for each in catalogue()]
 
 
 def catalogue_table() -> str:
-    """The whole catalogue for a terminal: a line a scheme, in groups, at most 100 columns.
+    """Return the whole catalogue for a terminal: a line a scheme, in groups, at most 100 columns.
 
     Example:
         >>> print(catalogue_table().splitlines()[1])
-          zeros                                  every element is 0
+          zeros                                  Every element is 0
     """
     groups = itertools.groupby(catalogue(), key=lambda each: each.group)
-    return "\n\n".join("\n".join([group, *map(_line, entries)]) for group, entries in groups)
+    return "\n\n".join("\n".join([group, *map(_table_line, entries)]) for group, entries in groups)
 
 
 def describe_scheme(name: str) -> str:
-    """One scheme on a page for a terminal, at most 100 columns.
+    """Return one scheme on a page for a terminal, at most 100 columns.
 
     Raises:
         RecipeError: there is no such scheme.
 
     Example:
         >>> print(describe_scheme("eye").splitlines()[0])
-        eye: a matrix that passes its input on
+        eye: A matrix that passes its input on
     """
     each = catalogue_entry(name)
-    facts = (
+    facts = [
         ("formula", each.formula),
         *(("setting", f"{setting}: {setting.meaning}") for setting in each.settings),
         ("when", each.when),
         ("torch", each.torch_function or "none"),
         ("source", each.source or "none"),
         ("also", ", ".join(each.aliases)),
-    )
-    return "\n".join([f"{each.name}: {each.idea}", "", *(_fact(label, text) for label, text in facts if text)])
+    ]
+    wrap = textwrap.TextWrapper(PAGE_WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
+    lines = [wrap.fill(f"{label:<9}{text}") for label, text in facts if text]
+    return "\n".join([f"{each.name}: {each.idea}", "", *lines])
 
 
-def _line(each: CatalogueEntry) -> str:
-    bound = getattr(schemes.find(each.name), "bound", ())
+def _setting_meanings(kind: type) -> dict[str, str]:
+    """Return what the docstrings of a class and its bases say about each setting; the class's own word counts."""
+    meanings: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        for names, meaning in _SETTING.findall(docstring_sections(base).get("Args", "")):
+            meanings.update(dict.fromkeys(names.split(", "), _one_line(meaning)))
+    return meanings
+
+
+def _one_line(text: str) -> str:
+    """Return a section as the catalogue prints it: on one line, without markup and the last stop."""
+    return " ".join(text.replace("``", "").split()).removesuffix(".")
+
+
+def _table_line(each: CatalogueEntry) -> str:
+    bound = schemes.find(each.name).bound
     settings = ", ".join(str(setting) for setting in each.settings if setting.name not in bound)
     head = f"  {f'{each.name}({settings})' if settings else each.name:<38}"
     # A long list of settings has a line of its own.
     return f"{head} {each.idea}" if len(head) == 40 else f"{head}\n{'':40} {each.idea}"
-
-
-def _fact(label: str, text: str) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=f"{label:<9}", subsequent_indent=" " * 9, break_on_hyphens=False)
