@@ -6,7 +6,7 @@ import re
 
 
 def stack_blocks(name: str) -> list[str]:
-    """Prefixes of a name that end in a number: the blocks that it lies in.
+    """Return the prefixes of a name that end in a number: the blocks that it lies in.
 
     Example:
         >>> stack_blocks("model.layers.3.mlp.experts.7.w1.weight")
@@ -16,12 +16,12 @@ def stack_blocks(name: str) -> list[str]:
 
 
 def _stack(block: str) -> str:
-    """The stack that a block lies in: its name without the last number."""
+    """Return the stack that a block lies in: its name without the last number."""
     return re.sub(r"\d+\.$", "", block)
 
 
 def pattern(name: str) -> str:
-    """A name without its numbers: equal for tensors that differ in their layer alone.
+    """Return a name without its numbers: equal for tensors that differ in their layer alone.
 
     Example:
         >>> pattern("model.layers.11.mlp.up_proj.weight")

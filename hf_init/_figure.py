@@ -34,17 +34,17 @@ def check_output(out: Path, overwrite: bool) -> None:
 
 
 def save_png(figure: Figure, out: str | os.PathLike[str]) -> Path:
-    """Writes a figure to ``out``, in place of a file that is there; raises HfInitError unless that names a PNG."""
+    """Write a figure to ``out``, in place of a file that is there; raise HfInitError unless that names a PNG."""
     place = Path(out).expanduser()
     if place.suffix.lower() != ".png":
         raise HfInitError(f"a picture is a .png file, not {place.name!r}: give a name that ends in it")
     check_output(place, overwrite=True)
-    _put(place, png_of(figure))
+    put_file(place, png_of(figure))
     return place
 
 
-def _put(out: Path, data: bytes) -> None:
-    """Whole or not at all."""
+def put_file(out: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
     stage = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         stage.write_bytes(data)
@@ -76,7 +76,7 @@ def require() -> None:
 
 
 def png_of(figure: Figure) -> bytes:
-    """A figure as a PNG on white, the same bytes whenever it is drawn."""
+    """Return a figure as a PNG on white, the same bytes whenever it is drawn."""
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110, facecolor="white", metadata={"Software": None})
     return data.getvalue()
@@ -93,7 +93,7 @@ def svg_of(figure: Figure) -> bytes:
 def drawing(
     width: float, height: float, rows: int = 0, columns: int = 0, heights: Sequence[float] | None = None
 ) -> Iterator[tuple[Figure, Any]]:
-    """A figure of its own, under matplotlib's own defaults, whatever the user's settings are."""
+    """Give a new figure under matplotlib's own defaults, whatever the user's settings are."""
     from matplotlib import style
     from matplotlib.figure import Figure
 
@@ -104,6 +104,6 @@ def drawing(
 
 
 def plain_text(text: str) -> str:
-    """Text that every font has, short enough for a panel: names are untrusted."""
+    """Return text that every font has, short enough for a panel: names are untrusted."""
     flat = text.encode("ascii", "backslashreplace").decode().replace("\n", " ")
     return flat if len(flat) <= 64 else f"{flat[:30]}...{flat[-31:]}"

@@ -16,7 +16,7 @@ class Html(str):
 
 
 def tag(name: str, /, *children: object, **attributes: object) -> Html:
-    """An element: children that aren't ``Html`` are escaped, ``class_`` is ``class``, an attribute of None is left out.
+    """Return an element: children that aren't ``Html`` are escaped, ``class_`` is ``class``, None is left out.
 
     Example:
         >>> tag("p", "1 < 2 ", tag("b", "&"), class_="note")
@@ -28,12 +28,12 @@ def tag(name: str, /, *children: object, **attributes: object) -> Html:
 
 
 def join_html(children: Iterable[object]) -> Html:
-    """Elements and texts one after the other."""
+    """Join elements and texts."""
     return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in children))
 
 
 def html_table(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]], most: int = 500) -> Html:
-    """A table under its caption; rows beyond ``most`` are counted, not shown.
+    """Return a table under its caption; rows beyond ``most`` are counted, not shown.
 
     Example:
         >>> html_table("new (1)", ["tensor"], [["<w>"]])  # doctest: +ELLIPSIS
@@ -48,7 +48,7 @@ def html_table(head: object, columns: Sequence[object], rows: Sequence[Sequence[
 
 
 def dotted(name: str) -> Html:
-    """A tensor's name, that may be broken behind its dots.
+    """Return a tensor's name that may be broken behind its dots.
 
     Example:
         >>> dotted("a.b")
@@ -59,7 +59,7 @@ def dotted(name: str) -> Html:
 
 
 def html_document(parts: Iterable[str]) -> Html:
-    """For a notebook: tables as they are, texts as paragraphs, empty parts left out."""
+    """Return parts for a notebook: tables as they are, texts as paragraphs, empty parts left out."""
     shown = (
         part if isinstance(part, Html) else tag("p", part, style="white-space: pre-line") for part in parts if part
     )
@@ -71,5 +71,5 @@ def _row(kind: str, cells: Sequence[object]) -> Html:
 
 
 def is_cell(value: object) -> bool:
-    """Whether this is a cell of a table already, with attributes of its own."""
+    """Tell whether this is a cell of a table already, with attributes of its own."""
     return isinstance(value, Html) and value.startswith(("<td", "<th"))

@@ -65,7 +65,7 @@ class _Finder(MetaPathFinder):
 
 
 def arrange() -> None:
-    """Adds to the auto classes where they are there already, else when they come."""
+    """Add to the auto classes where they are imported already, else when they will be."""
     module = sys.modules.get(CONFIGS)
     if module is not None and hasattr(module, "CONFIG_MAPPING"):
         _add(module)

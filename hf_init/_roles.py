@@ -75,7 +75,7 @@ RESIDUAL: tuple[str, ...] = (
 
 
 def matches(role: str, pattern: str) -> bool:
-    """Whether a pattern covers a role: its words are among the role's, in their order, beginning with the first.
+    """Tell whether a pattern covers a role: its words are among the role's, in their order, from the first.
 
     Example:
         >>> matches("norm.weight", "norm"), matches("norm.residual.weight", "norm.weight")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def text_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A headline and rows in aligned columns, without trailing spaces.
+    """Format a headline and rows in aligned columns, without trailing spaces.
 
     Example:
         >>> print(text_table("new (1)", ("tensor", "shape"), [("w", "2x3")]))
@@ -20,7 +20,7 @@ def text_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def format_count(value: int) -> str:
-    """A whole number with its thousands set apart.
+    """Format a whole number with its thousands set apart.
 
     Example:
         >>> format_count(22713216)
@@ -30,7 +30,7 @@ def format_count(value: int) -> str:
 
 
 def format_bytes(count: int) -> str:
-    """A number of bytes in the unit that suits it.
+    """Format a number of bytes in the unit that suits it.
 
     Example:
         >>> format_bytes(90852864)
@@ -43,7 +43,7 @@ def format_bytes(count: int) -> str:
 
 
 def join_names(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, and how many more there are.
+    """Join the first few names, and say how many more there are.
 
     Example:
         >>> join_names(["a", "b", "c"], most=2)
@@ -54,7 +54,7 @@ def join_names(names: Sequence[str], most: int = 5) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error with its line breaks and indents as single spaces; its class's name where it has none.
+    """Return the message of an error on one line; its class's name where it has none.
 
     Example:
         >>> one_line(ValueError("a bad\\n    value"))

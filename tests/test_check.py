@@ -460,7 +460,7 @@ def test_labels_are_made_for_the_heads_that_are_known(tiny, head):
     """Of random weights, whose loss is about that of knowing nothing."""
     import transformers
 
-    from hf_init._check.folder import _labels
+    from hf_init._check.folder import _text_labels
 
     folder = tiny("bert" if head.startswith("Bert") else head)
     config = transformers.AutoConfig.from_pretrained(folder)
@@ -468,7 +468,7 @@ def test_labels_are_made_for_the_heads_that_are_known(tiny, head):
     model = getattr(transformers, head if head.startswith("Bert") else config.architectures[0])(config)
     ids = torch.arange(24).reshape(3, 8) + 3
     given = {"input_ids": ids, "attention_mask": (ids % 8 != 2).long()}
-    report = check(model.eval(), {**given, **_labels(model, given, None)})
+    report = check(model.eval(), {**given, **_text_labels(model, given, None)})
     assert report.facts.reference is not None
     assert report.facts.loss == pytest.approx(report.facts.reference.value, rel=0.15)
 
@@ -476,15 +476,15 @@ def test_labels_are_made_for_the_heads_that_are_known(tiny, head):
 def test_images_are_noise_of_the_size_that_the_config_says():
     import transformers
 
-    from hf_init._check.folder import _images
+    from hf_init._check.folder import _image_batch
 
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     torch.manual_seed(0)
     config = transformers.ViTConfig(**sizes, image_size=16, patch_size=8, num_labels=3)
     model = transformers.ViTForImageClassification(config).eval()
-    given = _images(model, None)
+    given = _image_batch(model, None)
     assert given["pixel_values"].shape == (4, 3, 16, 16)
-    assert torch.equal(given["pixel_values"], _images(model, None)["pixel_values"])
+    assert torch.equal(given["pixel_values"], _image_batch(model, None)["pixel_values"])
     assert check(model, given).facts.loss == pytest.approx(math.log(3), abs=0.3)
     with pytest.raises(PlanError, match="ViTModel has no head"):
-        _images(transformers.ViTModel(config), None)
+        _image_batch(transformers.ViTModel(config), None)

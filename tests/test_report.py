@@ -31,7 +31,7 @@ from hf_init._plan.tensor_plan import Fill, TensorPlan
 from hf_init._report import measure as _measure
 from hf_init._report.judge import ReportFinding, judge_report
 from hf_init._report.measure import Measure, Stats, measure_values
-from hf_init._report.neighbours import Candidate, nearest_neighbour
+from hf_init._report.neighbours import Candidate, nearest_neighbours
 from hf_init._report.picture import chart, picture
 from hf_init._report.promise import density, expected_distribution
 from hf_init._report.report import write_report
@@ -128,7 +128,7 @@ def test_a_sample_is_the_same_in_any_pieces(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=(50, 7))
     monkeypatch.setattr(_values, "CHUNK", 10)
     with Checkpoint.open(saved(tmp_path, w=values)) as checkpoint:
-        _, sample = _measure._streamed(checkpoint.array("w"), Box.whole((50, 7)), "float64", 3)
+        _, sample = _measure._stats_and_sample(checkpoint.array("w"), Box.whole((50, 7)), "float64", 3)
     np.testing.assert_array_equal(sample, values.reshape(-1)[::3])
 
 
@@ -259,9 +259,13 @@ def test_neighbours_are_of_the_role_and_from_the_nearest_layers():
         return Candidate(name, role, Box((0,), (1,)), 1, at)
 
     kept = [candidate(f"h.{layer}.{part}", part, 2 * layer + at) for layer in range(6) for at, part in enumerate("ab")]
-    assert [found.name for found in nearest_neighbour(candidate("h.3.a", "a", 99), kept)] == ["h.3.a", "h.4.a", "h.2.a"]
-    assert [found.name for found in nearest_neighbour(candidate("head", "b", 99), kept)] == ["h.5.b", "h.4.b", "h.3.b"]
-    assert nearest_neighbour(candidate("head", "c", 99), kept) == []
+    assert [found.name for found in nearest_neighbours(candidate("h.3.a", "a", 99), kept)] == [
+        "h.3.a",
+        "h.4.a",
+        "h.2.a",
+    ]
+    assert [found.name for found in nearest_neighbours(candidate("head", "b", 99), kept)] == ["h.5.b", "h.4.b", "h.3.b"]
+    assert nearest_neighbours(candidate("head", "c", 99), kept) == []
     assert pattern("h.3.a2") == "h.*.a2"
 
 

@@ -17,7 +17,7 @@ import hf_init
 from hf_init import HfInitError
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._report.report import write_report
-from hf_init._report.untrained import is_untrained, untrained_rows
+from hf_init._report.untrained import untrained_rows, untrained_tables
 from hf_init._vocabulary.request import read as read_tokens
 from hf_init._vocabulary.rows import Vocabulary, VocabularyRows, id_ranges, rows_for
 from hf_init._vocabulary.tokenizer import TokenSplitter, by_text, of_words, text_of
@@ -237,11 +237,11 @@ def test_untrained_rows_are_found_by_their_size_and_only_those(phi, copy):
     (found,) = untrained_rows(copy, ROWS)
     assert (found.table, found.rows) == ("lm_head.weight", (5, 9)) and found.largest < 1e-8 < found.typical
     assert Checkpoint.open(copy).entries["lm_head.weight"].shape[0] == ROWS
-    assert is_untrained(copy) == (found,) and is_untrained(phi) == ()
+    assert untrained_tables(copy) == (found,) and untrained_tables(phi) == ()
     (copy / "config.json").write_text(json.dumps({"text_config": {"vocab_size": ROWS}, "other": {"vocab_size": 3}}))
-    assert is_untrained(copy) == (found,)
+    assert untrained_tables(copy) == (found,)
     (copy / "config.json").unlink()
-    assert is_untrained(copy) == ()
+    assert untrained_tables(copy) == ()
 
 
 def test_untrained_rows_are_in_the_report_of_a_base_and_of_a_result_and_stay_as_they_are(phi, copy, tmp_path):

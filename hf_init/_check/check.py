@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,7 +16,7 @@ from hf_init.finetune import PlanLike, model_tensors, origin_of, unwrapped
 
 def check(
     model: nn.Module,
-    batch: Mapping[str, Any],
+    batch: Mapping[str, object],
     optimizer: torch.optim.Optimizer | None = None,
     plan: PlanLike = None,
 ) -> CheckReport:
@@ -44,12 +43,12 @@ def check(
         report.raise_if_failed()
     """
     bare = unwrapped(model)
-    facts = observe(bare, batch, optimizer, _new(bare, plan))
+    facts = observe(bare, batch, optimizer, _new_regions(bare, plan))
     return CheckReport(type(bare).__name__, facts, judge_facts(facts))
 
 
-def _new(model: nn.Module, plan: PlanLike) -> New | None:
-    """The new regions of parameters by name; None where there is no plan."""
+def _new_regions(model: nn.Module, plan: PlanLike) -> New | None:
+    """Return the new regions of parameters by name; None where there is no plan."""
     try:
         origin = origin_of(model, plan)
     except CheckpointError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class LayerFacts:
     not_finite: int
     gradient: float | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return dict(vars(self))
 
 
@@ -58,7 +57,7 @@ class Units:
     saturated: int
     share: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return dict(vars(self))
 
 
@@ -97,7 +96,7 @@ class WeightFacts:
     lost: float = 0.0
     least: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**vars(self), "shape": list(self.shape)}
 
 
@@ -117,7 +116,7 @@ class Reference:
     formula: str
     floor: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return dict(vars(self))
 
 
@@ -141,7 +140,7 @@ class Logits:
     spread: float
     between: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**vars(self), "shape": list(self.shape)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import torch
 import transformers
@@ -32,11 +32,14 @@ TEXTS = (
 
 _IMAGES = 4
 
+Labels: TypeAlias = "Sequence[int | float] | None"
+"""One a text or image; None where they are made up."""
+
 
 def check_folder(
     folder: str | Path,
     texts: Sequence[str] | None = None,
-    labels: Sequence[int | float] | None = None,
+    labels: Labels = None,
     train: bool = False,
 ) -> CheckReport:
     """Load a folder with the library, make a small batch for it, and check it: what ``hf-init check`` does.
@@ -58,25 +61,29 @@ def check_folder(
     place = Path(folder).expanduser()
     if labels is not None and texts is not None and len(labels) != len(texts):
         raise PlanError(f"{len(texts)} texts and {len(labels)} labels: give one label a text")
-    model = _model(place)
-    batch = _images(model, labels) if model.main_input_name == "pixel_values" else _texts(model, place, texts, labels)
+    model = _load_folder(place)
+    batch = (
+        _image_batch(model, labels)
+        if model.main_input_name == "pixel_values"
+        else _text_batch(model, place, texts, labels)
+    )
     model.train(train)
     return check(model, batch, plan=place if (place / MANIFEST_NAME).is_file() else None)
 
 
-def _model(place: Path) -> PreTrainedModel:
+def _load_folder(place: Path) -> PreTrainedModel:
     if not place.is_dir():
         raise CheckpointError(f"{place} is not a folder. Give the folder of a model saved with save_pretrained.")
     try:
         with quiet_library():
             config = AutoConfig.from_pretrained(place, local_files_only=True)
-            cls = _architecture(config, place)
+            cls = _folder_class(config, place)
             return cls.from_pretrained(place, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{place} can't be loaded: {one_line(error)}") from error
 
 
-def _architecture(config: PreTrainedConfig, place: Path) -> Any:
+def _folder_class(config: PreTrainedConfig, place: Path) -> type[PreTrainedModel]:
     names = config.architectures or []
     if isinstance(config, MultiHeadConfig):
         return MultiHead
@@ -89,7 +96,7 @@ def _architecture(config: PreTrainedConfig, place: Path) -> Any:
     return cls
 
 
-def _texts(model: PreTrainedModel, place: Path, texts: Sequence[str] | None, labels: Any) -> dict[str, Any]:
+def _text_batch(model: PreTrainedModel, place: Path, texts: Sequence[str] | None, labels: Labels) -> dict[str, object]:
     if model.main_input_name != "input_ids":
         raise PlanError(
             f"{type(model).__name__} takes {model.main_input_name}, of which no batch can be made up; load the model "
@@ -98,11 +105,11 @@ def _texts(model: PreTrainedModel, place: Path, texts: Sequence[str] | None, lab
     given = list(texts) if texts is not None else [*TEXTS][: len(labels) if labels is not None else len(TEXTS)]
     if not given:
         raise PlanError("no text: give one at least, or leave texts out")
-    encoded = _encoded(place, given)
-    return {**encoded, **_labels(model, encoded, labels)}
+    encoded = _tokenize(place, given)
+    return {**encoded, **_text_labels(model, encoded, labels)}
 
 
-def _encoded(place: Path, texts: list[str]) -> dict[str, torch.Tensor]:
+def _tokenize(place: Path, texts: list[str]) -> dict[str, torch.Tensor]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -112,10 +119,10 @@ def _encoded(place: Path, texts: list[str]) -> dict[str, torch.Tensor]:
     return dict(tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt"))
 
 
-def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels: Any) -> dict[str, Any]:
-    """What the head's loss takes, by the kind of head that the class's name says."""
+def _text_labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels: Labels) -> dict[str, object]:
+    """Return the labels that the head's loss takes, by the kind of head in the class's name."""
     if isinstance(model, MultiHead):
-        _check_labels(model, labels)
+        _check_no_labels(model, labels)
         return {"labels": labels_for(model.eval(), encoded)}
     ids, mask = encoded["input_ids"], encoded.get("attention_mask")
     kind = next((word for word in _HEADS if type(model).__name__.endswith(word)), None)
@@ -125,9 +132,9 @@ def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels:
             "and call hf_init.check(model, batch)"
         )
     if kind != "ForSequenceClassification":
-        _check_labels(model, labels)
+        _check_no_labels(model, labels)
     if kind == "ForSequenceClassification":
-        return {"labels": _classes(model, len(ids), labels)}
+        return {"labels": _example_labels(model, len(ids), labels)}
     if kind == "ForQuestionAnswering":
         start = torch.arange(len(ids)) % ids.shape[1]
         return {"start_positions": start, "end_positions": start}
@@ -136,7 +143,7 @@ def _labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels:
     return {"labels": wanted if mask is None else wanted.masked_fill(mask == 0, -100)}
 
 
-def _check_labels(model: PreTrainedModel, labels: Any) -> None:
+def _check_no_labels(model: PreTrainedModel, labels: Labels) -> None:
     if labels is not None:
         raise PlanError(
             f"labels: {type(model).__name__} takes none by text; leave them out, they follow from the texts"
@@ -153,8 +160,8 @@ _HEADS = (
 )
 
 
-def _classes(model: PreTrainedModel, many: int, labels: Any) -> torch.Tensor:
-    """Labels of whole examples; for several labels each, one of them is on."""
+def _example_labels(model: PreTrainedModel, many: int, labels: Labels) -> torch.Tensor:
+    """Return labels of whole examples; where an example has several labels, one of them is on."""
     classes, problem = _num_labels(model), model.config.problem_type
     if problem == "regression" or (problem is None and classes == 1):
         values = [at % 2 for at in range(many)] if labels is None else labels
@@ -172,8 +179,8 @@ def _num_labels(model: PreTrainedModel) -> int:
     return int(model.config.num_labels or 1)
 
 
-def _images(model: PreTrainedModel, labels: Any) -> dict[str, Any]:
-    """Noise, the same every time."""
+def _image_batch(model: PreTrainedModel, labels: Labels) -> dict[str, object]:
+    """Return noise as images, the same every time."""
     config = model.config.trunk if isinstance(model, MultiHead) else model.config
     if not isinstance(model, MultiHead) and not type(model).__name__.endswith("ForImageClassification"):
         raise PlanError(
@@ -186,6 +193,6 @@ def _images(model: PreTrainedModel, labels: Any) -> dict[str, Any]:
     shape = (many, getattr(config, "num_channels", 3), height, width)
     pixels = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     if isinstance(model, MultiHead):
-        _check_labels(model, labels)
+        _check_no_labels(model, labels)
         return {"pixel_values": pixels, "labels": labels_for(model.eval(), {"pixel_values": pixels})}
-    return {"pixel_values": pixels, "labels": _classes(model, many, labels)}
+    return {"pixel_values": pixels, "labels": _example_labels(model, many, labels)}

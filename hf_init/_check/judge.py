@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hf_init._check.facts import Facts, Units, WeightFacts
 from hf_init._text import format_count, join_names
@@ -41,19 +40,30 @@ class CheckFinding:
     text: str
     names: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {"severity": self.severity, "kind": self.kind, "text": self.text, "names": list(self.names)}
 
 
 def judge_facts(facts: Facts) -> tuple[CheckFinding, ...]:
-    """All findings, errors first."""
-    sources = (_numbers, _loss, _logits, _layers, _units, _gradients, _rows, _updates, _optimizer, _set_up)
+    """Return all findings, errors first."""
+    sources = (
+        _judge_finite,
+        _judge_loss,
+        _judge_logits,
+        _judge_layers,
+        _judge_units,
+        _judge_gradients,
+        _judge_rows,
+        _judge_updates,
+        _judge_optimizer,
+        _judge_setup,
+    )
     found = [finding for source in sources for finding in source(facts)]
     return tuple(sorted(found, key=lambda each: (ERROR, WARNING, NOTE).index(each.severity)))
 
 
-def _numbers(facts: Facts) -> Iterator[CheckFinding]:
-    """What isn't a number, at the first place where it shows."""
+def _judge_finite(facts: Facts) -> Iterator[CheckFinding]:
+    """Report values that are not finite, at the first place where they show."""
     weights = [weight.name for weight in facts.weights if not weight.finite]
     layers = [layer.name for layer in facts.layers if layer.not_finite]
     gradients = [weight.name for weight in facts.weights if not weight.gradient_finite]
@@ -69,7 +79,7 @@ def _numbers(facts: Facts) -> Iterator[CheckFinding]:
         yield CheckFinding(ERROR, "gradients not finite", text, tuple(gradients))
 
 
-def _loss(facts: Facts) -> Iterator[CheckFinding]:
+def _judge_loss(facts: Facts) -> Iterator[CheckFinding]:
     due, head = facts.reference, facts.logits
     if due is None or head is None or not math.isfinite(facts.loss):
         return
@@ -105,7 +115,7 @@ def _targets(facts: Facts) -> Iterator[CheckFinding]:
         yield CheckFinding(WARNING, "labels not centred", text)
 
 
-def _logits(facts: Facts) -> Iterator[CheckFinding]:
+def _judge_logits(facts: Facts) -> Iterator[CheckFinding]:
     head = facts.logits
     due = facts.reference
     if head is None or head.new is False or (due is not None and due.kind == "regression"):
@@ -122,7 +132,7 @@ def _logits(facts: Facts) -> Iterator[CheckFinding]:
         yield CheckFinding(NOTE, "logits constant", text, (head.head,))
 
 
-def _layers(facts: Facts) -> Iterator[CheckFinding]:
+def _judge_layers(facts: Facts) -> Iterator[CheckFinding]:
     silent = [layer.name for layer in facts.layers if layer.zeros == 1 and layer.new]
     if silent:
         text = (
@@ -138,19 +148,19 @@ def _layers(facts: Facts) -> Iterator[CheckFinding]:
         yield CheckFinding(WARNING, "outputs large", text, tuple(large))
 
 
-def _units(facts: Facts) -> Iterator[CheckFinding]:
-    """Pretrained units are as they were trained: only new ones are judged, or all where nobody knows."""
+def _judge_units(facts: Facts) -> Iterator[CheckFinding]:
+    """Judge new units only, since pretrained ones are as they were trained; all where no plan tells."""
     for units in facts.units:
         if not units.new and facts.planned:
             continue
         if units.dead:
-            yield _flat(units, units.dead, "units dead", "never active", "a smaller scale, or a bias above zero")
+            yield _flat_units(units, units.dead, "units dead", "never active", "a smaller scale, or a bias above zero")
         if units.saturated:
             advice = f"a smaller scale before the {units.function}, or a normalization"
-            yield _flat(units, units.saturated, "units saturated", "always at its ends", advice)
+            yield _flat_units(units, units.saturated, "units saturated", "always at its ends", advice)
 
 
-def _flat(units: Units, many: int, kind: str, what: str, advice: str) -> CheckFinding:
+def _flat_units(units: Units, many: int, kind: str, what: str, advice: str) -> CheckFinding:
     share = many / max(units.count, 1)
     text = (
         f"{units.name}: {format_count(many)} of {format_count(units.count)} units ({share:.0%}) "
@@ -160,21 +170,23 @@ def _flat(units: Units, many: int, kind: str, what: str, advice: str) -> CheckFi
     return CheckFinding(WARNING if share > SHARE else NOTE, kind, text + hint, (units.name,))
 
 
-def _gradients(facts: Facts) -> Iterator[CheckFinding]:
+def _judge_gradients(facts: Facts) -> Iterator[CheckFinding]:
     trained = [weight for weight in facts.weights if weight.trains]
     if not trained:
         text = "no parameter requires gradients: nothing would be trained; unfreeze the new parameters at least"
         yield CheckFinding(ERROR, "nothing trains", text)
         return
     unreached = [weight for weight in trained if weight.gradient is None]
-    yield from _unreached([w.name for w in unreached if w.new], ERROR, "new, and the loss doesn't depend on it")
-    yield from _unreached([w.name for w in unreached if not w.new], NOTE, "the loss doesn't depend on it")
+    yield from _unreached_parameters(
+        [w.name for w in unreached if w.new], ERROR, "new, and the loss doesn't depend on it"
+    )
+    yield from _unreached_parameters([w.name for w in unreached if not w.new], NOTE, "the loss doesn't depend on it")
     zero = [weight for weight in trained if weight.gradient == 0]
     if zero:
         yield _zero(facts, zero)
 
 
-def _unreached(names: Sequence[str], severity: str, what: str) -> Iterator[CheckFinding]:
+def _unreached_parameters(names: Sequence[str], severity: str, what: str) -> Iterator[CheckFinding]:
     if names:
         advice = "see that the forward pass uses it" if severity == ERROR else "freeze it, or leave it: it won't move"
         yield CheckFinding(severity, "not reached", f"{join_names(names)}: {what}; {advice}", tuple(names))
@@ -196,7 +208,7 @@ def _zero(facts: Facts, zero: Sequence[WeightFacts]) -> CheckFinding:
     return CheckFinding(WARNING, "gradients zero", text, names)
 
 
-def _rows(facts: Facts) -> Iterator[CheckFinding]:
+def _judge_rows(facts: Facts) -> Iterator[CheckFinding]:
     for weight in facts.new:
         if weight.twins:
             text = (
@@ -208,8 +220,8 @@ def _rows(facts: Facts) -> Iterator[CheckFinding]:
             yield CheckFinding(WARNING, "rows equal", text, (weight.name,))
 
 
-def _updates(facts: Facts) -> Iterator[CheckFinding]:
-    """Half precision rounds small updates away: less than half a unit in the last place changes nothing."""
+def _judge_updates(facts: Facts) -> Iterator[CheckFinding]:
+    """Report updates that half precision rounds away: below half a unit in the last place nothing changes."""
     for weight in facts.new:
         if weight.trains and weight.lost > SHARE:
             text = (
@@ -234,7 +246,7 @@ def _updates(facts: Facts) -> Iterator[CheckFinding]:
         yield CheckFinding(WARNING, "updates lost", text, tuple(old))
 
 
-def _optimizer(facts: Facts) -> Iterator[CheckFinding]:
+def _judge_optimizer(facts: Facts) -> Iterator[CheckFinding]:
     if not facts.optimizer:
         return
     lacking = tuple(weight.name for weight in facts.weights if weight.trains and not weight.held)
@@ -258,7 +270,7 @@ def _optimizer(facts: Facts) -> Iterator[CheckFinding]:
 
 
 def _shut(shut: Sequence[WeightFacts]) -> CheckFinding:
-    """Held by an optimizer, and frozen."""
+    """Report parameters that the optimizer holds and that are frozen."""
     names = tuple(weight.name for weight in shut)
     moving = [weight.name for weight in shut if weight.leftover]
     text = (
@@ -271,7 +283,7 @@ def _shut(shut: Sequence[WeightFacts]) -> CheckFinding:
     return CheckFinding(WARNING, "optimizer before freezing", f"{text}; make it again, of what trains", names)
 
 
-def _set_up(facts: Facts) -> Iterator[CheckFinding]:
+def _judge_setup(facts: Facts) -> Iterator[CheckFinding]:
     if facts.written:
         text = f"the forward pass itself writes to {join_names(facts.written)}: such a model can't promise what stays"
         yield CheckFinding(ERROR, "forward writes", text, facts.written)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +17,12 @@ from hf_init._checkpoint import equal_bytes
 def model_untouched(model: nn.Module) -> Iterator[None]:
     """Put back, at the end, what a forward pass may write to: buffers and training modes; and all random states."""
     modes = [(module, module.training) for module in model.modules()]
-    buffers = _buffers(model)
+    buffers = _saved_buffers(model)
     with _random_states(model):
         try:
             yield
         finally:
-            _restore(model, buffers)
+            _restore_buffers(model, buffers)
             for module, mode in modes:
                 module.training = mode
 
@@ -31,8 +30,8 @@ def model_untouched(model: nn.Module) -> Iterator[None]:
 SavedState = list[tuple[nn.Module, dict[str, torch.Tensor | None], dict[str, torch.Tensor]]]
 
 
-def _buffers(model: nn.Module) -> SavedState:
-    """Every module's own buffers: the tensors themselves, and copies of their values."""
+def _saved_buffers(model: nn.Module) -> SavedState:
+    """Return every module's own buffers: the tensors themselves, and copies of their values."""
     return [
         (module, dict(module._buffers), {n: b.detach().clone() for n, b in module._buffers.items() if b is not None})
         for module in model.modules()
@@ -40,7 +39,7 @@ def _buffers(model: nn.Module) -> SavedState:
     ]
 
 
-def _restore(model: nn.Module, kept: SavedState) -> None:
+def _restore_buffers(model: nn.Module, kept: SavedState) -> None:
     known = {id(module) for module, _, _ in kept}
     with torch.no_grad():
         for module, tensors, values in kept:
@@ -57,12 +56,12 @@ def _restore(model: nn.Module, kept: SavedState) -> None:
 
 @contextmanager
 def _random_states(model: nn.Module) -> Iterator[None]:
-    """The random states of torch, on every device of the model, of numpy and of Python."""
+    """Restore the random states of torch on every device of the model, of numpy and of Python."""
     devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    states: tuple[Any, Any] = random.getstate(), np.random.get_state()
+    of_python, of_numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)

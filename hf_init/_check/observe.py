@@ -12,7 +12,7 @@ from hf_init._check.facts import Facts, Logits, Reference
 from hf_init._check.keep import model_untouched
 from hf_init._check.reference import reference_loss, span_reference
 from hf_init._check.watch import LayerRecord, watch_layers
-from hf_init._check.weights import strange, weight_facts
+from hf_init._check.weights import foreign_shapes, weight_facts
 from hf_init._checkpoint import as_bytes
 from hf_init._errors import HfInitError, PlanError
 from hf_init._tensors import Region, num_elements
@@ -22,11 +22,11 @@ New = Mapping[str, Sequence[Region]]
 
 def observe(
     model: nn.Module,
-    batch: Mapping[str, Any],
+    batch: Mapping[str, object],
     optimizer: torch.optim.Optimizer | None,
     new: New | None,
 ) -> Facts:
-    """The facts of one batch; the model is found again as it was.
+    """Return the facts of one batch; the model is left as it was.
 
     Args:
         batch: what the model's forward takes, with labels.
@@ -37,46 +37,43 @@ def observe(
     """
     if not isinstance(batch, Mapping) or not batch:
         raise PlanError(f"batch: expected the keyword arguments of the model's forward, not {type(batch).__name__}")
-    given, sums = _on_device(model, batch), _sums(model)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    given = {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    sums = _checksums(model)
     with model_untouched(model), torch.enable_grad(), watch_layers(model) as record:
         output = model(**given)
-        loss = _loss(output)
-        gradients = _gradients(model, loss)
+        loss = _loss_of(output)
+        gradients = _parameter_gradients(model, loss)
     facts = {} if new is None else new
-    logits, found = _head(model, output, given, record, new)
+    logits, found = _observe_head(model, output, given, record, new)
     return Facts(
         loss=float(loss.detach()),
         reference=found,
         logits=logits,
-        layers=record.layers(lambda name: _owns(name, facts)),
-        units=record.all_units(lambda name: _feeds(model, name, facts)),
+        layers=record.layers(lambda name: any(parameter.rpartition(".")[0] == name for parameter in facts)),
+        units=record.all_units(lambda name: _new_feeds(model, name, facts)),
         weights=weight_facts(model, facts, gradients, optimizer),
         planned=new is not None,
         training=model.training,
         optimizer="" if optimizer is None else type(optimizer).__name__,
-        strange=strange(model, optimizer),
-        written=tuple(name for name, total in _sums(model).items() if total != sums[name]),
+        strange=foreign_shapes(model, optimizer),
+        written=tuple(name for name, total in _checksums(model).items() if total != sums[name]),
     )
 
 
-def _sums(model: nn.Module) -> dict[str, int]:
-    """A number for each parameter that changes with its bits."""
-    return {name: _sum(p.detach()) for name, p in model.named_parameters() if p.device.type != "meta"}
+def _checksums(model: nn.Module) -> dict[str, int]:
+    """Return a number for each parameter that changes with its bits."""
+    return {name: _checksum(p.detach()) for name, p in model.named_parameters() if p.device.type != "meta"}
 
 
-def _sum(values: torch.Tensor) -> int:
+def _checksum(values: torch.Tensor) -> int:
     flat = as_bytes(values)
     words = len(flat) // 8 * 8
     return int(flat[:words].view(torch.int64).sum()) ^ int(flat[words:].sum())
 
 
-def _on_device(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-
-
-def _loss(output: Any) -> torch.Tensor:
-    found = _field(output, "loss")
+def _loss_of(output: object) -> torch.Tensor:
+    found = _output_field(output, "loss")
     if found is None and isinstance(output, tuple) and output and isinstance(output[0], torch.Tensor):
         found = output[0] if output[0].numel() == 1 else None
     if not isinstance(found, torch.Tensor) or found.numel() != 1:
@@ -87,12 +84,12 @@ def _loss(output: Any) -> torch.Tensor:
     return found.reshape(())
 
 
-def _field(output: Any, name: str) -> Any:
+def _output_field(output: object, name: str) -> Any:
     return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
 
 
-def _gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor | None]:
-    """By name; without touching what lies in ``grad``, or the hooks that wait for it."""
+def _parameter_gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor | None]:
+    """Return gradients by name, without touching ``grad`` or the hooks that wait for it."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained or not loss.requires_grad:
         return {}
@@ -108,18 +105,14 @@ def _gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torch.Tensor |
     return dict(zip(trained, found, strict=True))
 
 
-def _owns(name: str, new: New) -> bool:
-    return any(parameter.rpartition(".")[0] == name for parameter in new)
-
-
 def _all_new(model: nn.Module, head: str, new: New) -> bool:
-    """Whether a module has no pretrained element."""
+    """Tell whether a module has no pretrained element."""
     own = list(model.get_submodule(head).named_parameters(head, recurse=False))
     return all(sum(num_elements(region.shape) for region in new.get(name, ())) == p.numel() for name, p in own)
 
 
-def _feeds(model: nn.Module, name: str, new: New) -> bool:
-    """Whether the nearest module around that has parameters has new ones; the model itself counts if all are."""
+def _new_feeds(model: nn.Module, name: str, new: New) -> bool:
+    """Tell whether the nearest enclosing module with parameters has new ones; of the model itself, whether all are."""
     path = name
     while path and next(model.get_submodule(path).parameters(), None) is None:
         path = path.rpartition(".")[0]
@@ -127,13 +120,13 @@ def _feeds(model: nn.Module, name: str, new: New) -> bool:
     return any(n in new for n in inside) if path else bool(inside) and all(n in new for n in inside)
 
 
-def _head(
-    model: nn.Module, output: Any, batch: Mapping[str, Any], record: LayerRecord, new: New | None
+def _observe_head(
+    model: nn.Module, output: object, batch: Mapping[str, object], record: LayerRecord, new: New | None
 ) -> tuple[Logits | None, Reference | None]:
-    """The logits' scale and what the loss should be."""
-    logits, starts = _field(output, "logits"), _field(output, "start_logits")
+    """Return the logits' scale and what the loss should be."""
+    logits, starts = _output_field(output, "logits"), _output_field(output, "start_logits")
     if isinstance(starts, torch.Tensor) and starts.ndim == 2:
-        return _logits(starts, "", None), span_reference(starts.shape[1])
+        return _logit_scale(starts, "", None), span_reference(starts.shape[1])
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point() or not logits.numel() or not logits.ndim:
         return None, None
     head = next((name for name, sums in reversed(record.modules.items()) if sums.width == logits.shape[-1]), "")
@@ -141,10 +134,10 @@ def _head(
     bias = getattr(model.get_submodule(head), "bias", None) if head else None
     fits = isinstance(bias, torch.Tensor) and bias.shape == logits.shape[-1:]
     problem = getattr(getattr(model, "config", None), "problem_type", None) or ""
-    return _logits(logits, head, known), reference_loss(logits.detach(), batch, bias if fits else None, problem)
+    return _logit_scale(logits, head, known), reference_loss(logits.detach(), batch, bias if fits else None, problem)
 
 
-def _logits(logits: torch.Tensor, head: str, new: bool | None) -> Logits:
+def _logit_scale(logits: torch.Tensor, head: str, new: bool | None) -> Logits:
     values = logits.detach().float()
     flat = values.reshape(-1, values.shape[-1])
     std = flat.std(dim=1, unbiased=False).mean() if flat.shape[1] > 1 else torch.zeros(())

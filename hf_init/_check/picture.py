@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_init._block_names import stack_blocks
-from hf_init._check.facts import LayerFacts
+from hf_init._check.facts import Facts, LayerFacts
+from hf_init._check.judge import CheckFinding
 from hf_init._errors import HfInitError
 from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_png
 from hf_init._text import format_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from hf_init._check.report import CheckReport
 
 _SOFT, _OLD = "#5c6470", "#5b8a72"
 _NAMED = 12
@@ -26,38 +25,37 @@ _SEEN = 0.02  # a share that can be seen as a bar
 _LETTERS = 150  # that fit under the picture
 
 
-def draw_check(report: CheckReport, path: str | os.PathLike[str]) -> Path:
-    """Write the picture of a report, a PNG, in place of what is there.
+def draw_check(model: str, facts: Facts, findings: Sequence[CheckFinding], path: str | os.PathLike[str]) -> Path:
+    """Write the picture of a check, a PNG, in place of what is there.
 
     Raises:
         HfInitError: matplotlib isn't installed, the name doesn't end in ``.png``, or no module ran.
     """
     require()
-    layers = report.facts.layers
+    layers = facts.layers
     if not layers:
-        raise HfInitError(f"no module with parameters of {report.model} ran: there is nothing to draw")
+        raise HfInitError(f"no module with parameters of {model} ran: there is nothing to draw")
     zeros = any(layer.zeros > _SEEN for layer in layers)
     heights = [3, 3, 1.6] if zeros else [3, 3]
     with drawing(10.0, 0.4 + sum(heights), len(heights), 1, heights) as (figure, axes):
-        figure.suptitle(_title(report), fontsize=9, x=0.01, ha="left", parse_math=False)
-        _points(axes[0, 0], layers, [layer.rms for layer in layers], "outputs, root mean square")
+        figure.suptitle(_check_title(model, facts, findings), fontsize=9, x=0.01, ha="left", parse_math=False)
+        _draw_points(axes[0, 0], layers, [layer.rms for layer in layers], "outputs, root mean square")
         gradients = [layer.gradient for layer in layers]
-        _points(axes[1, 0], layers, gradients, "gradient of the loss by outputs, root mean square")
+        _draw_points(axes[1, 0], layers, gradients, "gradient of the loss by outputs, root mean square")
         if zeros:
-            _shares(axes[2, 0], layers)
+            _draw_zero_shares(axes[2, 0], layers)
         return save_png(figure, path)
 
 
-def _title(report: CheckReport) -> str:
-    facts = report.facts
+def _check_title(model: str, facts: Facts, findings: Sequence[CheckFinding]) -> str:
     word = "expected about" if facts.logits is None or facts.logits.new else "knowing nothing gives"
     due = f", {word} {facts.reference.value:.4g}" if facts.reference else ""
-    counts = {kind: sum(f.severity == kind for f in report.findings) for kind in ("error", "warning", "note")}
+    counts = {kind: sum(f.severity == kind for f in findings) for kind in ("error", "warning", "note")}
     found = ", ".join(f"{format_count(many)} {kind}{'s' if many > 1 else ''}" for kind, many in counts.items() if many)
-    return f"{plain_text(report.model)}: loss {facts.loss:.4g}{due}; {found or 'nothing found'}"
+    return f"{plain_text(model)}: loss {facts.loss:.4g}{due}; {found or 'nothing found'}"
 
 
-def _points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[float | None], title: str) -> None:
+def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[float | None], title: str) -> None:
     known = [(at, value) for at, value in enumerate(values) if value]
     for new, colour, label in ((False, _OLD, "pretrained"), (True, ON_PAPER["new"], "new")):
         mine = [(at, value) for at, value in known if layers[at].new == new]
@@ -67,34 +65,34 @@ def _points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[float | N
             )
     if known:
         axes.set_yscale("log")
-    _name_new(axes, layers, known)
-    _frame(axes, layers, title)
+    _annotate_new(axes, layers, known)
+    _frame_layers(axes, layers, title)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
-def _name_new(axes: Axes, layers: Sequence[LayerFacts], known: Sequence[tuple[int, float]]) -> None:
+def _annotate_new(axes: Axes, layers: Sequence[LayerFacts], known: Sequence[tuple[int, float]]) -> None:
     new = [(at, value) for at, value in known if layers[at].new]
     for at, value in new if len(new) <= _NAMED else ():
         style = {"fontsize": 7, "color": ON_PAPER["new"], "ha": "right", "va": "center", "parse_math": False}
         axes.annotate(plain_text(layers[at].name), (at, value), (-6, 0), textcoords="offset points", **style)
 
 
-def _shares(axes: Axes, layers: Sequence[LayerFacts]) -> None:
+def _draw_zero_shares(axes: Axes, layers: Sequence[LayerFacts]) -> None:
     colours = [ON_PAPER["new"] if layer.new else _OLD for layer in layers]
     axes.bar(range(len(layers)), [100 * layer.zeros for layer in layers], color=colours, width=0.8)
     axes.set_ylim(0, 100)
-    _frame(axes, layers, "outputs that are exactly zero, %")
+    _frame_layers(axes, layers, "outputs that are exactly zero, %")
 
 
-def _frame(axes: Axes, layers: Sequence[LayerFacts], title: str) -> None:
+def _frame_layers(axes: Axes, layers: Sequence[LayerFacts], title: str) -> None:
     axes.set_title(title, fontsize=8, loc="left")
     axes.set_xlim(-0.8, len(layers) - 0.2)
-    marks = _marks(layers)
+    marks = _block_marks(layers)
     for at, _ in marks if len(marks) <= _LINES else ():
         axes.axvline(at - 0.5, color="#dcdfe5", linewidth=0.8, zorder=1)
-    shown = _with_room(marks, len(layers))
+    shown = _marks_that_fit(marks, len(layers))
     names = [plain_text(name) for _, name in shown]
     axes.set_xticks([at for at, _ in shown], names, fontsize=7, ha="left", parse_math=False)
     axes.tick_params(which="both", length=0, labelsize=7, colors=_SOFT)
@@ -102,20 +100,16 @@ def _frame(axes: Axes, layers: Sequence[LayerFacts], title: str) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _marks(layers: Sequence[LayerFacts]) -> list[tuple[int, str]]:
-    """Where each block begins, and what it is called: ``layer.3``, ``embeddings``."""
+def _block_marks(layers: Sequence[LayerFacts]) -> list[tuple[int, str]]:
+    """Return where each block begins, and its name: ``layer.3``, ``embeddings``."""
     names = [(stack_blocks(f"{layer.name}.") or [layer.name.rpartition(".")[0]])[0].rstrip(".") for layer in layers]
     runs = [(next(run)[0], name) for name, run in groupby(enumerate(names), key=lambda pair: pair[1])]
-    return [(at, _short(name or layers[at].name)) for at, name in runs]
+    paths = [(at, (name or layers[at].name).split(".")) for at, name in runs]
+    return [(at, ".".join(path[-2:]) if path[-1].isdecimal() else path[-1]) for at, path in paths]
 
 
-def _short(name: str) -> str:
-    words = name.split(".")
-    return ".".join(words[-2:]) if words[-1].isdecimal() else words[-1]
-
-
-def _with_room(marks: Sequence[tuple[int, str]], many: int) -> list[tuple[int, str]]:
-    """Those that don't run into the one before, or out of the picture."""
+def _marks_that_fit(marks: Sequence[tuple[int, str]], many: int) -> list[tuple[int, str]]:
+    """Return the marks that don't run into the one before, or out of the picture."""
     shown: list[tuple[int, str]] = []
     free = 0.0
     for at, name in marks:

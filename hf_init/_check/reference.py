@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,9 @@ IGNORED = -100
 
 
 def reference_loss(
-    logits: torch.Tensor, batch: Mapping[str, Any], bias: torch.Tensor | None, problem: str
+    logits: torch.Tensor, batch: Mapping[str, object], bias: torch.Tensor | None, problem: str
 ) -> Reference | None:
-    """The loss of logits that are the head's bias alone; None where the labels aren't of a kind that is known.
+    """Return the loss of logits that are the head's bias alone; None where the labels are of no known kind.
 
     Args:
         logits: ``(..., classes)``.
@@ -32,20 +31,20 @@ def reference_loss(
     labels = labels.detach().cpu()
     start = torch.zeros(logits.shape[-1]) if bias is None else bias.detach().float().cpu()
     if problem == "regression" or (not problem and logits.shape[-1] == 1):
-        return _regression(labels, start)
+        return _regression_reference(labels, start)
     if problem == "multi_label_classification" or (labels.is_floating_point() and labels.shape == logits.shape):
-        return _several(labels, start)
+        return _multilabel_reference(labels, start)
     if labels.is_floating_point() or labels.ndim > logits.ndim - 1:
         return None
-    return _classes(labels, start)
+    return _class_reference(labels, start)
 
 
 def span_reference(length: int) -> Reference:
-    """For a start and an end among so many positions, all equally likely."""
+    """Return the reference for a start and an end among so many positions, all equally likely."""
     return Reference("span", math.log(length), f"ln {length}: all positions of the text are equally likely")
 
 
-def _classes(labels: torch.Tensor, bias: torch.Tensor) -> Reference | None:
+def _class_reference(labels: torch.Tensor, bias: torch.Tensor) -> Reference | None:
     counted = labels[labels != IGNORED]
     if not counted.numel() or int(counted.min()) < 0 or int(counted.max()) >= len(bias):
         return None
@@ -61,13 +60,13 @@ def _classes(labels: torch.Tensor, bias: torch.Tensor) -> Reference | None:
     )
 
 
-def _several(labels: torch.Tensor, bias: torch.Tensor) -> Reference:
+def _multilabel_reference(labels: torch.Tensor, bias: torch.Tensor) -> Reference:
     loss = float(F.binary_cross_entropy_with_logits(bias.expand(labels.shape), labels.float()))
     formula = "the bias's prior on these labels" if bool(bias.any()) else "ln 2: each label is as likely as not"
     return Reference("several labels", loss, formula)
 
 
-def _regression(labels: torch.Tensor, bias: torch.Tensor) -> Reference:
+def _regression_reference(labels: torch.Tensor, bias: torch.Tensor) -> Reference:
     values = labels.double().reshape(-1, len(bias))
     error, variance = float(((values - bias.double()) ** 2).mean()), float(values.var(0, unbiased=False).mean())
     formula = f"the mean square of the labels less the bias; the variance of the labels is {variance:.4g}"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hf_init import _html, _text
 from hf_init._block_names import stack_blocks
@@ -36,8 +35,11 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found that training can't work with; warnings and notes don't count."""
+        """Tell whether nothing was found that prevents training; warnings and notes don't count."""
         return not any(finding.severity == ERROR for finding in self.findings)
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def raise_if_failed(self) -> None:
         """Raise PlanError with all errors, unless the report is ok."""
@@ -49,12 +51,13 @@ class CheckReport:
         """Write a picture, a PNG: outputs and gradients of all modules in the order they ran. Raises HfInitError."""
         from hf_init._check.picture import draw_check
 
-        return draw_check(self, path)
+        return draw_check(self.model, self.facts, self.findings, path)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         facts = self.facts
         return jsonable(
             {
+                "schema": "hf_init.check/1",
                 "ok": self.ok,
                 "model": self.model,
                 "training": facts.training,
@@ -67,6 +70,9 @@ class CheckReport:
                 "parameters": [weight.to_json() for weight in facts.weights],
             }
         )
+
+    def __repr__(self) -> str:
+        return f"<CheckReport: {self.model}, loss {self.facts.loss:.4g}, {len(self.findings)} findings>"
 
     def __str__(self) -> str:
         head = "\n".join((self._headline(), *self._found()))
@@ -92,15 +98,15 @@ class CheckReport:
 
     def _found(self) -> list[str]:
         lines = [f"{finding.severity}: {finding.text}" for finding in self.findings]
-        return lines or ["nothing to say against training it"]
+        return lines or ["OK: no problems found"]
 
-    def _tables(self, draw: Any) -> Iterator[str]:
+    def _tables(self, draw: Callable[[str, Sequence[str], Sequence[Sequence[str]]], str]) -> Iterator[str]:
         rows = [self._row(name, layers) for name, layers in grouped(self.facts.layers).items()]
         yield draw("in the order of the forward pass (* holds new parameters)", _COLUMNS, rows)
         units = [each for each in self.facts.units if each.dead or each.saturated or each.new]
         if units:
             columns = ("activation", "function", "units", "never active", "saturated", "flat outputs")
-            yield draw("units", columns, [_unit(each) for each in units])
+            yield draw("units", columns, [_unit_row(each) for each in units])
 
     def _row(self, name: str, layers: Sequence[LayerFacts]) -> tuple[str, ...]:
         inside = {layer.name for layer in layers}
@@ -111,15 +117,15 @@ class CheckReport:
         return (
             f"{name}{' *' if any(layer.new for layer in layers) else ''}",
             format_count(len(layers)),
-            _between([layer.rms for layer in layers]),
+            _value_range([layer.rms for layer in layers]),
             f"{max(layer.zeros for layer in layers):.0%}",
-            _between(gradients),
+            _value_range(gradients),
             f"{math.hypot(*norms):.3g}" if norms else "-",
         )
 
 
 def grouped(layers: Sequence[LayerFacts]) -> dict[str, list[LayerFacts]]:
-    """Modules by the block that they are in; new ones, and those in no block, by themselves."""
+    """Group modules by the block that they are in; new ones, and those in no block, stand alone."""
     found: dict[str, list[LayerFacts]] = {}
     for layer in layers:
         inside = stack_blocks(f"{layer.name}.")
@@ -127,14 +133,14 @@ def grouped(layers: Sequence[LayerFacts]) -> dict[str, list[LayerFacts]]:
     return found
 
 
-def _between(values: Sequence[float]) -> str:
+def _value_range(values: Sequence[float]) -> str:
     if not values:
         return "-"
     low, high = f"{min(values):.2g}", f"{max(values):.2g}"
     return low if low == high else f"{low} to {high}"
 
 
-def _unit(units: Units) -> tuple[str, ...]:
+def _unit_row(units: Units) -> tuple[str, ...]:
     name = f"{units.name}{' *' if units.new else ''}"
     return (
         name,

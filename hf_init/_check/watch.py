@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 from hf_init._check.facts import LayerFacts, Units
 
@@ -19,7 +20,7 @@ TAIL = {"relu": 0.0, "gelu": -3.5, "silu": -8.0}
 
 SATURATED = 0.99
 
-_FUNCTIONS: dict[Any, str] = {
+_FUNCTIONS: dict[Callable[..., torch.Tensor], str] = {
     **dict.fromkeys((torch.relu, torch.relu_, torch.Tensor.relu, torch.Tensor.relu_, F.relu, F.relu6), "relu"),
     F.gelu: "gelu",
     F.silu: "silu",
@@ -38,7 +39,7 @@ _CONVOLUTIONS = (
 
 
 @dataclass
-class _Sums:
+class _OutputSums:
     """Of one module's outputs."""
 
     kind: str
@@ -87,7 +88,7 @@ class _Sums:
 
 
 @dataclass
-class _Unit:
+class _UnitRecord:
     """Of one activation function in one module: for each unit whether it was flat all the time."""
 
     flat: torch.Tensor
@@ -99,23 +100,23 @@ class _Unit:
 class LayerRecord:
     """What was seen, in the order of the forward pass."""
 
-    modules: dict[str, _Sums] = field(default_factory=dict)
-    units: dict[tuple[str, str], _Unit] = field(default_factory=dict)
+    modules: dict[str, _OutputSums] = field(default_factory=dict)
+    units: dict[tuple[str, str], _UnitRecord] = field(default_factory=dict)
 
     def layers(self, is_new: Callable[[str], bool]) -> tuple[LayerFacts, ...]:
         return tuple(sums.layer(name, is_new(name)) for name, sums in self.modules.items())
 
     def all_units(self, is_new: Callable[[str], bool]) -> tuple[Units, ...]:
-        return tuple(_units(name, function, unit, is_new(name)) for (name, function), unit in self.units.items())
+        return tuple(_unit_facts(name, function, unit, is_new(name)) for (name, function), unit in self.units.items())
 
 
-def _units(name: str, function: str, unit: _Unit, new: bool) -> Units:
+def _unit_facts(name: str, function: str, unit: _UnitRecord, new: bool) -> Units:
     flat = int(unit.flat.sum())
     dead, saturated = (flat, 0) if function in TAIL else (0, flat)
     return Units(name, function, new, unit.flat.numel(), dead, saturated, unit.share / max(unit.count, 1))
 
 
-class _Functions(TorchFunctionMode):
+class _ActivationMode(TorchFunctionMode):
     """Sees activation functions wherever they are called, in modules of their own or in a forward method."""
 
     def __init__(self, record: LayerRecord, stack: list[tuple[str, nn.Module]], channels: list[torch.Tensor]) -> None:
@@ -126,10 +127,10 @@ class _Functions(TorchFunctionMode):
         function = _FUNCTIONS.get(func)
         given = args[0] if args else (kwargs or {}).get("input")
         # Before the call, which may write into its input.
-        flat = _flat(function, given) if function in TAIL and isinstance(given, torch.Tensor) else None
+        flat = _is_flat(function, given) if function in TAIL and isinstance(given, torch.Tensor) else None
         result = func(*args, **(kwargs or {}))
-        if function is not None and self.stack and not _is_composed(function, self.stack[-1][1]):
-            flat = _flat(function, result) if flat is None else flat
+        if function is not None and self.stack and not _is_part_of_function(function, self.stack[-1][1]):
+            flat = _is_flat(function, result) if flat is None else flat
             self._note(function, flat, any(given is each for each in self.channels))
         return result
 
@@ -141,13 +142,13 @@ class _Functions(TorchFunctionMode):
         key, share = (self.stack[-1][0], function), float(flat.sum())
         known = self.record.units.get(key)
         if known is None or known.flat.shape != always.shape:
-            self.record.units[key] = _Unit(always, share, flat.numel())
+            self.record.units[key] = _UnitRecord(always, share, flat.numel())
         else:
-            self.record.units[key] = _Unit(known.flat & always, known.share + share, known.count + flat.numel())
+            self.record.units[key] = _UnitRecord(known.flat & always, known.share + share, known.count + flat.numel())
 
 
-def _flat(function: str | None, values: torch.Tensor) -> torch.Tensor:
-    """Where a function is flat: by its input for those with a tail, by its output for those that saturate."""
+def _is_flat(function: str | None, values: torch.Tensor) -> torch.Tensor:
+    """Return where a function is flat: by its input for those with a tail, by its output for those that saturate."""
     values = values.detach()
     if function in TAIL:
         return values <= TAIL[function]
@@ -156,8 +157,8 @@ def _flat(function: str | None, values: torch.Tensor) -> torch.Tensor:
     return (values - 0.5).abs() > SATURATED - 0.5
 
 
-def _is_composed(function: str, module: nn.Module) -> bool:
-    """Whether a tanh or sigmoid is a piece of another function, as in an approximated GELU."""
+def _is_part_of_function(function: str, module: nn.Module) -> bool:
+    """Tell whether a tanh or sigmoid is a piece of another function, as in an approximated GELU."""
     alone = isinstance(module, nn.Tanh | nn.Sigmoid)
     bare = next(module.parameters(), None) is None and next(module.children(), None) is None
     return function in ("tanh", "sigmoid") and bare and not alone
@@ -170,23 +171,23 @@ def watch_layers(model: nn.Module) -> Iterator[LayerRecord]:
     handles = []
     try:
         for name, module in model.named_modules():
-            handles += _hooks(name, module, record, stack, channels)
-        with _Functions(record, stack, channels):
+            handles += _register_hooks(name, module, record, stack, channels)
+        with _ActivationMode(record, stack, channels):
             yield record
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _hooks(
+def _register_hooks(
     name: str, module: nn.Module, record: LayerRecord, stack: list[tuple[str, nn.Module]], channels: list[torch.Tensor]
-) -> Any:
+) -> list[RemovableHandle]:
     owns = bool(name) and any(p is not None for p in module._parameters.values())
 
-    def enter(module: nn.Module, args: Any) -> None:
+    def enter(module: nn.Module, args: object) -> None:
         stack.append((name, module))
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def leave(module: nn.Module, args: object, output: object) -> None:
         if stack and stack[-1][1] is module:
             stack.pop()
         tensor = first_tensor(output)
@@ -195,21 +196,21 @@ def _hooks(
         if isinstance(module, _CONVOLUTIONS):
             channels[:] = [tensor]
         if owns:
-            _observe(record, name, module, tensor)
+            _record_output(record, name, module, tensor)
 
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
 
-def _observe(record: LayerRecord, name: str, module: nn.Module, output: torch.Tensor) -> None:
-    sums = record.modules.pop(name, None) or _Sums(type(module).__name__)
+def _record_output(record: LayerRecord, name: str, module: nn.Module, output: torch.Tensor) -> None:
+    sums = record.modules.pop(name, None) or _OutputSums(type(module).__name__)
     record.modules[name] = sums  # at the end: the last one called is last
     sums.add(output)
     if output.requires_grad:
         output.register_hook(sums.add_gradient)
 
 
-def first_tensor(output: Any) -> torch.Tensor | None:
-    """The first tensor of what a module returns."""
+def first_tensor(output: object) -> torch.Tensor | None:
+    """Return the first tensor of what a module returns."""
     if isinstance(output, torch.Tensor):
         return output
     values = output.values() if isinstance(output, dict) else output if isinstance(output, list | tuple) else ()

@@ -31,7 +31,7 @@ class OptimizerEntry:
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer | None) -> OptimizerEntry:
         groups = [] if optimizer is None else optimizer.param_groups
-        pairs = [(p, _rate(group)) for group in groups for p in group["params"]]
+        pairs = [(p, _group_rate(group)) for group in groups for p in group["params"]]
         word = type(getattr(optimizer, "optimizer", optimizer)).__name__.lower()
         return cls(
             {id(p): rate for p, rate in pairs},
@@ -40,8 +40,8 @@ class OptimizerEntry:
         )
 
 
-def _rate(group: Mapping[str, Any]) -> float:
-    """The learning rate of a group; where a schedule begins at less, the one that it leads to."""
+def _group_rate(group: Mapping[str, Any]) -> float:
+    """Return the learning rate of a group; where a schedule begins at less, the one that it leads to."""
     return max(float(group.get("lr") or 0.0), float(group.get("initial_lr") or 0.0))
 
 
@@ -51,26 +51,26 @@ def weight_facts(
     gradients: Mapping[str, torch.Tensor | None],
     optimizer: torch.optim.Optimizer | None,
 ) -> tuple[WeightFacts, ...]:
-    """One fact sheet for each parameter of a model, shared ones once."""
+    """Return the facts of each parameter of a model, shared ones once."""
     held = OptimizerEntry.of(optimizer)
-    return tuple(_weight(n, p, new.get(n, ()), gradients.get(n), held) for n, p in model.named_parameters())
+    return tuple(_weight_facts(n, p, new.get(n, ()), gradients.get(n), held) for n, p in model.named_parameters())
 
 
-def _weight(
+def _weight_facts(
     name: str, parameter: torch.Tensor, new: Sequence[Region], gradient: torch.Tensor | None, held: OptimizerEntry
 ) -> WeightFacts:
     value, rate = parameter.detach(), held.rates.get(id(parameter))
-    size = None if gradient is None else _norm(gradient)
-    twins, rows = _twins(value, new)
-    update = _update(rate, held, size, value.numel())
-    lost, least = _lost(value, new, update)
+    size = None if gradient is None else _tensor_norm(gradient)
+    twins, rows = _repeated_rows(value, new)
+    update = _first_update(rate, held, size, value.numel())
+    lost, least = _lost_updates(value, new, update)
     return WeightFacts(
         name=name,
         new=bool(new),
         shape=tuple(value.shape),
         dtype=str(value.dtype).removeprefix("torch."),
         trains=parameter.requires_grad,
-        norm=_norm(value),
+        norm=_tensor_norm(value),
         gradient=size,
         leftover=parameter.grad is not None,
         finite=bool(torch.isfinite(value).all()),
@@ -84,20 +84,20 @@ def _weight(
     )
 
 
-def _norm(values: torch.Tensor) -> float:
+def _tensor_norm(values: torch.Tensor) -> float:
     values = values.coalesce().values() if values.is_sparse else values
     return float(torch.linalg.vector_norm(values.detach().float(), dtype=torch.float64))
 
 
-def _update(rate: float | None, held: OptimizerEntry, gradient: float | None, many: int) -> float | None:
-    """The size of the optimizer's first update of an element: of Adam's kind the rate itself (Kingma and Ba, 2015)."""
+def _first_update(rate: float | None, held: OptimizerEntry, gradient: float | None, many: int) -> float | None:
+    """Return the size of the first update of an element: of Adam's kind the rate itself (Kingma and Ba, 2015)."""
     if rate is None:
         return None
     return rate if held.normalised else rate * (gradient or 0.0) / max(many, 1) ** 0.5
 
 
-def _lost(value: torch.Tensor, new: Sequence[Region], update: float | None) -> tuple[float, float]:
-    """The share of elements whose half unit in the last place is more than an update, and the median of that half."""
+def _lost_updates(value: torch.Tensor, new: Sequence[Region], update: float | None) -> tuple[float, float]:
+    """Return the share of elements whose half unit in the last place exceeds an update, and that half's median."""
     bits = _BITS.get(value.dtype)
     if bits is None or not value.numel():
         return 0.0, 0.0
@@ -109,8 +109,8 @@ def _lost(value: torch.Tensor, new: Sequence[Region], update: float | None) -> t
     return share, float(halves.median())
 
 
-def _twins(value: torch.Tensor, new: Sequence[Region]) -> tuple[int, int]:
-    """How many new rows repeat another one, and how many rows are new; none where all are of one value."""
+def _repeated_rows(value: torch.Tensor, new: Sequence[Region]) -> tuple[int, int]:
+    """Return how many new rows repeat another one, and how many are new; no repeats where all are of one value."""
     if value.ndim < 2 or not new:
         return 0, 0
     pieces = [region_of(value, region) for region in new]
@@ -121,22 +121,17 @@ def _twins(value: torch.Tensor, new: Sequence[Region]) -> tuple[int, int]:
         return 0, len(rows)
     _, inverse, counts = torch.unique(_keys(rows), return_inverse=True, return_counts=True)
     groups = (torch.nonzero(inverse == at).reshape(-1) for at in torch.nonzero(counts > 1).reshape(-1))
-    return sum(_repeats(rows[group]) for group in groups), len(rows)
+    return sum(int((rows[group] == rows[group[0]]).all(dim=1).sum()) - 1 for group in groups), len(rows)
 
 
 def _keys(rows: torch.Tensor) -> torch.Tensor:
-    """A number for each row that equal rows share, and others hardly ever."""
+    """Return a number for each row that equal rows share, and others hardly ever."""
     weights = torch.cos(torch.arange(rows.shape[1], dtype=torch.float64, device=rows.device) ** 2 + 1.0)
     step = max(_BLOCK // rows.shape[1], 1)
     return torch.cat([(rows[at : at + step].double() * weights).sum(1) for at in range(0, len(rows), step)])
 
 
-def _repeats(rows: torch.Tensor) -> int:
-    """Of rows that may be equal, how many equal the first."""
-    return int((rows == rows[0]).all(dim=1).sum()) - 1
-
-
-def strange(model: nn.Module, optimizer: Any) -> tuple[tuple[int, ...], ...]:
-    """The shapes of an optimizer's parameters that aren't the model's."""
+def foreign_shapes(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[tuple[int, ...], ...]:
+    """Return the shapes of an optimizer's parameters that aren't the model's."""
     own = {id(parameter) for parameter in model.parameters()}
     return tuple(tuple(p.shape) for key, p in OptimizerEntry.of(optimizer).parameters.items() if key not in own)

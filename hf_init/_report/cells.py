@@ -16,17 +16,17 @@ COLUMNS = ("mean", "std", "norm", "zeros", "min", "max", "farthest", "rank")
 _SHOWN = 20
 
 
-def figure_of(value: float) -> str:
-    """A number in four digits.
+def format_value(value: float) -> str:
+    """Format a number in four digits.
 
     Example:
-        >>> figure_of(0.0203125), figure_of(float("nan"))
+        >>> format_value(0.0203125), format_value(float("nan"))
         ('0.02031', '-')
     """
     return f"{value:.4g}" if math.isfinite(value) else ("-" if math.isnan(value) else f"{value}")
 
 
-def right(value: object) -> Html:
+def right_cell(value: object) -> Html:
     return tag("td", value, class_="n")
 
 
@@ -34,47 +34,47 @@ def column_heads() -> list[Html]:
     return [tag("th", name, class_="n") for name in COLUMNS]
 
 
-def cells(measure: Measure, promise: Distribution | None = None) -> list[Html]:
-    """One cell for each of ``COLUMNS``; the farthest value counts in promised standard deviations, if there are any."""
+def measure_cells(measure: Measure, promise: Distribution | None = None) -> list[Html]:
+    """Return one cell for each of ``COLUMNS``; the farthest value in expected standard deviations, if there are any."""
     stats = measure.stats
     if stats is None or not stats.finite:
-        return [right("-")] * len(COLUMNS)
+        return [right_cell("-")] * len(COLUMNS)
     mean, std = (promise.mean, promise.widest) if promise else (stats.mean, stats.std)
     numbers = (stats.mean, stats.std, stats.norm, stats.zeros / stats.count, stats.low, stats.high)
-    shown = [f"{100 * value:.3g}%" if at == 3 else figure_of(value) for at, value in enumerate(numbers)]
+    shown = [f"{100 * value:.3g}%" if at == 3 else format_value(value) for at, value in enumerate(numbers)]
     far = Html(f"{stats.farthest(mean) / std:.3g} &sigma;") if std else "-"
-    return [right(text) for text in (*shown, far, rank(measure.rows))]
+    return [right_cell(text) for text in (*shown, far, rank_text(measure.rows))]
 
 
-def rank(rows: RowStats | None) -> str:
-    """The numerical rank out of the greatest possible one, and the effective rank."""
+def rank_text(rows: RowStats | None) -> str:
+    """Format the numerical rank out of the greatest possible one, and the effective rank."""
     if rows is None:
         return "-"
     part = "" if rows.whole else f" in {rows.side[0]}x{rows.side[1]}"
     return f"{rows.rank} / {min(rows.side)}{part}, eff. {rows.effective:.4g}"
 
 
-def promised(promise: Distribution) -> list[Html]:
-    """The cells of what is expected."""
-    known = {"mean": figure_of(promise.mean), "std": figure_of(promise.std)}
-    return [right(known.get(name, "")) for name in COLUMNS]
+def expected_cells(promise: Distribution) -> list[Html]:
+    """Return the cells of what is expected."""
+    known = {"mean": format_value(promise.mean), "std": format_value(promise.std)}
+    return [right_cell(known.get(name, "")) for name in COLUMNS]
 
 
-def format_many(tensors: int) -> str:
-    """How many tensors, in words."""
+def format_tensors(tensors: int) -> str:
+    """Format a number of tensors."""
     return "1 tensor" if tensors == 1 else f"{format_count(tensors)} tensors"
 
 
-def shape_cell(of: Shape) -> str:
-    """Such as ``2x384``."""
+def shape_text(of: Shape) -> str:
+    """Format a shape, such as ``2x384``."""
     return "x".join(map(str, of)) or "scalar"
 
 
-def place_cell(region: Region, of: Shape) -> str:
-    """Where in its tensor a region is, in words.
+def region_text(region: Region, of: Shape) -> str:
+    """Format where in its tensor a region lies.
 
     Example:
-        >>> place_cell(Box((10, 0), (12, 4)), (12, 4)), place(Box((0, 0), (12, 4)), (12, 4))
+        >>> region_text(Box((10, 0), (12, 4)), (12, 4)), region_text(Box((0, 0), (12, 4)), (12, 4))
         ('rows 10 to 11 of 12', 'all')
     """
     if region.shape == of:
@@ -82,10 +82,10 @@ def place_cell(region: Region, of: Shape) -> str:
     if not isinstance(region, Box):
         return f"{format_count(len(region.index))} rows along dimension {region.dim}"
     cut = [(dim, a, b) for dim, (a, b, n) in enumerate(zip(region.start, region.stop, of, strict=True)) if b - a < n]
-    return ", ".join(_cut(dim, a, b, of[dim]) for dim, a, b in cut)
+    return ", ".join(_format_cut(dim, a, b, of[dim]) for dim, a, b in cut)
 
 
-def _cut(dim: int, start: int, stop: int, size: int) -> str:
+def _format_cut(dim: int, start: int, stop: int, size: int) -> str:
     what = ("rows", "columns")[dim] if dim < 2 else f"dimension {dim}:"
     span = (
         f"{what} {format_count(start)} to {format_count(stop - 1)}"
@@ -96,26 +96,26 @@ def _cut(dim: int, start: int, stop: int, size: int) -> str:
 
 
 def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | None = None) -> Html:
-    """Findings by kind; of many of one kind the rest is folded away."""
+    """Return findings by kind; of many of one kind the rest is folded away."""
     kinds: dict[str, list[ReportFinding]] = {}
     for finding in findings:
         kinds.setdefault(finding.kind, []).append(finding)
-    return join_html(_of_kind(kind, found, links or {}) for kind, found in kinds.items())
+    return join_html(_kind_findings(kind, found, links or {}) for kind, found in kinds.items())
 
 
-def _of_kind(kind: str, found: Sequence[ReportFinding], links: dict[str, str]) -> Html:
-    items = [_item(finding, links) for finding in found]
+def _kind_findings(kind: str, found: Sequence[ReportFinding], links: dict[str, str]) -> Html:
+    items = [_finding_item(finding, links) for finding in found]
     rest = tag("details", tag("summary", f"{len(items) - _SHOWN} more"), tag("ul", *items[_SHOWN:]))
     heading = tag("strong", f"{kind} ({format_count(len(items))})")
     return tag("div", heading, tag("ul", *items[:_SHOWN]), rest if len(items) > _SHOWN else "", class_="note warn")
 
 
-def _item(finding: ReportFinding, links: dict[str, str]) -> Html:
+def _finding_item(finding: ReportFinding, links: dict[str, str]) -> Html:
     name = dotted(finding.tensor)
     linked = tag("a", name, href=links[finding.tensor]) if finding.tensor in links else name
     return tag("li", linked, f": {finding.text}")
 
 
-def wide(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:
-    """A table of any length, that scrolls by itself where the page is narrow."""
+def wide_table(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:
+    """Return a table of any length that scrolls by itself where the page is narrow."""
     return tag("div", html_table(head, columns, rows, most=len(rows)), class_="wide")

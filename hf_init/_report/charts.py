@@ -42,12 +42,12 @@ def picture_of(chart: Chart, colours: Sequence[str], label: str) -> Html:
 
 def _data_url(chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> str:
     with drawing(3.6, 1.5) as (figure, axes):
-        _draw(axes, chart, colours, palette)
+        _draw_chart(axes, chart, colours, palette)
         return f"data:image/svg+xml;base64,{b64encode(svg_of(figure)).decode()}"
 
 
-def png(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], title: str) -> bytes:
-    """A figure of rows of charts, each with its own title and the colours of its traces."""
+def png_panels(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], title: str) -> bytes:
+    """Return a figure of rows of charts, each with its own title and the colours of its traces, as a PNG."""
     columns = max(len(row) for row in panels)
     with drawing(4.2 * columns, 0.6 + 2.1 * len(panels), len(panels), columns) as (figure, axes):
         figure.suptitle(plain_text(title), parse_math=False, fontsize=11)
@@ -55,25 +55,27 @@ def png(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], title: str
             for place in places[len(row) :]:
                 place.set_visible(False)
             for place, (name, chart, colours) in zip(places, row, strict=False):
-                _draw(place, chart, colours, ON_PAPER)
+                _draw_chart(place, chart, colours, ON_PAPER)
                 place.set_ylim(0, chart.top * 1.5)  # room for the legend
                 place.set_title(plain_text(name), parse_math=False, fontsize=8, loc="left")
-                _legend(place)
+                _draw_legend(place)
         return png_of(figure)
 
 
-def _draw(axes: Axes, chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> None:
-    _frame(axes, chart, palette["ink"])
+def _draw_chart(axes: Axes, chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> None:
+    _frame_chart(axes, chart, palette["ink"])
     for trace, colour in zip(chart.traces, colours, strict=True):
-        _trace(axes, trace, palette[colour], chart.top, filled=colour in ("new", "kept-1"))
+        _draw_trace(axes, trace, palette[colour], chart.top, filled=colour in ("new", "kept-1"))
     if chart.curve is not None:
         axes.plot(*chart.curve, color=palette["promise"], linewidth=1.6, clip_on=False, label="promised")
     for constant in chart.constants:
         label = None if chart.curve is not None else "promised"
-        _stem(axes, constant, chart.top, linestyle=(0, (2, 1)), linewidth=1.6, color=palette["promise"], label=label)
+        _draw_stem(
+            axes, constant, chart.top, linestyle=(0, (2, 1)), linewidth=1.6, color=palette["promise"], label=label
+        )
 
 
-def _frame(axes: Axes, chart: Chart, ink: str) -> None:
+def _frame_chart(axes: Axes, chart: Chart, ink: str) -> None:
     axes.set_xlim(*chart.span)
     axes.set_ylim(0, chart.top * 1.04)
     axes.set_yticks([])
@@ -86,23 +88,23 @@ def _frame(axes: Axes, chart: Chart, ink: str) -> None:
     axes.xaxis.offsetText.set(color=ink, fontsize=8)
 
 
-def _trace(axes: Axes, trace: Trace, colour: str, top: float, filled: bool) -> None:
+def _draw_trace(axes: Axes, trace: Trace, colour: str, top: float, filled: bool) -> None:
     if trace.heights.any():
         # Without a line around it: a fill says it all, and a line alone can lie over it.
         style: dict[str, Any] = {"fill": True, "alpha": 0.45, "linewidth": 0} if filled else {"linewidth": 1.2}
         axes.stairs(trace.heights, trace.edges, color=colour, clip_on=False, label=plain_text(trace.label), **style)
     if trace.spike is not None:
         label = None if trace.heights.any() else plain_text(trace.label)
-        _stem(axes, trace.spike, top, color=colour, linewidth=3, alpha=0.7, label=label)
+        _draw_stem(axes, trace.spike, top, color=colour, linewidth=3, alpha=0.7, label=label)
 
 
-def _stem(axes: Axes, at: tuple[float, float], top: float, **style: Any) -> None:
-    """A value that a share of the elements has: the higher, the more."""
+def _draw_stem(axes: Axes, at: tuple[float, float], top: float, **style: Any) -> None:
+    """Draw a value that a share of the elements has: the higher, the more."""
     value, share = at
     axes.plot([value, value], [0, top * (0.3 + 0.7 * share)], clip_on=False, **style)
 
 
-def _legend(axes: Axes) -> None:
+def _draw_legend(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if len(handles) > 1:
         box = axes.legend(handles, labels, fontsize=6, frameon=False, loc="upper right")

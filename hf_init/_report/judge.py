@@ -41,7 +41,7 @@ class ReportFinding:
 
 
 @dataclass(frozen=True)
-class Case:
+class JudgedTensor:
     """What a tensor is judged by.
 
     Attributes:
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def shaped(self) -> bool:
-        """Whether the scheme gives values a structure of its own (a diagonal, gates), which no general rule judges."""
+        """Tell whether the scheme gives values a structure (a diagonal, gates), which no general rule judges."""
         return self.promise is None and not (self.scheme is None or isinstance(self.scheme, Model))
 
     @property
@@ -75,14 +75,14 @@ def judge_report(
     promise: Distribution | None = None,
     neighbours: Sequence[Measure] = (),
 ) -> tuple[ReportFinding, ...]:
-    """Everything that looks wrong with a tensor; nothing for one that isn't made of floating-point numbers."""
+    """Return everything that looks wrong with a tensor; nothing for one that isn't made of floating-point numbers."""
     if measure.stats is None or not is_floating(measure.dtype) or not measure.stats.count:
         return ()
-    case = Case(measure, measure.stats, scheme, promise, neighbours)
+    case = JudgedTensor(measure, measure.stats, scheme, promise, neighbours)
     return tuple(ReportFinding(measure.name, kind, text) for kind, check in _CHECKS for text in check(case))
 
 
-def _not_finite(case: Case) -> Iterator[str]:
+def _judge_not_finite(case: JudgedTensor) -> Iterator[str]:
     stats = case.stats
     if stats.finite < stats.count:
         yield (
@@ -92,7 +92,7 @@ def _not_finite(case: Case) -> Iterator[str]:
         )
 
 
-def _constant(case: Case) -> Iterator[str]:
+def _judge_constant(case: JudgedTensor) -> Iterator[str]:
     stats = case.stats
     # A bias at 0 and a norm at 1 are the custom, where no scheme says otherwise.
     customary = case.promise is None and not case.matrix
@@ -106,7 +106,7 @@ def _constant(case: Case) -> Iterator[str]:
         yield f"constant: all of its {format_count(stats.count)} values are {stats.low:.6g}{due}"
 
 
-def _extreme(case: Case) -> Iterator[str]:
+def _judge_extreme(case: JudgedTensor) -> Iterator[str]:
     stats, promise = case.stats, case.promise
     mean, std = (promise.mean, promise.widest) if promise else (stats.mean, stats.std)
     far = stats.farthest(mean) / std if std and not case.shaped else 0.0
@@ -119,7 +119,7 @@ def _extreme(case: Case) -> Iterator[str]:
         )
 
 
-def _repeated(case: Case) -> Iterator[str]:
+def _judge_repeated_rows(case: JudgedTensor) -> Iterator[str]:
     rows = case.rows
     if rows is None or case.shaped or case.stats.constant or rows.length < LONG:
         return
@@ -135,7 +135,7 @@ def _repeated(case: Case) -> Iterator[str]:
         )
 
 
-def _unlike_neighbours(case: Case) -> Iterator[str]:
+def _judge_neighbours(case: JudgedTensor) -> Iterator[str]:
     spreads = [each.std for each in case.neighbours if each.std > 0]
     std, usual = case.stats.std, statistics.median(spreads) if spreads else 0.0
     if not std or not usual or not math.isfinite(std / usual):
@@ -147,7 +147,7 @@ def _unlike_neighbours(case: Case) -> Iterator[str]:
         yield f"its standard deviation {std:.4g} is {times} that of tensors of the same role ({usual:.4g} in {names})"
 
 
-def _unlike_promise(case: Case) -> Iterator[str]:
+def _judge_distribution(case: JudgedTensor) -> Iterator[str]:
     promise, stats = case.promise, case.stats
     if promise is None or not stats.finite or (stats.constant and promise.is_random):
         return
@@ -158,26 +158,28 @@ def _unlike_promise(case: Case) -> Iterator[str]:
     if abs(stats.std - promise.std) > SIGMAS * std_error + 0.02 * promise.std:
         yield f"its standard deviation is {stats.std:.4g}, its scheme promises {promise.std:.4g}"
     mean_error = promise.std / math.sqrt(stats.finite)
-    if abs(stats.mean - promise.mean) > SIGMAS * mean_error + 0.02 * promise.std + _rounding(case, promise.mean):
+    if abs(stats.mean - promise.mean) > SIGMAS * mean_error + 0.02 * promise.std + _rounding_error(case, promise.mean):
         yield f"its mean is {stats.mean:.4g}, its scheme promises {promise.mean:.4g}"
 
 
-def _other_constants(case: Case, promise: Distribution) -> Iterator[str]:
+def _other_constants(case: JudgedTensor, promise: Distribution) -> Iterator[str]:
     stats, due = case.stats, [value for value, _ in promise.atoms]
-    within = min(due) - _rounding(case, min(due)) <= stats.low and stats.high <= max(due) + _rounding(case, max(due))
+    within = min(due) - _rounding_error(case, min(due)) <= stats.low and stats.high <= max(due) + _rounding_error(
+        case, max(due)
+    )
     if not within:
         yield f"its scheme promises {promise}, but its values go from {stats.low:.6g} to {stats.high:.6g}"
 
 
-def _rounding(case: Case, value: float) -> float:
+def _rounding_error(case: JudgedTensor, value: float) -> float:
     return abs(value) * _ROUNDING.get(case.measure.dtype, 2.0**-3)
 
 
-_CHECKS: tuple[tuple[str, Callable[[Case], Iterator[str]]], ...] = (
-    ("not finite", _not_finite),
-    ("constant", _constant),
-    ("extreme value", _extreme),
-    ("identical rows", _repeated),
-    ("unlike its neighbours", _unlike_neighbours),
-    ("unlike its scheme", _unlike_promise),
+_CHECKS: tuple[tuple[str, Callable[[JudgedTensor], Iterator[str]]], ...] = (
+    ("not finite", _judge_not_finite),
+    ("constant", _judge_constant),
+    ("extreme value", _judge_extreme),
+    ("identical rows", _judge_repeated_rows),
+    ("unlike its neighbours", _judge_neighbours),
+    ("unlike its scheme", _judge_distribution),
 )

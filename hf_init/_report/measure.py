@@ -53,7 +53,7 @@ class Stats:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Stats:
-        """Of an array of float64.
+        """Return the statistics of an array of float64.
 
         Example:
             >>> found = Stats.of(np.array([0.0, 3.0, np.nan])) + Stats.of(np.array([3.0]))
@@ -72,7 +72,7 @@ class Stats:
         return cls(**lost, zeros=zeros, mean=mean, squares=squares, energy=energy, low=finite.min(), high=finite.max())
 
     def __add__(self, other: Stats) -> Stats:
-        """Of both together (Chan, Golub and LeVeque, "Updating Formulae", 1979)."""
+        """Return the statistics of both together (Chan, Golub and LeVeque, "Updating Formulae", 1979)."""
         n, m = self.finite, other.finite
         if not n or not m:
             more = other if m else self
@@ -99,21 +99,21 @@ class Stats:
 
     @property
     def constant(self) -> bool:
-        """Whether all finite numbers are one and the same."""
+        """Tell whether all finite numbers are one and the same."""
         return self.low == self.high
 
     @property
     def std(self) -> float:
-        """The standard deviation of the finite numbers themselves (divided by their number)."""
+        """Return the standard deviation of the finite numbers (divided by their number)."""
         return 0.0 if self.constant or not self.finite else math.sqrt(self.squares / self.finite)
 
     @property
     def norm(self) -> float:
-        """The square root of the sum of squares (Frobenius)."""
+        """Return the square root of the sum of squares (Frobenius)."""
         return math.sqrt(self.energy)
 
     def farthest(self, mean: float | None = None) -> float:
-        """The greatest distance of a number from the mean (their own by default)."""
+        """Return the greatest distance of a number from the mean (their own by default)."""
         middle = self.mean if mean is None else mean
         return max(self.high - middle, middle - self.low) if self.finite else 0.0
 
@@ -164,7 +164,7 @@ class Measure:
 def measure_values(
     checkpoint: Checkpoint, name: str, region: Region, stack: int = 0, side: int = SIDE
 ) -> tuple[Measure, np.ndarray]:
-    """A region's measure, and an evenly spaced sample of its finite values.
+    """Return a region's measure, and an evenly spaced sample of its finite values.
 
     Args:
         stack: how many leading dimensions count independent matrices.
@@ -174,14 +174,14 @@ def measure_values(
     if not is_decoded(dtype):
         return Measure(name, dtype, region.shape, None, None), np.zeros(0)
     array, step = checkpoint.array(name), sample_stride(region.shape)
-    stats, sample = _streamed(array, region, dtype, step)
+    stats, sample = _stats_and_sample(array, region, dtype, step)
     matrix = len(region.shape) - stack > 1 and is_floating(dtype) and num_elements(region.shape)
-    found = _rows(array, region, dtype, stack, side) if matrix else None
+    found = _row_stats(array, region, dtype, stack, side) if matrix else None
     return Measure(name, dtype, region.shape, stats, found, step), sample
 
 
-def _streamed(array: np.ndarray, region: Region, dtype: str, step: int) -> tuple[Stats, np.ndarray]:
-    """One pass: the statistics of everything, and every ``step``-th finite value."""
+def _stats_and_sample(array: np.ndarray, region: Region, dtype: str, step: int) -> tuple[Stats, np.ndarray]:
+    """Return, in one pass, the statistics of all values and every ``step``-th finite one."""
     stats, at, sample = Stats(), 0, []
     for piece in value_pieces(array, region):
         values = decode_values(piece, dtype)
@@ -192,7 +192,7 @@ def _streamed(array: np.ndarray, region: Region, dtype: str, step: int) -> tuple
     return stats, np.concatenate(sample) if sample else np.zeros(0)
 
 
-def _rows(array: np.ndarray, region: Region, dtype: str, stack: int, side: int) -> RowStats | None:
+def _row_stats(array: np.ndarray, region: Region, dtype: str, stack: int, side: int) -> RowStats | None:
     codes = value_rows(array, region, stack, ROWS, _ELEMENTS)
     values = decode_values(codes, dtype)
     if not np.isfinite(values).all():
@@ -200,14 +200,14 @@ def _rows(array: np.ndarray, region: Region, dtype: str, stack: int, side: int) 
     alive = codes[(values != 0).any(axis=1)]
     repeated = len(alive) - len({row.tobytes() for row in alive})
     total, length = num_elements(region.shape[: stack + 1]), num_elements(region.shape[stack + 1 :])
-    part = _thinned(values, side)
-    rank, effective = _rank(part)
+    part = _thin(values, side)
+    rank, effective = _matrix_ranks(part)
     return RowStats(
         total=total,
         seen=len(codes),
         repeated=repeated,
         length=length,
-        spread=_spread(values),
+        spread=_row_spread(values),
         rank=rank,
         effective=effective,
         side=part.shape,
@@ -215,14 +215,14 @@ def _rows(array: np.ndarray, region: Region, dtype: str, stack: int, side: int) 
     )
 
 
-def _thinned(values: np.ndarray, side: int) -> np.ndarray:
-    """At most ``side`` rows and columns, evenly spaced."""
+def _thin(values: np.ndarray, side: int) -> np.ndarray:
+    """Return at most ``side`` rows and columns, evenly spaced."""
     picks = (np.linspace(0, length - 1, min(length, side)).astype(int) for length in values.shape)
     return values[np.ix_(*picks)]
 
 
-def _rank(matrix: np.ndarray) -> tuple[int, float]:
-    """The numerical and the effective rank."""
+def _matrix_ranks(matrix: np.ndarray) -> tuple[int, float]:
+    """Return the numerical and the effective rank."""
     # The eigenvalues of the smaller Gram matrix are the squares: ten times faster, and in float64 exact to 1e-8 of
     # the greatest singular value, where the tolerance is 1e-5 of it or more.
     gram = matrix @ matrix.T if matrix.shape[0] < matrix.shape[1] else matrix.T @ matrix
@@ -234,12 +234,12 @@ def _rank(matrix: np.ndarray) -> tuple[int, float]:
     return len(shares), float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def _spread(values: np.ndarray) -> float:
+def _row_spread(values: np.ndarray) -> float:
     size = math.sqrt(float(np.mean(values**2)))
     return math.sqrt(float(np.mean((values - values.mean(axis=0)) ** 2))) / size if size else 0.0
 
 
-class Observer:
+class RegionMeasurer:
     """Measures regions of one checkpoint; the last few dozen are remembered, for several tensors ask for the same."""
 
     def __init__(self, checkpoint: Checkpoint, side: int = SIDE) -> None:

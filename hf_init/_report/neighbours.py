@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hf_init._block_names import pattern
 from hf_init._plan import TensorPlan
-from hf_init._tensors import Box, Copy, Region, Status, num_elements
+from hf_init._tensors import Box, Region, Status, num_elements
 
 MOST = 3
 
@@ -24,42 +24,42 @@ class Candidate:
 
 
 def pretrained(tensors: Sequence[TensorPlan]) -> list[Candidate]:
-    """What came from the source: a kept tensor as a whole, of a resized one the largest kept region."""
+    """Return what came from the source: a kept tensor as a whole, of a resized one the largest kept region."""
+
+    def largest(tensor: TensorPlan) -> Region:
+        return max((copy.region for copy in tensor.kept), key=lambda region: num_elements(region.shape))
+
     return [
-        Candidate(tensor.name, tensor.role, _largest(tensor.kept).region, len(tensor.shape), at)
+        Candidate(tensor.name, tensor.role, largest(tensor), len(tensor.shape), at)
         for at, tensor in enumerate(tensors)
         if tensor.status in (Status.KEPT, Status.RESIZED) and tensor.kept and all(tensor.shape)
     ]
 
 
-def _largest(copies: Iterable[Copy]) -> Copy:
-    return max(copies, key=lambda copy: num_elements(copy.region.shape))
-
-
-def nearest_neighbour(of: Candidate, candidates: Iterable[Candidate]) -> list[Candidate]:
-    """The few candidates of the same role and number of dimensions whose layers are nearest.
+def nearest_neighbours(of: Candidate, candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return the few candidates of the same role and number of dimensions whose layers are nearest.
 
     Names that differ in numbers alone go first, and the rest of a resized tensor before all.
 
     Example:
         >>> make = lambda at: Candidate(f"layers.{at}.w", "linear.weight", Box((0,), (1,)), 1, at)
-        >>> [found.name for found in nearest_neighbour(make(9), map(make, range(9)))]
+        >>> [found.name for found in nearest_neighbours(make(9), map(make, range(9)))]
         ['layers.8.w', 'layers.7.w', 'layers.6.w']
     """
     alike = [each for each in candidates if (each.role, each.dimensions) == (of.role, of.dimensions)]
-    return sorted(alike, key=lambda each: _distance(each, of))[:MOST]
+    return sorted(alike, key=lambda each: _layer_distance(each, of))[:MOST]
 
 
-def _distance(one: Candidate, other: Candidate) -> tuple[bool, tuple[int, ...], int]:
+def _layer_distance(one: Candidate, other: Candidate) -> tuple[bool, tuple[int, ...], int]:
     layers = zip(layer_of(one), layer_of(other), strict=False)
     return pattern(one.name) != pattern(other.name), tuple(abs(a - b) for a, b in layers), abs(one.at - other.at)
 
 
 def layer_of(of: Candidate) -> tuple[int, ...]:
-    """The numbers in a tensor's name."""
+    """Return the numbers in a tensor's name."""
     return tuple(int(part[:18]) for part in of.name.split(".") if part.isdecimal())
 
 
-def is_complete(name: str, role: str, shape: tuple[int, ...], at: int) -> Candidate:
-    """A tensor as a whole."""
+def whole_tensor(name: str, role: str, shape: tuple[int, ...], at: int) -> Candidate:
+    """Return a tensor as a whole as a candidate."""
     return Candidate(name, role, Box.whole(shape), len(shape), at)

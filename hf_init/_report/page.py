@@ -8,29 +8,29 @@ from hf_init._checkpoint import SAMPLE
 from hf_init._html import Html, dotted, join_html, tag
 from hf_init._report import charts as _charts
 from hf_init._report.cells import (
-    cells,
     column_heads,
-    figure_of,
+    expected_cells,
     findings_list,
-    place_cell,
-    promised,
-    right,
-    shape_cell,
-    wide,
+    format_value,
+    measure_cells,
+    region_text,
+    right_cell,
+    shape_text,
+    wide_table,
 )
-from hf_init._report.measure import ROWS, SIDE, Measure
+from hf_init._report.measure import ROWS, SIDE
 from hf_init._report.picture import Chart, Trace
-from hf_init._report.statuses import statuses
+from hf_init._report.statuses import status_tables
 from hf_init._report.style import CSS
-from hf_init._report.survey import GROUPS, PICTURES, PLAIN_SIDE, Extended, NewRegion, PlainTensor
+from hf_init._report.survey import GROUPS, PICTURES, PLAIN_SIDE, CheckpointSurvey, NewRegion, ResultSurvey
 from hf_init._tensors import num_elements
 from hf_init._text import format_bytes, format_count
 
 
-def page(survey: Extended | PlainTensor) -> str:
-    """The whole document."""
-    parts = _extended(survey) if isinstance(survey, Extended) else _plain(survey)
-    title = survey.plan.architecture if isinstance(survey, Extended) else survey.folder
+def page(survey: ResultSurvey | CheckpointSurvey) -> str:
+    """Return the whole document."""
+    parts = _result_page(survey) if isinstance(survey, ResultSurvey) else _checkpoint_page(survey)
+    title = survey.plan.architecture if isinstance(survey, ResultSurvey) else survey.folder
     head = (
         tag("meta", charset="utf-8"),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -40,12 +40,14 @@ def page(survey: Extended | PlainTensor) -> str:
         tag("style", Html(CSS)),
     )
     body = tag(
-        "body", tag("main", *parts), tag("footer", *_footer(SIDE if isinstance(survey, Extended) else PLAIN_SIDE))
+        "body",
+        tag("main", *parts),
+        tag("footer", *_page_footer(SIDE if isinstance(survey, ResultSurvey) else PLAIN_SIDE)),
     )
     return f"<!DOCTYPE html>\n{tag('html', tag('head', *head), body, lang='en')}\n"
 
 
-def _extended(survey: Extended) -> Iterator[Html]:
+def _result_page(survey: ResultSurvey) -> Iterator[Html]:
     plan, manifest = survey.plan, survey.manifest
     base = manifest.base.name or manifest.base.path
     yield tag(
@@ -58,12 +60,14 @@ def _extended(survey: Extended) -> Iterator[Html]:
             tag("code", manifest.base.fingerprint[:16]),
             class_="soft",
         ),
-        _chips([*plan.counts.items(), ("new values", sum(num_elements(s.measure.shape) for s in survey.subjects))]),
+        _count_chips(
+            [*plan.counts.items(), ("new values", sum(num_elements(s.measure.shape) for s in survey.subjects))]
+        ),
         tag("ul", *(tag("li", note) for note in plan.notes)) if plan.notes else "",
     )
     links = {subject.tensor.name: f"#new-{at}" for at, subject in reversed([*enumerate(survey.subjects)])}
-    yield _findings(survey, links)
-    yield from _untrained(survey)
+    yield _findings_section(survey, links)
+    yield from _untrained_section(survey)
     yield tag("h2", "New values")
     if not survey.subjects:
         yield tag("p", "Nothing is new: every tensor is kept.")
@@ -71,17 +75,17 @@ def _extended(survey: Extended) -> Iterator[Html]:
         yield tag(
             "p", f"The first {PICTURES} of {format_count(len(survey.subjects))} regions have a picture.", class_="soft"
         )
-    yield from (_card(at, subject) for at, subject in enumerate(survey.subjects))
+    yield from (_region_card(at, subject) for at, subject in enumerate(survey.subjects))
     yield tag("h2", "Every tensor")
-    yield from statuses(plan, links)
+    yield from status_tables(plan, links)
 
 
-def _findings(survey: Extended | PlainTensor, links: dict[str, str] | None = None) -> Html:
+def _findings_section(survey: ResultSurvey | CheckpointSurvey, links: dict[str, str] | None = None) -> Html:
     if survey.findings:
         trained = "In a trained model an extreme value may be what it has learned."
-        note = tag("p", trained, class_="soft") if isinstance(survey, PlainTensor) else ""
+        note = tag("p", trained, class_="soft") if isinstance(survey, CheckpointSurvey) else ""
         return join_html((tag("h2", "What looks wrong"), note, findings_list(survey.findings, links)))
-    seen = "every new region" if isinstance(survey, Extended) else "every tensor"
+    seen = "every new region" if isinstance(survey, ResultSurvey) else "every tensor"
     text = (
         f"Nothing looks wrong: {seen} is finite and not constant where it shouldn't be, without extreme values or "
         "identical rows, and of a spread that fits its scheme and its neighbours."
@@ -89,48 +93,46 @@ def _findings(survey: Extended | PlainTensor, links: dict[str, str] | None = Non
     return join_html((tag("h2", "What looks wrong"), tag("p", text, class_="note")))
 
 
-def _untrained(survey: Extended | PlainTensor) -> Iterator[Html]:
-    """Rows that nobody asked to be made anew: said, and left alone."""
+def _untrained_section(survey: ResultSurvey | CheckpointSurvey) -> Iterator[Html]:
+    """List rows of a vocabulary that were never trained, which stay as they are."""
     if survey.untrained:
         yield tag("h2", "Rows of the vocabulary that were never trained")
         yield tag("ul", *(tag("li", str(each)) for each in survey.untrained))
         yield tag("p", "They stay as they are unless they are asked for: ", tag("code", "--reinit-rows"), class_="soft")
 
 
-def _chips(counts: Sequence[tuple[str, int]]) -> Html:
+def _count_chips(counts: Sequence[tuple[str, int]]) -> Html:
     return tag("ul", *(tag("li", tag("b", format_count(many)), f" {word}") for word, many in counts), class_="chips")
 
 
-def _card(at: int, subject: NewRegion) -> Html:
+def _region_card(at: int, subject: NewRegion) -> Html:
     tensor, fill = subject.tensor, subject.fill
-    facts = [shape_cell(tensor.shape), subject.measure.dtype, tensor.role, place_cell(fill.region, tensor.shape)]
+    facts = [shape_text(tensor.shape), subject.measure.dtype, tensor.role, region_text(fill.region, tensor.shape)]
     why = f": {fill.why}" if fill.why else ""
+    said = subject.promise is None or str(subject.promise) == str(fill.scheme)
+    promises = "" if said else f" (promises {subject.promise})"
     warnings = [tag("li", finding.text) for finding in subject.findings]
     return tag(
         "section",
         tag("h3", dotted(tensor.name)),
         tag("p", " · ".join(facts), class_="soft"),
-        tag("p", "filled by ", tag("code", fill.scheme), why, *_promised_words(subject)),
+        tag("p", "filled by ", tag("code", fill.scheme), why, promises),
         tag("div", tag("ul", *warnings), class_="note warn") if warnings else "",
-        _pictures(subject),
-        _numbers(subject),
+        _region_charts(subject),
+        _region_table(subject),
         class_="card",
         id=f"new-{at}",
     )
 
 
-def _promised_words(subject: NewRegion) -> Iterator[str]:
-    if subject.promise is not None and str(subject.promise) != str(subject.fill.scheme):
-        yield f" (promises {subject.promise})"
-
-
-def _pictures(subject: NewRegion) -> Html:
+def _region_charts(subject: NewRegion) -> Html:
     picture = subject.picture
     if picture is None:
         return Html("")
-    key = [("new", f"new{_sampled(subject.measure.step)}")]
+    step = subject.measure.step
+    key = [("new", f"new (sampled: one value in {format_count(step)})" if step > 1 else "new")]
     key += [("promise", "promised")] if subject.promise else []
-    charts = [_figure(picture.new, ["new"], key, f"histogram of {subject.tensor.name}")]
+    charts = [_chart_figure(picture.new, ["new"], key, f"histogram of {subject.tensor.name}")]
     if picture.neighbours is None:
         charts.append(tag("p", f"No pretrained tensor has the role {subject.tensor.role}.", class_="soft"))
     else:
@@ -138,23 +140,25 @@ def _pictures(subject: NewRegion) -> Html:
         names = [(colour, trace.label + (", sampled" if each.step > 1 else "")) for colour, trace, each in drawn]
         colours = [colour for colour, _ in names]
         note = "" if picture.one_scale else "on a scale of its own"
-        charts.append(_figure(picture.neighbours, colours, names, "histograms of its pretrained neighbours", note))
+        charts.append(
+            _chart_figure(picture.neighbours, colours, names, "histograms of its pretrained neighbours", note)
+        )
     return tag("div", *charts, class_="charts")
 
 
-def _figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], label: str, note: str = "") -> Html:
+def _chart_figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], label: str, note: str = "") -> Html:
     entries = [tag("li", text, class_=colour) for colour, text in key]
-    notes = [*filter(None, (note, *map(_spike, chart.traces), _outside(chart.traces)))]
+    notes = [*filter(None, (note, *map(_spike_note, chart.traces), _outside(chart.traces)))]
     caption = tag("figcaption", tag("ul", *entries, class_="key"), "; ".join(notes))
     return tag("figure", _charts.picture_of(chart, colours, label), caption)
 
 
-def _spike(trace: Trace) -> str:
-    """Words for a line that stands for many equal values."""
+def _spike_note(trace: Trace) -> str:
+    """Describe a line that stands for many equal values."""
     if trace.spike is None:
         return ""
     value, share = trace.spike
-    return f"line: {'all values are' if share == 1 else f'{share:.1%} are'} {figure_of(value)}"
+    return f"line: {'all values are' if share == 1 else f'{share:.1%} are'} {format_value(value)}"
 
 
 def _outside(traces: Sequence[Trace]) -> str:
@@ -162,25 +166,21 @@ def _outside(traces: Sequence[Trace]) -> str:
     return f"{format_count(outside)} of {format_count(seen)} values lie outside the picture" if outside else ""
 
 
-def _sampled(step: int) -> str:
-    return f" (sampled: one value in {format_count(step)})" if step > 1 else ""
-
-
-def _numbers(subject: NewRegion) -> Html:
-    rows = [[tag("td", "new", class_="name"), *cells(subject.measure, subject.promise)]]
+def _region_table(subject: NewRegion) -> Html:
+    rows = [[tag("td", "new", class_="name"), *measure_cells(subject.measure, subject.promise)]]
     if subject.promise is not None:
-        rows.append([tag("td", "promised", class_="name"), *promised(subject.promise)])
+        rows.append([tag("td", "promised", class_="name"), *expected_cells(subject.promise)])
     rows += [
-        [tag("td", dotted(each.name), _kept(each, subject), class_="name"), *cells(each)] for each in subject.neighbours
+        [
+            tag("td", dotted(each.name), " (kept)" if each.name == subject.tensor.name else "", class_="name"),
+            *measure_cells(each),
+        ]
+        for each in subject.neighbours
     ]
-    return wide("", [tag("th", "values"), *column_heads()], rows)
+    return wide_table("", [tag("th", "values"), *column_heads()], rows)
 
 
-def _kept(neighbour: Measure, subject: NewRegion) -> str:
-    return " (kept)" if neighbour.name == subject.tensor.name else ""
-
-
-def _plain(survey: PlainTensor) -> Iterator[Html]:
+def _checkpoint_page(survey: CheckpointSurvey) -> Iterator[Html]:
     measures = survey.measures
     total = sum(num_elements(measure.shape) for measure in measures)
     dtypes = ", ".join(sorted({measure.dtype for measure in measures}))
@@ -188,10 +188,10 @@ def _plain(survey: PlainTensor) -> Iterator[Html]:
         "header",
         tag("h1", survey.folder),
         tag("p", f"a checkpoint without a manifest; {dtypes}; {format_bytes(survey.nbytes)}", class_="soft"),
-        _chips([("tensors", len(measures)), ("values", total)]),
+        _count_chips([("tensors", len(measures)), ("values", total)]),
     )
-    yield _findings(survey)
-    yield from _untrained(survey)
+    yield _findings_section(survey)
+    yield from _untrained_section(survey)
     yield tag("h2", "Histograms")
     yield tag(
         "p",
@@ -203,22 +203,22 @@ def _plain(survey: PlainTensor) -> Iterator[Html]:
     rows = [
         [
             tag("td", dotted(each.name), class_="name"),
-            right(shape_cell(each.shape)),
+            right_cell(shape_text(each.shape)),
             tag("td", each.dtype, class_="fixed"),
-            *cells(each),
+            *measure_cells(each),
         ]
         for each in measures
     ]
-    yield wide("", ["tensor", tag("th", "shape", class_="n"), "dtype", *column_heads()], rows)
+    yield wide_table("", ["tensor", tag("th", "shape", class_="n"), "dtype", *column_heads()], rows)
 
 
 def _group(name: str, many: int, chart: Chart) -> Html:
     key = [(colour, trace.label) for colour, trace in zip(_charts.KEPT, chart.traces, strict=False)]
-    drawn = _figure(chart, [colour for colour, _ in key], key, f"histograms of {name}")
+    drawn = _chart_figure(chart, [colour for colour, _ in key], key, f"histograms of {name}")
     return tag("div", tag("h3", dotted(name), f" ({many})" if many > 1 else ""), drawn, class_="card")
 
 
-def _footer(side: int) -> Iterator[Html]:
+def _page_footer(side: int) -> Iterator[Html]:
     yield tag(
         "p",
         "Mean, standard deviation, norm, share of zeros, least and greatest value are of all finite values, decoded "

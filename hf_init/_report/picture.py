@@ -43,7 +43,7 @@ class Chart:
 
     @property
     def top(self) -> float:
-        """The height that everything but lines fits under."""
+        """Return the height that everything but lines fits under."""
         curves = [trace.heights for trace in self.traces] + ([self.curve[1]] if self.curve else [])
         return max((float(heights.max()) for heights in curves if heights.size), default=0.0) or 1.0
 
@@ -60,13 +60,13 @@ class Picture:
 def picture(
     label: str, sample: np.ndarray, promise: Distribution | None, neighbours: Sequence[tuple[str, np.ndarray]]
 ) -> Picture:
-    """Both charts of a region; on one scale unless that would make a line of one of them."""
-    own = _united([_span(sample), *([_promised_span(promise)] if promise else [])])
-    others = _united([_span(values) for _, values in neighbours])
-    shared = _shared(own, others)
+    """Return both charts of a region; on one scale unless that would make a line of one of them."""
+    own = _union_span([_value_span(sample), *([_expected_span(promise)] if promise else [])])
+    others = _union_span([_value_span(values) for _, values in neighbours])
+    shared = _shared_span(own, others)
     return Picture(
-        chart([(label, sample)], _padded(shared or own), promise),
-        chart(neighbours, _padded(shared or others)) if neighbours else None,
+        chart([(label, sample)], _padded_span(shared or own), promise),
+        chart(neighbours, _padded_span(shared or others)) if neighbours else None,
         shared is not None,
     )
 
@@ -74,9 +74,9 @@ def picture(
 def chart(
     samples: Sequence[tuple[str, np.ndarray]], span: Span | None = None, promise: Distribution | None = None
 ) -> Chart:
-    """Histograms of samples; over the range of them all unless it is given."""
-    span = span or _padded(_united([_span(values) for _, values in samples]))
-    traces = tuple(_trace(label, values, span) for label, values in samples)
+    """Return histograms of samples, over the range of them all unless it is given."""
+    span = span or _padded_span(_union_span([_value_span(values) for _, values in samples]))
+    traces = tuple(_histogram(label, values, span) for label, values in samples)
     if promise is None:
         return Chart(span, traces)
     x = np.linspace(*span, 241)
@@ -84,54 +84,54 @@ def chart(
     return Chart(span, traces, curve if curve[1].any() else None, promise.atoms)
 
 
-def _trace(label: str, values: np.ndarray, span: Span) -> Trace:
+def _histogram(label: str, values: np.ndarray, span: Span) -> Trace:
     value = float(values[0]) if values.size and values.min() == values.max() else 0.0
     share = float((values == value).mean()) if values.size else 0.0
     spike = (value, share) if share > SPIKE else None
     rest = values[values != value] if spike else values
-    edges = np.linspace(*span, _bins(rest, span) + 1)
+    edges = np.linspace(*span, _num_bins(rest, span) + 1)
     counts, _ = np.histogram(rest, edges)
     heights = counts / (max(values.size, 1) * (edges[1] - edges[0]))
     return Trace(label, edges, heights, spike, rest.size - int(counts.sum()), values.size)
 
 
-def _bins(values: np.ndarray, span: Span) -> int:
-    """So many that the values themselves get about the square root of their number."""
+def _num_bins(values: np.ndarray, span: Span) -> int:
+    """Return so many bins that the values themselves get about the square root of their number."""
     fine = min(max(math.isqrt(values.size), 12), 64)
-    low, high = _span(values) or span
+    low, high = _value_span(values) or span
     return int(min(max(fine * (span[1] - span[0]) / (high - low or 1.0), fine), 240))
 
 
-def _span(values: np.ndarray) -> Span | None:
-    """Where nearly all values are: one extreme value must not make a line of the rest."""
+def _value_span(values: np.ndarray) -> Span | None:
+    """Return where nearly all values are: one extreme value must not make a line of the rest."""
     if not values.size:
         return None
     low, high = np.quantile(values, [0.001, 0.999])
     return float(low), float(high)
 
 
-def _promised_span(promise: Distribution) -> Span:
+def _expected_span(promise: Distribution) -> Span:
     ends = [
         (max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in promise.parts
     ]
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def _united(spans: Sequence[Span | None]) -> Span | None:
+def _union_span(spans: Sequence[Span | None]) -> Span | None:
     known = [span for span in spans if span]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
 
 
-def _shared(one: Span | None, other: Span | None) -> Span | None:
-    """The range of both, where neither becomes too narrow in it."""
-    both = _united([one, other])
+def _shared_span(one: Span | None, other: Span | None) -> Span | None:
+    """Return the range of both, where neither becomes too narrow in it."""
+    both = _union_span([one, other])
     if one is None or other is None or both is None:
         return None
     widths = [high - low for low, high in (one, other) if high > low]
     return both if not widths or both[1] - both[0] <= SCALES * min(widths) else None
 
 
-def _padded(span: Span | None) -> Span:
+def _padded_span(span: Span | None) -> Span:
     low, high = span or (0.0, 0.0)
     size = max(abs(low), abs(high))
     # A range that float64 can hardly divide is none.

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hf_init._figure import _put, check_output, require
-
-if TYPE_CHECKING:
-    pass
+from hf_init._figure import check_output, put_file, require
 
 DEFAULT = "hf_init-report.html"
 
@@ -17,7 +13,7 @@ DEFAULT = "hf_init-report.html"
 def write_report(
     folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Writes a report on a folder: histograms of what is new over what its scheme promises, tables, warnings.
+    """Write a report on a folder: histograms of what is new over what its scheme promises, tables, warnings.
 
     Args:
         folder: a result of ``extend``, or any folder in the HuggingFace layout: then without what only a plan knows.
@@ -40,18 +36,13 @@ def write_report(
         'eye.html'
         >>> folder.cleanup()
     """
-
     place = Path(DEFAULT if out is None else out).expanduser()
     check_output(place, overwrite)
     require()
-    _put(place, _made(Path(folder).expanduser(), place))
-    return place
-
-
-def _made(folder: Path, out: Path) -> bytes:
-    from hf_init._report.page import page
+    from hf_init._report.page import page  # matplotlib is there
     from hf_init._report.poster import poster
     from hf_init._report.survey import survey
 
-    found = survey(folder)
-    return poster(found) if out.suffix.lower() == ".png" else page(found).encode()
+    content = survey(Path(folder).expanduser())
+    put_file(place, poster(content) if place.suffix.lower() == ".png" else page(content).encode())
+    return place

@@ -12,11 +12,11 @@ from hf_init._block_names import pattern
 from hf_init._checkpoint import Checkpoint, check_faults, is_floating, short_name
 from hf_init._plan import MANIFEST_NAME, Fill, Manifest, Plan, TensorPlan
 from hf_init._report.judge import ReportFinding, judge_report
-from hf_init._report.measure import Measure, Observer
-from hf_init._report.neighbours import Candidate, is_complete, layer_of, nearest_neighbour, pretrained
+from hf_init._report.measure import Measure, RegionMeasurer
+from hf_init._report.neighbours import Candidate, layer_of, nearest_neighbours, pretrained, whole_tensor
 from hf_init._report.picture import Chart, Picture, chart, picture
 from hf_init._report.promise import expected_distribution
-from hf_init._report.untrained import Untrained, is_untrained
+from hf_init._report.untrained import Untrained, untrained_tables
 from hf_init._tensors import Slot, num_elements
 from hf_init.schemes import Distribution
 
@@ -44,7 +44,7 @@ class NewRegion:
 
 
 @dataclass(frozen=True)
-class Extended:
+class ResultSurvey:
     """What there is to say of a result of ``extend``."""
 
     folder: str
@@ -59,7 +59,7 @@ class Extended:
 
 
 @dataclass(frozen=True)
-class PlainTensor:
+class CheckpointSurvey:
     """What there is to say of a checkpoint without a manifest: its tensors, and charts of those of one name each."""
 
     folder: str
@@ -70,29 +70,29 @@ class PlainTensor:
     untrained: tuple[Untrained, ...] = ()
 
 
-def survey(folder: Path) -> Extended | PlainTensor:
-    """Reads a folder, with or without a manifest.
+def survey(folder: Path) -> ResultSurvey | CheckpointSurvey:
+    """Read a folder, with or without a manifest.
 
     Raises:
         CheckpointError: it can't be read, or its manifest describes other tensors than its files hold.
     """
     with Checkpoint.open(folder) as checkpoint:
         extended = os.path.lexists(folder / MANIFEST_NAME)
-        found = _extended(checkpoint, Manifest.load(folder)) if extended else _plain(checkpoint)
-    return replace(found, untrained=is_untrained(folder))
+        found = _survey_result(checkpoint, Manifest.load(folder)) if extended else _survey_checkpoint(checkpoint)
+    return replace(found, untrained=untrained_tables(folder))
 
 
-def _extended(checkpoint: Checkpoint, manifest: Manifest) -> Extended:
+def _survey_result(checkpoint: Checkpoint, manifest: Manifest) -> ResultSurvey:
     plan = manifest.plan
     plan.check_schemes(checkpoint.root)
-    faults = (fault for tensor in plan.stored for fault in _faults(tensor, checkpoint))
+    faults = (fault for tensor in plan.stored for fault in _shape_faults(tensor, checkpoint))
     check_faults(
         str(checkpoint.root), faults, f"Its {MANIFEST_NAME} is of other files: make the result again, or remove it."
     )
-    return Extended(_title(checkpoint), manifest, plan, tuple(_subjects(checkpoint, plan)))
+    return ResultSurvey(_folder_name(checkpoint), manifest, plan, tuple(_new_regions_of(checkpoint, plan)))
 
 
-def _faults(tensor: TensorPlan, checkpoint: Checkpoint) -> Iterator[str]:
+def _shape_faults(tensor: TensorPlan, checkpoint: Checkpoint) -> Iterator[str]:
     entry = checkpoint.entries.get(tensor.name)
     if entry is None:
         yield f"{short_name(tensor.name)} is in the manifest, but in no file"
@@ -100,25 +100,25 @@ def _faults(tensor: TensorPlan, checkpoint: Checkpoint) -> Iterator[str]:
         yield f"{short_name(tensor.name)} has the shape {entry.shape}, the manifest says {tensor.shape}"
 
 
-def _subjects(checkpoint: Checkpoint, plan: Plan) -> Iterator[NewRegion]:
-    observer, candidates, pictures = Observer(checkpoint), pretrained(plan.tensors), itertools.count()
+def _new_regions_of(checkpoint: Checkpoint, plan: Plan) -> Iterator[NewRegion]:
+    observer, candidates, pictures = RegionMeasurer(checkpoint), pretrained(plan.tensors), itertools.count()
     for at, tensor in enumerate(plan.tensors):
         if tensor.left_out:
             continue
-        near = nearest_neighbour(is_complete(tensor.name, tensor.role, tensor.shape, at), candidates)
+        near = nearest_neighbours(whole_tensor(tensor.name, tensor.role, tensor.shape, at), candidates)
         for fill, (_, slot) in zip(tensor.new, tensor.slots(plan.seed), strict=True):
-            yield _subject(tensor, fill, slot, near, observer, next(pictures) < PICTURES)
+            yield _new_region(tensor, fill, slot, near, observer, next(pictures) < PICTURES)
 
 
-def _subject(
-    tensor: TensorPlan, fill: Fill, slot: Slot, near: list[Candidate], observer: Observer, pictured: bool
+def _new_region(
+    tensor: TensorPlan, fill: Fill, slot: Slot, near: list[Candidate], observer: RegionMeasurer, pictured: bool
 ) -> NewRegion:
     stack = tensor.geometry.stack if tensor.geometry and len(tensor.shape) - tensor.geometry.stack > 1 else 0
     own, sample = observer.measure(tensor.name, fill.region, stack)
     others = [observer.measure(each.name, each.region, stack) for each in near]
     due = expected_distribution(fill.scheme, slot)
     measures = tuple(measure for measure, _ in others)
-    traces = [(_label(measure, tensor), values) for measure, values in others]
+    traces = [(f"{m.name}{' (kept)' if m.name == tensor.name else ''}", values) for m, values in others]
     return NewRegion(
         tensor=tensor,
         fill=fill,
@@ -130,44 +130,41 @@ def _subject(
     )
 
 
-def _label(neighbour: Measure, of: TensorPlan) -> str:
-    return f"{neighbour.name} (kept)" if neighbour.name == of.name else neighbour.name
-
-
-def _plain(checkpoint: Checkpoint) -> PlainTensor:
-    observer = Observer(checkpoint, PLAIN_SIDE)
+def _survey_checkpoint(checkpoint: Checkpoint) -> CheckpointSurvey:
+    observer = RegionMeasurer(checkpoint, PLAIN_SIDE)
     tensors = [
-        is_complete(name, pattern(name), entry.shape, at) for at, (name, entry) in enumerate(checkpoint.entries.items())
+        whole_tensor(name, pattern(name), entry.shape, at)
+        for at, (name, entry) in enumerate(checkpoint.entries.items())
     ]
     measures = {tensor.name: observer.measure(tensor.name, tensor.region)[0] for tensor in tensors}
-    groups = _grouped(tensors)
-    return PlainTensor(
-        _title(checkpoint),
+    groups = _group_by_name(tensors)
+    return CheckpointSurvey(
+        _folder_name(checkpoint),
         checkpoint.nbytes,
         tuple(measures.values()),
-        tuple(finding for group in groups.values() for finding in _judged(group, measures)),
-        tuple(_charts(groups, observer)),
+        tuple(finding for group in groups.values() for finding in _judge_group(group, measures)),
+        tuple(_group_charts(groups, observer)),
     )
 
 
-def _grouped(tensors: Iterable[Candidate]) -> dict[str, list[Candidate]]:
-    """Tensors whose names differ in numbers alone, in the order of those."""
+def _group_by_name(tensors: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    """Group tensors whose names differ in numbers alone, in the order of those."""
     groups: dict[str, list[Candidate]] = {}
     for tensor in tensors:
         groups.setdefault(tensor.role, []).append(tensor)
     return {role: sorted(group, key=layer_of) for role, group in groups.items()}
 
 
-def _judged(group: list[Candidate], measures: dict[str, Measure]) -> Iterator[ReportFinding]:
+def _judge_group(group: list[Candidate], measures: dict[str, Measure]) -> Iterator[ReportFinding]:
     for tensor in group:
         others = [other for other in group if other is not tensor]
         yield from judge_report(
-            measures[tensor.name], neighbours=[measures[near.name] for near in nearest_neighbour(tensor, others)]
+            measures[tensor.name], neighbours=[measures[near.name] for near in nearest_neighbours(tensor, others)]
         )
 
 
-def _charts(groups: dict[str, list[Candidate]], observer: Observer) -> Iterator[tuple[str, int, Chart]]:
-    """Of the largest groups: the first, the middle and the last tensor of each."""
+def _group_charts(groups: dict[str, list[Candidate]], observer: RegionMeasurer) -> Iterator[tuple[str, int, Chart]]:
+    """Yield charts of the first, the middle and the last tensor of the largest groups."""
     numeric = {role: group for role, group in groups.items() if is_floating(observer.dtype(group[0].name))}
     largest = sorted(numeric, key=lambda role: -sum(num_elements(each.region.shape) for each in numeric[role]))[:GROUPS]
     for role in (role for role in numeric if role in set(largest)):
@@ -178,5 +175,5 @@ def _charts(groups: dict[str, list[Candidate]], observer: Observer) -> Iterator[
             yield role, len(group), chart(samples)
 
 
-def _title(checkpoint: Checkpoint) -> str:
+def _folder_name(checkpoint: Checkpoint) -> str:
     return checkpoint.root.resolve().name

@@ -47,8 +47,8 @@ class Untrained:
         )
 
 
-def is_untrained(folder: str | Path) -> tuple[Untrained, ...]:
-    """The same for every vocabulary that a folder's config counts, in any of its parts.
+def untrained_tables(folder: str | Path) -> tuple[Untrained, ...]:
+    """Return ``untrained_rows`` of every vocabulary that a folder's config counts, in any of its parts.
 
     Raises:
         CheckpointError: the folder can't be read.
@@ -57,18 +57,18 @@ def is_untrained(folder: str | Path) -> tuple[Untrained, ...]:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ()  # no config, no vocabulary: a report of the tensors is due all the same
-    return tuple(each for rows in sorted(set(_sizes(config))) for each in untrained_rows(folder, rows))
+    return tuple(each for rows in sorted(set(_vocab_sizes(config))) for each in untrained_rows(folder, rows))
 
 
-def _sizes(config: Any) -> Iterator[int]:
+def _vocab_sizes(config: Any) -> Iterator[int]:
     for key, value in config.items() if isinstance(config, dict) else ():
         if key == "vocab_size" and isinstance(value, int) and value > 0:
             yield value
-        yield from _sizes(value)
+        yield from _vocab_sizes(value)
 
 
 def untrained_rows(folder: str | Path, rows: int) -> tuple[Untrained, ...]:
-    """Rows with next to nothing in them, of every matrix with this many rows; reads those matrices once.
+    """Return rows with next to nothing in them, of every matrix with this many rows; read those matrices once.
 
     By the largest ``|x|`` of a row: a row of negative numbers alone is a row like others. Rows that were drawn at
     random and never trained look like trained ones, and aren't found.
@@ -81,16 +81,18 @@ def untrained_rows(folder: str | Path, rows: int) -> tuple[Untrained, ...]:
     """
     with Checkpoint.open(folder) as source, Reader(source) as reader:
         names = [name for name, entry in source.entries.items() if len(entry.shape) == 2 and entry.shape[0] == rows]
-        found = [_of(name, torch.cat([*_largest(reader, name, source.entries[name].shape)])) for name in names]
+        found = [
+            _untrained_of(name, torch.cat([*_row_maxima(reader, name, source.entries[name].shape)])) for name in names
+        ]
     return tuple(each for each in found if each.rows)
 
 
-def _largest(reader: Reader, name: str, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
+def _row_maxima(reader: Reader, name: str, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
     for block in reader.rows(name, Box.whole(shape)):
         yield block.float().abs().amax(1)
 
 
-def _of(name: str, largest: torch.Tensor) -> Untrained:
+def _untrained_of(name: str, largest: torch.Tensor) -> Untrained:
     typical = float(largest.median())
     rows = (largest <= SHARE * typical).nonzero().flatten()
     return Untrained(name, tuple(rows.tolist()), float(largest[rows].max()) if len(rows) else 0.0, typical)
