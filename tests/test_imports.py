@@ -38,6 +38,17 @@ ONLY_IN = {
     "matplotlib": {"_figure", "_report", "_check", "_drift"},
 }  # fmt: skip
 
+PUBLIC_SUBMODULES = {"transformers.modeling_outputs", "transformers.utils"}
+"""Submodules of transformers that its documentation names; what else is public comes from ``transformers`` itself."""
+TORCHS = {"_buffers", "_cdata", "_modules", "_parameters", "_schema"}
+BESIDE_ARCHITECTURE = {
+    "hf_init._register": {"_extra_content"},  # it must not import what imports torch
+    "hf_init._multihead.configuration_multi_head": {"transformers.configuration_utils"},
+    "hf_init._multihead.kinds_multi_head": {"transformers.models.auto", "_model_mapping"},
+    "hf_init._multihead.modeling_multi_head": {"transformers.utils.generic"},
+}
+"""Private parts of transformers outside ``_architecture``: the files that travel with a result can't import hf_init."""
+
 Sources = Mapping[str, str]
 """Module name (``hf_init._load.load``; a package by its own name) to source text."""
 
@@ -127,6 +138,41 @@ def _wrong(module: str, imported: str) -> str | None:
     return None
 
 
+def private_uses(sources: Sources) -> list[str]:
+    """One line for every private part of transformers that another room than ``_architecture`` uses."""
+    trees = {module: ast.parse(source) for module, source in sources.items()}
+    private = {name for module, tree in trees.items() if part_of(module) == "_architecture" for name in _hidden(tree)}
+    return [
+        f"{module} uses {name}, a private part of transformers: only _architecture may"
+        for module, tree in trees.items()
+        if part_of(module) != "_architecture"
+        for name in sorted({*_submodules(tree), *private.intersection(_hidden(tree))})
+        if name not in BESIDE_ARCHITECTURE.get(module, ())
+    ]
+
+
+def _hidden(tree: ast.AST) -> Iterator[str]:
+    """The attributes with an underscore that are asked of anything but the object itself, by name or by ``getattr``."""
+    for node in ast.walk(tree):
+        name = None
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls", "super()"):
+            name = node.attr
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr") and len(node.args) > 1:
+            name = ast.literal_eval(node.args[1]) if isinstance(node.args[1], ast.Constant) else None
+        if name and name.startswith("_") and not name.startswith("__") and name not in TORCHS:
+            yield name
+
+
+def _submodules(tree: ast.AST) -> Iterator[str]:
+    """What is imported of transformers and isn't public."""
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+        if modules and modules[0].partition(".")[0] == "transformers":
+            yield from (m for m in modules if m != "transformers" and m not in PUBLIC_SUBMODULES)
+            yield from (f"{modules[0]}.{name}" for name in names if name.startswith("_"))
+
+
 def _cycles(graph: Mapping[str, set[str]]) -> list[str]:
     inside = {module: {name for name in names if name in graph} for module, names in graph.items()}
     try:
@@ -199,6 +245,31 @@ def test_what_points_down_is_allowed():
 def test_what_does_not_is_refused(module, source, complaint):
     sources = {**ALLOWED, "hf_init.cli": "", "hf_init._write": "", "hf_init": "", f"hf_init.{module}": source}
     assert complaint in "\n".join(violations(sources))
+
+
+def test_private_parts_of_transformers_are_used_in_one_room():
+    sources = read_sources()
+    assert private_uses(sources) == []
+    listed = {module: names for module, names in BESIDE_ARCHITECTURE.items() if module in sources}
+    unused = private_uses({**sources, **{f"{module}_": sources[module] for module in listed}})
+    assert len(unused) == sum(map(len, listed.values())), "an exception that nobody needs"
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("from transformers.core_model_loading import WeightRenaming", "transformers.core_model_loading"),
+        ("import transformers.initialization", "transformers.initialization"),
+        ("from transformers import _Private", "transformers._Private"),
+        ("tensor._is_hf_initialized = True", "_is_hf_initialized"),
+        ("getattr(tensor, '_is_hf_initialized', False)", "_is_hf_initialized"),
+    ],
+)
+def test_a_private_part_elsewhere_is_refused(source, complaint):
+    sources = {"hf_init._architecture.x": "tensor._is_hf_initialized", "hf_init._load.load": source}
+    assert private_uses(sources) == [
+        f"hf_init._load.load uses {complaint}, a private part of transformers: only _architecture may"
+    ]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hf_init._architecture.classes import auto_classes as auto_classes
 from hf_init._architecture.classes import has_same_head as has_same_head
+from hf_init._architecture.classes import is_causal_class as is_causal_class
 from hf_init._architecture.config import BAD_VALUE as BAD_VALUE
 from hf_init._architecture.config import REFUSED as REFUSED
 from hf_init._architecture.config import check_options as check_options
@@ -14,10 +16,13 @@ from hf_init._architecture.describe import describe_model as describe_model
 from hf_init._architecture.describe import shared as shared
 from hf_init._architecture.library import Address as Address
 from hf_init._architecture.library import has_own_loader as has_own_loader
+from hf_init._architecture.library import is_loaded as is_loaded
 from hf_init._architecture.library import load_into as load_into
+from hf_init._architecture.library import mark_loaded as mark_loaded
 from hf_init._architecture.library import on_disk as on_disk
 from hf_init._architecture.library import plain_loader as plain_loader
 from hf_init._architecture.library import quiet_library as quiet_library
+from hf_init._architecture.library import save_code as save_code
 from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
 from hf_init._architecture.library import tolerated as tolerated
@@ -26,3 +31,4 @@ from hf_init._architecture.replay import find_tensor as find_tensor
 from hf_init._architecture.target import NOWHERE as NOWHERE
 from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
 from hf_init._architecture.target import Target as Target
+from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens

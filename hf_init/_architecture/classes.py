@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._text import one_line
@@ -36,6 +36,17 @@ def _task(name: str) -> str:
     """``SequenceClassification`` of ``BertForSequenceClassification``; empty where the name speaks of none."""
     found = re.search(r"For([A-Z]\w*)$", name)
     return found[1] if found else ""
+
+
+def is_causal_class(name: str) -> bool:
+    """Return whether a class of this name is a causal language model of the library; no class is imported."""
+    return name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+
+
+def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:
+    """Return every class that an ``AutoModelFor*`` class gives for a config; none where it has no place for it."""
+    found = auto._model_mapping.get(type(config), ())  # no public way asks an auto class without loading a model
+    return tuple(found) if isinstance(found, list | tuple) else (found,)
 
 
 SAY_WHICH = "say which class to load it into: --architecture CLASS"
@@ -179,8 +190,7 @@ def _fitting(config: PreTrainedConfig) -> str:
 
 def _served(config: PreTrainedConfig) -> set[type]:
     """Every class that an auto class gives for this config, though it may have been written for another."""
-    found = (auto._model_mapping[type(config)] for auto in _autos(config))
-    return {cls for each in found for cls in (each if isinstance(each, (list, tuple)) else (each,))}
+    return {cls for auto in _autos(config) for cls in auto_classes(auto, config)}
 
 
 def _autos(config: PreTrainedConfig) -> list[Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from logging import ERROR
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from transformers.core_model_loading import (
     rename_source_key,
     revert_weight_conversion,
 )
+from transformers.dynamic_module_utils import custom_object_save
 from transformers.utils import logging
 
 from hf_init._errors import PlanError
@@ -245,6 +247,22 @@ def _first(name: str, declared: Mapping[str, str]) -> str:
         seen.add(name)
         name = declared[name]
     return name
+
+
+def is_loaded(tensor: torch.Tensor) -> bool:
+    """Return whether the library says that it loaded a tensor, or initialized it."""
+    return bool(getattr(tensor, "_is_hf_initialized", False))
+
+
+def mark_loaded(tensor: torch.Tensor, loaded: bool = True) -> None:
+    """Tell the library's ``initialize_weights``, which has no other way of being told, to pass over a tensor."""
+    tensor._is_hf_initialized = loaded  # type: ignore[attr-defined]  # an attribute of the library's own
+
+
+def save_code(model: PreTrainedModel, folder: Path) -> None:
+    """Write the code of a model's class, and name it in the config, as ``save_pretrained`` does."""
+    config: Any = model.config  # annotated as a mapping there, and an object by what it is asked for
+    custom_object_save(model, folder, config=config)
 
 
 def not_saved(model: PreTrainedModel) -> set[str]:

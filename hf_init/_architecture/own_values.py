@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers import initialization as library_init
 
-from hf_init._architecture.library import on_disk, plain_call, quiet_library
+from hf_init._architecture.library import mark_loaded, on_disk, plain_call, quiet_library
 from hf_init._architecture.replay import ConstructorRecording, find_tensor, poisoned, without_side_effects
 from hf_init._checkpoint import region_of
 from hf_init._errors import RecipeError
@@ -90,7 +90,7 @@ class InitialValues:
     def _model(self) -> PreTrainedModel:
         model = self._build()
         for _, tensor in _all_tensors(model):
-            tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # the library's mark: init passes over these
+            mark_loaded(tensor)  # `_init_weights` passes over it
         return model
 
     @cached_property
@@ -146,7 +146,7 @@ class InitialValues:
         with quiet_library(), ExitStack() as stack:
             held = {other: stack.enter_context(_only(self._model, other, real[other])) for other in real}
             for other, tensor in held.items():
-                tensor._is_hf_initialized = other != name  # type: ignore[attr-defined]  # the library's own mark
+                mark_loaded(tensor, other != name)
             torch.default_generator.manual_seed(key)  # the CPU's alone, which `quiet` puts back
             for module, owner in _outward(self._model, name):
                 self._init(module, owner, name)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING
 
 from hf_init._architecture import BAD_VALUE, Target, label_values
 from hf_init._change import Change, ChangePlan, TargetContext

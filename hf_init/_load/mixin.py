@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_init import schemes
-from hf_init._architecture import InitialValues, describe_model, quiet_library, tied_names
+from hf_init._architecture import InitialValues, describe_model, is_loaded, mark_loaded, quiet_library, tied_names
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._fill import draw_slot
 from hf_init._load.load import from_pretrained
@@ -96,17 +96,13 @@ def _twin(model: PreTrainedModel) -> PreTrainedModel:
 def _unloaded(model: PreTrainedModel) -> Iterator[str]:
     alias = tied_names(model) if hasattr(model, "all_tied_weights_keys") else {}
     for name in model.state_dict():
-        if name not in alias and not _is_loaded(tensor_of(model, name)):
+        if name not in alias and not is_loaded(tensor_of(model, name)):
             yield name
-
-
-def _is_loaded(tensor: torch.Tensor) -> bool:
-    return bool(getattr(tensor, "_is_hf_initialized", False))
 
 
 def _is_open(tensor: torch.Tensor) -> bool:
     """Whether the tensor is there to be written, and nothing was loaded into it."""
-    return tensor.device.type != "meta" and not _is_loaded(tensor)
+    return tensor.device.type != "meta" and not is_loaded(tensor)
 
 
 def _write(
@@ -126,4 +122,4 @@ def _write(
     scheme.check(slot)
     with torch.no_grad():
         tensor.copy_(draw_slot(scheme, slot))
-    tensor._is_hf_initialized = True  # type: ignore[attr-defined]  # the library's own mark
+    mark_loaded(tensor)

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedConfig
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from hf_init._architecture import BAD_VALUE, NOWHERE, quiet_library
+from hf_init._architecture import BAD_VALUE, NOWHERE, auto_classes, quiet_library
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads import names_of
@@ -184,7 +183,7 @@ def _kind(raw: Mapping[str, Any], labels: int, trunk: PreTrainedConfig, own: Any
     found = [
         kind
         for kind, each in KINDS.items()
-        if reads in each.inputs and any(_serves(auto, trunk, own) for auto in each.autos)
+        if reads in each.inputs and any(own in auto_classes(getattr(transformers, auto), trunk) for auto in each.autos)
     ]
     problem = raw.get("problem_type")
     if problem == "multi_label_classification" and "multi-label" in found:
@@ -192,9 +191,3 @@ def _kind(raw: Mapping[str, Any], labels: int, trunk: PreTrainedConfig, own: Any
     if (problem == "regression" or labels == 1) and "regression" in found:
         return "regression"
     return found[0] if found else None
-
-
-def _serves(auto: str, trunk: PreTrainedConfig, own: Any) -> bool:
-    mapping = getattr(transformers, auto)._model_mapping
-    found = mapping.get(type(trunk), ())
-    return own in (found if isinstance(found, (list, tuple)) else (found,))

@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hf_init._architecture import quiet_library
+from hf_init._architecture import is_causal_class, quiet_library
 from hf_init._checkpoint import config_json, folder_of
 from hf_init._errors import PlanError
 from hf_init._probe.logit_differences import Differences, Ids, logits_of, read_logits
@@ -181,7 +180,7 @@ def check_others(folder: Path) -> None:
 
 def check_kind(what: str, architecture: str) -> None:
     """Raise PlanError if a class isn't that of a causal language model."""
-    if architecture not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    if not is_causal_class(architecture):
         raise PlanError(
             f"{what} is a {architecture}, which isn't asked for the next token of a text; only a causal language model "
             "can be probed"

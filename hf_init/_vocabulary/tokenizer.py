@@ -11,9 +11,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, models
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerBase
-from transformers.tokenization_python import Trie
 
-from hf_init._architecture import quiet_library
+from hf_init._architecture import quiet_library, with_added_tokens
 from hf_init._errors import CheckpointError
 from hf_init._text import one_line
 
@@ -174,12 +173,6 @@ def _fast_without(backend: Tokenizer, without: Collection[str]) -> Tokenizer:
 
 
 def _slow_without(tokenizer: Any, without: Collection[str]) -> Any:
-    made = copy.deepcopy(tokenizer)
-    added: Mapping[int, AddedToken] = made.added_tokens_decoder
-    made._added_tokens_decoder = {
-        id_: AddedToken(_hidden(id_)) if token.content in without else token for id_, token in added.items()
-    }
-    made._added_tokens_encoder = {token.content: id_ for id_, token in made._added_tokens_decoder.items()}
-    made.tokens_trie = Trie()
-    made._update_trie()
-    return made
+    added: Mapping[int, AddedToken] = tokenizer.added_tokens_decoder
+    tokens = {id_: AddedToken(_hidden(id_)) if token.content in without else token for id_, token in added.items()}
+    return with_added_tokens(tokenizer, tokens)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
-from transformers.dynamic_module_utils import custom_object_save
 
+from hf_init._architecture import save_code
 from hf_init._checkpoint import INDEX, Checkpoint
 from hf_init._plan import MANIFEST_NAME
 
@@ -65,7 +65,7 @@ def write_config(model: PreTrainedModel, out: Path) -> None:
     config.dtype = str(model.dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
     if model.is_remote_code():
-        custom_object_save(model, out, config=config)
+        save_code(model, out)
     config.save_pretrained(out)
     if model.can_generate() and not (out / "generation_config.json").exists():
         model.generation_config.save_pretrained(out)
