@@ -83,6 +83,6 @@ def matches(role: str, pattern: str) -> bool:
         >>> matches("norm_plus_one.weight", "norm"), matches("attention.query.weight", "query.weight")
         (False, False)
     """
-    words, wanted = role.split("."), pattern.split(".")
-    rest = iter(words)
-    return words[0] == wanted[0] and all(word in rest for word in wanted)
+    first, *words = pattern.split(".")
+    rest = iter(role.split("."))
+    return next(rest) == first and all(word in rest for word in words)

@@ -13,7 +13,7 @@ from hf_init.schemes import KaimingNormal, Normal, ScaledResidual, XavierUniform
 
 
 def auto(seed: int = 0) -> Recipe:
-    """Every tensor by its role, its activation, its fans and what surrounds it; the plan says why for each.
+    """Choose for every tensor by its role, activation, fans and what surrounds it; the plan says why for each.
 
     Example:
         >>> auto().default
@@ -23,7 +23,7 @@ def auto(seed: int = 0) -> Recipe:
 
 
 def classic(nonlinearity: str = "relu", seed: int = 0) -> Recipe:
-    """The composite example of every tutorial: Kaiming for Linear, Xavier for convolutions, orthogonal recurrence.
+    """Follow the tutorials: Kaiming for Linear, Xavier for convolutions, orthogonal recurrence.
 
     Norms start at one and zero, biases at zero, and an LSTM's biases at zero too. Embeddings, which no tutorial gives
     fans, are normal(0, 0.02); what is left is the architecture's own.
@@ -50,7 +50,7 @@ def classic(nonlinearity: str = "relu", seed: int = 0) -> Recipe:
 
 
 def transformer(std: float = 0.02, layers: int | None = None, seed: int = 0) -> Recipe:
-    """Truncated normal, cut at two standard deviations, as BERT and ViT; residual projections scaled by depth.
+    """Draw truncated normals, cut at two standard deviations, as BERT and ViT; scale residual projections by depth.
 
     Args:
         std: of the weights.
@@ -73,7 +73,7 @@ def transformer(std: float = 0.02, layers: int | None = None, seed: int = 0) -> 
 
 
 def vision(seed: int = 0) -> Recipe:
-    """Convolutions as ResNet's: Kaiming by fan_out, zero gamma for the last norm of a block; ViT's truncated normal.
+    """Start convolutions as ResNet: Kaiming by fan_out, zero gamma for a block's last norm; the rest as ViT.
 
     Example:
         >>> print(vision().rules[0].scheme, vision().rules[1].scheme)
@@ -106,7 +106,7 @@ RECIPES: Mapping[str, Callable[[], Recipe]] = {
 
 
 def find_recipe(recipe: RecipeLike) -> Recipe:
-    """The recipe that a user means: an object, a mapping, the name of a known one, a YAML file's path, or None.
+    """Return the recipe that a user means: an object, a mapping, a known one's name, a YAML file's path, or None.
 
     Example:
         >>> find_recipe("classic") == classic()

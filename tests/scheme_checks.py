@@ -133,8 +133,8 @@ def assert_moments(values: torch.Tensor, mean: float, std: float) -> None:
     assert abs(float(sample.std()) - std) <= error / math.sqrt(2) + slack
 
 
-def assert_promised(scheme: Scheme, slot: Slot) -> None:
-    """What the scheme gives, rounded to the slot's dtype, has the moments that it promises."""
+def assert_distribution(scheme: Scheme, slot: Slot) -> None:
+    """What the scheme gives, rounded to the slot's dtype, has the moments of the distribution that it states."""
     moments = scheme.moments(slot)
     assert moments is not None
     assert_moments(finish(scheme, slot), *moments)

@@ -31,11 +31,18 @@ def test_the_samples_are_all():
 def test_names_are_those_of_the_classes():
     assert {name: kind.name for name, kind in REGISTRY.items()} == {name: name for name in REGISTRY}
     assert set(ALIASES.values()) <= set(REGISTRY)
+    assert len(ALIASES) == sum(len(kind.aliases) for kind in REGISTRY.values()), "an alias stands for one scheme"
     assert not set(ALIASES) & set(REGISTRY)
 
 
+def named_schemes(kind: type[Scheme]) -> list[type[Scheme]]:
+    """Every class of the package below this one that has a name of its own."""
+    mine = [kind] if vars(kind).get("name") and kind.__module__.startswith("hf_init.") else []
+    return mine + [each for below in kind.__subclasses__() for each in named_schemes(below)]
+
+
 def test_every_class_is_public():
-    assert {kind.__name__ for kind in REGISTRY.values()} <= set(schemes.__all__)
+    assert {kind.__name__ for kind in named_schemes(schemes.Scheme)} <= set(schemes.__all__)
     assert all(hasattr(schemes, name) for name in schemes.__all__)
 
 

@@ -22,7 +22,7 @@ __all__ = ["Etf", "Fitted", "LogPrior"]
 SHOWN = 16  # numbers that are spelled out
 
 
-def _check_label_counts(value: object) -> tuple[float, ...] | None:
+def check_label_counts(value: object) -> tuple[float, ...] | None:
     """Accept one count or frequency a row; rows that the scheme doesn't fill may have none."""
     expected = "a list of numbers of at least 0, not all of them 0, or None"
     numbers = None if value is None else ListOf(Number(least=0.0), expected)(value)
@@ -51,7 +51,7 @@ class OneOrEach:
         return numbers if each else numbers[0]
 
 
-Counts: TypeAlias = Annotated[tuple[float, ...] | None, _check_label_counts]
+Counts: TypeAlias = Annotated[tuple[float, ...] | None, check_label_counts]
 Shares: TypeAlias = Annotated[
     float | tuple[float, ...] | None, OneOrEach(lambda number: 0 < number < 1, "a number between 0 and 1")
 ]

@@ -117,12 +117,12 @@ def matrix_cuts(inside: Sequence[int], sizes: Sequence[int]) -> list[MatrixCut]:
         owned.setdefault(bisect.bisect_right(ends, coordinate), []).append(position)
     starts = [end - size for end, size in zip(ends, sizes, strict=True)]
     return [
-        MatrixCut(_consecutive(at), [inside[position] - starts[owner] for position in at], sizes[owner])
+        MatrixCut(_as_slice(at), [inside[position] - starts[owner] for position in at], sizes[owner])
         for owner, at in sorted(owned.items())
     ]
 
 
-def _consecutive(at: list[int]) -> slice | list[int]:
+def _as_slice(at: list[int]) -> slice | list[int]:
     """Return consecutive positions as a slice, which indexes without a copy."""
     return slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 and at == sorted(at) else at
 

@@ -106,8 +106,16 @@ def catalogue_table() -> str:
         >>> print(catalogue_table().splitlines()[1])
           zeros                                  Every element is 0
     """
-    groups = itertools.groupby(catalogue(), key=lambda each: each.group)
-    return "\n\n".join("\n".join([group, *map(_table_line, entries)]) for group, entries in groups)
+    lines: list[str] = []
+    for group, entries in itertools.groupby(catalogue(), key=lambda each: each.group):
+        lines += ["", group]
+        for each in entries:
+            bound = schemes.find(each.name).bound
+            settings = ", ".join(str(setting) for setting in each.settings if setting.name not in bound)
+            head = f"  {f'{each.name}({settings})' if settings else each.name}"
+            # A long list of settings has a line of its own.
+            lines += [f"{head:<40} {each.idea}"] if len(head) <= 40 else [head, f"{'':40} {each.idea}"]
+    return "\n".join(lines[1:])
 
 
 def describe_scheme(name: str) -> str:
@@ -146,11 +154,3 @@ def _setting_meanings(kind: type) -> dict[str, str]:
 def _one_line(text: str) -> str:
     """Return a section as the catalogue prints it: on one line, without markup and the last stop."""
     return " ".join(text.replace("``", "").split()).removesuffix(".")
-
-
-def _table_line(each: CatalogueEntry) -> str:
-    bound = schemes.find(each.name).bound
-    settings = ", ".join(str(setting) for setting in each.settings if setting.name not in bound)
-    head = f"  {f'{each.name}({settings})' if settings else each.name:<38}"
-    # A long list of settings has a line of its own.
-    return f"{head} {each.idea}" if len(head) == 40 else f"{head}\n{'':40} {each.idea}"
