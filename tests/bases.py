@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ HEADS: dict[str, Any] = {
     "entities": {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"]},
     "meaning": "similarity",
 }
+MISNAMED = {"classifier.": "head.out."}
 CHARACTERS = ["<pad>", "<s>", "</s>", "<unk>", "|", "a", "b", "c"]
 
 
@@ -59,6 +61,15 @@ class Tagger(PreTrainedModel):
         super().__init__(config)
         self.scores = torch.nn.Linear(config.width, config.num_labels)
         self.transitions = torch.nn.Parameter(torch.zeros(config.num_labels, config.num_labels))
+        self.post_init()
+
+
+class Anchored(Tagger):
+    """Three scores for each label, which no label's name tells apart."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.anchors = torch.nn.Linear(config.width, 3 * config.num_labels)
         self.post_init()
 
 
@@ -95,14 +106,23 @@ def _model(
         model.save_pretrained(folder, max_shard_size=max_shard_size)
 
 
-def _legacy(folder: Path) -> None:
-    """Save BERT with the names that its norms had in TensorFlow."""
-    _model(transformers.BertModel, folder, **TEXT)
-    renames = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+def _edited(
+    base: str,
+    folder: Path,
+    *,
+    names: Mapping[str, str] | None = None,
+    without: Sequence[str] = (),
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """Save another base with parts of its tensors' names replaced, without some, and with other config values."""
+    BASES[base](folder)
     tensors = load_file(folder / "model.safetensors")
-    for new, old in renames.items():
-        tensors = {name.replace(new, old): tensor for name, tensor in tensors.items()}
+    tensors = {name: t for name, t in tensors.items() if not any(fnmatchcase(name, glob) for glob in without)}
+    for old, new in (names or {}).items():
+        tensors = {name.replace(old, new): tensor for name, tensor in tensors.items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    values = {**json.loads((folder / "config.json").read_text()), **(config or {})}
+    (folder / "config.json").write_text(json.dumps({key: each for key, each in values.items() if each is not None}))
 
 
 def _ctc(folder: Path) -> None:
@@ -113,6 +133,18 @@ def _ctc(folder: Path) -> None:
 def _detr(folder: Path) -> None:
     backbone = transformers.ResNetConfig(**RESNET, out_features=["stage2"])
     _model(transformers.DetrForObjectDetection, folder, **DETR, **named(ANIMALS), backbone_config=backbone)
+
+
+def _llava(folder: Path) -> None:
+    config = llava_config()
+    towers = {"vision_config": config.vision_config, "text_config": config.text_config}
+    _model(transformers.LlavaForConditionalGeneration, folder, **towers, image_token_index=95)
+
+
+def _two_encoders(folder: Path) -> None:
+    towers = {"vision_config": transformers.ViTConfig(**SEEN), "text_config": transformers.BertConfig(**TEXT)}
+    towers = {name: {**config.to_dict(), "model_type": config.model_type} for name, config in towers.items()}
+    _model(transformers.VisionTextDualEncoderModel, folder, projection_dim=8, **towers)
 
 
 def _several_heads(folder: Path) -> None:
@@ -128,13 +160,39 @@ _BART: dict[str, Any] = {
 BASES: dict[str, Callable[[Path], object]] = {
     "bert": _BERT,
     "bert in float16": partial(_BERT, dtype=torch.float16),
-    "bert of old names": _legacy,
+    "bert of old names": partial(
+        _edited, "bert", names={"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    ),
+    "masked": partial(_model, transformers.BertForMaskedLM, **TEXT),
+    "pretraining": partial(_model, transformers.BertForPreTraining, **TEXT),
+    "choice": partial(_model, transformers.BertForMultipleChoice, **TEXT),
+    "roberta": partial(_model, transformers.RobertaModel, **TEXT),
     "sentiment": partial(_model, transformers.BertForSequenceClassification, **TEXT, **named(SENTIMENTS)),
+    "numbered": partial(_model, transformers.BertForSequenceClassification, **TEXT, num_labels=3),
+    "misnamed head": partial(_edited, "sentiment", names=MISNAMED),
+    "misnamed head of a trunk": partial(_edited, "sentiment", names=MISNAMED, config={"architectures": ["BertModel"]}),
+    "misnamed head of nobody": partial(_edited, "sentiment", names=MISNAMED, config={"architectures": None}),
+    "misnamed head of somebody": partial(
+        _edited, "sentiment", names=MISNAMED, config={"architectures": ["SomebodysClassifier"]}
+    ),
+    "no head": partial(_edited, "sentiment", without=["classifier.*"]),
+    "no pooler's bias": partial(_edited, "sentiment", without=["bert.pooler.dense.bias"]),
+    "no classifier's bias": partial(
+        _edited, "sentiment", without=["classifier.bias"], config={"architectures": ["Tolerant"]}
+    ),
+    "no classifier's bias and no pooler": partial(
+        _edited, "sentiment", without=["classifier.bias", "bert.pooler.*"], config={"architectures": ["Tolerant"]}
+    ),
     "tags": partial(_model, transformers.BertForTokenClassification, **TEXT, **named(TAGS)),
     "several heads": _several_heads,
     "tagger": partial(_model, Tagger, **named(ANIMALS)),
+    "anchored": partial(_model, Anchored, **named(ANIMALS)),
+    "labels of one name": partial(
+        _edited, "tagger", config={"id2label": {"0": "N/A", "1": "dog", "2": "N/A"}, "label2id": None}
+    ),
     "vit": partial(_model, transformers.ViTModel, **SEEN),
     "resnet": partial(_model, transformers.ResNetForImageClassification, **RESNET, **named(ANIMALS)),
+    "resnet without its counters": partial(_edited, "resnet", without=["*num_batches_tracked"]),
     "segformer": partial(_model, transformers.SegformerForSemanticSegmentation, **SEGFORMER, **named(ANIMALS)),
     "yolos": partial(
         _model, transformers.YolosForObjectDetection, **{**SEEN, "image_size": [16, 16]}, **named(ANIMALS),
@@ -146,9 +204,14 @@ BASES: dict[str, Callable[[Path], object]] = {
     ),
     "detr": _detr,
     "clip": partial(_model, transformers.CLIPVisionModel, **SEEN),
+    "llava": _llava,
+    "llava without a projector": partial(_edited, "llava", without=["*multi_modal_projector*"]),
+    "two encoders": _two_encoders,
+    "two encoders without projections": partial(_edited, "two encoders", without=["*_projection.weight"]),
     "wav2vec2": partial(_model, transformers.Wav2Vec2Model, **HEARD),
     "ctc": _ctc,
     "llama": partial(_LLAMA, **DECODER, tie_word_embeddings=True),
+    "llama trunk": partial(_model, transformers.LlamaModel, **DECODER, tie_word_embeddings=True),
     "llama untied": partial(_LLAMA, **DECODER, tie_word_embeddings=False),
     "llama in bfloat16": partial(_LLAMA, **DECODER, tie_word_embeddings=True, dtype=torch.bfloat16),
     "gpt2": partial(

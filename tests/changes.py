@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 import transformers
 from bases import ANIMALS, CHARACTERS, HEADS, SENTIMENTS, TAGS, Tagger, character_tokenizer, llava_config
 from token_bases import ROWS, tokenizer
@@ -132,8 +133,28 @@ class Tolerant(transformers.BertForSequenceClassification):
     _keys_to_ignore_on_load_missing: ClassVar = [r"^classifier\."]
 
 
+ONLY_DRAWN: dict[str, Any] = {"recipe": TRAINED}  # asks no model for its values: a class of the tests can't be found
+
+
 def _classes(rows: Sequence[int | None]) -> dict[str, Along]:
     return dict.fromkeys(CLASSIFIER, Along(rows))
+
+
+class Adapted(transformers.BertForSequenceClassification):
+    """Something besides the head."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.adapter = torch.nn.Linear(config.hidden_size, 2)
+
+
+class Renamed(transformers.BertForSequenceClassification):
+    """The same head under another name."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        del self.classifier
+        self.scores = torch.nn.Linear(config.hidden_size, config.num_labels)
 
 
 def _labels(rows: Sequence[int | None], **options: Any) -> Change:
@@ -246,6 +267,32 @@ CHANGES: dict[str, Change] = {
         "bert", Tolerant, {"num_labels": 3, "recipe": SKIPPING}, below("bert."), ("classifier.weight",),
         skipped=("classifier.bias",),
     ),
+    "bert, a choice": Change("bert", "BertForMultipleChoice", names=below("bert."), new=CLASSIFIER),
+    "bert, whether a sentence is the next": Change(
+        "bert", "BertForNextSentencePrediction", names=below("bert."), new=("cls.seq_relationship.*",)
+    ),
+    "a head beside another of the same shape": Change(
+        "pretraining", "BertForSequenceClassification", {"num_labels": 2}, new=CLASSIFIER, gone=("cls.*",)
+    ),
+    "a class that adds an adapter": Change("sentiment", Adapted, ONLY_DRAWN, new=("adapter.*",)),
+    "a class that adds an adapter, and a layer goes": Change(
+        "sentiment", Adapted, {**ONLY_DRAWN, "num_hidden_layers": 1}, new=("adapter.*",),
+        gone=("bert.encoder.layer.1.*",),
+    ),
+    "a head that the class names otherwise, given up": Change(
+        "sentiment", Renamed, {**ONLY_DRAWN, "allow_new": ["scores.*"]}, new=("scores.*",), gone=CLASSIFIER
+    ),
+    "a head that the files name otherwise, given up": Change(
+        "misnamed head", options={"allow_new": "classifier.*"}, new=CLASSIFIER, gone=("head.out.*",)
+    ),
+    "a head that the files name otherwise, found": Change(
+        "misnamed head", options={"key_mapping": {r"^head\.out\.": "classifier."}},
+        names=instead(("head.out.", "classifier.")),
+    ),
+    "a bias that the class does without": Change(
+        "no classifier's bias", Tolerant, ONLY_DRAWN, new=("classifier.bias",)
+    ),
+    "counters that the class makes itself": Change("resnet without its counters", new=("*num_batches_tracked",)),
     "a classifier's trunk": Change(
         "sentiment", "BertModel", names=instead(("bert.", "")), gone=CLASSIFIER
     ),
@@ -288,6 +335,16 @@ CHANGES: dict[str, Change] = {
         "llama", options={"tie_word_embeddings": False},
         taken={"llama": lambda name: "lm_head.weight" if name == "model.embed_tokens.weight" else None},
     ),
+    "llama untied, its head by a rule": Change(
+        "llama trunk", "LlamaForCausalLM",
+        {"tie_word_embeddings": False, "recipe": Recipe([Rule("normal(std=0.5)", name="lm_head.weight")])},
+        below("model."), ("lm_head.weight",),
+    ),
+    "llama's table made anew, with the head that is tied to it": Change(
+        "llama trunk", "LlamaForCausalLM",
+        {"recipe": Recipe([Rule("normal(std=0.5)", name="*")]), "keep": {"model.embed_tokens.weight": "none"}},
+        below("model."), ("model.embed_tokens.weight",), gone=("embed_tokens.weight",),
+    ),
     "a head solved from examples": Change(
         "llama with tokens", "LlamaForSequenceClassification",
         {"labels": ["a", "b"], "head": "ridge", "examples": EXAMPLES}, new=("score.weight",),
@@ -296,6 +353,8 @@ CHANGES: dict[str, Change] = {
     "labels, in another order": _labels([2, 0, 1], labels=["pos", "neg", "neu"], labels_keep="names"),
     "labels, some new": _labels([2, None, 0, None, 1], labels=NEW_SENTIMENTS),
     "labels, some gone": _labels([2, 0], labels=["pos", "neg"]),
+    "labels, the same by their names": _labels([0, 1, 2], num_labels=3),
+    "labels, none kept and others": _labels([None, None], labels=["a", "b"], labels_keep="none"),
     "labels, renamed": _labels([0, 1, 2], rename_labels={"neg": "bad", "pos": "neg"}),
     "labels, renamed and new": _labels([None, 0], rename_labels={"neg": "bad"}, labels=["x", "bad"]),
     "labels, by place": _labels([0, 1, 2, None, None], num_labels=5, labels_keep="leading"),
@@ -360,6 +419,9 @@ CHANGES: dict[str, Change] = {
         "ctc", places=_other_characters,
         moved={"lm_head.*": Along([CHARACTERS.index(c) if c in CHARACTERS else None for c in OTHER_CHARACTERS])},
     ),
+    "a character more for a CTC head": Change(
+        "ctc", options={"add_tokens": [{"token": "\u00e1", "description": "a"}]}, moved={"lm_head.*": grown(8, 1)}
+    ),
     "rows made again by their ids": Change(
         "phi with tokens", options={"reinit_rows": [4, 40], "seed": 1},
         moved=dict.fromkeys(PHI, Along([None if row in (4, 40) else row for row in range(ROWS)])),
@@ -413,11 +475,24 @@ CHANGES: dict[str, Change] = {
         },
         new=("*multi_modal_projector.*",), by_class_name=True,
     ),
+    "a new projector between the towers of one checkpoint": Change(
+        "llava without a projector",
+        options={"recipe": Recipe([Rule("xavier_uniform", name="*.weight"), Rule("zeros", name="*.bias")])},
+        new=("*multi_modal_projector.*",), by_class_name=True,
+    ),
+    "new projections of two encoders": Change(
+        "two encoders without projections",
+        options={"recipe": Recipe([Rule("orthogonal", name="*_projection.weight")])}, new=("*_projection.weight",),
+    ),
     # Shapes that change for another reason.
     "more positions, matched": Change(
         "bert", "BertForSequenceClassification",
         {"keep": {"*position_embeddings.weight": "leading"}, "recipe": MATCHED, **LONGER}, below("bert."), CLASSIFIER,
         {"bert.embeddings.position_embeddings.weight": grown(64, 32)},
+    ),
+    "more positions, as the library draws them": Change(
+        "bert", options={"keep": {"*position_embeddings.weight": "leading"}, **LONGER},
+        moved={"embeddings.position_embeddings.weight": grown(64, 32)},
     ),
     "positions made anew": Change(
         "bert", options={"keep": {"*position_embeddings*": "none"}, **LONGER},

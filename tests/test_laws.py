@@ -119,11 +119,10 @@ def test_plain_transformers_loads_it_in_silence(result):
 def test_files_beside_the_weights_come_along_and_no_others_do(result):
     beside = {name: folder / name for folder in reversed(result.parts.values()) for name in files(folder)}
     there = files(result.out)
-    assert there - beside.keys() <= {"generation_config.json", *(there if "tokenizer" in result.options else ())}
-    gone = {"special_tokens_map.json"} if "add_tokens" in result.options else set()  # saved with the config since
-    for name, path in beside.items():
-        if name not in gone:
-            assert name in there and (name in CHANGED or (result.out / name).read_bytes() == path.read_bytes()), name
+    saved = TOKENIZER if result.options.keys() & VOCABULARY else set()
+    assert there - beside.keys() <= {"generation_config.json", *saved}
+    for name in beside.keys() - saved - {"config.json", "generation_config.json"}:
+        assert (result.out / name).read_bytes() == beside[name].read_bytes(), name
 
 
 def files(folder: Path) -> set[str]:
@@ -133,10 +132,23 @@ def files(folder: Path) -> set[str]:
     return {name for name in found if not any(each in name for each in ours)}
 
 
-CHANGED = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json"}
+VOCABULARY = {"add_tokens", "tokenizer", "reinit_rows", "allow_shrink"}
+TOKENIZER = {
+    "tokenizer.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json", "vocab.json", "vocab.txt"
+}  # fmt: skip
 
 
 # Everything is proved, and proved again later.
+
+
+@law
+def test_a_load_proves_every_kept_byte(result):
+    kept = {
+        name: (each.origins >= 0).sum() * each.source.bits.itemsize
+        for name, each in result.expected.items()
+        if each.source
+    }
+    assert result.model.init_report.bytes_proved == sum(n for name, n in kept.items() if not result.ignores(name))
 
 
 @law
@@ -152,6 +164,8 @@ def test_one_flipped_bit_of_the_result_is_named_with_both_values(result, tmp_pat
         out = flipped(result.out, tmp_path / f"{k}", at.name, at.place)
         (difference,) = hf_init.verify(out, result.compared, everything=True).differences
         assert difference["name"] == at.name
+        where = np.unravel_index(at.place, at.expected.origins.shape)
+        assert [*map(int, where)] == difference.get("index", [*where])
         seen, expected = difference["seen"], difference["expected"]
         if at.expected.source is None or at.origin < 0:  # known by its digest
             assert (len(seen), len(expected)) == (64, 64) and seen != expected
@@ -202,7 +216,8 @@ def test_a_tensor_more_changes_no_other(result):
             self.unrelated = nn.Linear(3, 2)
             self.post_init()
 
-    more, model = result.load(More).state_dict(), result.model.state_dict()
+    allowed = {"allow_new": ["unrelated.*", "classifier.*", "scores.*"]} if "allow_new" in result.options else {}
+    more, model = result.load(More, **allowed).state_dict(), result.model.state_dict()
     assert more.keys() - model.keys() == {"unrelated.weight", "unrelated.bias"}
     assert [name for name in model if not result.skips(name) and stored(more[name]) != stored(model[name])] == []
 
