@@ -12,19 +12,19 @@ def stack_blocks(name: str) -> list[str]:
         >>> stack_blocks("model.layers.3.mlp.experts.7.w1.weight")
         ['model.layers.3.', 'model.layers.3.mlp.experts.7.']
     """
-    return [name[: found.end()] for found in re.finditer(r"\.\d+\.|^\d+\.", name)]
+    return [name[: number.end()] for number in re.finditer(r"\.\d+\.|^\d+\.", name)]
 
 
-def _stack(block: str) -> str:
+def stack_of(block: str) -> str:
     """Return the stack that a block lies in: its name without the last number."""
     return re.sub(r"\d+\.$", "", block)
 
 
-def pattern(name: str) -> str:
+def name_pattern(name: str) -> str:
     """Return a name without its numbers: equal for tensors that differ in their layer alone.
 
     Example:
-        >>> pattern("model.layers.11.mlp.up_proj.weight")
+        >>> name_pattern("model.layers.11.mlp.up_proj.weight")
         'model.layers.*.mlp.up_proj.weight'
     """
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))

@@ -177,7 +177,10 @@ def test_extend_prints_its_plan_and_its_proof(base, tmp_path, capsys):
     said = document(capsys, 0, "extend", base, tmp_path / "out", *HEAD, "--labels", "a,b")
     assert said.keys() == {"out", "plan", "verify"} and said["out"] == str(tmp_path / "out")
     assert is_plan(said["plan"]) and said["verify"]["ok"] is True
-    assert said["plan"] == hf_init.Plan.load(tmp_path / "out").to_json()
+    plan = hf_init.Plan.load(tmp_path / "out")
+    assert said["plan"] == plan.to_json() and said["plan"]["schema"] == "hf_init.plan/1" and said["plan"]["ok"] is True
+    assert plan and repr(plan) == f"<Plan: {str(plan).splitlines()[0]}>"
+    assert hf_init.Plan.from_json(said["plan"]) == plan
 
 
 def test_verify_prints_what_it_found(out, spoiled, capsys):

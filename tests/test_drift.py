@@ -134,6 +134,8 @@ def test_a_report_prints_and_round_trips_through_json(run):
     assert "bert.encoder.layer.5" in text
     assert "<table>" in report._repr_html_()
     data = json.loads(json.dumps(report.to_json()))
+    assert data["schema"] == "hf_init.drift/1" and data["ok"] is bool(report) is True
+    assert repr(report) == f"<DriftReport: {text.splitlines()[0]}>"
     assert data["counts"] == report.counts
     assert {t["name"] for t in data["tensors"]} == {t.name for t in report.tensors}
 

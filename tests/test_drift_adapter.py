@@ -69,7 +69,9 @@ def test_a_base_that_changed_fails(extended, tmp_path):
     data[-1] ^= 1
     file.write_bytes(data)
     report = verify_after_training(folder)
-    assert not report.ok
+    assert not report.ok and not report
+    assert report.to_json()["base_proof"]["ok"] is False and "1 difference: " in str(report)
+    assert report.plan == str(extended / "hf_init.json")
     with pytest.raises(ProofError, match="1 difference"):
         report.raise_if_failed()
 

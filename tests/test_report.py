@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 import hf_init
 from hf_init import schemes
-from hf_init._block_names import pattern
+from hf_init._block_names import name_pattern
 from hf_init._checkpoint import numbers as _values
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.header import DTYPES, dtype_bits
@@ -266,7 +266,7 @@ def test_neighbours_are_of_the_role_and_from_the_nearest_layers():
     ]
     assert [found.name for found in nearest_neighbours(candidate("head", "b", 99), kept)] == ["h.5.b", "h.4.b", "h.3.b"]
     assert nearest_neighbours(candidate("head", "c", 99), kept) == []
-    assert pattern("h.3.a2") == "h.*.a2"
+    assert name_pattern("h.3.a2") == "h.*.a2"
 
 
 # Warnings

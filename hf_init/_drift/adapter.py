@@ -79,7 +79,7 @@ def adapter_drift(
         return DriftReport(
             trained=str(folder),
             base=str(source.root),
-            plan=str(source.root / MANIFEST_NAME) if proof else "none",
+            plan=str(source.root / MANIFEST_NAME) if planned else "none",
             frozen="the base, which an adapter doesn't hold",
             tensors=tensors,
             notes=(*notes, *_adapter_notes(adapter)),

@@ -10,12 +10,12 @@ _TARGETS = ("float64", "float32", "float16", "bfloat16")
 
 
 def castable(before: str, after: str) -> bool:
-    """Whether what a tensor of one dtype becomes in another one is known."""
+    """Return whether what a tensor of one dtype becomes in another one is known."""
     return is_floating(before) and is_decoded(before) and after in _TARGETS
 
 
 def cast_values(codes: np.ndarray, before: str, after: str) -> np.ndarray:
-    """Elements of one dtype in another one; both as unsigned integers of their width.
+    """Return elements of one dtype in another one; both as unsigned integers of their width.
 
     Example:
         >>> hex(cast_values(np.array([0x3F80], "uint16"), "bfloat16", "float32")[0])
@@ -25,8 +25,8 @@ def cast_values(codes: np.ndarray, before: str, after: str) -> np.ndarray:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if after == "bfloat16":
             return _bfloat16(values.astype(np.float32)).reshape(codes.shape)
-        made = values.astype(after)
-    return made.view(f"<u{made.itemsize}").reshape(codes.shape)
+        cast = values.astype(after)
+    return cast.view(f"<u{cast.itemsize}").reshape(codes.shape)
 
 
 def _bfloat16(values: np.ndarray) -> np.ndarray:
@@ -35,7 +35,7 @@ def _bfloat16(values: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
 
 
-def agreed(seen: np.ndarray, expected: np.ndarray, dtype: str) -> np.ndarray:
-    """``expected``, with every NaN that is one in ``seen`` too taken from there: casts don't carry a NaN's bits."""
+def with_nans_of(seen: np.ndarray, expected: np.ndarray, dtype: str) -> np.ndarray:
+    """Return ``expected``, with each NaN that is one in ``seen``, too, taken from there: no cast carries its bits."""
     both = np.isnan(decode_values(seen, dtype)) & np.isnan(decode_values(expected, dtype))
     return np.where(both.reshape(seen.shape), seen, expected)

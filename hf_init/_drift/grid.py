@@ -49,10 +49,10 @@ class Bar:
 
 
 def grids(tensors: Iterable[TensorDrift]) -> tuple[Grid, ...]:
-    """One grid for each stack of layers, in the order of the files."""
+    """Return one grid for each stack of layers, in the order of the files."""
     stacks: dict[str, dict[tuple[str, int], list[TensorDrift]]] = {}
     for tensor in tensors:
-        stack, index, kind = tensor.place
+        stack, index, kind = tensor.layer
         if index is not None and tensor.change is not None:
             stacks.setdefault(stack, {}).setdefault((kind, index), []).append(tensor)
     return tuple(_grid(stack, cells) for stack, cells in stacks.items())
@@ -61,12 +61,12 @@ def grids(tensors: Iterable[TensorDrift]) -> tuple[Grid, ...]:
 def _grid(stack: str, cells: dict[tuple[str, int], list[TensorDrift]]) -> Grid:
     layers = tuple(sorted({layer for _, layer in cells}))
     every = list(dict.fromkeys(kind for kind, _ in cells))
-    values = {place: relative(found) for place, found in cells.items()}
+    values = {cell: relative_change(tensors) for cell, tensors in cells.items()}
     most = {kind: max(_size(values.get((kind, layer), 0.0)) for layer in layers) for kind in every}
     shown = set(sorted(every, key=lambda kind: -most[kind])[:MOST_KINDS])
     kinds = tuple(kind for kind in every if kind in shown)
     table = [[values.get((kind, layer), math.nan) for layer in layers] for kind in kinds]
-    states = [[state(cells.get((kind, layer), ())) for layer in layers] for kind in kinds]
+    states = [[state_of(cells.get((kind, layer), ())) for layer in layers] for kind in kinds]
     return Grid(stack, kinds, layers, np.array(table), np.array(states), len(every) - len(kinds))
 
 
@@ -75,20 +75,20 @@ def _size(value: float) -> float:
 
 
 def bars(tensors: Iterable[TensorDrift]) -> tuple[Bar, ...]:
-    """What is in no stack of layers: those that changed most, in the order of the files."""
-    outside = [tensor for tensor in tensors if tensor.place[1] is None and tensor.status != "missing"]
-    most = sorted(range(len(outside)), key=lambda at: -_size(_one(outside[at])))[:MOST_BARS]
-    return tuple(_bar(outside[at]) for at in sorted(most))
+    """Return a bar for each tensor in no stack of layers: those that changed most, in the order of the files."""
+    outside = [tensor for tensor in tensors if tensor.layer[1] is None and tensor.status != "missing"]
+    most = sorted(range(len(outside)), key=lambda number: -_size(_relative_of(outside[number])))[:MOST_BARS]
+    return tuple(_bar_of(outside[number]) for number in sorted(most))
 
 
-def _bar(tensor: TensorDrift) -> Bar:
+def _bar_of(tensor: TensorDrift) -> Bar:
     label = tensor.name if tensor.portion == "all" else f"{tensor.name} ({tensor.portion})"
-    value = _one(tensor)
-    return Bar(label, value, state([tensor]), tensor.origin == "new", _note(tensor, value))
+    relative = _relative_of(tensor)
+    return Bar(label, relative, state_of([tensor]), tensor.origin == "new", _bar_note(tensor, relative))
 
 
-def _note(tensor: TensorDrift, value: float) -> str:
-    """What is written where there is a bar's end, or no bar."""
+def _bar_note(tensor: TensorDrift, value: float) -> str:
+    """Return what is written where there is a bar's end, or no bar."""
     if math.isinf(value) and tensor.change is not None:
         return f"from zero, by up to {tensor.change.largest:.2g}"
     if math.isnan(value):
@@ -96,14 +96,14 @@ def _note(tensor: TensorDrift, value: float) -> str:
     return f"{value:.2g}" if value else "stayed, bit for bit"
 
 
-def _one(tensor: TensorDrift) -> float:
+def _relative_of(tensor: TensorDrift) -> float:
     if tensor.change is None:
         return 0.0 if tensor.status in ("identical", "untrained") else math.nan
     return tensor.change.relative
 
 
-def relative(tensors: Sequence[TensorDrift]) -> float:
-    """The relative change of several tensors taken as one; those that stayed count as they did."""
+def relative_change(tensors: Sequence[TensorDrift]) -> float:
+    """Return the relative change of several tensors taken as one; those that stayed count as they did."""
     changes = [tensor.change for tensor in tensors if tensor.change is not None and tensor.change.elements]
     if not changes:
         return 0.0
@@ -112,8 +112,8 @@ def relative(tensors: Sequence[TensorDrift]) -> float:
     return change / before if before else (math.inf if change else 0.0)
 
 
-def state(tensors: Sequence[TensorDrift]) -> int:
-    """What became of several tensors taken as one."""
+def state_of(tensors: Sequence[TensorDrift]) -> int:
+    """Return what became of several tensors taken as one."""
     if not tensors:
         return ABSENT
     if any(tensor.failed for tensor in tensors):

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
-from hf_init._block_names import pattern, stack_blocks
+from hf_init._block_names import name_pattern, stack_blocks
 from hf_init._drift.measure import Movement, measure_part
 from hf_init._drift.parts import NEW, TensorPart
 from hf_init._progress import Progress
@@ -51,21 +50,21 @@ class TensorDrift:
     failed: bool = False
 
     @property
-    def place(self) -> tuple[str, int | None, str]:
+    def layer(self) -> tuple[str, int | None, str]:
         """The stack of layers that it is in, its layer's index there, and the rest of its name without numbers.
 
         Example:
-            >>> TensorDrift("h.11.mlp.w", "new", "new", "all", False, (), "float32", None, 1).place
+            >>> TensorDrift("h.11.mlp.w", "new", "new", "all", False, (), "float32", None, 1).layer
             ('h', 11, 'mlp.w')
         """
-        found = stack_blocks(self.name)
-        if not found:
+        blocks = stack_blocks(self.name)
+        if not blocks:
             return "", None, self.name
-        stack, _, index = found[0].rstrip(".").rpartition(".")
-        return stack, int(index), pattern(self.name[len(found[0]) :])
+        stack, _, index = blocks[0].rstrip(".").rpartition(".")
+        return stack, int(index), name_pattern(self.name[len(blocks[0]) :])
 
-    def to_json(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {
+    def to_json(self) -> dict[str, object]:
+        entry: dict[str, object] = {
             "name": self.name,
             "status": self.status,
             "origin": self.origin,
@@ -80,41 +79,34 @@ class TensorDrift:
             entry["dtype_before"] = self.dtype_before
         if self.reason:
             entry["reason"] = self.reason
-        return jsonable(entry | _numbers(self.change))
-
-
-def _numbers(change: Movement | None) -> dict[str, Any]:
-    if change is None or not change.elements:
-        return {}
-    return {
-        "changed_elements": change.elements,
-        "changed_rows": change.rows,
-        "relative_change": change.relative,
-        "largest_change": change.largest,
-        "not_finite": change.not_finite,
-        "first": change.first,
-    }
+        if self.change is not None and self.change.elements:
+            entry |= self.change.to_json()
+        return jsonable(entry)
 
 
 def judge_parts(parts: Sequence[TensorPart], progress: Progress | None) -> tuple[TensorDrift, ...]:
     """Return what became of each part; as many at a time as there are cores, the largest first."""
-    made: dict[int, TensorDrift] = {}
+    drifts: dict[int, TensorDrift] = {}
     compared = VerifyMeter(progress).counting("compared")
 
-    def job(at: int, desk: WorkerBuffers) -> bool:
-        made[at] = judge_tensor(parts[at], desk, compared)
-        return made[at].failed
+    def job(number: int, buffers: WorkerBuffers) -> bool:
+        drifts[number] = judge_tensor(parts[number], buffers, compared)
+        return drifts[number].failed
 
-    order = sorted(range(len(parts)), key=lambda at: -parts[at].elements)
-    run_jobs(partial(job, at) for at in order)
-    return tuple(made[at] for at in range(len(parts)))
+    order = sorted(range(len(parts)), key=lambda number: -parts[number].elements)
+    run_jobs(partial(job, number) for number in order)
+    return tuple(drifts[number] for number in range(len(parts)))
 
 
-def judge_tensor(part: TensorPart, desk: WorkerBuffers, done: Progress) -> TensorDrift:
+def judge_tensor(part: TensorPart, buffers: WorkerBuffers, progress: Progress) -> TensorDrift:
     """Compare a part with what it was."""
-    change = measure_part(part.pairs, desk, done) if part.pairs else None
-    status = _status(part, change, desk, done)
-    failed = status in FAILURES and part.frozen and not (status == "missing" and part.ignored)
+    change = measure_part(part.pairs, buffers, progress) if part.pairs else None
+    same = not change.elements if change is not None else _as_made(part, buffers, progress)
+    status = _drift_status(part, same)
+    rounding = ""
+    if change is not None and change.rounded is not None and change.elements:  # a way to move that isn't training
+        rounded = change.rounded
+        rounding = f"each changed element is what was there rounded to {rounded}: it was loaded in {rounded}"
     return TensorDrift(
         name=part.name,
         status=status,
@@ -126,17 +118,19 @@ def judge_tensor(part: TensorPart, desk: WorkerBuffers, done: Progress) -> Tenso
         dtype_before=part.dtype_before,
         elements=part.elements,
         change=change,
-        reason="; ".join(text for text in (part.fault, part.remark, _rounding(part, change)) if text),
-        failed=failed,
+        reason="; ".join(filter(None, (part.fault, part.remark, rounding))),
+        failed=status in FAILURES and part.frozen and not (status == "missing" and part.ignored),
     )
 
 
-def _status(part: TensorPart, change: Movement | None, desk: WorkerBuffers, done: Progress) -> str:
+def _drift_status(part: TensorPart, same: bool | None) -> str:
+    """Return a part's status; ``same`` is None where there is nothing to compare with."""
     if not part.stored:
         return "missing"
-    same = not change.elements if change is not None else _as_made(part, desk, done)
-    if part.fault or same is None:
-        return _unknown(part)
+    if part.fault:
+        return "moved" if part.frozen else "new" if part.origin == NEW else "trained"
+    if same is None:
+        return "unproved" if part.frozen else "new"
     if part.frozen:
         return "identical" if same else "moved"
     if part.origin == NEW:
@@ -144,22 +138,8 @@ def _status(part: TensorPart, change: Movement | None, desk: WorkerBuffers, done
     return "unchanged" if same else "trained"
 
 
-def _unknown(part: TensorPart) -> str:
-    """Where there is nothing to compare with."""
-    if part.fault:
-        return "moved" if part.frozen else ("new" if part.origin == NEW else "trained")
-    return "unproved" if part.frozen else "new"
-
-
-def _as_made(part: TensorPart, desk: WorkerBuffers, done: Progress) -> bool | None:
-    """Whether new regions still have the digests that they had when they were made; None where those aren't known."""
-    if not part.made:
+def _as_made(part: TensorPart, buffers: WorkerBuffers, progress: Progress) -> bool | None:
+    """Return whether new regions still have the digests that they were made with; None where those aren't known."""
+    if not part.stored or not part.made:
         return None
-    return all(bytes_digest(region, desk.seen, done) == wanted for region, wanted in part.made)
-
-
-def _rounding(part: TensorPart, change: Movement | None) -> str:
-    """A way to move that isn't training."""
-    if change is None or change.rounded is None or not change.elements:
-        return ""
-    return f"each changed element is what was there rounded to {change.rounded}: it was loaded in {change.rounded}"
+    return all(bytes_digest(region, buffers.seen, progress) == digest for region, digest in part.made)

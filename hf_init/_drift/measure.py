@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from hf_init._checkpoint import decode_values, is_decoded
-from hf_init._drift.cast import agreed, cast_values, castable
+from hf_init._drift.cast import cast_values, castable, with_nans_of
 from hf_init._progress import Progress
 from hf_init._verify import Piece, RegionPart, StoredTensor, TensorDiff, WorkerBuffers, region_pieces
 
@@ -26,9 +25,6 @@ class TensorPair:
     @property
     def dtype(self) -> str:
         return self.after.entry.dtype
-
-
-_ROUNDINGS = ("bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Movement:
 
     elements: int = 0
     rows: int = 0
-    first: dict[str, Any] = field(default_factory=dict)
+    first: Mapping[str, object] = field(default_factory=dict)
     before: float = math.nan
     change: float = 0.0
     largest: float = 0.0
@@ -62,14 +58,24 @@ class Movement:
             return self.change
         return self.change / self.before if self.before else math.inf
 
+    def to_json(self) -> dict[str, object]:
+        return {
+            "changed_elements": self.elements,
+            "changed_rows": self.rows,
+            "relative_change": self.relative,
+            "largest_change": self.largest,
+            "not_finite": self.not_finite,
+            "first": self.first,
+        }
+
 
 @dataclass
-class _Numbers:
+class _ChangeSums:
     before: float = 0.0
     change: float = 0.0
     largest: float = 0.0
     not_finite: int = 0
-    roundings: tuple[str, ...] = _ROUNDINGS
+    roundings: tuple[str, ...] = ("bfloat16", "float16")
 
     def add(self, seen: np.ndarray, expected: np.ndarray, dtype: str) -> None:
         after, before = decode_values(seen, dtype), decode_values(expected, dtype)
@@ -97,76 +103,84 @@ class _Sides:
     pair: TensorPair
     number: int
 
+    @classmethod
+    def of(cls, pair: TensorPair, number: int) -> _Sides:
+        before = pair.before()
+        flat = pair.after.flat(), before.flat()
+        if flat[0] is None or flat[1] is None:
+            return cls(pair.after, before, pair, number)
+        return cls(flat[0], flat[1], pair, number)
+
     def cuts(self) -> list[Piece]:
         return list(region_pieces(self.after.shape, tuple(map(max, self.after.spans, self.before.spans))))
 
-    def read(self, piece: Piece, desk: WorkerBuffers) -> tuple[np.ndarray, np.ndarray]:
-        """What is there, and what is due there: what was, in today's dtype."""
-        seen, expected = self.after.read(desk.seen, piece), self.before.read(desk.expected, piece)
+    def read(self, piece: Piece, buffers: WorkerBuffers) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is there, and what is expected there: what was, in today's dtype."""
+        seen, expected = self.after.read(buffers.seen, piece), self.before.read(buffers.expected, piece)
         if self.pair.dtype == self.pair.dtype_before:
             return seen, expected
         expected = cast_values(expected, self.pair.dtype_before, self.pair.dtype)
-        return seen, expected if np.array_equal(seen, expected) else agreed(seen, expected, self.pair.dtype)
+        return seen, expected if np.array_equal(seen, expected) else with_nans_of(seen, expected, self.pair.dtype)
 
 
-def measure_part(pairs: Sequence[TensorPair], desk: WorkerBuffers, done: Progress) -> Movement:
+def measure_part(pairs: Sequence[TensorPair], buffers: WorkerBuffers, progress: Progress) -> Movement:
     """Compare every region of a part of one tensor with what it was, in the dtype that it has now."""
-    whole, dtype = pairs[0].after.whole, pairs[0].dtype
-    tally, numbers = TensorDiff.of(whole, dtype), _Numbers()
-    quiet = [
+    dtype = pairs[0].dtype
+    diff, sums = TensorDiff.of(pairs[0].after.whole, dtype), _ChangeSums()
+    equal = [
         (sides, piece)
-        for sides in (_sides(pair, number) for number, pair in enumerate(pairs))
+        for sides in map(_Sides.of, pairs, range(len(pairs)))
         for piece in sides.cuts()
-        if _same(sides, piece, desk, tally, numbers, done)
+        if not _note_changes(sides, piece, buffers, diff, sums, progress)
     ]
-    if not tally.elements:
+    if not diff.elements:
         return Movement()
-    for sides, piece in quiet if is_decoded(dtype) else ():  # what it was is what it is
-        numbers.add_before(decode_values(sides.after.read(desk.seen, piece), dtype).reshape(-1))
-    return _change(tally, numbers, dtype)
+    if not is_decoded(dtype):
+        return _movement(diff, before=math.nan, change=math.nan, largest=math.nan)
+    for sides, piece in equal:  # what it was is what it is
+        sums.add_before(decode_values(sides.after.read(buffers.seen, piece), dtype).reshape(-1))
+    return _movement(
+        diff,
+        before=math.sqrt(sums.before),
+        change=math.sqrt(sums.change),
+        largest=sums.largest,
+        not_finite=sums.not_finite,
+        rounded=next(iter(sums.roundings), None),
+    )
 
 
-def _sides(pair: TensorPair, number: int) -> _Sides:
-    before = pair.before()
-    flat = pair.after.flat(), before.flat()
-    if flat[0] is None or flat[1] is None:
-        return _Sides(pair.after, before, pair, number)
-    return _Sides(flat[0], flat[1], pair, number)
+def _movement(
+    diff: TensorDiff, *, before: float, change: float, largest: float, not_finite: int = 0, rounded: str | None = None
+) -> Movement:
+    first = {key: value for key, value in diff.first.items() if key != "region"}
+    return Movement(diff.elements, int(diff.rows.sum()), first, before, change, largest, not_finite, rounded)
 
 
-def _same(
-    sides: _Sides, piece: Piece, desk: WorkerBuffers, tally: TensorDiff, numbers: _Numbers, done: Progress
+def _note_changes(
+    sides: _Sides,
+    piece: Piece,
+    buffers: WorkerBuffers,
+    diff: TensorDiff,
+    sums: _ChangeSums,
+    progress: Progress,
 ) -> bool:
-    """Whether a piece is what it was; how it differs is noted."""
-    seen, expected = sides.read(piece, desk)
-    done(seen.nbytes)
+    """Note how a piece differs from what it was; return whether it does."""
+    seen, expected = sides.read(piece, buffers)
+    progress(seen.nbytes)
     if np.array_equal(seen, expected):
-        return True
-    at = np.nonzero(np.atleast_1d(seen != expected))
-    inner = [places + cut.start for places, cut in zip(at, piece, strict=False)]
+        return False
+    changed = np.nonzero(np.atleast_1d(seen != expected))
+    inner = [indices + cut.start for indices, cut in zip(changed, piece, strict=False)]
     shape = sides.after.shape
-    places = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]
-    tally.add(sides.pair.after.region, places, np.atleast_1d(seen)[at], np.atleast_1d(expected)[at], sides.number)
+    offsets = np.asarray(np.ravel_multi_index(inner, shape)) if shape else changed[0]
+    values = np.atleast_1d(seen)[changed], np.atleast_1d(expected)[changed]
+    diff.add(sides.pair.after.region, offsets, *values, sides.number)
     if is_decoded(sides.pair.dtype):
-        numbers.add(seen.reshape(-1), expected.reshape(-1), sides.pair.dtype)
-    return False
+        sums.add(seen.reshape(-1), expected.reshape(-1), sides.pair.dtype)
+    return True
 
 
 def _is_rounded(seen: np.ndarray, expected: np.ndarray, dtype: str, narrow: str) -> bool:
     if dtype == narrow or not castable(dtype, narrow):
         return False
     return np.array_equal(seen, cast_values(cast_values(expected, dtype, narrow), narrow, dtype))
-
-
-def _change(tally: TensorDiff, numbers: _Numbers, dtype: str) -> Movement:
-    known = is_decoded(dtype)
-    return Movement(
-        elements=tally.elements,
-        rows=int(tally.rows.sum()),
-        first={key: value for key, value in tally.first.items() if key != "region"},
-        before=math.sqrt(numbers.before) if known else math.nan,
-        change=math.sqrt(numbers.change) if known else math.nan,
-        largest=numbers.largest if known else math.nan,
-        not_finite=numbers.not_finite,
-        rounded=next(iter(numbers.roundings), None) if known else None,
-    )

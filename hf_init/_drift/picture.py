@@ -6,20 +6,19 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hf_init._drift.grid import FAILED, STAYED, Bar, Grid, bars, grids
+from hf_init._drift.judge import TensorDrift
 from hf_init._errors import HfInitError
 from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_png
-from hf_init._text import format_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, LogNorm
-
-    from hf_init._drift.report import DriftReport
+    from matplotlib.figure import Figure
 
 MOST_STACKS = 6
 _FAILED, _STAYED, _PRETRAINED = "#b3261e", "#e9ebee", "#5b8a72"
@@ -27,39 +26,39 @@ _SOFT = "#5c6470"
 _SHADES = ("#e3edfb", "#9cc0f2", "#2f6fdb", "#12305f")
 
 
-def draw_drift(report: DriftReport, path: str | os.PathLike[str]) -> Path:
-    """Write the picture of a report, a PNG, in place of what is there.
+def draw_drift(
+    tensors: Sequence[TensorDrift], base: str, trained: str, subtitle: str, path: str | os.PathLike[str]
+) -> Path:
+    """Write the picture of a drift, a PNG, in place of what is there.
 
     Raises:
         HfInitError: matplotlib isn't installed, the name doesn't end in ``.png``, or nothing was compared.
     """
     require()
-    found, outside = grids(report.tensors)[:MOST_STACKS], bars(report.tensors)
-    if not found and not outside:
-        raise HfInitError(f"{report.trained}: nothing was compared with {report.base}, there is nothing to draw")
-    heights = [0.9 + 0.2 * len(grid.kinds) for grid in found] + ([0.8 + 0.2 * len(outside)] if outside else [])
+    stacks, outside = grids(tensors)[:MOST_STACKS], bars(tensors)
+    if not stacks and not outside:
+        raise HfInitError(f"{trained}: nothing was compared with {base}, there is nothing to draw")
+    heights = [0.9 + 0.2 * len(grid.kinds) for grid in stacks] + ([0.8 + 0.2 * len(outside)] if outside else [])
     with drawing(9.0, 1.1 + sum(heights), len(heights), 1, heights) as (figure, axes):
-        norm, colours = _scale([float(value) for grid in found for value in grid.relative.ravel()])
-        figure.suptitle(_title(report), fontsize=10, x=0.01, ha="left", parse_math=False)
-        for place, grid in zip(axes[:, 0], found, strict=False):
-            _heat(place, grid, norm, colours)
-        if found:
-            _key(figure, axes[: len(found), 0], norm, colours)
+        norm, colours = _scale([float(value) for grid in stacks for value in grid.relative.ravel()])
+        figure.suptitle(
+            f"{plain_text(base)}\n-> {plain_text(trained)}\n{subtitle}",
+            fontsize=10,
+            x=0.01,
+            ha="left",
+            parse_math=False,
+        )
+        for part, grid in zip(axes[:, 0], stacks, strict=False):
+            _heat_map(part, grid, norm, colours)
+        if stacks:
+            _colour_key(figure, list(axes[: len(stacks), 0]), norm, colours)
         if outside:
             _bars(axes[-1, 0], outside, _scale([bar.relative for bar in outside])[0])
         return save_png(figure, path)
 
 
-def _title(report: DriftReport) -> str:
-    counts = ", ".join(f"{format_count(many)} {status}" for status, many in report.counts.items() if many)
-    return (
-        f"{plain_text(report.base)}\n-> {plain_text(report.trained)}\n{counts}; meant to stay: "
-        f"{plain_text(report.frozen)}"
-    )
-
-
 def _scale(values: Sequence[float]) -> tuple[LogNorm, Colormap]:
-    """From the least to the greatest change, a factor of ten at least and a million at most."""
+    """Return the scale from the least to the greatest change, a factor of ten at least and a million at most."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     known = [value for value in values if value > 0 and math.isfinite(value)] or [1e-3]
@@ -67,7 +66,7 @@ def _scale(values: Sequence[float]) -> tuple[LogNorm, Colormap]:
     return LogNorm(max(min(low, high / 10), high * 1e-6), high), LinearSegmentedColormap.from_list("change", _SHADES)
 
 
-def _heat(axes: Axes, grid: Grid, norm: LogNorm, colours: Colormap) -> None:
+def _heat_map(axes: Axes, grid: Grid, norm: LogNorm, colours: Colormap) -> None:
     shown = np.clip(grid.relative, norm.vmin, norm.vmax)
     shown = np.ma.masked_where(~np.isfinite(grid.relative) | (grid.relative <= 0), shown)
     axes.set_facecolor("white")
@@ -101,11 +100,11 @@ def _outline(axes: Axes, where: np.ndarray) -> None:
         axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=_FAILED, linewidth=1.2))
 
 
-def _key(figure: Any, axes: Any, norm: LogNorm, colours: Colormap) -> None:
+def _colour_key(figure: Figure, axes: Sequence[Axes], norm: LogNorm, colours: Colormap) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.patches import Patch
 
-    bar = figure.colorbar(ScalarMappable(norm, colours), ax=list(axes), fraction=0.025, pad=0.01, aspect=30)
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, fraction=0.025, pad=0.01, aspect=30)
     bar.set_label("||after - before|| / ||before||", fontsize=7)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
@@ -118,8 +117,8 @@ def _key(figure: Any, axes: Any, norm: LogNorm, colours: Colormap) -> None:
 
 def _bars(axes: Axes, outside: Sequence[Bar], norm: LogNorm) -> None:
     low, high = float(norm.vmin or 1e-6), float(norm.vmax or 1.0)
-    for at, bar in enumerate(outside):
-        _bar(axes, at, bar, low)
+    for row, bar in enumerate(outside):
+        _draw_bar(axes, row, bar, low)
     axes.set_xscale("log")
     axes.set_xlim(low / 2, high * 3)
     axes.set_ylim(len(outside) - 0.4, -0.6)
@@ -134,11 +133,11 @@ def _bars(axes: Axes, outside: Sequence[Bar], norm: LogNorm) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _bar(axes: Axes, at: int, bar: Bar, low: float) -> None:
+def _draw_bar(axes: Axes, row: int, bar: Bar, low: float) -> None:
     known = bar.relative > 0 and math.isfinite(bar.relative)
     failed = bar.state == FAILED
     end = max(bar.relative, low) if known else low / 2
     if known:
         colour = _FAILED if failed else (ON_PAPER["new"] if bar.new else _PRETRAINED)
-        axes.barh(at, end - low / 2, left=low / 2, height=0.62, color=colour)
-    axes.text(end * 1.12, at, bar.note, va="center", fontsize=7, color=_FAILED if failed else _SOFT)
+        axes.barh(row, end - low / 2, left=low / 2, height=0.62, color=colour)
+    axes.text(end * 1.12, row, bar.note, va="center", fontsize=7, color=_FAILED if failed else _SOFT)

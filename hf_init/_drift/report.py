@@ -12,16 +12,17 @@ from typing import Any
 
 from hf_init import _html, _text
 from hf_init._drift.judge import STATUSES, TensorDrift
-from hf_init._drift.layers import Group, by_layer
+from hf_init._drift.layers import LayerDrift, by_layer
 from hf_init._errors import ProofError
+from hf_init._plan import Draw
 from hf_init._text import format_bytes, format_count, join_names
 from hf_init._verify import VerifyReport, describe_difference, jsonable
 
 _SHOWN = 5
-_WORDS = {"identical": "frozen and identical", "moved": "frozen and moved", "unproved": "frozen and unproved"}
+_STATUS_TEXT = {"identical": "frozen and identical", "moved": "frozen and moved", "unproved": "frozen and unproved"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DriftReport:
     """Every part of every trained tensor against what it was.
 
@@ -64,8 +65,11 @@ class DriftReport:
         """Whether everything that was meant to stay did, and the base of an adapter is proved."""
         return not self.failures and (self.proof is None or self.proof.ok)
 
-    def layers(self) -> tuple[Group, ...]:
-        """The entries gathered by layer; what is in no layer by the module that it is in."""
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def layers(self) -> tuple[LayerDrift, ...]:
+        """Return the entries gathered by layer; what is in no layer by the module that it is in."""
         return by_layer(self.tensors)
 
     def raise_if_failed(self) -> None:
@@ -74,18 +78,22 @@ class DriftReport:
             self.proof.raise_if_failed()
         if self.failures:
             raise ProofError(
-                f"{self._headline()}\n{self._failed()}\nThese were meant to stay ({self.frozen}). Don't use this "
+                f"{self._outcome}\n{self._first_failures()}\nThese were meant to stay ({self.frozen}). Don't use this "
                 "checkpoint as if they had: train again with them frozen, or say what was free to move with frozen=."
             )
 
     def draw(self, path: str | os.PathLike[str]) -> Path:
         """Write a picture, a PNG: the relative change of each layer and kind of tensor. Raises HfInitError."""
         from hf_init._drift.picture import draw_drift
+        from hf_init._figure import plain_text
 
-        return draw_drift(self, path)
+        counts = ", ".join(f"{format_count(number)} {status}" for status, number in self.counts.items() if number)
+        subtitle = f"{counts}; meant to stay: {plain_text(self.frozen)}"
+        return draw_drift(self.tensors, self.base, self.trained, subtitle, path)
 
     def to_json(self) -> dict[str, Any]:
         return {
+            "schema": "hf_init.drift/1",
             "ok": self.ok,
             "trained": self.trained,
             "base": self.base,
@@ -97,45 +105,52 @@ class DriftReport:
             "tensors": [tensor.to_json() for tensor in self.tensors],
             "notes": list(self.notes),
             "warnings": list(self.warnings),
-            **({"base_proof": self.proof.to_json()} if self.proof else {}),
+            **({"base_proof": self.proof.to_json()} if self.proof is not None else {}),
             **({"paste": self.paste} if self.paste else {}),
         }
 
+    def __repr__(self) -> str:
+        return f"<DriftReport: {self._outcome}>"
+
     def __str__(self) -> str:
-        head = "\n".join(part for part in (self._headline(), self._amounts(), self._failed(), self._said()) if part)
+        head = "\n".join(filter(None, self._head()))
         return "\n\n".join(part for part in (head, *self._tables(_text.text_table), self._ending()) if part)
 
     def _repr_html_(self) -> str:
-        head = (self._headline(), self._amounts(), self._failed(), self._said())
-        return _html.html_document((*head, *self._tables(_html.html_table), self._ending()))
+        return _html.html_document((*self._head(), *self._tables(_html.html_table), self._ending()))
 
-    def _headline(self) -> str:
-        counts = [f"{format_count(many)} {_WORDS.get(status, status)}" for status, many in self.counts.items() if many]
+    @property
+    def _outcome(self) -> str:
+        counts = {_STATUS_TEXT.get(status, status): number for status, number in self.counts.items() if number}
+        statuses = ", ".join(f"{format_count(number)} {status}" for status, number in counts.items())
         failed = f"{len(self.failures)} FAILED: " if self.failures else ""
-        return f"{self.base} -> {self.trained}: {failed}{', '.join(counts) or 'no tensor'}"
+        return f"{self.base} -> {self.trained}: {failed}{statuses or 'no tensor'}"
 
-    def _amounts(self) -> str:
-        return f"{format_bytes(self.bytes_compared)} compared; plan: {self.plan}; meant to stay: {self.frozen}"
+    def _head(self) -> tuple[str, ...]:
+        """Return the outcome, what was compared, what failed, and what is worth looking into."""
+        amounts = f"{format_bytes(self.bytes_compared)} compared; plan: {self.plan}; meant to stay: {self.frozen}"
+        remarks = [*(f"warning: {text}" for text in self.warnings), *(f"note: {text}" for text in self.notes)]
+        return self._outcome, amounts, self._first_failures(), "\n".join(remarks)
 
-    def _failed(self) -> str:
-        lines = [f"  {failure(tensor)}" for tensor in self.failures]
+    def _first_failures(self) -> str:
+        lines = [f"  {describe_failure(tensor)}" for tensor in self.failures]
         more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
         return "\n".join(lines[:_SHOWN] + more)
 
-    def _said(self) -> str:
-        lines = [*(f"warning: {text}" for text in self.warnings), *(f"note: {text}" for text in self.notes)]
-        return "\n".join(lines)
-
-    def _tables(self, draw: Any) -> Iterator[str]:
+    def _tables(self, draw: Draw) -> Iterator[str]:
         new = [tensor for tensor in self.tensors if tensor.status in ("new", "untrained")]
         if new:
-            yield draw("new", ("tensor", "part", "elements", "relative change", "largest change"), _rows_of(new))
+            yield draw(
+                "new",
+                ("tensor", "part", "elements", "relative change", "largest change"),
+                [_tensor_row(tensor) for tensor in new],
+            )
         groups = [group for group in self.layers() if group.compared]
         if any(group.change for group in groups):
-            yield draw("pretrained, by layer: ||after - before|| / ||before||", _COLUMNS, [_row(g) for g in groups])
+            yield draw("pretrained, by layer: ||after - before|| / ||before||", _COLUMNS, list(map(_group_row, groups)))
 
     def _ending(self) -> str:
-        proof = f"the base itself, {self.base}:\n{self.proof}" if self.proof else ""
+        proof = f"the base itself, {self.base}:\n{self.proof}" if self.proof is not None else ""
         paste = f"for the adapter's config, from the plan:\n{self.paste}" if self.paste else ""
         return "\n\n".join(part for part in (proof, paste) if part)
 
@@ -143,8 +158,8 @@ class DriftReport:
 _COLUMNS = ("layer", "tensors", "stayed", "changed", "relative change", "largest change", "most changed")
 
 
-def failure(tensor: TensorDrift) -> str:
-    """A failed entry in a line: how much moved, the first place and both values."""
+def describe_failure(tensor: TensorDrift) -> str:
+    """Return a failed entry in a line: how much moved, the first place and both values."""
     part = "" if tensor.portion == "all" else f" ({tensor.portion} elements)"
     if tensor.status == "missing":
         return f"{tensor.name}: missing"
@@ -170,7 +185,7 @@ def untrained_warning(tensors: Sequence[TensorDrift]) -> Iterator[str]:
 
 
 def figure(value: float) -> str:
-    """A number in three digits.
+    """Return a number in three digits.
 
     Example:
         >>> figure(0.00012345), figure(float("nan"))
@@ -179,26 +194,28 @@ def figure(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3g}"
 
 
-def _rows_of(tensors: Sequence[TensorDrift]) -> list[tuple[str, ...]]:
-    return [(tensor.name, tensor.portion, format_count(tensor.elements), *_moved(tensor)) for tensor in tensors]
-
-
-def _moved(tensor: TensorDrift) -> tuple[str, str]:
+def _tensor_row(tensor: TensorDrift) -> tuple[str, ...]:
+    change = tensor.change
     if tensor.status == "untrained":
-        return "none: still as it was made", "0"
-    if tensor.change is None:
-        return "not known", "-"
-    relative = tensor.change.relative
-    return "from zero" if math.isinf(relative) else figure(relative), figure(tensor.change.largest)
+        moved = ("none: still as it was made", "0")
+    elif change is None:
+        moved = ("not known", "-")
+    else:
+        moved = (_relative(change.relative), figure(change.largest))
+    return tensor.name, tensor.portion, format_count(tensor.elements), *moved
 
 
-def _row(group: Group) -> tuple[str, ...]:
+def _group_row(group: LayerDrift) -> tuple[str, ...]:
     return (
         group.name,
         format_count(group.compared),
         format_count(group.stayed),
         format_count(group.compared - group.stayed),
-        "from zero" if math.isinf(group.relative) else figure(group.relative),
+        _relative(group.relative),
         figure(group.largest),
         group.most,
     )
+
+
+def _relative(value: float) -> str:
+    return "from zero" if math.isinf(value) else figure(value)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from hf_init import schemes
-from hf_init._block_names import _stack, stack_blocks
+from hf_init._block_names import stack_blocks, stack_of
 from hf_init._plan.recipe import Choice, Recipe
 from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
@@ -40,9 +40,9 @@ class Surroundings:
     ) -> Surroundings:
         """Reads the blocks off the names: ``h.12.`` is grown where ``h.0.`` to ``h.11.`` are kept and it is all new."""
         old = {block for tensor in kept for block in stack_blocks(tensor.parameter)}
-        stacks = {_stack(block) for block in old}
+        stacks = {stack_of(block) for block in old}
         mine = list(new)
-        grown = {b for tensor in mine for b in stack_blocks(tensor.parameter) if b not in old and _stack(b) in stacks}
+        grown = {b for tensor in mine for b in stack_blocks(tensor.parameter) if b not in old and stack_of(b) in stacks}
         ends = {b for tensor in mine if _closes(tensor) for b in stack_blocks(tensor.parameter)}
         return cls(std, depth, frozenset(grown), frozenset(grown & ends))
 

@@ -36,6 +36,13 @@ class PlanJson(_PlanJsonRequired, total=False):
     record: dict[str, Any]
 
 
+class PlanReportJson(PlanJson):
+    """A plan as ``Plan.to_json`` and ``hf-init plan --json`` give it."""
+
+    schema: str
+    ok: bool
+
+
 class _BaseJsonRequired(TypedDict):
     path: str
     fingerprint: str

@@ -10,16 +10,16 @@ from typing import Any
 
 from hf_init import _html, _text
 from hf_init._checkpoint import check_faults
-from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, read_manifest
+from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, PlanReportJson, read_manifest
 from hf_init._plan.match import Unused
 from hf_init._plan.table import Draw, fill_table, kept_table, tie_table, unused_table
 from hf_init._plan.tensor_plan import TensorPlan, UnknownScheme
 from hf_init._tensors import Status
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """Everything that an extension will do, decided before any value is read.
+    """Everything that an extension will do, decided before any value is read. A plan that exists is ``ok``.
 
     Attributes:
         architecture: the target's class name.
@@ -59,10 +59,21 @@ class Plan:
         check_faults(str(Path(folder) / MANIFEST_NAME), faults, "Make the result again, or install a newer hf_init.")
 
     @property
+    def ok(self) -> bool:
+        """Whether it can be carried out: what can't be is refused before there is a plan."""
+        return True
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def raise_if_failed(self) -> None:
+        """Do nothing: ``ok`` is true of every plan."""
+
+    @property
     def counts(self) -> dict[str, int]:
-        """How many tensors have each status."""
-        found = Counter(tensor.status.value for tensor in self.tensors)
-        return {**{status.value: found[status.value] for status in Status}, "unused": len(self.unused)}
+        """The number of tensors of each status."""
+        statuses = Counter(tensor.status for tensor in self.tensors)
+        return {**{status.value: statuses[status] for status in Status}, "unused": len(self.unused)}
 
     @property
     def stored(self) -> tuple[TensorPlan, ...]:
@@ -90,8 +101,9 @@ class Plan:
             document["record"] = dict(self.record)
         return document
 
-    def to_json(self) -> PlanJson:
-        return self.manifest_json()
+    def to_json(self) -> PlanReportJson:
+        """Return the plan as ``hf-init plan --json`` prints it; ``from_json`` reads it back."""
+        return {"schema": "hf_init.plan/1", "ok": self.ok, **self.manifest_json()}
 
     @classmethod
     def from_json(cls, data: PlanJson) -> Plan:
@@ -106,15 +118,22 @@ class Plan:
             record=data.get("record", {}),
         )
 
+    def __repr__(self) -> str:
+        return f"<Plan: {self._outcome}>"
+
     def __str__(self) -> str:
         return "\n\n".join(part for part in (self._headline(), *self._sections()) if part)
 
     def _repr_html_(self) -> str:
         return _html.html_document((self._headline(), *self._sections(_html.html_table)))
 
+    @property
+    def _outcome(self) -> str:
+        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items() if number)
+        return f"{self.architecture}: {counts} (seed {self.seed})"
+
     def _headline(self) -> str:
-        counts = ", ".join(f"{many} {status}" for status, many in self.counts.items() if many)
-        return "\n".join((f"{self.architecture}: {counts} (seed {self.seed})", *self.notes))
+        return "\n".join((self._outcome, *self.notes))
 
     def _sections(self, draw: Draw = _text.text_table) -> Iterator[str]:
         for status in (Status.NEW, Status.RESIZED):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from hf_init._block_names import pattern
+from hf_init._block_names import name_pattern
 from hf_init._plan import TensorPlan
 from hf_init._tensors import Box, Region, Status, num_elements
 
@@ -52,7 +52,11 @@ def nearest_neighbours(of: Candidate, candidates: Iterable[Candidate]) -> list[C
 
 def _layer_distance(one: Candidate, other: Candidate) -> tuple[bool, tuple[int, ...], int]:
     layers = zip(layer_of(one), layer_of(other), strict=False)
-    return pattern(one.name) != pattern(other.name), tuple(abs(a - b) for a, b in layers), abs(one.at - other.at)
+    return (
+        name_pattern(one.name) != name_pattern(other.name),
+        tuple(abs(a - b) for a, b in layers),
+        abs(one.at - other.at),
+    )
 
 
 def layer_of(of: Candidate) -> tuple[int, ...]:

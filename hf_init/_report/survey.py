@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hf_init._block_names import pattern
+from hf_init._block_names import name_pattern
 from hf_init._checkpoint import Checkpoint, check_faults, is_floating, short_name
 from hf_init._plan import MANIFEST_NAME, Fill, Manifest, Plan, TensorPlan
 from hf_init._report.judge import ReportFinding, judge_report
@@ -133,7 +133,7 @@ def _new_region(
 def _survey_checkpoint(checkpoint: Checkpoint) -> CheckpointSurvey:
     observer = RegionMeasurer(checkpoint, PLAIN_SIDE)
     tensors = [
-        whole_tensor(name, pattern(name), entry.shape, at)
+        whole_tensor(name, name_pattern(name), entry.shape, at)
         for at, (name, entry) in enumerate(checkpoint.entries.items())
     ]
     measures = {tensor.name: observer.measure(tensor.name, tensor.region)[0] for tensor in tensors}
