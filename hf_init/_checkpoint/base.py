@@ -83,16 +83,16 @@ class BaseCheckpoint:
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """The folder of each checkpoint that the base is made of."""
+        """Return the folder of each checkpoint that the base is made of."""
         return tuple(part.root for _, part in self.source.parts) or (self.folder,)
 
     @property
     def location(self) -> Path | dict[str, Path]:
-        """What opens the same base from this machine's disk: a folder, or several by prefix."""
+        """Return what opens the same base from this machine's disk: a folder, or several by prefix."""
         return {prefix: part.root for prefix, part in self.source.parts} or self.folder
 
     @property
     def class_name(self) -> str:
-        """The class that the config names as the checkpoint's own; empty where it names none."""
+        """Return the class that the config names as the checkpoint's own; empty where it names none."""
         names = self.config.get("architectures")
         return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""

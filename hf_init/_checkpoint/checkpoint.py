@@ -85,7 +85,15 @@ class Checkpoint:
             check_faults(str(root), missing, "Copy or download the missing files.")
             return assembled(root, tuple(read_header(root / file) for file in files), shards)
         check_faults(str(root), (fault for name in (SINGLE, INDEX) if (fault := _dead_link(root / name))))
-        raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {_other_weights(root)}")
+        advice = "Give the folder of a model saved with save_pretrained."
+        if others := sorted(path.name for path in root.glob("*.safetensors")):
+            advice = f"There is {short_name(others)}: rename it, or give the folder of the whole model."
+        elif pickles := sorted(path.name for path in root.glob("*.bin")):
+            advice = (
+                f"There is {short_name(pickles)}, in the older format; convert it once: load it with transformers' "
+                "from_pretrained, then save_pretrained(folder), and give that folder."
+            )
+        raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {advice}")
 
     @classmethod
     def merged(cls, parts: Mapping[str, Checkpoint]) -> Checkpoint:
@@ -261,15 +269,3 @@ def _blob_name(path: Path) -> str | None:
         if path.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", path.name):
             return path.name
     return None
-
-
-def _other_weights(root: Path) -> str:
-    """Return what to do about a folder by the other weights that are in it."""
-    if others := sorted(path.name for path in root.glob("*.safetensors")):
-        return f"There is {short_name(others)}: rename it, or give the folder of the whole model."
-    if pickles := sorted(path.name for path in root.glob("*.bin")):
-        return (
-            f"There is {short_name(pickles)}, in the older format; convert it once: load it with transformers' "
-            "from_pretrained, then save_pretrained(folder), and give that folder."
-        )
-    return "Give the folder of a model saved with save_pretrained."

@@ -40,9 +40,13 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
         >>> parse_object(b'{"a": 1}', "an example")
         {'a': 1}
     """
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is not JSON")
+
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_names_once, parse_constant=_refuse_constant, parse_int=_strict_int)
+        value = json.loads(text, object_pairs_hook=_names_once, parse_constant=refuse, parse_int=_strict_int)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{what} is not valid JSON: {error}. {AGAIN}") from None
     if not isinstance(value, dict):
@@ -63,10 +67,6 @@ def _names_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
             )
         seen[name] = value
     return seen
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _strict_int(text: str) -> int:

@@ -152,9 +152,10 @@ def recomputed_differences(
         yield from ({"name": name, "reason": reason, **fault} for fault in wrong)
         return
     diff = _empty_diff(result, name)
+    elements = (np.ascontiguousarray(fresh).reshape(-1).view(np.uint8).view(f"<u{of.width}") for of, fresh in pairs)
     comparisons = tuple(
-        ByteComparison(region, _as_region(fresh, region), region.region, diff, number, everything=everything)
-        for number, (region, fresh) in enumerate(pairs)
+        ByteComparison(of, ArrayRegion(fresh.reshape(of.shape)), of.region, diff, number, everything=everything)
+        for number, (of, fresh) in enumerate(zip(regions, elements, strict=True))
     )
     compare_all(comparisons, everything=everything)
     yield from ByteCheck(name, "recomputed value differs", comparisons, everything).differences()
@@ -162,11 +163,6 @@ def recomputed_differences(
 
 def _empty_diff(checkpoint: Checkpoint, name: str) -> TensorDiff:
     return TensorDiff.of(stored_tensor(checkpoint, name).whole, checkpoint.entries[name].dtype)
-
-
-def _as_region(values: np.ndarray, like: StoredTensor) -> ArrayRegion:
-    elements = np.ascontiguousarray(values).reshape(-1).view(np.uint8).view(f"<u{like.width}")
-    return ArrayRegion(elements.reshape(like.shape))
 
 
 def _new_digests(manifest: Manifest, tensor: TensorPlan) -> Iterator[ExpectedDigest]:

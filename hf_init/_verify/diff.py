@@ -15,7 +15,7 @@ from hf_init._tensors import Box
 from hf_init._verify.compare import ByteComparison
 from hf_init._verify.differences import Difference, TensorDiff
 from hf_init._verify.ranges import compare_all
-from hf_init._verify.regions import StoredTensor, stored_tensor
+from hf_init._verify.regions import stored_tensor
 from hf_init._verify.report import describe_difference, jsonable
 from hf_init._verify.threads import VerifyMeter
 
@@ -121,19 +121,13 @@ def _common_bytes(
 ) -> Iterator[ByteComparison]:
     """Yield the comparison of a tensor's bytes, all or those of the common rows, where there are any to compare."""
     before, after = stored_tensor(a, name), stored_tensor(b, name)
-    if before.entry.dtype == after.entry.dtype and _has_common_rows(before, after):
+    same = before.entry.shape == after.entry.shape
+    whole_bytes = dtype_bits(before.entry.dtype) >= 8 and min(len(before.whole), len(after.whole)) > 0
+    if before.entry.dtype == after.entry.dtype and (same or (whole_bytes and before.whole[1:] == after.whole[1:])):
         diffs[name] = TensorDiff.of(after.whole, after.entry.dtype)
         common = Box.whole((*map(min, before.whole[:1], after.whole[:1]), *after.whole[1:]))
         left, right = replace(before, region=common), replace(after, region=common)
         yield ByteComparison(right, left, common, diffs[name], meter=meter)
-
-
-def _has_common_rows(before: StoredTensor, after: StoredTensor) -> bool:
-    """Return whether both have the same shape, or, elements being whole bytes, all but the same number of rows."""
-    if before.entry.shape == after.entry.shape:
-        return True
-    whole_bytes = dtype_bits(before.entry.dtype) >= 8
-    return whole_bytes and min(map(len, (before.whole, after.whole))) > 0 and before.whole[1:] == after.whole[1:]
 
 
 def _diff_entries(a: Checkpoint, b: Checkpoint, diffs: dict[str, TensorDiff]) -> Iterator[Difference]:

@@ -56,27 +56,21 @@ class TensorDiff:
             self.rows[_rows_at(region, offsets)] = True
             if not self.first or (number, int(offsets[0])) < self._first_offset:
                 self._first_offset = (number, int(offsets[0]))
-                self.first = _described(region, int(offsets[0]), seen[0], expected[0], self.dtype)
+                index = _index_at(region, int(offsets[0]))
+                self.first = {
+                    "index": index,
+                    "row": (*index, 0)[0],
+                    "seen": decode_element(seen[0], self.dtype),
+                    "expected": decode_element(expected[0], self.dtype),
+                    "seen_bits": _hex_bits(seen[0]),
+                    "expected_bits": _hex_bits(expected[0]),
+                    "region": region.to_json(),
+                }
 
     def to_json(self, everything: bool = True) -> Difference:
         """Return the first difference and, where ``everything`` was compared, how much differs."""
         amount = {"changed_rows": int(self.rows.sum()), "changed_elements": self.elements}
         return {**self.first, **(amount if everything else {})}
-
-
-def _described(
-    region: Region, offset: int, seen: np.unsignedinteger[Any], expected: np.unsignedinteger[Any], dtype: str
-) -> Difference:
-    index = _index_at(region, offset)
-    return {
-        "index": index,
-        "row": (*index, 0)[0],
-        "seen": decode_element(seen, dtype),
-        "expected": decode_element(expected, dtype),
-        "seen_bits": _hex_bits(seen),
-        "expected_bits": _hex_bits(expected),
-        "region": region.to_json(),
-    }
 
 
 def _rows_at(region: Region, offsets: np.ndarray) -> np.ndarray:

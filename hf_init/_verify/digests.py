@@ -15,7 +15,7 @@ from hf_init._tensors import Box, Region
 from hf_init._text import join_names
 from hf_init._verify.compare import bytes_digest
 from hf_init._verify.headers import check_form
-from hf_init._verify.regions import StoredTensor, stored_tensor
+from hf_init._verify.regions import stored_tensor
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers, run_jobs
 
 _RegionKey: TypeAlias = tuple[str, Region]
@@ -67,17 +67,15 @@ def result_digests(
             for tensor in stored
             for region in (*(copy.region for copy in tensor.kept), Box.whole(tensor.shape))
         }
-        run_jobs(partial(_digest_into, digests, key, part, progress) for key, part in parts.items())
+
+        def digest(key: _RegionKey, buffers: WorkerBuffers) -> bool:
+            digests[key] = bytes_digest(parts[key], buffers.seen, progress)
+            return False
+
+        run_jobs(partial(digest, key) for key in parts)
     return RecordedDigests(
         kept_digests={
             tensor.name: [digests[tensor.name, copy.region] for copy in tensor.kept] for tensor in stored if tensor.kept
         },
         tensor_digests={tensor.name: digests[tensor.name, Box.whole(tensor.shape)] for tensor in stored},
     )
-
-
-def _digest_into(
-    digests: dict[_RegionKey, str], key: _RegionKey, part: StoredTensor, progress: Progress, buffers: WorkerBuffers
-) -> bool:
-    digests[key] = bytes_digest(part, buffers.seen, progress)
-    return False

@@ -34,17 +34,12 @@ def unaccounted(base: Checkpoint, manifest: Manifest) -> Iterator[Difference]:
             yield {"name": name, "reason": "listed as unused, not in the base"}
 
 
-def stored_fault(result: Checkpoint, tensor: TensorPlan) -> Difference | None:
-    """Return a difference if a tensor that is tied, or left to the user's code, is in the files all the same."""
-    if tensor.name not in result.entries:
-        return None
-    why = f"tied to {tensor.tied_to}" if tensor.status is Status.TIED else "left out by its scheme"
-    return {"reason": f"{why}, and yet stored in the files"}
-
-
 def check_form(result: Checkpoint, tensor: TensorPlan) -> Difference | None:
     """Return what is wrong with a tensor's presence, dtype, shape or regions in the result; None if nothing is."""
     stored = result.entries.get(tensor.name)
+    if not tensor.stored:
+        why = f"tied to {tensor.tied_to}" if tensor.status is Status.TIED else "left out by its scheme"
+        return None if stored is None else {"reason": f"{why}, and yet stored in the files"}
     if stored is None:
         return {"reason": "missing: in the plan, not in the result"}
     if stored.dtype != tensor.dtype:

@@ -175,9 +175,16 @@ def contiguous_spans(shape: Shape, width: int) -> Shape:
 
 def _contiguous_start(region: Region, whole: Shape) -> int | None:
     """Return where a region's elements start in the tensor, if they lie there one after another in its order."""
-    box = _as_box(region)
-    if box is None or 0 in whole:
+    if 0 in whole:
         return None
+    box = region
+    if isinstance(box, Rows):
+        dim, index = box.dim, box.index
+        if not index or index != tuple(range(index[0], index[0] + len(index))):
+            return None
+        start, stop = [0] * len(whole), list(whole)
+        start[dim], stop[dim] = index[0], index[-1] + 1
+        box = Box(tuple(start), tuple(stop))
     if box.stop == whole and not any(box.start):
         return 0
     shape = box.shape
@@ -185,16 +192,6 @@ def _contiguous_start(region: Region, whole: Shape) -> int | None:
     if 0 in shape or any(length != 1 for length in shape[: inside[-1]]):
         return None
     return sum(start * span for start, span in zip(box.start, contiguous_spans(whole, 1), strict=True))
-
-
-def _as_box(region: Region) -> Box | None:
-    if isinstance(region, Box):
-        return region
-    index, whole = region.index, Box.whole(region.of)
-    if not index or index != tuple(range(index[0], index[0] + len(index))):
-        return None
-    start = (*whole.start[: region.dim], index[0], *whole.start[region.dim + 1 :])
-    return Box(start, (*whole.stop[: region.dim], index[-1] + 1, *whole.stop[region.dim + 1 :]))
 
 
 def region_pieces(shape: Shape, spans: Shape) -> Iterator[Piece]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
+from typing_extensions import assert_never
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
@@ -21,7 +22,7 @@ from hf_init._text import join_names
 from hf_init._verify import checks
 from hf_init._verify.checks import KEPT, ByteCheck, DigestCheck
 from hf_init._verify.differences import Difference
-from hf_init._verify.headers import check_form, extra_tensors, source_fault, stored_fault, unaccounted
+from hf_init._verify.headers import check_form, extra_tensors, source_fault, unaccounted
 from hf_init._verify.ranges import Clones, compare_all
 from hf_init._verify.report import VerifyReport
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers
@@ -152,22 +153,24 @@ def _differences(proof: _Proof, recompute: Recompute | None) -> list[Difference]
 
 def _formal(proof: _Proof, tensor: TensorPlan) -> Iterator[Difference]:
     """Yield what is wrong with a tensor's form, here and in the base."""
-    if not tensor.stored:
-        if fault := stored_fault(proof.result, tensor):
-            yield fault
-    elif fault := check_form(proof.result, tensor):
+    if fault := check_form(proof.result, tensor):
         yield fault
-        return
+        if tensor.stored:
+            return
     if proof.base is None:
         return
-    tied = tensor.status is Status.TIED
-    pairs = _tied_pairs(proof, tensor) if tied else []
-    copies, form = ([copy for copy, _ in pairs], _tied_to(proof, tensor)) if tied else (tensor.kept, tensor)
+    match tensor.status:
+        case Status.TIED:
+            copies, form = [copy for copy, _ in _tied_pairs(proof, tensor)], _tied_to(proof, tensor)
+            if tensor.source is not None and not copies:
+                yield {"reason": f"its source {tensor.source} is in the base, and nothing of it in {tensor.tied_to}"}
+        case Status.KEPT | Status.RESIZED | Status.NEW:
+            copies, form = tensor.kept, tensor
+        case _:
+            assert_never(tensor.status)
     for copy in copies:
         if fault := source_fault(proof.base, form, copy):
             yield {"source": copy.source, **fault}
-    if tied and tensor.source is not None and not pairs:
-        yield {"reason": f"its source {tensor.source} is in the base, and nothing of it in {tensor.tied_to}"}
 
 
 def _tied_to(proof: _Proof, tensor: TensorPlan) -> TensorPlan:
@@ -190,7 +193,13 @@ def _read_differences(proof: _Proof, malformed: set[str], recompute: Recompute |
     compare_all(comparisons, digests, proof.everything, proof.clones)
     differences = [difference for check in planned for difference in check.differences()]
     if recompute is not None and (proof.everything or not differences):
-        recomputed = _recomputed(proof, (tensor for tensor in tensors if tensor.stored), recompute)
+        recomputed = (
+            difference
+            for tensor in tensors
+            if tensor.stored
+            for values in [[recompute(tensor, fill) for fill in tensor.new]]  # in the caller's own thread
+            for difference in checks.recomputed_differences(proof.result, tensor, values, proof.everything)
+        )
         differences += recomputed if proof.everything else islice(recomputed, 1)
     return differences if proof.everything else differences[:1]
 
@@ -214,13 +223,6 @@ def _planned_checks(proof: _Proof, tensors: list[TensorPlan], malformed: set[str
     for tensor in stored:
         check = checks.check_recorded if tensor.name in linked else checks.check_new
         yield check(result, manifest, tensor, digested)
-
-
-def _recomputed(proof: _Proof, tensors: Iterable[TensorPlan], recompute: Recompute) -> Iterator[Difference]:
-    """Yield new regions whose recomputed values are others; the schemes run in the caller's own thread."""
-    for tensor in tensors:
-        values = [recompute(tensor, fill) for fill in tensor.new]
-        yield from checks.recomputed_differences(proof.result, tensor, values, proof.everything)
 
 
 def _notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 from hf_init import _verify
 from hf_init._errors import PlanError
 from hf_init._progress import Progress
-from hf_init._tensors import Status, num_elements
+from hf_init._tensors import Status
 from hf_init._text import join_names
 from hf_init._verify import Clones, VerifyReport
 
 if TYPE_CHECKING:
-    from hf_init._plan import BaseRecord, Plan, TensorPlan
+    from hf_init._plan import BaseRecord, Plan
     from hf_init._prepare import Prepared
     from hf_init._write.files import Link
     from hf_init._write.stage import StagingDir
@@ -52,7 +52,7 @@ class Extension:
 
     prepared: Prepared
     out: Path
-    how: WriteOptions
+    options: WriteOptions
     room: int
 
     @property
@@ -61,13 +61,19 @@ class Extension:
 
     @property
     def nbytes(self) -> int:
-        """What ``run`` has to do and reports to ``progress``: every byte is written, proved, and digested if asked.
+        """Return what ``run`` reports to ``progress``: every byte is written, proved, and digested on request.
 
         A digest of what is kept of a resized tensor comes beside that of the tensor.
         """
-        twice = [tensor for tensor in self.plan.stored if tensor.status is Status.RESIZED]
-        digested = stored_plans(self.plan) + sum(map(_kept_bytes, twice)) if self.how.digest else 0
-        return 2 * stored_plans(self.plan) + digested
+        from hf_init._write.safetensors_file import file_bytes
+
+        stored = sum(map(file_bytes, self.plan.stored))
+        if not self.options.digest:
+            return 2 * stored
+        resized = [tensor for tensor in self.plan.stored if tensor.status is Status.RESIZED]
+        return 3 * stored + sum(
+            file_bytes(replace(tensor, shape=copy.region.shape)) for tensor in resized for copy in tensor.kept
+        )
 
     def run(self, progress: Progress, log: Callable[[str], object] = lambda message: None) -> VerifyReport:
         """Write the result and prove it; see ``extend``."""
@@ -75,8 +81,8 @@ class Extension:
         from hf_init._write.stage import stage_result
 
         prepared = with_fitted_values(self.prepared)
-        with stage_result(self.out, self.room, resume=self.how.resume, rename=self.how.rename) as stage:
-            clones = _write(prepared, stage, self.how, progress, log)
+        with stage_result(self.out, self.room, resume=self.options.resume, rename=self.options.rename) as stage:
+            clones = _write_result(prepared, stage, self.options, progress, log)
             base = prepared.target.base.location
             report = _verify.verify_result(stage.folder, base, progress=progress, clones=clones)
             report.raise_if_failed()
@@ -95,24 +101,26 @@ def prepare_extension(
     rename: bool = True,
     **words: Any,
 ) -> Extension:
-    """The first half of ``extend``, with the same arguments: everything that can be refused is refused here."""
+    """Plan and check an extension, with the arguments of ``extend``: everything that can be refused is refused here."""
     from hf_init._write.files import plan_files
     from hf_init._write.other_files import other_files_bytes
     from hf_init._write.stage import check_existing
     from hf_init._write.writing import room_needed
 
-    place = _place(out)
+    if not str(out):
+        raise PlanError("OUT is an empty name; give the folder that the result is to be")
+    path = Path(os.path.abspath(os.path.expanduser(out)))
     for folder in base.values() if isinstance(base, Mapping) else (base,):
-        _check_nested(Path(os.path.expanduser(folder)), place)  # before the advice to remove what is there
-    check_existing(place)
+        _check_nested(Path(os.path.expanduser(folder)), path)  # before the advice to remove what is there
+    check_existing(path)
     _check_memory_options(words)
-    how = WriteOptions(link, _bytes(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
+    how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
     made = prepared(base, architecture, **words)
     for folder in made.target.base.folders:
-        _check_nested(folder, place)
+        _check_nested(folder, path)
     files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
-    room = room_needed(files, made.source, how.link, place) + sum(map(other_files_bytes, made.target.base.folders))
-    return Extension(made, place, how, room)
+    room = room_needed(files, made.source, how.link, path) + sum(map(other_files_bytes, made.target.base.folders))
+    return Extension(made, path, how, room)
 
 
 def prepared(base: Any, architecture: Any, **options: Any) -> Prepared:
@@ -121,11 +129,11 @@ def prepared(base: Any, architecture: Any, **options: Any) -> Prepared:
 
     made = prepare_plan(base, architecture, **options)
     check_unloadable(made.target, made.plan)
-    return replace(made, plan=replace(made.plan, notes=(*made.plan.notes, *_strays(made))))
+    return replace(made, plan=replace(made.plan, notes=(*made.plan.notes, *_stray_notes(made))))
 
 
-def _strays(prepared: Prepared) -> Iterator[str]:
-    """Weights in the base's folder that aren't what it is read from: other programs might prefer them."""
+def _stray_notes(prepared: Prepared) -> Iterator[str]:
+    """Yield a note on weights in the base's folder that it isn't read from: other programs might prefer them."""
     from hf_init._write.other_files import stale_weights
 
     parts = [part for _, part in prepared.source.parts] or [prepared.source]
@@ -134,25 +142,8 @@ def _strays(prepared: Prepared) -> Iterator[str]:
             yield f"{part.root}: {join_names(stale)}: weights that aren't read here; another program may load them"
 
 
-def stored_plans(plan: Plan) -> int:
-    """The bytes of all tensors in the result's files."""
-    from hf_init._write.safetensors_file import file_bytes
-
-    return sum(file_bytes(tensor) for tensor in plan.stored)
-
-
-def _kept_bytes(tensor: TensorPlan) -> int:
-    from hf_init._write.safetensors_file import file_bytes
-
-    return (
-        file_bytes(tensor)
-        * sum(num_elements(copy.region.shape) for copy in tensor.kept)
-        // max(num_elements(tensor.shape), 1)
-    )
-
-
-def _write(
-    prepared: Prepared, stage: StagingDir, how: WriteOptions, progress: Progress, log: Callable[[str], object]
+def _write_result(
+    prepared: Prepared, stage: StagingDir, options: WriteOptions, progress: Progress, log: Callable[[str], object]
 ) -> Clones:
     """Write everything of a result into a folder that isn't at its place yet, the manifest last; return its clones."""
     from hf_init._plan import Manifest
@@ -165,8 +156,8 @@ def _write(
         prepared.source,
         stage,
         prepared.initial_values,
-        link=how.link,
-        max_bytes=how.max_bytes,
+        link=options.link,
+        max_bytes=options.max_bytes,
         total_parameters=prepared.model.num_parameters(),
         identity=prepared.model.config.to_json_string(use_diff=False),
         progress=progress,
@@ -178,14 +169,14 @@ def _write(
     write_config(prepared.model, stage.folder)
     for change in prepared.change_plans:
         change.write(stage.folder)
-    manifest = Manifest(prepared.plan, _base_record(prepared, how), written.digests, f"hf_init {__version__}")
-    if how.digest:
+    manifest = Manifest(prepared.plan, _base_record(prepared, options), written.digests, f"hf_init {__version__}")
+    if options.digest:
         manifest = replace(manifest, **_verify.result_digests(stage.folder, prepared.plan.tensors, progress))
     manifest.save(stage.folder, flush=False)  # the stage flushes it with everything else, while the proof is read
     return written.clones
 
 
-def _base_record(prepared: Prepared, how: WriteOptions) -> BaseRecord:
+def _base_record(prepared: Prepared, options: WriteOptions) -> BaseRecord:
     from hf_init._plan import BaseRecord
 
     source, base = prepared.source, prepared.target.base
@@ -195,14 +186,8 @@ def _base_record(prepared: Prepared, how: WriteOptions) -> BaseRecord:
         name=base.name,
         parts={prefix: str(part.root.resolve()) for prefix, part in source.parts},
         sha256=source.blobs(),
-        link="" if how.link == "copy" else how.link,
+        link="" if options.link == "copy" else options.link,
     )
-
-
-def _place(out: str | Path) -> Path:
-    if not str(out):
-        raise PlanError("OUT is an empty name; give the folder that the result is to be")
-    return Path(os.path.abspath(os.path.expanduser(out)))
 
 
 def _check_memory_options(options: Mapping[str, Any]) -> None:
@@ -228,14 +213,14 @@ def _check_nested(base: Path, out: Path) -> None:
         raise PlanError(f"the base ({base}) lies inside OUT ({out}); give another place")
 
 
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+_SIZE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def _bytes(size: str | int | None) -> int | None:
+def _parse_size(size: str | int | None) -> int | None:
     if size is None or (isinstance(size, int) and not isinstance(size, bool) and size > 0):
         return size
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?B)", str(size).strip(), re.ASCII | re.IGNORECASE)
-    many = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    many = int(float(found[1]) * _SIZE_UNITS[found[2].upper()]) if found else 0
     if many < 1:
         raise PlanError(f"max_shard_size: expected a size such as '5GB' or '500MiB', not {size!r}")
     return many

@@ -183,7 +183,10 @@ class _WriteWork:
         fill_pool = ThreadPoolExecutor(os.cpu_count())
         with copy_pool, fill_pool, self.meter.watching():
             copied = [copy_pool.submit(self._copy_kept, file) for file in files]
-            filled = [self._start_filling(file, done, fill_pool) for file, done in zip(files, copied, strict=True)]
+            filled: list[_Filled] = []
+            for file, done in zip(files, copied, strict=True):  # while their kept bytes are still being copied
+                new = (tensor for tensor in file.tensors if tensor.new and not _needs_model(tensor))
+                filled.append({tensor.name: fill_pool.submit(self._fill, tensor, file, done) for tensor in new})
             for each in zip(files, copied, filled, strict=True):
                 digests.update(self._finish(*each))
         return digests
@@ -203,11 +206,6 @@ class _WriteWork:
                 fill_kept(file, self.stage.folder, self.source, self.meter)
                 self.stage.flush(path)  # the disk takes what is kept while what is new is drawn
             return None
-
-    def _start_filling(self, file: OutputFile, copied: _Copied, fill_pool: ThreadPoolExecutor) -> _Filled:
-        """Begin with what is new in a file, while its kept bytes are still being copied."""
-        new = (tensor for tensor in file.tensors if tensor.new and not _needs_model(tensor))
-        return {tensor.name: fill_pool.submit(self._fill, tensor, file, copied) for tensor in new}
 
     def _finish(self, file: OutputFile, copied: _Copied, filled: _Filled) -> Digests:
         """Wait for a file; schemes that need the model take turns, here in the caller's own thread."""
