@@ -26,10 +26,7 @@ from transformers.utils import logging
 
 import hf_init
 from hf_init import drift
-from hf_init.finetune._freeze import freeze, train_only_new
-from hf_init.finetune._groups import parameter_groups
-from hf_init.finetune._schedule import Schedule, unfreeze_schedule
-from hf_init.finetune._watch import Watch
+from hf_init.finetune import Schedule, Watch, freeze, parameter_groups, train_only_new, unfreeze_schedule
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 PARTS = {

@@ -15,10 +15,8 @@ from torch.utils.checkpoint import checkpoint
 import hf_init
 from hf_init._errors import PlanError, ProofError
 from hf_init._tensors import Box, Rows
-from hf_init.finetune._freeze import freeze, train_only_new
-from hf_init.finetune._groups import check_optimizer, parameter_groups
+from hf_init.finetune import Watch, check_optimizer, freeze, parameter_groups, train_only_new
 from hf_init.finetune._rows import CHILD, straight
-from hf_init.finetune._watch import Watch
 
 LLAMA = transformers.LlamaForCausalLM
 EMBEDDING = "model.embed_tokens.weight"
@@ -221,7 +219,7 @@ def test_columns_and_middles_have_memory_of_their_own_and_are_as_exact(tiny, tmp
     """A wider feed-forward: rows of two tensors, columns of a third; and labels between kept ones."""
     model = grown(tiny, keep={"*mlp*": "leading"}, intermediate_size=96)
     before, frozen = copied(model), train_only_new(model)
-    own = {part.place.attribute + part.place.name.split(".")[-2]: part.own for part, _ in getattr(model, CHILD).parts}
+    own = {part.origin.attribute + part.origin.name.split(".")[-2]: part.own for part, _ in getattr(model, CHILD).parts}
     assert own["weightdown_proj"] and not own["weightup_proj"]
     take_steps(model, torch.optim.AdamW(parameter_groups(model, lr=1e-2, weight_decay=0.1), fused=True), tokens, 3)
     model.save_pretrained(tmp_path)

@@ -18,12 +18,16 @@ from torch.utils.data import DataLoader
 import hf_init
 from hf_init import Plan
 from hf_init._errors import PlanError, ProofError
-from hf_init.finetune._callback import FinetuneCallback
-from hf_init.finetune._freeze import freeze, train_only_new
-from hf_init.finetune._groups import parameter_groups
-from hf_init.finetune._peft import check_rewriting, peft_arguments
-from hf_init.finetune._schedule import unfreeze_schedule
-from hf_init.finetune._watch import Watch
+from hf_init.finetune import (
+    FinetuneCallback,
+    Watch,
+    check_rewriting,
+    freeze,
+    parameter_groups,
+    peft_arguments,
+    train_only_new,
+    unfreeze_schedule,
+)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ the folder that the model was loaded from. Without any, ``plan_against(model, ba
 ``Watch``               the proof every so many steps of a plain loop, or one under accelerate
 ``FinetuneCallback``    the same for ``transformers.Trainer``
 ``peft_arguments``      ``modules_to_save`` and ``trainable_token_indices`` for ``peft.LoraConfig``
-``check_rewriting``    no PEFT initialisation that rewrites base weights
+``check_rewriting``     no PEFT initialisation that rewrites base weights
 ``plan_against``        a plan from a model and its base alone
 ======================  =================================================================================
 
@@ -38,7 +38,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hf_init._lazy import lazy_names
-from hf_init.finetune._against import plan_against
 from hf_init.finetune._freeze import Frozen, freeze, train_only_new
 from hf_init.finetune._groups import check_optimizer, parameter_groups
 from hf_init.finetune._guard import GuardReport
@@ -51,6 +50,7 @@ from hf_init.finetune._schedule import Schedule, UnfreezeStep, unfreeze_schedule
 from hf_init.finetune._watch import Watch
 
 if TYPE_CHECKING:
+    from hf_init.finetune._against import plan_against
     from hf_init.finetune._callback import FinetuneCallback
 
 __all__ = [
@@ -70,4 +70,6 @@ __all__ = [
     "unfreeze_schedule",
 ]
 
-__getattr__ = lazy_names(__name__, {"FinetuneCallback": "hf_init.finetune._callback"})  # a class of transformers
+__getattr__ = lazy_names(  # these two bring transformers
+    __name__, {"FinetuneCallback": "hf_init.finetune._callback", "plan_against": "hf_init.finetune._against"}
+)

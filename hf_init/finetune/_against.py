@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,18 +14,18 @@ from hf_init._errors import PlanError
 from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._tensors import Box, Copy, Status, TensorSpec, subtract_boxes
 from hf_init._text import join_names
-from hf_init.finetune._model import unwrapped
+from hf_init.finetune._model import named_state, unwrapped
 
 _NOT_IN_BASE = "not in the base"
 
 
 def plan_against(model: nn.Module, base: str | Path) -> Plan:
-    """A plan for ``freeze`` and the rest, where there is no manifest: by comparing the model with its base, by bytes.
+    """Compare a model with its base, by bytes, and return a plan for ``freeze`` and the rest, without a manifest.
 
     A tensor whose bytes are the base's is kept; one that is larger, and holds the base's at its beginning, is resized;
     everything else is new. Names are compared as they are, and without the prefix of the base model. Its notes say
-    what it can't tell: whether a tensor of the base's name and shape that holds other bytes was trained or made anew;
-    rows that were moved; tensors that the loader renames or puts together. Call it before training.
+    what it can't tell: whether a tensor of the base's name and shape that holds other bytes was trained or
+    re-initialized; rows that were moved; tensors that the loader renames or puts together. Call it before training.
 
     Raises:
         CheckpointError: the base can't be read.
@@ -37,65 +36,58 @@ def plan_against(model: nn.Module, base: str | Path) -> Plan:
         frozen = freeze(model, plan_against(model, "all-MiniLM-L6-v2"))
     """
     model = unwrapped(model)
-    state = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, torch.Tensor)}
-    specs, second = describe_model(model), shared(model)
+    state, prefix = named_state(model), getattr(model, "base_model_prefix", "")
+    specs, ties = describe_model(model), shared(model)
     with Checkpoint.open(base) as source, Reader(source) as reader:
-        names = {name: _in_base(name, source, getattr(model, "base_model_prefix", "")) for name in state}
-        tensors = [_entry(specs[n], state[n], names[n], source, reader) for n in state if n not in second]
+        names = {name: _name_in_base(name, source, prefix) for name in state}
+        tensors = [_compared(specs[n], state[n], names[n], source, reader) for n in state if n not in ties]
     if not any(tensor.kept for tensor in tensors):
         raise PlanError(f"nothing in {type(model).__name__} is of {base}: no tensor holds its bytes. Is it the base?")
-    ties = [_tie(specs[alias], of) for alias, of in second.items()]
-    notes = _notes(tensors, names, Path(base))
-    return Plan(type(model).__name__, 0, (*tensors, *ties), notes=notes)
+    tied = [_planned_tensor(specs[alias], Status.TIED, tied_to=name) for alias, name in ties.items()]
+    notes = [f"made from {base} alone, without a manifest: by what schemes the new was filled it can't tell"]
+    if changed := [each.name for each in tensors if each.status is Status.NEW and names[each.name]]:
+        notes.append(
+            f"in the base with other bytes, so taken for new, whether trained or re-initialized: {join_names(changed)}"
+        )
+    if larger := [each.name for each in tensors if each.status is Status.RESIZED]:
+        notes.append(f"larger than in the base, whose elements are at the beginning: {join_names(larger)}")
+    return Plan(type(model).__name__, 0, (*tensors, *tied), notes=tuple(notes))
 
 
-def _in_base(name: str, source: Checkpoint, prefix: str) -> str | None:
-    tries = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
-    return next((each for each in tries if each in source.entries), None)
+def _name_in_base(name: str, source: Checkpoint, prefix: str) -> str | None:
+    candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
+    return next((each for each in candidates if each in source.entries), None)
 
 
-def _entry(spec: TensorSpec, held: torch.Tensor, name: str | None, source: Checkpoint, reader: Reader) -> TensorPlan:
+def _compared(
+    spec: TensorSpec, tensor: torch.Tensor, name: str | None, source: Checkpoint, reader: Reader
+) -> TensorPlan:
+    """Plan a tensor of the model: kept or resized if it holds the bytes of the base's tensor ``name``, else new."""
     box = Box.whole(source.entries[name].shape) if name else None
-    fits = (
-        box is not None
-        and len(box.stop) == held.ndim
-        and all(small <= large for small, large in zip(box.stop, held.shape, strict=True))
-    )
-    if name is None or box is None or not fits or not _same(held, box, reader.tensor(name)):
-        return _planned(spec, Status.NEW, new=(Fill(Box.whole(spec.shape), schemes.Skip(), _NOT_IN_BASE),))
+    if name is None or box is None or not _holds(tensor, box, name, reader):
+        fill = Fill(Box.whole(spec.shape), schemes.Skip(), _NOT_IN_BASE)
+        return _planned_tensor(spec, Status.NEW, new=(fill,))
     copy = Copy(box, name, box)
     if box.stop == spec.shape:
-        return _planned(spec, Status.KEPT, kept=(copy,), source=name)
+        return _planned_tensor(spec, Status.KEPT, kept=(copy,), source=name)
     new = tuple(Fill(rest, schemes.Declared(), _NOT_IN_BASE) for rest in subtract_boxes(spec.shape, [box]))
-    return _planned(spec, Status.RESIZED, kept=(copy,), new=new)
+    return _planned_tensor(spec, Status.RESIZED, kept=(copy,), new=new)
 
 
-def _same(held: torch.Tensor, box: Box, want: torch.Tensor) -> bool:
-    return equal_bytes(held.detach()[box.slices], want.to(held.dtype))
+def _holds(tensor: torch.Tensor, box: Box, name: str, reader: Reader) -> bool:
+    """Return whether the box fits into a tensor, which holds the base's bytes there."""
+    fits = len(box.stop) == tensor.ndim and all(a <= b for a, b in zip(box.stop, tensor.shape, strict=True))
+    return fits and equal_bytes(tensor.detach()[box.slices], reader.tensor(name).to(tensor.dtype))
 
 
-def _planned(
+def _planned_tensor(
     spec: TensorSpec,
     status: Status,
     kept: tuple[Copy, ...] = (),
     new: tuple[Fill, ...] = (),
     source: str | None = None,
+    tied_to: str | None = None,
 ) -> TensorPlan:
-    return TensorPlan(spec.name, status, spec.shape, spec.dtype, kept, new, source, parameter=spec.name, role=spec.role)
-
-
-def _tie(spec: TensorSpec, of: str) -> TensorPlan:
-    return TensorPlan(spec.name, Status.TIED, spec.shape, spec.dtype, tied_to=of, parameter=spec.name, role=spec.role)
-
-
-def _notes(tensors: list[TensorPlan], names: Mapping[str, str | None], base: Path) -> tuple[str, ...]:
-    differ = [each.name for each in tensors if each.status is Status.NEW and names[each.name]]
-    grown = [each.name for each in tensors if each.status is Status.RESIZED]
-    notes = [f"made from {base} alone, without a manifest: by what schemes the new was filled it can't tell"]
-    if differ:
-        notes.append(
-            f"in the base with other bytes, so taken for new, whether trained or made anew: {join_names(differ)}"
-        )
-    if grown:
-        notes.append(f"larger than in the base, whose elements are at the beginning: {join_names(grown)}")
-    return tuple(notes)
+    return TensorPlan(
+        spec.name, status, spec.shape, spec.dtype, kept, new, source, tied_to, parameter=spec.name, role=spec.role
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from typing_extensions import Unpack
 
 from hf_init._errors import PlanError
 from hf_init.finetune._freeze import Frozen, Resized, freeze
@@ -16,8 +18,21 @@ from hf_init.finetune._schedule import Schedule
 from hf_init.finetune._watch import Watch
 
 
+class HookArguments(TypedDict, total=False):
+    """What Trainer hands to its hooks by name."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: object
+    processing_class: object
+    train_dataloader: object
+    eval_dataloader: object
+    metrics: dict[str, float]
+    logs: dict[str, float]
+
+
 class FinetuneCallback(TrainerCallback):
-    """Freezes by a plan before Trainer makes its optimizer, logs, opens what a schedule says, and proves.
+    """Freeze by a plan before Trainer makes its optimizer, log, open what a schedule says, and prove.
 
     Give it to ``Trainer(callbacks=[...])``: one that is added later comes after the optimizer. With groups of your own,
     freeze first and give what ``freeze`` returned. Logged beside the loss: ``norm/new``, ``norm/pretrained``,
@@ -53,48 +68,67 @@ class FinetuneCallback(TrainerCallback):
 
     @property
     def frozen(self) -> Frozen:
-        """What is frozen, from the making of the Trainer on."""
-        return self._of().frozen
+        """Return what is frozen, from the making of the Trainer on."""
+        return self.watch.frozen
 
-    def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        self._start(model)
+    @property
+    def watch(self) -> Watch:
+        """Return the watch, from the making of the Trainer on."""
+        if self._watch is None:
+            raise PlanError("nothing is frozen yet: give the callback to Trainer(callbacks=[...])")
+        return self._watch
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
+    ) -> None:
+        self._start(kwargs["model"])
 
     def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
     ) -> None:
-        watch = self._start(model)
+        model, watch = kwargs["model"], self._start(kwargs["model"])
         if watch.frozen.model is not unwrapped(model):
             raise PlanError("the model that trains isn't the one that was frozen; freeze what Trainer is given")
-        check_optimizer(optimizer, model, watch.schedule.names)
+        check_optimizer(kwargs["optimizer"], model, watch.schedule.names)
         watch.begin_step(state.global_step)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._of().begin_step(state.global_step)
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
+    ) -> None:
+        self.watch.begin_step(state.global_step)
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The gradients are whole and clipped, and about to be used; their norms cost a pass, taken for a log only."""
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
+    ) -> None:
+        """Take the norms for a log, at the steps that are logged: the gradients are whole and clipped here."""
         step = state.global_step + 1
         if step % max(state.logging_steps, 1) == 0 or (step == 1 and args.logging_first_step):
-            self._norms = self._of().norms()
+            self._norms = self.watch.norms()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._of().end_step()
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
+    ) -> None:
+        self.watch.end_step()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
+    ) -> None:
+        logs = kwargs.get("logs")
         if logs is not None and "loss" in logs and self._norms:
             logs.update(self._norms)
             state.log_history[-1].update(self._norms)
             self._norms = {}
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            self.frozen.save_manifest(folder)
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
+    ) -> None:
+        self._save_manifest(Path(args.output_dir or "", f"checkpoint-{state.global_step}"), state)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
+    ) -> None:
         self.frozen.raise_if_moved()
-        if state.is_world_process_zero and Path(args.output_dir).is_dir():
-            self.frozen.save_manifest(args.output_dir)
+        self._save_manifest(Path(args.output_dir or ""), state)
 
     def _start(self, model: nn.Module) -> Watch:
         if self._watch is None:
@@ -103,7 +137,6 @@ class FinetuneCallback(TrainerCallback):
             self._watch = Watch(frozen, every=self._every, schedule=self._schedule)
         return self._watch
 
-    def _of(self) -> Watch:
-        if self._watch is None:
-            raise PlanError("nothing is frozen yet: give the callback to Trainer(callbacks=[...])")
-        return self._watch
+    def _save_manifest(self, folder: Path, state: TrainerState) -> None:
+        if state.is_world_process_zero and folder.is_dir():
+            self.frozen.save_manifest(folder)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+from typing_extensions import assert_never
 
 from hf_init._errors import PlanError
-from hf_init._tensors import Box, Region, Status
+from hf_init._tensors import Region, Status
 from hf_init._text import join_names
-from hf_init.finetune import _norms
-from hf_init.finetune._guard import Guard, GuardReport, element_counts
+from hf_init.finetune._guard import Guard, GuardReport
 from hf_init.finetune._manifest import manifest_of, save_manifest
 from hf_init.finetune._model import ModelTensor, PlanLike, PlanOrigin, model_tensors, origin_of, unwrapped
 from hf_init.finetune._rows import CHILD, NewParts
 
 Resized = Literal["new", "whole", "none"]
 RESIZED = ("new", "whole", "none")
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class Frozen:
@@ -29,27 +30,27 @@ class Frozen:
     Attributes:
         model: the model, unwrapped.
         plan: that it was frozen by.
-        places: every tensor of the model with what the plan says of it.
+        tensors: every tensor of the model with what the plan says of it.
     """
 
-    def __init__(self, model: nn.Module, origin: PlanOrigin, found: tuple[ModelTensor, ...], guard: Guard) -> None:
-        self.model, self.plan, self.places = model, origin.plan, found
-        self._manifest, self._guard = manifest_of(origin, found), guard
+    def __init__(self, model: nn.Module, origin: PlanOrigin, tensors: tuple[ModelTensor, ...], guard: Guard) -> None:
+        self.model, self.plan, self.tensors = model, origin.plan, tensors
+        self._manifest, self._guard = manifest_of(origin, tensors), guard
         self._norms: dict[str, tuple[nn.Module, RemovableHandle]] = {}
-        self._resume_norms()
+        self._update_norms()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of every tensor, stored statistics of norms included, that is frozen as a whole or in part."""
-        return tuple(self._guard.held)
+        """Return the names of all tensors, stored statistics of norms included, that are frozen whole or in part."""
+        return tuple(self._guard.digests)
 
     @property
     def new_parts(self) -> NewParts | None:
-        """What trains of the resized tensors."""
+        """Return what trains of the resized tensors."""
         return getattr(self.model, CHILD, None)
 
     def verify(self) -> GuardReport:
-        """Compares every frozen byte with what it was when it was frozen."""
+        """Compare every frozen byte with what it was when it was frozen."""
         return self._guard.verify()
 
     def raise_if_moved(self) -> None:
@@ -57,54 +58,59 @@ class Frozen:
 
         Without copies (see ``freeze``) and without the files that the model came from, the tensor alone is named.
         """
-        self.verify().raise_if_moved()
+        self.verify().raise_if_failed()
 
     def thaw(self, names: Iterable[str] | None = None) -> tuple[str, ...]:
-        """Lets tensors train from here on; None: all of them. Returns the names of those that were frozen.
+        """Let tensors train from here on; None: all of them. Return the names of those that were frozen.
 
         Raises:
             PlanError: a name that isn't frozen, or a resized tensor without the others of its kind.
         """
         wanted = self.names if names is None else tuple(dict.fromkeys(names))
-        unknown = [name for name in wanted if name not in self._guard.held]
+        unknown = [name for name in wanted if name not in self._guard.digests]
         if unknown:
             raise PlanError(f"{join_names(unknown)}: not frozen, so there is nothing to thaw; see Frozen.names")
-        parts = {part.place.name for part, _ in self.new_parts.parts} if self.new_parts else set()
-        if self.new_parts and parts & set(wanted):
-            if not parts <= set(wanted):
-                raise PlanError(f"thaw the resized tensors together: {join_names(sorted(parts))}")
+        resized = {part.origin.name for part, _ in self.new_parts.parts} if self.new_parts else set()
+        if self.new_parts and resized & set(wanted):
+            if not resized <= set(wanted):
+                raise PlanError(f"thaw the resized tensors together: {join_names(sorted(resized))}")
             self.new_parts.remove(self.model)
         self._guard.release(wanted)
-        for place in self.places:
-            if place.name in wanted and place.is_parameter:
-                place.tensor.requires_grad_(True)
-        self._resume_norms()
+        for each in self.tensors:
+            if each.name in wanted and each.is_parameter:
+                each.tensor.requires_grad_(True)
+        self._update_norms()
         return wanted
 
     def save_manifest(self, folder: str | Path) -> Path | None:
-        """Puts the plan beside saved weights, as ``hf_init.json``, so that what was frozen can be proved from files.
+        """Put the plan beside saved weights, as ``hf_init.json``, so that what was frozen can be proved from files.
 
-        Returns its path; None where the model came from no result folder and its manifest can't be made again.
+        Return its path; None where the model came from no result folder and its manifest can't be made again.
         """
         return save_manifest(self._manifest, Path(folder))
 
-    def _resume_norms(self) -> None:
-        """Holds the norms whose statistics are frozen, and no others."""
-        held = {place.name: place.owner for place in self.places if _is_statistic(place) and place.name in self.names}
-        for name in [name for name in self._norms if name not in held]:
+    def _update_norms(self) -> None:
+        """Keep norms in evaluation mode at every pass as long as their statistics are frozen."""
+        frozen = {
+            each.name: each.owner
+            for each in self.tensors
+            if each.attribute in STATISTICS and not each.is_parameter and each.name in self.names
+        }
+        for name in [name for name in self._norms if name not in frozen]:
             module, handle = self._norms.pop(name)
             handle.remove()
             module.training = self.model.training
-        for name in held.keys() - self._norms.keys():
-            (handle,) = _norms.hold_statistics([held[name]])
-            self._norms[name] = (held[name], handle)
+        for name in frozen.keys() - self._norms.keys():
+            self._norms[name] = (frozen[name], frozen[name].register_forward_pre_hook(_switch_to_evaluation))
 
     def __str__(self) -> str:
-        whole = [place.name for place in self.places if place.is_parameter and place.tensor.requires_grad]
-        parts = [_spelled(part.place.name, part.region) for part, _ in self.new_parts.parts] if self.new_parts else []
-        return (
-            f"frozen: {element_counts(self._guard.held.values())}\ntrained: {join_names([*parts, *whole]) or 'nothing'}"
-        )
+        whole = [each.name for each in self.tensors if each.is_parameter and each.tensor.requires_grad]
+        parts = [str(part) for part, _ in self.new_parts.parts] if self.new_parts else []
+        return f"frozen: {self._guard.amount}\ntrained: {join_names([*parts, *whole]) or 'nothing'}"
+
+
+def _switch_to_evaluation(module: nn.Module, _: object) -> None:
+    module.training = False
 
 
 def freeze(
@@ -116,7 +122,7 @@ def freeze(
     check: bool = True,
     dtype: torch.dtype | None = None,
 ) -> Frozen:
-    """Makes everything pretrained stand still: no gradients, and norms whose running statistics don't move.
+    """Make everything pretrained stand still: no gradients, and norms whose running statistics don't move.
 
     A tied tensor is one tensor. Dropout stays as ``model.train()`` sets it.
 
@@ -147,19 +153,20 @@ def freeze(
         frozen.raise_if_moved()
     """
     model, origin = unwrapped(model), origin_of(model, plan)
-    found = model_tensors(model, origin.plan)
-    split = [place for place in found if place.status is Status.RESIZED and place.is_parameter]
-    _refuse(model, found, split, resized)
-    guard = Guard(_still(found, resized), origin, copies)
+    tensors = model_tensors(model, origin.plan)
+    divided = [each for each in tensors if each.status is Status.RESIZED and each.is_parameter]
+    _check_freezable(model, tensors, divided, resized)
+    regions = ((each, _frozen_regions(each, resized)) for each in tensors)
+    guard = Guard([pair for pair in regions if pair[1]], origin, copies)
     if check:
-        guard.refuse_changed()
-    if split and resized == "new":
-        NewParts(model, split, dtype)
-    for place in found:
-        if place.is_parameter and place.tensor.is_floating_point():
-            place.tensor.requires_grad_(place.name not in guard.held)
-            place.tensor.grad = None  # one left from before would be a step of momentum
-    return Frozen(model, origin, found, guard)
+        guard.check_unchanged()
+    if divided and resized == "new":
+        NewParts(model, divided, dtype)
+    for each in tensors:
+        if each.is_parameter and each.tensor.is_floating_point():
+            each.tensor.requires_grad_(each.name not in guard.digests)
+            each.tensor.grad = None  # one left from before would be a step of momentum
+    return Frozen(model, origin, tensors, guard)
 
 
 def train_only_new(
@@ -170,7 +177,7 @@ def train_only_new(
     check: bool = True,
     dtype: torch.dtype | None = None,
 ) -> Frozen:
-    """Freezes everything pretrained, and of resized tensors everything but their new rows: exactly.
+    """Freeze everything pretrained, and of resized tensors everything but their new rows: exactly.
 
     A gradient mask is not exact: weight decay and momentum move what has no gradient. PEFT's trainable tokens are, for
     the rows of an embedding, and save an adapter. Here each new region is a parameter of its own, whose memory is that
@@ -191,40 +198,36 @@ def train_only_new(
     return freeze(model, plan, resized="new", copies=copies, check=check, dtype=dtype)
 
 
-def _still(found: Iterable[ModelTensor], resized: Resized | None) -> Iterator[tuple[ModelTensor, tuple[Region, ...]]]:
-    """Every tensor that is to stand still, with the regions of it that are."""
-    for place in found:
-        if place.status is Status.KEPT or (place.status is Status.RESIZED and resized == "none"):
-            yield place, (Box.whole(tuple(place.tensor.shape)),)
-        elif place.status is Status.RESIZED and resized == "new":
-            yield place, place.kept
+def _frozen_regions(tensor: ModelTensor, resized: Resized | None) -> tuple[Region, ...]:
+    """Return the regions of a tensor that are to stand still; none where it trains."""
+    match tensor.status:
+        case Status.KEPT:
+            return tensor.kept
+        case Status.RESIZED:
+            return {"new": tensor.kept, "none": (tensor.box,)}.get(resized or "whole", ())
+        case Status.NEW | Status.TIED:  # a tied one is there under its other name
+            return ()
+        case _:
+            assert_never(tensor.status)
 
 
-def _refuse(
-    model: nn.Module, found: tuple[ModelTensor, ...], split: list[ModelTensor], resized: Resized | None
+def _check_freezable(
+    model: nn.Module, tensors: Sequence[ModelTensor], divided: Sequence[ModelTensor], resized: Resized | None
 ) -> None:
     if resized is not None and resized not in RESIZED:
         raise PlanError(f"resized is {resized!r}, expected one of {', '.join(map(repr, RESIZED))}")
     if hasattr(model, CHILD):
         raise PlanError("the model's new rows are trained apart already; Frozen.thaw() first")
-    if split and resized is None:
+    if divided and resized is None:
         raise PlanError(
-            f"{join_names([place.name for place in split])}: kept in part, new in part. Say what trains: resized='new' "
+            f"{join_names([each.name for each in divided])}: kept in part, new in part. Say what trains: resized='new' "
             "(new rows only, as train_only_new does), 'whole' (all of it, kept rows too) or 'none' (nothing of it)"
         )
-    norming = [p.name for p in found if getattr(p.owner, "max_norm", None) is not None and p.status is not Status.NEW]
-    if norming:
+    rescaled = [
+        t.name for t in tensors if getattr(t.owner, "max_norm", None) is not None and t.status is not Status.NEW
+    ]
+    if rescaled:
         raise PlanError(
-            f"{join_names(norming)}: max_norm rescales rows at every forward pass, whether frozen or not; set the "
+            f"{join_names(rescaled)}: max_norm rescales rows at every forward pass, whether frozen or not; set the "
             "module's max_norm to None first"
         )
-
-
-def _is_statistic(place: ModelTensor) -> bool:
-    return place.attribute in _norms.STATISTICS and not place.is_parameter
-
-
-def _spelled(name: str, region: Region) -> str:
-    if not isinstance(region, Box):
-        return f"{name}[{len(region.index)} rows of dim {region.dim}]"
-    return f"{name}[{', '.join(f'{a}:{b}' for a, b in zip(region.start, region.stop, strict=True))}]"

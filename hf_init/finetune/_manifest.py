@@ -14,8 +14,8 @@ from hf_init._version import __version__
 from hf_init.finetune._model import ModelTensor, PlanOrigin
 
 
-def manifest_of(origin: PlanOrigin, places: Sequence[ModelTensor]) -> Manifest | Path | None:
-    """The manifest that goes with a plan: the file it was read from, or one made of the model before it trains.
+def manifest_of(origin: PlanOrigin, tensors: Sequence[ModelTensor]) -> Manifest | Path | None:
+    """Return the manifest that goes with a plan: the file it was read from, or one made of the model before it trains.
 
     None where neither is to be had: the base isn't a folder here, or the model holds what is new in another dtype or
     put together from several tensors.
@@ -23,20 +23,21 @@ def manifest_of(origin: PlanOrigin, places: Sequence[ModelTensor]) -> Manifest |
     if origin.folder is not None:
         return origin.folder / MANIFEST_NAME
     stored = {entry.name for entry in origin.plan.stored}
-    fresh = [place for place in places if any(entry.new and entry.name in stored for entry in place.entries)]
-    if origin.base is None or not all(place.whole and _as_planned(place) for place in fresh):
+    filled = [each for each in tensors if any(entry.new and entry.name in stored for entry in each.entries)]
+    as_planned = (each.whole and str(each.tensor.dtype) == f"torch.{each.entries[0].dtype}" for each in filled)
+    if origin.base is None or not all(as_planned):
         return None
     try:
         base = Checkpoint.open(origin.base)
     except CheckpointError:
         return None
-    found = {place.entries[0].name: region_digests(place.entries[0], place.tensor.detach().cpu()) for place in fresh}
+    digests = {each.entries[0].name: region_digests(each.entries[0], each.tensor.detach().cpu()) for each in filled}
     record = BaseRecord(str(origin.base.resolve()), base.fingerprint(), name=str(origin.base))
-    return Manifest(origin.plan, record, found, f"hf_init {__version__}")
+    return Manifest(origin.plan, record, digests, f"hf_init {__version__}")
 
 
 def save_manifest(manifest: Manifest | Path | None, folder: Path) -> Path | None:
-    """Writes it into a folder; returns its path there."""
+    """Write a manifest into a folder; return its path there."""
     if isinstance(manifest, Manifest):
         manifest.save(folder)
     elif manifest is None:
@@ -44,7 +45,3 @@ def save_manifest(manifest: Manifest | Path | None, folder: Path) -> Path | None
     elif manifest.resolve() != (folder / MANIFEST_NAME).resolve():
         shutil.copyfile(manifest, folder / MANIFEST_NAME)
     return folder / MANIFEST_NAME
-
-
-def _as_planned(place: ModelTensor) -> bool:
-    return str(place.tensor.dtype) == f"torch.{place.entries[0].dtype}"

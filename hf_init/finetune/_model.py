@@ -6,14 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import nn
 
 from hf_init._block_names import stack_blocks
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan
+from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan, format_shape
 from hf_init._tensors import Box, Region, Status
 from hf_init._text import join_names
 
@@ -47,12 +47,11 @@ class ModelTensor:
 
     @property
     def tensor(self) -> torch.Tensor:
-        """What the module holds now, by its own word: it may have been moved to another device."""
-        held = self.owner._parameters.get(self.attribute)
-        found = self.owner._buffers.get(self.attribute) if held is None else held
-        if found is None:
-            raise PlanError(f"{self.name} is no longer in the model: it was changed since the plan was laid over it")
-        return found
+        """Return what the module holds now, read from it each time: it may have been moved to another device."""
+        for tensors in (self.owner._parameters, self.owner._buffers):
+            if (tensor := tensors.get(self.attribute)) is not None:
+                return tensor
+        raise PlanError(f"{self.name} is no longer in the model: it was changed since the plan was laid over it")
 
     @property
     def is_parameter(self) -> bool:
@@ -60,17 +59,22 @@ class ModelTensor:
 
     @property
     def kept(self) -> tuple[Region, ...]:
-        """The regions that came from the checkpoint."""
+        """Return the regions that came from the checkpoint."""
         if self.status is Status.KEPT:
-            return (Box.whole(tuple(self.tensor.shape)),)
+            return (self.box,)
         return tuple(copy.region for entry in self.entries for copy in entry.kept) if self.whole else ()
 
     @property
     def new(self) -> tuple[Region, ...]:
-        """The regions that a scheme filled."""
+        """Return the regions that a scheme filled."""
         if self.status is Status.NEW:
-            return (Box.whole(tuple(self.tensor.shape)),)
+            return (self.box,)
         return tuple(fill.region for entry in self.entries for fill in entry.new) if self.whole else ()
+
+    @property
+    def box(self) -> Box:
+        """Return the region that is all of it."""
+        return Box.whole(tuple(self.tensor.shape))
 
 
 @dataclass(frozen=True)
@@ -88,123 +92,108 @@ class PlanOrigin:
 
 
 def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
-    """The plan to read: the one given, that of a folder, the model's own ``init_plan``, that of its ``name_or_path``.
+    """Return the plan given, that of a folder, the model's own ``init_plan``, or that of its ``name_or_path``.
 
     Raises:
         CheckpointError: there is none of these, or the folder's can't be read.
     """
-    if isinstance(plan, Plan):
-        return PlanOrigin(plan, base=_folder_of(model))
+    name = getattr(getattr(unwrapped(model), "config", None), "name_or_path", "")
+    folder = Path(name) if name and Path(name).is_dir() else None
+    given = getattr(unwrapped(model), "init_plan", None) if plan is None else plan
+    if isinstance(given, Plan):
+        return PlanOrigin(given, base=folder)
     if plan is not None:
-        return _of_folder(Path(plan))
-    own, folder = getattr(unwrapped(model), "init_plan", None), _folder_of(model)
-    if isinstance(own, Plan):
-        return PlanOrigin(own, base=folder)
-    if folder is None or not (folder / MANIFEST_NAME).is_file():
+        folder = Path(plan)
+    elif folder is None or not (folder / MANIFEST_NAME).is_file():
         raise CheckpointError(
-            f"no plan: the model has no init_plan and {folder or 'the place it was loaded from'} no "
-            f"{MANIFEST_NAME}. Give the "
-            "plan or the folder that `extend` wrote; from the base alone, plan_against(model, base) tells what it can"
+            f"no plan: the model has no init_plan and {folder or 'the place it was loaded from'} no {MANIFEST_NAME}. "
+            "Give the plan or the folder that `extend` wrote; from the base alone, plan_against(model, base) tells "
+            "what it can"
         )
-    return _of_folder(folder)
+    base = Path(Manifest.load(folder).base.path)
+    return PlanOrigin(Plan.load(folder), folder, base if base.is_dir() else None)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, without what data parallelism and compilation put around it."""
+    """Return the model itself, without what data parallelism and compilation put around it."""
     while type(model).__name__ in _WRAPPERS:
-        model = model.module if hasattr(model, "module") else model._orig_mod  # type: ignore[assignment]  # a Module
+        model = model.get_submodule("module" if hasattr(model, "module") else "_orig_mod")
     return model
 
 
 def model_tensors(model: nn.Module, plan: Plan) -> tuple[ModelTensor, ...]:
-    """Every tensor of a model's state dict, in its order, tied ones once, with what the plan says of it.
+    """Return every tensor of a model's state dict, in its order, tied ones once, with what the plan says of it.
 
     Raises:
         PlanError: the plan is of another model, or the model was changed since; all offenders are named.
     """
     model = unwrapped(model)
-    state = {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, torch.Tensor)}
-    _check_quantized(model, state)
+    state = named_state(model)
+    _check_tensors_at_hand(model, state)
     entries: defaultdict[str, list[TensorPlan]] = defaultdict(list)
     for entry in plan.tensors:
         if entry.status is not Status.TIED and entry.role != "ignored":
             entries[entry.parameter].append(entry)
-    _check_others(model, plan, state, entries)
+    _check_planned_model(model, plan, state, entries)
     names: defaultdict[int, list[str]] = defaultdict(list)
     for name, tensor in state.items():
         names[id(tensor)].append(name)
-    known = (name for name in state if name in entries)
-    return tuple(_place(model, name, state, names[id(state[name])], tuple(entries[name])) for name in known)
+    result = []
+    for name in (name for name in state if name in entries):
+        planned, shape = entries[name], tuple(state[name].shape)
+        path, _, attribute = name.rpartition(".")
+        statuses = {entry.status for entry in planned}
+        result.append(
+            ModelTensor(
+                name=name,
+                aliases=tuple(other for other in names[id(state[name])] if other != name),
+                owner=model.get_submodule(path),
+                attribute=attribute,
+                status=statuses.pop() if len(statuses) == 1 else Status.RESIZED,
+                role=planned[0].role,
+                entries=tuple(planned),
+                whole=len(planned) == 1 and planned[0].shape == shape,
+            )
+        )
+    return tuple(result)
 
 
-def depths(found: Sequence[ModelTensor]) -> dict[str, int]:
-    """How deep each tensor lies, counted from the input: 0 for embeddings and what precedes the blocks, then 1, 2...
+def named_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors of a model's state dict themselves, by name."""
+    return {name: each for name, each in model.state_dict(keep_vars=True).items() if isinstance(each, torch.Tensor)}
+
+
+def depths(tensors: Sequence[ModelTensor]) -> dict[str, int]:
+    """Return how deep each tensor lies, counted from the input: 0 for embeddings and what precedes the blocks.
 
     Blocks are read off the names, of nested ones the outer: ``layer.3.`` is one block more than ``layer.2.``, a
     decoder's first one more than the encoder's last, and what comes after the last block is one more than that.
     """
-    numbers = {block: number for number, block in enumerate(_blocks(found), start=1)}
-    first = next((index for index, place in enumerate(found) if _outer(place.name)), len(found))
-    return {place.name: _depth(place, index < first, numbers) for index, place in enumerate(found)}
+    numbers = {block: number for number, block in enumerate(blocks_of(tensors), start=1)}
+    result, began = {}, False
+    for tensor in tensors:
+        block = _outer_block(tensor.name)
+        began = began or bool(block)
+        early = not began or tensor.role.startswith("embedding") or tensor.role == "token"
+        result[tensor.name] = numbers[block] if block else 0 if early else len(numbers) + 1
+    return result
 
 
-def block_count(found: Sequence[ModelTensor]) -> int:
-    """How many blocks there are, of nested ones the outer."""
-    return len(_blocks(found))
+def blocks_of(tensors: Sequence[ModelTensor]) -> list[str]:
+    """Return the names of a model's blocks, of nested ones the outer, from the input on."""
+    return list(dict.fromkeys(block for tensor in tensors if (block := _outer_block(tensor.name))))
 
 
-def _depth(place: ModelTensor, precedes: bool, numbers: Mapping[str, int]) -> int:
-    if block := _outer(place.name):
-        return numbers[block]
-    return 0 if precedes or place.role.startswith("embedding") or place.role == "token" else len(numbers) + 1
-
-
-def _blocks(found: Sequence[ModelTensor]) -> list[str]:
-    return list(dict.fromkeys(block for place in found if (block := _outer(place.name))))
-
-
-def _outer(name: str) -> str:
+def _outer_block(name: str) -> str:
     return next(iter(stack_blocks(name)), "")
 
 
-def _place(
-    model: nn.Module, name: str, state: dict[str, torch.Tensor], names: Sequence[str], entries: tuple[TensorPlan, ...]
-) -> ModelTensor:
-    path, _, attribute = name.rpartition(".")
-    return ModelTensor(
-        name,
-        tuple(other for other in names if other != name),
-        model.get_submodule(path),
-        attribute,
-        _status(entries),
-        entries[0].role,
-        entries,
-        len(entries) == 1 and entries[0].shape == tuple(state[name].shape),
-    )
-
-
-def _status(entries: Sequence[TensorPlan]) -> Status:
-    found = {entry.status for entry in entries}
-    return found.pop() if len(found) == 1 else Status.RESIZED
-
-
-def _folder_of(model: nn.Module) -> Path | None:
-    name = getattr(getattr(unwrapped(model), "config", None), "name_or_path", "")
-    return Path(name) if name and Path(name).is_dir() else None
-
-
-def _of_folder(folder: Path) -> PlanOrigin:
-    base = Path(Manifest.load(folder).base.path)
-    return PlanOrigin(Plan.load(folder), folder, base if base.is_dir() else None)
-
-
-def _check_quantized(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
+def _check_tensors_at_hand(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     packed = [n for n, each in state.items() if isinstance(each, nn.Parameter) and not each.is_floating_point()]
     if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False) or packed:
         raise PlanError(
-            f"{type(model).__name__} is quantized{f' ({join_names(packed)})' if packed else ''}: its "
-            "tensors aren't those "
-            "of the plan. Load the result unquantized; or train adapters on it, with peft_arguments(plan)"
+            f"{type(model).__name__} is quantized{f' ({join_names(packed)})' if packed else ''}: its tensors aren't "
+            "those of the plan. Load the result unquantized; or train adapters on it, with peft_arguments(plan)"
         )
     absent = [name for name, each in state.items() if each.device.type == "meta"]
     if absent:
@@ -213,56 +202,46 @@ def _check_quantized(model: nn.Module, state: dict[str, torch.Tensor]) -> None:
         )
 
 
-def _check_others(
-    model: nn.Module, plan: Plan, state: dict[str, torch.Tensor], entries: dict[str, list[TensorPlan]]
+def _check_planned_model(
+    model: nn.Module, plan: Plan, state: Mapping[str, torch.Tensor], entries: Mapping[str, list[TensorPlan]]
 ) -> None:
-    faults = [*_missing(state, entries), *_shapes(state, entries), *_extra(state, entries), *_ties(plan, state)]
+    faults = [*_plan_mismatches(state, entries), *_tie_mismatches(plan, state)]
     if faults:
-        word = f"{type(model).__name__} isn't the model of this plan, which is of {plan.architecture}"
-        same = plan.architecture in (cls.__name__ for cls in type(model).__mro__)
-        head = "the model was changed since the plan was made" if same else word
+        same_class = plan.architecture in (cls.__name__ for cls in type(model).__mro__)
+        headline = (
+            "the model was changed since the plan was made"
+            if same_class
+            else f"{type(model).__name__} isn't the model of this plan, which is of {plan.architecture}"
+        )
+        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
         advice = "Give the plan of this model, or load the model again from what the plan made"
-        raise PlanError("\n  ".join([f"{head}:", *faults[:10], *_more(faults)]) + f"\n{advice}")
+        raise PlanError("\n  ".join([f"{headline}:", *faults[:10], *more]) + f"\n{advice}")
 
 
-def _more(faults: Sequence[str]) -> list[str]:
-    return [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-
-
-def _missing(state: dict[str, Any], entries: dict[str, list[TensorPlan]]) -> Iterator[str]:
-    for name, found in entries.items():
+def _plan_mismatches(state: Mapping[str, torch.Tensor], entries: Mapping[str, list[TensorPlan]]) -> Iterator[str]:
+    for name, planned in entries.items():
         if name not in state:
-            yield f"{name} ({found[0].status.value} in the plan) isn't in the model"
-
-
-def _shapes(state: dict[str, torch.Tensor], entries: dict[str, list[TensorPlan]]) -> Iterator[str]:
-    for name, found in entries.items():
-        if len(found) == 1 and found[0].name == name and name in state and found[0].shape != tuple(state[name].shape):
-            yield f"{name} is {_x(state[name].shape)} in the model, {_x(found[0].shape)} in the plan"
-
-
-def _extra(state: dict[str, torch.Tensor], entries: dict[str, list[TensorPlan]]) -> Iterator[str]:
-    """Trainable tensors that the plan doesn't know; what isn't trained, as a computed table, stays what it is."""
+            yield f"{name} ({planned[0].status.value} in the plan) isn't in the model"
+    for name, planned in entries.items():
+        if len(planned) == 1 and planned[0].name == name and name in state:
+            seen, expected = tuple(state[name].shape), planned[0].shape
+            if seen != expected:
+                yield f"{name} is {format_shape(seen)} in the model, {format_shape(expected)} in the plan"
     known = {id(state[name]) for name in entries if name in state}
     for name, tensor in state.items():
-        if tensor.requires_grad and id(tensor) not in known:
+        if tensor.requires_grad and id(tensor) not in known:  # a table that is computed, not trained, may be unknown
             yield f"{name} is in the model and not in the plan"
 
 
-def _ties(plan: Plan, state: dict[str, torch.Tensor]) -> Iterator[str]:
-    owner: dict[int, str] = {}
-    for entry in plan.tensors:
-        if entry.parameter not in state:
-            continue
+def _tie_mismatches(plan: Plan, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    first_name: dict[int, str] = {}
+    for entry in (entry for entry in plan.tensors if entry.parameter in state):
+        name = entry.parameter
         if entry.status is Status.TIED and entry.tied_to is not None:
-            of = plan[entry.tied_to].parameter
-            if state.get(of) is not state[entry.parameter]:
-                yield f"{entry.parameter} is tied to {of} in the plan, and a tensor of its own in the model"
-        elif isinstance(state[entry.parameter], nn.Parameter):
-            first = owner.setdefault(id(state[entry.parameter]), entry.parameter)
-            if first != entry.parameter:
-                yield f"{entry.parameter} and {first} are one tensor in the model, and two in the plan"
-
-
-def _x(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape)) or "scalar"
+            other = plan[entry.tied_to].parameter
+            if state.get(other) is not state[name]:
+                yield f"{name} is tied to {other} in the plan, and a tensor of its own in the model"
+        elif isinstance(state[name], nn.Parameter):
+            other = first_name.setdefault(id(state[name]), name)
+            if other != name:
+                yield f"{name} and {other} are one tensor in the model, and two in the plan"

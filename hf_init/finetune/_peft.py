@@ -1,11 +1,11 @@
-"""What PEFT is to be told of an extended checkpoint."""
+"""The arguments of PEFT that go with an extended checkpoint."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 from hf_init._errors import PlanError
 from hf_init._plan import Plan, TensorPlan
@@ -23,8 +23,16 @@ REWRITING = {
 """The initialisations of PEFT that write to the base weights, and what they do."""
 
 
-def peft_arguments(plan: Plan) -> dict[str, Any]:
-    """The arguments of ``peft.LoraConfig`` by which an adapter trains and saves exactly what is new.
+class PeftArguments(TypedDict, total=False):
+    """Arguments of ``peft.LoraConfig``."""
+
+    modules_to_save: list[str]
+    trainable_token_indices: dict[str, list[int]]
+    exclude_modules: str
+
+
+def peft_arguments(plan: Plan) -> PeftArguments:
+    """Return the arguments of ``peft.LoraConfig`` by which an adapter trains and saves exactly what is new.
 
     ``modules_to_save``: modules that are new as a whole, by full name; ``trainable_token_indices``: the new rows of
     resized embeddings; ``exclude_modules``: a pattern that keeps LoRA off both. Absent where there is nothing to say.
@@ -36,27 +44,29 @@ def peft_arguments(plan: Plan) -> dict[str, Any]:
     Example::
 
         config = LoraConfig(r=8, target_modules="all-linear", **peft_arguments(Plan.load("sentiment")))
-        refuse_rewriting(config)
+        check_rewriting(config)
     """
-    kept = {_module(tensor) for tensor in plan.tensors if tensor.kept and tensor.status is Status.KEPT}
-    new = list(dict.fromkeys(_module(tensor) for tensor in plan.tensors if tensor.status is Status.NEW))
-    tables = _tables(plan)
-    faults = [*_half(new, kept, tables), *_unclear(new, plan), *_not_rows(plan)]
+    kept = {_module_of(tensor) for tensor in plan.tensors if tensor.kept and tensor.status is Status.KEPT}
+    new = list(dict.fromkeys(_module_of(tensor) for tensor in plan.tensors if tensor.status is Status.NEW))
+    tables = _new_table_rows(plan)
+    faults = [*_ambiguous_modules(new, {*kept, *tables}, plan), *_new_parts_of_rows(plan)]
     if faults:
         raise PlanError(
             "PEFT can't train what is new here and nothing else:\n  " + "\n  ".join(faults) + "\n"
             "Use hf_init.finetune.train_only_new, or train these modules as a whole by your own modules_to_save"
         )
-    names = [re.escape(name) for name in (*new, *tables)]
-    return {
-        **({"modules_to_save": new} if new else {}),
-        **({"trainable_token_indices": tables} if tables else {}),
-        **({"exclude_modules": rf"(.*\.)?({'|'.join(names)})(\..*)?"} if names else {}),
-    }
+    arguments: PeftArguments = {}
+    if new:
+        arguments["modules_to_save"] = new
+    if tables:
+        arguments["trainable_token_indices"] = tables
+    if names := [re.escape(name) for name in (*new, *tables)]:
+        arguments["exclude_modules"] = rf"(.*\.)?({'|'.join(names)})(\..*)?"
+    return arguments
 
 
-def check_rewriting(config: Any) -> None:
-    """Refuses a PEFT configuration that rewrites base weights when it is applied, so that nothing could be proved.
+def check_rewriting(config: object) -> None:
+    """Raise PlanError if a PEFT configuration rewrites base weights when it is applied: nothing could be proved then.
 
     Args:
         config: a ``LoraConfig``, or a mapping with its arguments.
@@ -71,60 +81,55 @@ def check_rewriting(config: Any) -> None:
         ...
         hf_init._errors.PlanError: init_lora_weights='pissa_niter_16': PiSSA takes ...
     """
-    own = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
-    asked = own("init_lora_weights")
-    word = re.sub(r"_niter_\d+$", "", asked.lower()) if isinstance(asked, str) else ""
-    if word in REWRITING:
+    name = "init_lora_weights"
+    setting = config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+    method = re.sub(r"_niter_\d+$", "", setting.lower()) if isinstance(setting, str) else ""
+    if method in REWRITING:
         raise PlanError(
-            f"init_lora_weights={asked!r}: {REWRITING[word]}, so the kept bytes would move and the base couldn't be "
-            "proved any more. Use True, 'gaussian', 'orthogonal' or 'eva', which leave the base as it is"
+            f"init_lora_weights={setting!r}: {REWRITING[method]}, so the kept bytes would move and the base "
+            "couldn't be proved any more. Use True, 'gaussian', 'orthogonal' or 'eva', which leave the base as it is"
         )
 
 
-def _module(tensor: TensorPlan) -> str:
+def _module_of(tensor: TensorPlan) -> str:
     return tensor.parameter.rpartition(".")[0]
 
 
-def _tables(plan: Plan) -> dict[str, list[int]]:
-    """The new rows of every resized embedding, and of a head over the vocabulary that isn't tied to one."""
+def _new_table_rows(plan: Plan) -> dict[str, list[int]]:
+    """Return the new rows of every resized embedding, and of a head over the vocabulary that isn't tied to one."""
     rows: defaultdict[str, set[int]] = defaultdict(set)
     for tensor in plan.tensors:
         if tensor.status is Status.RESIZED and _is_table(tensor):
             for fill in tensor.new:
-                rows[_module(tensor)].update(_rows(fill.region, tensor.shape) or ())
-    return {name: sorted(found) for name, found in rows.items()}
+                rows[_module_of(tensor)].update(_whole_rows(fill.region, tensor.shape) or ())
+    return {name: sorted(numbers) for name, numbers in rows.items()}
 
 
 def _is_table(tensor: TensorPlan) -> bool:
     return matches(tensor.role, "embedding") or tensor.role == "output_embedding.weight"
 
 
-def _rows(region: Region, shape: tuple[int, ...]) -> Iterable[int] | None:
-    """The rows that a region is made of; None where it is made of parts of rows."""
+def _whole_rows(region: Region, shape: tuple[int, ...]) -> Iterable[int] | None:
+    """Return the rows that a region is made of; None where it is made of parts of rows."""
     if not isinstance(region, Box):
         return region.index if region.dim == 0 else None
     whole = region.start[1:] == (0,) * (len(shape) - 1) and region.stop[1:] == shape[1:]
     return range(region.start[0], region.stop[0]) if whole else None
 
 
-def _half(new: Iterable[str], kept: set[str], tables: Mapping[str, Any]) -> Iterator[str]:
+def _ambiguous_modules(new: Iterable[str], kept_in_part: set[str], plan: Plan) -> Iterator[str]:
     for module in new:
-        if module in kept or module in tables or not module:
+        if module in kept_in_part or not module:
             yield f"{module or 'the model itself'} is new in part: modules_to_save would train what is kept of it too"
-
-
-def _unclear(new: Iterable[str], plan: Plan) -> Iterator[str]:
-    """PEFT takes a name for every module that ends in it."""
-    modules = {_module(tensor) for tensor in plan.tensors}
-    for module in new:
-        others = sorted(each for each in modules if each.endswith(f"{module}") and each != module)
-        if module and others:
+    modules = {_module_of(tensor) for tensor in plan.tensors}
+    for module in filter(None, new):
+        others = sorted(each for each in modules if each.endswith(module) and each != module)
+        if others:  # PEFT takes a name for every module that ends in it
             yield f"{module}: PEFT would take {join_names(others)} for it too"
 
 
-def _not_rows(plan: Plan) -> Iterator[str]:
+def _new_parts_of_rows(plan: Plan) -> Iterator[str]:
     for tensor in plan.tensors:
-        if tensor.status is not Status.RESIZED:
-            continue
-        if not _is_table(tensor) or any(_rows(fill.region, tensor.shape) is None for fill in tensor.new):
+        by_rows = _is_table(tensor) and all(_whole_rows(fill.region, tensor.shape) is not None for fill in tensor.new)
+        if tensor.status is Status.RESIZED and not by_rows:
             yield f"{tensor.parameter} ({tensor.role}): its new part isn't rows of an embedding"

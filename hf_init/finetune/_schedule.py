@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from hf_init._errors import PlanError
 from hf_init._tensors import Status
 from hf_init._text import join_names, text_table
-from hf_init.finetune._model import PlanLike, block_count, depths, model_tensors, origin_of
+from hf_init.finetune._model import PlanLike, blocks_of, depths, model_tensors, origin_of
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Schedule:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of everything that opens at some step: the ``later`` of ``parameter_groups`` and ``check_optimizer``."""
+        """Return everything that opens at some step: ``later`` of ``parameter_groups`` and ``check_optimizer``."""
         return tuple(name for stage in self.stages for name in stage.names)
 
-    def due(self, step: int) -> tuple[str, ...]:
-        """What is open at a step."""
+    def opened(self, step: int) -> tuple[str, ...]:
+        """Return what is open at a step."""
         return tuple(name for stage in self.stages if stage.step <= step for name in stage.names)
 
     def __str__(self) -> str:
@@ -43,7 +44,7 @@ class Schedule:
 def unfreeze_schedule(
     model: nn.Module, plan: PlanLike = None, *, every: int, start: int | None = None, blocks: int = 1, lowest: int = 0
 ) -> Schedule:
-    """Gradual unfreezing: what is new trains alone, then the pretrained blocks open one after another, the last first.
+    """Plan gradual unfreezing: what is new trains alone, then the pretrained blocks open one by one, the last first.
 
     The first stage is what follows the last block (a final norm, a pooler) together with that block; the last one is
     the embeddings. After Howard and Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018), who
@@ -73,11 +74,11 @@ def unfreeze_schedule(
             f"every={every}, blocks={blocks}, start={start}, lowest={lowest}: expected every and blocks of at least 1, "
             "start and lowest not negative"
         )
-    found = model_tensors(model, origin_of(model, plan).plan)
-    depth, last = depths(found), block_count(found)
-    stages: dict[int, list[str]] = {}
-    for place in found:
-        if place.status is Status.KEPT and depth[place.name] >= lowest:
-            stages.setdefault(max(last - depth[place.name], 0) // blocks, []).append(place.name)
-    opened = (tuple(stages[number]) for number in sorted(stages))
-    return Schedule(tuple(UnfreezeStep(start + number * every, names) for number, names in enumerate(opened)))
+    tensors = model_tensors(model, origin_of(model, plan).plan)
+    depth, last = depths(tensors), len(blocks_of(tensors))
+    stages: defaultdict[int, list[str]] = defaultdict(list)
+    for each in tensors:
+        if each.status is Status.KEPT and depth[each.name] >= lowest:
+            stages[max(last - depth[each.name], 0) // blocks].append(each.name)
+    names = (tuple(stages[number]) for number in sorted(stages))
+    return Schedule(tuple(UnfreezeStep(start + number * every, some) for number, some in enumerate(names)))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hf_init._errors import PlanError
-from hf_init._tensors import Status
+from hf_init._tensors import Region, Status
 from hf_init.finetune._freeze import Frozen
 from hf_init.finetune._groups import check_optimizer
 from hf_init.finetune._rows import pick_rows
@@ -17,7 +17,7 @@ from hf_init.finetune._schedule import Schedule
 
 
 class Watch:
-    """Opens what a schedule says, and proves every so many steps, and at the end, that nothing frozen has moved.
+    """Open what a schedule says, and prove every so many steps, and at the end, that nothing frozen has moved.
 
     For a plain loop, and for one under accelerate, whose ``prepare`` changes no parameter. Trainer has a callback.
 
@@ -57,13 +57,14 @@ class Watch:
             check_optimizer(optimizer, frozen.model, self.schedule.names)
 
     def begin_step(self, step: int | None = None) -> tuple[str, ...]:
-        """Opens what is due; returns the names. ``step`` counts from 0; None: as often as ``end_step`` was called.
+        """Open what the schedule says, and return the names. ``step`` counts from 0; None: counted by ``end_step``.
 
         What opened before an interruption opens at once when training resumes at a later step.
         """
         self.step = self.step if step is None else step
-        due = set(self.schedule.due(self.step)) & set(self.frozen.names)
-        return self.frozen.thaw([name for name in self.frozen.names if name in due]) if due else ()
+        opened = self.schedule.opened(self.step)
+        names = [name for name in self.frozen.names if name in opened]
+        return self.frozen.thaw(names) if names else ()
 
     def end_step(self) -> None:
         """Raise ProofError where a proof is due and something frozen has moved."""
@@ -72,14 +73,12 @@ class Watch:
             self.frozen.raise_if_moved()
 
     def norms(self) -> dict[str, float]:
-        """Norms of what is new and what is pretrained, and of their gradients (those that there are now)."""
-        new, old = _split(self.frozen)
-        return {
-            "norm/new": _norm(tensor for _, tensor in new),
-            "norm/pretrained": _norm(tensor for _, tensor in old),
-            "grad_norm/new": _norm(grad for grad, _ in new if grad is not None),
-            "grad_norm/pretrained": _norm(grad for grad, _ in old if grad is not None),
-        }
+        """Return the norms of what is new and what is pretrained, and of their gradients (those that there are now)."""
+        norms = {}
+        for name, pairs in zip(("new", "pretrained"), _new_and_pretrained(self.frozen), strict=True):
+            norms[f"norm/{name}"] = _total_norm(values for _, values in pairs)
+            norms[f"grad_norm/{name}"] = _total_norm(grad for grad, _ in pairs if grad is not None)
+        return norms
 
     def __enter__(self) -> Watch:
         return self
@@ -94,27 +93,26 @@ class Watch:
 Pairs = list[tuple[torch.Tensor | None, torch.Tensor]]
 
 
-def _split(frozen: Frozen) -> tuple[Pairs, Pairs]:
-    """Gradient and values of everything new, and of everything pretrained; a resized tensor by its regions."""
+def _new_and_pretrained(frozen: Frozen) -> tuple[Pairs, Pairs]:
+    """Return gradient and values of everything new, and of everything pretrained; a resized tensor by its regions."""
     new: Pairs = [(p.grad, p.detach()) for _, p in frozen.new_parts.parts] if frozen.new_parts else []
-    old: Pairs = []
-    for place in frozen.places:
-        tensor = place.tensor
+    pretrained: Pairs = []
+    for each in frozen.tensors:
+        tensor = each.tensor
         if not isinstance(tensor, nn.Parameter):
             continue
-        if place.status is Status.RESIZED and place.whole:
-            old += [(_of(tensor.grad, region), pick_rows(tensor.detach(), region)) for region in place.kept]
-            if not frozen.new_parts:
-                new += [(_of(tensor.grad, region), pick_rows(tensor.detach(), region)) for region in place.new]
+        if each.status is Status.RESIZED and each.whole:
+            pretrained += [_region_of(tensor, region) for region in each.kept]
+            new += [] if frozen.new_parts else [_region_of(tensor, region) for region in each.new]
         else:
-            (new if place.status is Status.NEW else old).append((tensor.grad, tensor.detach()))
-    return new, old
+            (new if each.status is Status.NEW else pretrained).append((tensor.grad, tensor.detach()))
+    return new, pretrained
 
 
-def _of(grad: torch.Tensor | None, region: object) -> torch.Tensor | None:
-    return None if grad is None else pick_rows(grad, region)  # type: ignore[arg-type]  # a Region
+def _region_of(tensor: nn.Parameter, region: Region) -> tuple[torch.Tensor | None, torch.Tensor]:
+    return None if tensor.grad is None else pick_rows(tensor.grad, region), pick_rows(tensor.detach(), region)
 
 
-def _norm(tensors: Iterable[torch.Tensor]) -> float:
+def _total_norm(tensors: Iterable[torch.Tensor]) -> float:
     norms = [tensor.norm(dtype=torch.float32) for tensor in tensors]
     return float(torch.stack([norm.cpu() for norm in norms]).norm()) if norms else 0.0

@@ -25,9 +25,7 @@ from transformers import BertForSequenceClassification
 from transformers.utils import logging
 
 import hf_init
-from hf_init.finetune._freeze import train_only_new
-from hf_init.finetune._groups import parameter_groups
-from hf_init.finetune._watch import Watch
+from hf_init.finetune import Watch, parameter_groups, train_only_new
 
 BASE = Path(__file__).resolve().parents[2] / ".cache" / "all-MiniLM-L6-v2"
 MOST = 1.03

@@ -27,9 +27,7 @@ from transformers.utils import logging
 import hf_init
 from hf_init import Plan
 from hf_init._tensors import Rows
-from hf_init.finetune._freeze import Frozen, train_only_new
-from hf_init.finetune._groups import parameter_groups
-from hf_init.finetune._watch import Watch
+from hf_init.finetune import Frozen, Watch, parameter_groups, train_only_new
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
 TOKENS = 50
