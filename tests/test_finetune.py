@@ -180,6 +180,8 @@ def test_another_dtype_is_a_move_and_a_report_is_json(model):
         "bert.pooler.dense.bias",
     }
     assert "dtype is torch.float16, was torch.float32" in str(frozen.verify())
+    assert report["schema"] == "hf_init.guard/1" and not frozen.verify() and "float16" in frozen.verify()._repr_html_()
+    assert repr(frozen.verify()) == "<GuardReport: 2 tensors moved while frozen>"
 
 
 def test_an_optimizer_that_moves_what_is_frozen_is_caught(model):

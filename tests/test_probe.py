@@ -15,16 +15,16 @@ import torch
 import transformers
 
 import hf_init
-from hf_init._errors import CheckpointError, PlanError
+from hf_init._errors import CheckpointError, PlanError, ProofError
 from hf_init._probe import compare
-from hf_init._probe.compare import LIBRARY, Bench, compare_schemes, new_rows, resized_table
+from hf_init._probe.compare import LIBRARY, Bench, compare_schemes, new_rows, resized_rows
 from hf_init._probe.comparison import SchemeComparison, SchemeRun
-from hf_init._probe.logit_differences import Differences, Ids
+from hf_init._probe.logit_differences import Differences, TokenIds
 from hf_init._probe.probe import probe_vocabulary
 from hf_init._probe.probe_report import ProbeReport, Reading
 from hf_init._probe.short_training import Passage, batches, readings
 from hf_init._probe.texts import passages
-from hf_init._probe.train_rows import Grown, grow_model
+from hf_init._probe.train_rows import NewRows, grow_model
 from hf_init.cli import main
 
 TOKENS = ["cat", " sat"]
@@ -65,10 +65,10 @@ def test_a_text_without_a_space_stays_whole():
 
 LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 3.0]])
 NONE = torch.tensor([], dtype=torch.int64)
-THREE = Ids(torch.arange(3), torch.arange(3), torch.tensor([3]), NONE)
+THREE = TokenIds(torch.arange(3), torch.arange(3), torch.tensor([3]), NONE)
 
 
-def differences(base: torch.Tensor, out: torch.Tensor, ids: Ids = THREE) -> Differences:
+def differences(base: torch.Tensor, out: torch.Tensor, ids: TokenIds = THREE) -> Differences:
     found = Differences()
     found.add(base, out, ids)
     return found
@@ -95,7 +95,7 @@ def test_a_new_token_that_wins_is_a_changed_choice_and_so_is_an_old_one():
 
 
 def test_ids_may_move():
-    ids = Ids(torch.arange(3), torch.tensor([3, 2, 0]), torch.tensor([1]), NONE)
+    ids = TokenIds(torch.arange(3), torch.tensor([3, 2, 0]), torch.tensor([1]), NONE)
     out = torch.full((2, 4), -50.0)
     out[:, ids.after] = LOGITS
     found = differences(LOGITS, out, ids)
@@ -105,14 +105,14 @@ def test_ids_may_move():
 def test_a_likeliest_token_that_is_gone_is_a_changed_choice_and_padding_is_no_token():
     base = torch.tensor([[2.0, 1.0, 9.0], [0.0, 1.0, -1.0]])
     two = torch.arange(2)
-    assert differences(base, base, Ids(two, two, NONE, torch.tensor([2]))).changed == 1
-    assert differences(base, base, Ids(two, two, NONE, NONE)).changed == 0
+    assert differences(base, base, TokenIds(two, two, NONE, torch.tensor([2]))).changed == 1
+    assert differences(base, base, TokenIds(two, two, NONE, NONE)).changed == 0
 
 
 def test_positions_are_counted_in_blocks():
     base = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
     out = torch.cat([base, base[:, :1]], 1)
-    ids = Ids(torch.arange(5), torch.arange(5), torch.tensor([5]), NONE)
+    ids = TokenIds(torch.arange(5), torch.arange(5), torch.tensor([5]), NONE)
     whole, parts = differences(base, out, ids), Differences()
     for row in range(200):
         parts.add(base[row : row + 1], out[row : row + 1], ids)
@@ -140,7 +140,10 @@ def test_the_probe_names_the_guarantee_that_holds(name, bases, tmp_path):
 def test_rows_that_win_are_seen(bases, tmp_path):
     hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS, row_scheme="gaussian(scale=20)")
     report = probe_vocabulary(bases("llama"), tmp_path / "out", TEXTS)
-    assert report.changed > 0 and report.guarantees == () and "train the new rows" in report.held
+    assert report.changed > 0 and report.guarantees == () and "train the new rows" in report.conclusion
+    assert not report and repr(report).endswith("nothing kept>")
+    with pytest.raises(ProofError, match="neither the distribution nor the greedy choice is kept"):
+        report.raise_if_failed()
 
 
 def test_the_numbers_are_the_models_own(bases, tmp_path):
@@ -173,6 +176,8 @@ def test_a_report_prints_and_is_json(bases, tmp_path):
     assert data["guarantees"] == ["greedy kept"] and data["new_reading"]["bits_per_byte"] > 0
     assert "greedy choices that change" in str(report) and "2 new tokens beside 268 old ones" in str(report)
     assert "<table>" in report._repr_html_() and isinstance(report, ProbeReport)
+    assert data["schema"] == "hf_init.probe/1" and data["ok"] and report
+    report.raise_if_failed()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,7 @@ def test_a_grown_model_computes_what_the_extended_one_does(name, bases, tmp_path
     ids = (token_bases.ROWS, token_bases.ROWS + 1)
     inputs, outputs = wanted.get_input_embeddings(), wanted.get_output_embeddings()
     tied = inputs.weight is outputs.weight
-    new = Grown(
+    new = NewRows(
         ids,
         inputs.weight.detach()[list(ids)],
         None if tied else outputs.weight.detach()[list(ids)],
@@ -210,11 +215,11 @@ def test_a_grown_model_computes_what_the_extended_one_does(name, bases, tmp_path
     )
     text = torch.tensor([[0, 8, ids[0], 9, ids[1], 10]])
     before = model(input_ids=text.clamp(max=token_bases.ROWS - 1)).logits
-    with grow_model(model, new) as leaves:
+    with grow_model(model, new) as rows:
         found = model(input_ids=text).logits
         found[..., 9].sum().backward()
-        assert [leaf.grad is not None for leaf in leaves] == [True] * len(leaves)
-        assert [p for p in model.parameters() if p.requires_grad] and len(leaves) == len({id(leaf) for leaf in leaves})
+        assert [row.grad is not None for row in rows] == [True] * len(rows)
+        assert [p for p in model.parameters() if p.requires_grad] and len(rows) == len({id(row) for row in rows})
     torch.testing.assert_close(found, wanted(input_ids=text).logits[..., : found.shape[-1]], atol=1e-5, rtol=1e-5)
     assert torch.equal(model(input_ids=text.clamp(max=token_bases.ROWS - 1)).logits, before)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
@@ -250,7 +255,7 @@ def test_passages_read_together_are_read_as_each_alone(bases):
 
 @pytest.mark.parametrize("name", ["llama", "phi"])
 def test_every_scheme_runs(name, bases):
-    found = compare_schemes(bases(name), TOKENS, TEXTS, steps=1, batch_tokens=32, longest=24, held=1)
+    found = compare_schemes(bases(name), TOKENS, TEXTS, steps=1, batch_tokens=32, longest=24, held_out=1)
     assert {run.scheme for run in found.runs} > {"auto", "gaussian", *LIBRARY}
     assert all(math.isfinite(bits) for run in found.runs for bits in run.bits.values())
 
@@ -267,8 +272,8 @@ def test_training_helps_and_changes_nothing_else(name, bases):
 
 def test_a_model_of_bfloat16_trains_rows_of_float32(bases):
     exact, rounded = (Bench.of(bases("phi"), TOKENS, TEXTS, 32, 24, 2, dtype) for dtype in ("float32", "bfloat16"))
-    with grow_model(rounded.model, new_rows(rounded._prepared({}, 0), rounded.model)) as leaves:
-        assert {leaf.dtype for leaf in leaves} == {torch.float32}
+    with grow_model(rounded.model, new_rows(rounded._prepared({}, 0), rounded.model)) as rows:
+        assert {row.dtype for row in rows} == {torch.float32}
         assert rounded.model(input_ids=torch.tensor([[0, 8]])).logits.dtype == torch.float32
     for name in ("auto", "resize_token_embeddings"):
         runs = [bench.run(name, bench.schemes()[name], 0, (0, 3)) for bench in (exact, rounded)]
@@ -284,7 +289,7 @@ def test_what_fills_the_same_is_run_once_and_what_is_there_not_again(bases, monk
         return SchemeRun(name, seed, {0: len(ran)}, {"table": str(words)} if words is None else {"table": "mean"})
 
     monkeypatch.setattr(Bench, "run", run)
-    monkeypatch.setattr(compare, "_spelled", lambda plan: {"table": "mean"})
+    monkeypatch.setattr(compare, "_schemes_in", lambda plan: {"table": "mean"})
     chosen = {
         "auto(distribution)": {"guarantee": "distribution"},
         "mean": {"row_scheme": "mean"},
@@ -301,9 +306,9 @@ def test_what_fills_the_same_is_run_once_and_what_is_there_not_again(bases, monk
 
 def test_only_passages_with_a_new_token_teach_and_tell(bases):
     bench = Bench.of(bases("llama"), TOKENS, [*TEXTS, "the abc he " * 30], 32, 24, 9)
-    assert all({"cat", " sat"} & set(re.findall("cat| sat", each.text)) for each in (*bench.training, *bench.held))
+    assert all({"cat", " sat"} & set(re.findall("cat| sat", each.text)) for each in (*bench.training, *bench.held_out))
     run = bench.run("auto", {}, 0, (0,))
-    assert sum(run.nats[0]) / math.log(2) / sum(len(each.text) for each in bench.held) == pytest.approx(run.bits[0])
+    assert sum(run.nats[0]) / math.log(2) / sum(len(each.text) for each in bench.held_out) == pytest.approx(run.bits[0])
 
 
 def test_the_command_line_ranks_schemes_on_a_file_of_texts(bases, tmp_path, capsys):
@@ -338,7 +343,7 @@ def test_step_0_is_the_extended_model_s_own_reading(bases, tmp_path):
     found = compare_schemes(bases("llama"), TOKENS, TEXTS, 1, {"mean": {"row_scheme": "mean"}}, longest=24)
     hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS, row_scheme="mean")
     bench = Bench.of(bases("llama"), TOKENS, TEXTS, 32, 24, 24)
-    report = probe_vocabulary(bases("llama"), tmp_path / "out", [passage.text for passage in bench.held])
+    report = probe_vocabulary(bases("llama"), tmp_path / "out", [passage.text for passage in bench.held_out])
     assert found.bits("mean", 0) == [pytest.approx(report.new_reading.bits_per_byte, rel=1e-5)]
     assert found.base == pytest.approx(report.base_reading.bits_per_byte, rel=1e-6)
 
@@ -347,9 +352,9 @@ def test_step_0_is_the_extended_model_s_own_reading(bases, tmp_path):
 def test_the_library_s_rows_are_the_library_s(mean, bases):
     model = model_of(bases("phi"))
     ids = (token_bases.ROWS, token_bases.ROWS + 1)
-    like = Grown(ids, torch.zeros(2, 32), torch.zeros(2, 32), torch.zeros(2))
+    like = NewRows(ids, torch.zeros(2, 32), torch.zeros(2, 32), torch.zeros(2))
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    found = resized_table(model, like, mean, 7, torch.float32)
+    found = resized_rows(model, like, mean, 7, torch.float32)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -369,6 +374,13 @@ def test_a_comparison_ranks_by_the_last_step():
     assert found.ranked == ("b", "a") and found.best == "b" and found.mean("b", 5) == pytest.approx(0.81)
     assert found.behind("a", "b", 5) == (pytest.approx(0.09), 0.0)
     assert "0.8100 +-0.0100" in str(found) and "<td>a</td>" in found._repr_html_()
+    assert found and repr(found) == "<SchemeComparison: b is best of 2 after 5 steps>"
+    assert found.to_json()["schema"] == "hf_init.comparison/1" and found.to_json()["ok"]
+    found.raise_if_failed()
+    diverged = SchemeComparison((SchemeRun("a", 0, {0: math.nan}),), 1.5)
+    with pytest.raises(PlanError, match="a: the loss isn't a number"):
+        diverged.raise_if_failed()
+    assert not diverged
     again = [SchemeRun.from_json(run) for run in json.loads(json.dumps(found.to_json()))["runs"]]
     assert tuple(again) == runs
 
@@ -394,7 +406,7 @@ def test_a_difference_has_the_error_of_the_passages_it_was_seen_on():
         ({"steps": 0}, "steps is 0"),
         ({"seeds": ()}, "there are 0 seeds"),
         ({"texts": ["the cat"]}, "1 passages of at most"),
-        ({"schemes": {"mine": None}}, "'mine' has no words"),
+        ({"schemes": {"mine": None}}, "'mine' has no options"),
         ({"tokens": ["abc"]}, "abc"),
     ],
 )

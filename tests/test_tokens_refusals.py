@@ -18,9 +18,9 @@ from hf_init import HfInitError
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._report.report import write_report
 from hf_init._report.untrained import untrained_rows, untrained_tables
-from hf_init._vocabulary.request import read as read_tokens
-from hf_init._vocabulary.rows import Vocabulary, VocabularyRows, id_ranges, rows_for
-from hf_init._vocabulary.tokenizer import TokenSplitter, by_text, of_words, text_of
+from hf_init._vocabulary.request import read_token_file
+from hf_init._vocabulary.rows import Vocabulary, VocabularyRows, id_ranges, num_rows
+from hf_init._vocabulary.tokenizer import TokenSplitter, ids_by_text, is_word_piece, text_of
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +180,9 @@ def metaspace(words):
 
 def test_the_space_that_sentencepiece_adds_is_no_piece_of_a_token_and_a_token_s_own_is():
     splitter = TokenSplitter(metaspace(["\u2581", "a", "b"]))
-    assert splitter.strings(splitter.pieces("ab")) == ["a", "b"]
-    assert splitter.strings(splitter.pieces(" ab"))[0] == "\u2581"
-    assert splitter.pieces("zz") == () and splitter.strings(splitter.pieces("azb")) == ["a", "b"]
+    assert splitter.spellings(splitter.pieces("ab")) == ["a", "b"]
+    assert splitter.spellings(splitter.pieces(" ab"))[0] == "\u2581"
+    assert splitter.pieces("zz") == () and splitter.spellings(splitter.pieces("azb")) == ["a", "b"]
     assert splitter.id_of("a") == 2 and splitter.id_of("ab") is None
     assert [text_of(metaspace(["\u2581a"]), "\u2581a"), text_of(tokenizer(), "\u0120the")] == [" a", " the"]
     assert text_of(tokenizer(), "\u00c3") == ""  # a byte that is no character
@@ -191,7 +191,9 @@ def test_the_space_that_sentencepiece_adds_is_no_piece_of_a_token_and_a_token_s_
 
 def test_tokens_of_unlike_tokenizers_come_together_by_their_texts(minilm):
     pieces = AutoTokenizer.from_pretrained(minilm)
-    words, bytes_, spaces = (by_text(one) for one in (pieces, tokenizer(), metaspace(["\u2581the", "ab", "\u2581"])))
+    words, bytes_, spaces = (
+        ids_by_text(one) for one in (pieces, tokenizer(), metaspace(["\u2581the", "ab", "\u2581"]))
+    )
     the = [made[" the"] for made in (words, bytes_, spaces)]
     assert the == [pieces.convert_tokens_to_ids("the"), tokenizer().convert_tokens_to_ids("\u0120the"), 1]
     assert words["ab"] == pieces.convert_tokens_to_ids("##ab") and words[" ab"] == pieces.convert_tokens_to_ids("ab")
@@ -199,14 +201,14 @@ def test_tokens_of_unlike_tokenizers_come_together_by_their_texts(minilm):
     assert (
         words["[CLS]"] == 101 and bytes_["<s>"] == 0 and bytes_["\u00c3"] == tokenizer().convert_tokens_to_ids("\u00c3")
     )
-    assert [of_words(one) for one in (pieces, tokenizer(), transformers.ByT5Tokenizer())] == [True, False, False]
+    assert [is_word_piece(one) for one in (pieces, tokenizer(), transformers.ByT5Tokenizer())] == [True, False, False]
 
 
 def test_tokens_that_a_splitter_is_to_know_nothing_of_are_split_like_any_text_and_others_keep_their_ids():
     known = tokenizer()
     known.add_tokens(["abcabc", "hellohello"])
     splitter = TokenSplitter(known, {"abcabc"})
-    assert splitter.strings(splitter.pieces("abcabc")) == ["abc", "abc"]
+    assert splitter.spellings(splitter.pieces("abcabc")) == ["abc", "abc"]
     assert splitter.pieces("hellohello") == (ROWS + 1,) and "abcabc" not in splitter.vocabulary
     assert known.tokenize("abcabc") == ["abcabc"]
 
@@ -225,7 +227,7 @@ def test_rows_behind_the_vocabulary_stay_behind_it():
 
 def test_numbers_of_rows():
     assert id_ranges([]) == () and id_ranges([3, 1, 2, 9]) == ((1, 4), (9, 10))
-    assert [rows_for(5, 8), rows_for(5, 8, shrink=True), rows_for(9, 8, 4), rows_for(5, 8, 4, True)] == [8, 5, 12, 8]
+    assert [num_rows(5, 8), num_rows(5, 8, shrink=True), num_rows(9, 8, 4), num_rows(5, 8, 4, True)] == [8, 5, 12, 8]
 
 
 def test_untrained_rows_are_found_by_their_size_and_only_those(phi, copy):
@@ -269,7 +271,7 @@ def test_untrained_rows_are_in_the_report_of_a_base_and_of_a_result_and_stay_as_
 )  # fmt: skip
 def test_a_file_of_tokens_is_read(tmp_path, name, text, tokens):
     (tmp_path / name).write_text(text, newline="")
-    assert read_tokens(tmp_path / name) == tokens
+    assert read_token_file(tmp_path / name) == tokens
 
 
 @pytest.mark.parametrize("text", ["{", "7", '"x"', None])
@@ -277,4 +279,4 @@ def test_a_file_of_no_tokens_is_refused(tmp_path, text):
     if text is not None:
         (tmp_path / "t.json").write_text(text)
     with pytest.raises(HfInitError, match=r"t\.json"):
-        read_tokens(tmp_path / "t.json")
+        read_token_file(tmp_path / "t.json")

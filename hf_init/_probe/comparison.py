@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hf_init import _html
-from hf_init._text import text_table
+from hf_init._errors import PlanError
+from hf_init._text import join_names, text_table
 
 
 @dataclass(frozen=True)
@@ -29,22 +30,24 @@ class SchemeRun:
     schemes: Mapping[str, str] = field(default_factory=dict)
     nats: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {**asdict(self), **{what: {str(s): v for s, v in getattr(self, what).items()} for what in BY_STEP}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> SchemeRun:
+        """Read what ``to_json`` gave."""
         return cls(**{**data, **{what: {int(s): v for s, v in data.get(what, {}).items()} for what in BY_STEP}})
 
 
 BY_STEP = ("bits", "nats")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SchemeComparison:
     """Schemes for new rows, best first: by bits per byte after the last step, the mean over seeds.
 
-    Step 0 doesn't tell: rows that predict best before training are often not those that learn fastest.
+    Step 0 doesn't tell: rows that predict best before training are often not those that learn fastest. True if no
+    training diverged.
 
     Attributes:
         base: bits per byte of the base in its own tokens, on the same held-out text.
@@ -55,66 +58,87 @@ class SchemeComparison:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """At which the runs were measured."""
+        """Return the steps at which the runs were measured."""
         return tuple(sorted({step for run in self.runs for step in run.bits}))
 
     @property
     def ranked(self) -> tuple[str, ...]:
-        """Names of schemes, best first."""
+        """Return the names of the schemes, best first."""
         return tuple(sorted({run.scheme for run in self.runs}, key=lambda name: self.mean(name, self.steps[-1])))
 
     @property
     def best(self) -> str:
         return self.ranked[0]
 
+    @property
+    def ok(self) -> bool:
+        """Return whether every loss is a number."""
+        return not self._diverged
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def raise_if_failed(self) -> None:
+        """Raise PlanError, naming the schemes, if a training diverged."""
+        if self._diverged:
+            raise PlanError(f"{join_names(self._diverged)}: the loss isn't a number; leave out such a scheme")
+
     def bits(self, scheme: str, step: int) -> list[float]:
-        """Bits per byte of a scheme at a step, one a seed."""
+        """Return the bits per byte of a scheme at a step, one a seed."""
         return [run.bits[step] for run in self.runs if run.scheme == scheme]
 
     def mean(self, scheme: str, step: int) -> float:
         return statistics.mean(self.bits(scheme, step))
 
     def behind(self, scheme: str, other: str, step: int) -> tuple[float, float]:
-        """By how many bits per byte a scheme is behind another one, and the standard error of that.
+        """Return by how many bits per byte a scheme is behind another one, and the standard error of that.
 
         The error is that of the sample: both read the same held-out passages, so their differences passage by passage
         are what varies. It is 0 where a run doesn't say what it lost on each.
         """
-        ours, theirs = self._nats(scheme, step), self._nats(other, step)
+        ours, theirs = self._nats_by_passage(scheme, step), self._nats_by_passage(other, step)
         differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-        many = len(differences)
-        scale = self.mean(scheme, step) / sum(ours) if many else 0.0  # from nats of all passages to bits per byte
-        error = statistics.stdev(differences) * math.sqrt(many) * scale if many > 1 else 0.0
+        count = len(differences)
+        scale = self.mean(scheme, step) / sum(ours) if count else 0.0  # from nats of all passages to bits per byte
+        error = statistics.stdev(differences) * math.sqrt(count) * scale if count > 1 else 0.0
         return self.mean(scheme, step) - self.mean(other, step), error
 
-    def _nats(self, scheme: str, step: int) -> list[float]:
-        """What a scheme loses on each passage, the mean over seeds."""
-        runs = [run.nats[step] for run in self.runs if run.scheme == scheme and step in run.nats]
-        return [statistics.mean(each) for each in zip(*runs, strict=True)]
+    def to_json(self) -> dict[str, object]:
+        return {
+            "schema": "hf_init.comparison/1",
+            "ok": self.ok,
+            "base": self.base,
+            "ranked": list(self.ranked),
+            "runs": [run.to_json() for run in self.runs],
+        }
+
+    def __repr__(self) -> str:
+        return f"<SchemeComparison: {self.best} is best of {len(self.ranked)} after {self.steps[-1]} steps>"
 
     def __str__(self) -> str:
-        return text_table(self._title, self._columns, self._rows)
+        return text_table(*self._table())
 
     def _repr_html_(self) -> str:
-        return _html.html_document([_html.html_table(self._title, self._columns, self._rows)])
+        return _html.html_document([_html.html_table(*self._table())])
 
-    def to_json(self) -> dict[str, Any]:
-        return {"base": self.base, "ranked": list(self.ranked), "runs": [run.to_json() for run in self.runs]}
-
-    @property
-    def _title(self) -> str:
-        many = len({run.seed for run in self.runs})
-        return f"bits per byte, {many} {'seed' if many == 1 else 'seeds'}; the base in its own tokens: {self.base:.4f}"
-
-    @property
-    def _columns(self) -> Sequence[str]:
-        return ("scheme", *(f"step {step}" for step in self.steps))
-
-    @property
-    def _rows(self) -> list[tuple[str, ...]]:
-        return [(name, *(self._cell(name, step) for step in self.steps)) for name in self.ranked]
+    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
+        """Return a title, the columns and the rows."""
+        seeds = len({run.seed for run in self.runs})
+        counted = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+        title = f"bits per byte, {counted}; the base in its own tokens: {self.base:.4f}"
+        columns = ("scheme", *(f"step {step}" for step in self.steps))
+        return title, columns, [(name, *(self._cell(name, step) for step in self.steps)) for name in self.ranked]
 
     def _cell(self, name: str, step: int) -> str:
         bits = self.bits(name, step)
         spread = f" +-{(max(bits) - min(bits)) / 2:.4f}" if len(bits) > 1 else ""
         return f"{statistics.mean(bits):.4f}{spread}"
+
+    def _nats_by_passage(self, scheme: str, step: int) -> list[float]:
+        """Return what a scheme loses on each passage, the mean over seeds."""
+        runs = [run.nats[step] for run in self.runs if run.scheme == scheme and step in run.nats]
+        return [statistics.mean(each) for each in zip(*runs, strict=True)]
+
+    @property
+    def _diverged(self) -> list[str]:
+        return sorted({run.scheme for run in self.runs if not all(map(math.isfinite, run.bits.values()))})

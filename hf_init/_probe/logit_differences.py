@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from hf_init._probe.probe_report import Reading
 
@@ -14,10 +14,10 @@ AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Ids:
+class TokenIds:
     """Which ids mean the same in two vocabularies, which are new in the second, and which are gone from it.
 
-    Rows that are nobody's (padding) are in none of them: nobody would choose such a token.
+    Rows without a token (padding) are in none of them: nobody would choose such a token.
 
     Attributes:
         before, after: of every token that both have, in one order.
@@ -32,7 +32,7 @@ class Ids:
 
 @dataclass
 class Differences:
-    """Sums and maxima over positions."""
+    """Sums over positions, and the largest value at one."""
 
     positions: int = 0
     mass: float = 0.0
@@ -41,18 +41,18 @@ class Differences:
     most_kl: float = 0.0
     changed: int = 0
 
-    def add(self, base: torch.Tensor, out: torch.Tensor, ids: Ids) -> None:
-        """Counts in the logits ``(positions, vocabulary)`` of the base and of the result at the same positions."""
+    def add(self, base: torch.Tensor, out: torch.Tensor, ids: TokenIds) -> None:
+        """Add the logits ``(positions, vocabulary)`` of the base and of the result at the same positions."""
         for start in range(0, len(base), AT_ONCE):
-            self._add(base[start : start + AT_ONCE], out[start : start + AT_ONCE], ids)
+            self._add_block(base[start : start + AT_ONCE], out[start : start + AT_ONCE], ids)
 
-    def _add(self, base: torch.Tensor, out: torch.Tensor, ids: Ids) -> None:
+    def _add_block(self, base: torch.Tensor, out: torch.Tensor, ids: TokenIds) -> None:
         mass = out.double().softmax(1)[:, ids.new].sum(1)
         old, now = base[:, ids.before], out[:, ids.after]
         before, after = old.double().log_softmax(1), now.double().log_softmax(1)
         # Never below 0 but by rounding.
         kl = (before.exp() * (before - after)).sum(1).clamp(min=0)
-        # Each side's likeliest token by its place among the shared ones; behind them are the gone, and the new.
+        # Each side's likeliest token by its index among the shared ones; behind them are the gone, and the new.
         then = torch.cat([old, base[:, ids.gone]], 1).argmax(1)
         likeliest = torch.cat([now, out[:, ids.new]], 1).argmax(1)
         self.positions += len(base)
@@ -63,14 +63,14 @@ class Differences:
 
 
 def read_logits(logits: torch.Tensor, targets: torch.Tensor, text: str) -> Reading:
-    """How well one text was predicted: logits ``(tokens, vocabulary)`` at the places before its tokens."""
+    """Return how well one text was predicted, from the logits ``(tokens, vocabulary)`` before each of its tokens."""
     nats = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
     return Reading(float(nats), len(targets), len(text.encode()))
 
 
-def logits_of(model: Any, start: int, ids: list[int]) -> torch.Tensor:
-    """The logits ``(tokens, vocabulary)`` from which a passage is predicted, its first token from a start token."""
+def logits_of(model: PreTrainedModel, start: int, ids: list[int]) -> torch.Tensor:
+    """Return the logits ``(tokens, vocabulary)`` that predict a passage, its first token from a start token."""
     device = next(model.parameters()).device
     with torch.inference_mode():
-        found = model(input_ids=torch.tensor([[start, *ids[:-1]]], device=device), use_cache=False).logits
-    return found[0].cpu()
+        logits = model(input_ids=torch.tensor([[start, *ids[:-1]]], device=device), use_cache=False).logits
+    return logits[0].cpu()

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_init._architecture import is_causal_class, quiet_library
 from hf_init._checkpoint import config_json, folder_of
 from hf_init._errors import PlanError
-from hf_init._probe.logit_differences import Differences, Ids, logits_of, read_logits
+from hf_init._probe.logit_differences import Differences, TokenIds, logits_of, read_logits
 from hf_init._probe.probe_report import ProbeReport, Reading
 from hf_init._probe.texts import TEXTS, passages
 from hf_init._text import one_line
@@ -25,7 +24,7 @@ LONGEST = 256
 
 
 def probe_vocabulary(base: str | Path, out: str | Path, texts: Iterable[str] | None = None) -> ProbeReport:
-    """Measures what new tokens do to a model before any training, on texts written in old and in new tokens.
+    """Measure what new tokens do to a model before any training, on texts written in old and in new tokens.
 
     Both models are loaded, in float32 on the CPU, and read the texts passage by passage. Each passage is predicted
     from its first token on, behind a start token.
@@ -46,25 +45,25 @@ def probe_vocabulary(base: str | Path, out: str | Path, texts: Iterable[str] | N
 
         print(probe_vocabulary("base", "out", ["A text of yours."]))
     """
-    wanted = checked_texts(texts)
+    texts = checked_texts(texts)
     pair = ModelPair.of(base, out)
-    found, readings = Differences(), [Reading(0.0, 0, 0)] * 3
-    for piece in pair.pieces(wanted):
-        for place, reading in enumerate(pair.read(piece, found)):
-            readings[place] += reading
-    if not found.positions:
+    sums, readings = Differences(), [Reading(0.0, 0, 0)] * 3
+    for passage in pair.passages(texts):
+        for index, reading in enumerate(pair.read(passage, sums)):
+            readings[index] += reading
+    if not sums.positions:
         raise PlanError(f"{out}: no passage of the texts can be written in tokens that both vocabularies have")
     return ProbeReport(
         base=str(base),
         out=str(out),
         new=len(pair.ids.new),
         old=len(pair.ids.before),
-        positions=found.positions,
-        mass=found.mass / found.positions,
-        most_mass=found.most_mass,
-        kl=found.kl / found.positions,
-        most_kl=found.most_kl,
-        changed=found.changed,
+        positions=sums.positions,
+        mass=sums.mass / sums.positions,
+        most_mass=sums.most_mass,
+        kl=sums.kl / sums.positions,
+        most_kl=sums.most_kl,
+        changed=sums.changed,
         base_reading=readings[0],
         old_reading=readings[1],
         new_reading=readings[2],
@@ -80,31 +79,31 @@ class ModelPair:
         start: the base's id of the token behind which a text starts.
     """
 
-    models: tuple[Any, Any]
+    models: tuple[PreTrainedModel, PreTrainedModel]
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]
     shared: Mapping[int, int]
     start: int
 
     @classmethod
     def of(cls, base: str | Path, out: str | Path) -> ModelPair:
-        """Loads both.
+        """Load both.
 
         Raises:
             PlanError, CheckpointError: as ``probe_vocabulary``.
         """
         folders = folder_of(base), folder_of(out)
         for folder in folders:
-            check_others(folder)
+            check_language_model(folder)
         before, after = load_tokenizer(folders[0]), load_tokenizer(folders[1])
-        then = ids_of(after)
-        shared = {id_: then[text] for text, id_ in ids_of(before).items() if text in then}
-        start = start_of(before)
+        ids_after = ids_of(after)
+        shared = {id_: ids_after[text] for text, id_ in ids_of(before).items() if text in ids_after}
+        start = start_id(before)
         if start not in shared:
             raise PlanError(f"{out}: its tokenizer lacks the token behind which a text of {base} starts; take another")
-        return cls((model_of(folders[0]), model_of(folders[1])), (before, after), shared, start)
+        return cls((load_model(folders[0]), load_model(folders[1])), (before, after), shared, start)
 
     @cached_property
-    def ids(self) -> Ids:
+    def ids(self) -> TokenIds:
         before, after = map(ids_of, self.tokenizers)
         lists = (
             list(self.shared),
@@ -112,67 +111,64 @@ class ModelPair:
             [id_ for text, id_ in after.items() if text not in before],
             [id_ for text, id_ in before.items() if text not in after],
         )
-        return Ids(*(torch.tensor(ids, dtype=torch.int64) for ids in lists))
+        return TokenIds(*(torch.tensor(ids, dtype=torch.int64) for ids in lists))
 
-    def pieces(self, texts: Iterable[str]) -> Iterator[str]:
-        """The texts in passages that both models can read."""
+    def passages(self, texts: Iterable[str]) -> Iterator[str]:
+        """Yield the texts in passages that both models can read."""
         return passages(
-            texts,
-            lambda text: max(len(split_texts_by_token(one, text)) for one in self.tokenizers),
-            at_most(self.models),
+            texts, lambda text: max(len(token_ids(one, text)) for one in self.tokenizers), longest_passage(self.models)
         )
 
-    def read(self, text: str, found: Differences) -> Iterator[Reading]:
-        """The base's reading, and those of the result in old and in its own tokens; their differences are counted in.
+    def read(self, text: str, sums: Differences) -> Iterator[Reading]:
+        """Yield the base's reading, and those of the result in old and in its own tokens; add their differences up.
 
-        Nothing of a passage that has old tokens which are no more.
+        A passage with old tokens that are no more gives none.
         """
-        old, mine = (split_texts_by_token(tokenizer, text) for tokenizer in self.tokenizers)
+        old, new = (token_ids(tokenizer, text) for tokenizer in self.tokenizers)
         if not self.shared.keys() >= set(old):
             return
-        start, again = self.shared[self.start], [self.shared[id_] for id_ in old]
-        before, after = logits_of(self.models[0], self.start, old), logits_of(self.models[1], start, again)
-        found.add(before, after, self.ids)
+        start, renumbered = self.shared[self.start], [self.shared[id_] for id_ in old]
+        before, after = logits_of(self.models[0], self.start, old), logits_of(self.models[1], start, renumbered)
+        sums.add(before, after, self.ids)
         yield read_logits(before, torch.tensor(old), text)
-        yield read_logits(after, torch.tensor(again), text)
-        yield read_logits(logits_of(self.models[1], start, mine), torch.tensor(mine), text)
+        yield read_logits(after, torch.tensor(renumbered), text)
+        yield read_logits(logits_of(self.models[1], start, new), torch.tensor(new), text)
 
 
 def checked_texts(texts: Iterable[str] | None) -> list[str]:
-    """The texts, or those that come with hf_init.
+    """Return the texts, or those that come with hf_init.
 
     Raises:
         PlanError: there is none, or one isn't a text.
     """
     if isinstance(texts, str):
         raise PlanError("texts: expected a list of texts, not one text; put it in a list")
-    found = list(TEXTS if texts is None else texts)
-    strange = [type(text).__name__ for text in found if not isinstance(text, str)]
-    if strange or not any(text.strip() for text in found if isinstance(text, str)):
-        raise PlanError(f"texts: expected texts to read, seen {', '.join(strange) or 'none'}; give some")
-    return found
+    result = list(TEXTS if texts is None else texts)
+    others = [type(text).__name__ for text in result if not isinstance(text, str)]
+    if others or not any(text.strip() for text in result):
+        raise PlanError(f"texts: expected texts to read, seen {', '.join(others) or 'none'}; give some")
+    return result
 
 
-def split_texts_by_token(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """A text's ids, without control tokens around it."""
+def token_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return a text's ids, without control tokens around it."""
     with quiet_library():  # a text longer than the model takes is cut afterwards, and no warning is due
         return list(tokenizer.encode(text, add_special_tokens=False))
 
 
-def start_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token behind which a text starts.
+def start_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the id of the token behind which a text starts.
 
     Raises:
         PlanError: the tokenizer names none.
     """
-    named = (tokenizer.bos_token_id, tokenizer.eos_token_id)
-    found = next((id_ for id_ in named if isinstance(id_, int)), None)
-    if found is None:
-        raise PlanError("the tokenizer names neither a bos_token nor an eos_token, behind which a text could start")
-    return found
+    for id_ in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if isinstance(id_, int):
+            return id_
+    raise PlanError("the tokenizer names neither a bos_token nor an eos_token, behind which a text could start")
 
 
-def check_others(folder: Path) -> None:
+def check_language_model(folder: Path) -> None:
     """Raise PlanError if a folder's model isn't a causal language model."""
     names = config_json(folder).get("architectures") or ["nothing"]
     check_kind(str(folder), names[0])
@@ -187,13 +183,13 @@ def check_kind(what: str, architecture: str) -> None:
         )
 
 
-def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
-    """A folder's causal language model, on the CPU, in evaluation mode.
+def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a folder's causal language model, on the CPU, in evaluation mode.
 
     Raises:
         PlanError: it is none, or can't be loaded.
     """
-    check_others(folder)
+    check_language_model(folder)
     try:
         with quiet_library():
             return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype).eval()
@@ -201,7 +197,7 @@ def model_of(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
         raise PlanError(f"{folder} can't be loaded: {one_line(error)}") from error
 
 
-def at_most(models: Sequence[Any]) -> int:
-    """How many tokens a passage may have, behind its start token."""
-    places = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
-    return min([LONGEST, *(place - 1 for place in places if isinstance(place, int) and place > 1)])
+def longest_passage(models: Sequence[PreTrainedModel]) -> int:
+    """Return how many tokens a passage may have, behind its start token."""
+    positions = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
+    return min([LONGEST, *(count - 1 for count in positions if isinstance(count, int) and count > 1)])

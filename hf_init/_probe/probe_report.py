@@ -1,13 +1,13 @@
-"""What a probe found, for people and for programs. No torch."""
+"""The outcome of a probe, for people and for programs. No torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from hf_init import _html
+from hf_init._errors import ProofError
 from hf_init._text import format_count, text_table
 
 # The bound on the mass holds in exact numbers; a softmax in float32 adds up to 1 but for this.
@@ -33,24 +33,24 @@ class Reading:
 
     @property
     def loss(self) -> float:
-        """In nats a token: comparable under one tokenization only."""
+        """Return the loss in nats a token: comparable under one tokenization only."""
         return self.nats / max(1, self.tokens)
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable under any tokenization."""
+        """Return the loss in bits a byte: comparable under any tokenization."""
         return self.nats / math.log(2) / max(1, self.bytes)
 
     def __add__(self, other: Reading) -> Reading:
         return Reading(self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, float]:
         return {**asdict(self), "loss": self.loss, "bits_per_byte": self.bits_per_byte}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProbeReport:
-    """What an extension's new tokens do to the model before any training.
+    """What an extension's new tokens do to the model before any training; true if one of two guarantees holds.
 
     Attributes:
         base, out: as they were given.
@@ -78,48 +78,70 @@ class ProbeReport:
 
     @property
     def bound(self) -> float:
-        """The most that new tokens at the mean row take: n / (V + n)."""
+        """Return the most that new tokens at the mean row take: n / (V + n)."""
         return self.new / max(1, self.new + self.old)
 
     @property
     def guarantees(self) -> tuple[str, ...]:
-        """Which of the two promises about the untrained model hold at every position that was seen."""
-        found = {
+        """Return which of the two promises about the untrained model hold at every position that was seen."""
+        holds = {
             "distribution kept": self.most_mass <= self.bound * (1 + SLACK) and self.most_kl <= SLACK,
             "greedy kept": self.changed == 0,
         }
-        return tuple(name for name, holds in found.items() if holds)
+        return tuple(name for name, value in holds.items() if value)
 
     @property
-    def held(self) -> str:
-        """The same in words."""
+    def ok(self) -> bool:
+        """Return whether one of the guarantees holds on these texts."""
+        return bool(self.guarantees)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def raise_if_failed(self) -> None:
+        """Raise ProofError, with what was measured, unless one of the guarantees holds on these texts."""
+        if not self.ok:
+            raise ProofError(str(self))
+
+    @property
+    def conclusion(self) -> str:
+        """Return in words which guarantees hold."""
         if self.guarantees:
             return f"on these texts: {' and '.join(self.guarantees)}"
         return "on these texts neither the distribution nor the greedy choice is kept: train the new rows before use"
 
+    def to_json(self) -> dict[str, object]:
+        readings = {name: getattr(self, name).to_json() for name in ("base_reading", "old_reading", "new_reading")}
+        return {
+            "schema": "hf_init.probe/1",
+            "ok": self.ok,
+            **asdict(self),
+            **readings,
+            "bound": self.bound,
+            "guarantees": list(self.guarantees),
+        }
+
+    def __repr__(self) -> str:
+        return f"<ProbeReport: {self._headline}, {' and '.join(self.guarantees) or 'nothing kept'}>"
+
     def __str__(self) -> str:
-        lines = [
-            f"{self.new} new tokens beside {format_count(self.old)} old ones, at "
-            f"{format_count(self.positions)} positions"
-        ]
-        lines += [f"  {name:<38} {value}" for name, value in self._facts()]
+        facts = [f"  {name:<38} {value}" for name, value in self._facts()]
         readings = text_table("predicting the same texts", HEADS, [*self._readings()])
-        return "\n".join([*lines, f"  {self.held}", readings])
+        return "\n".join([self._headline, *facts, f"  {self.conclusion}", readings])
 
     def _repr_html_(self) -> str:
         return _html.html_document(
             [
-                _html.html_table(
-                    f"{self.new} new tokens, {format_count(self.positions)} positions", ("", ""), [*self._facts()]
-                ),
-                self.held,
+                _html.html_table(self._headline, ("", ""), [*self._facts()]),
+                self.conclusion,
                 _html.html_table("predicting the same texts", HEADS, [*self._readings()]),
             ]
         )
 
-    def to_json(self) -> dict[str, Any]:
-        readings = {name: getattr(self, name).to_json() for name in ("base_reading", "old_reading", "new_reading")}
-        return {**asdict(self), **readings, "bound": self.bound, "guarantees": list(self.guarantees)}
+    @property
+    def _headline(self) -> str:
+        old, positions = format_count(self.old), format_count(self.positions)
+        return f"{self.new} new tokens beside {old} old ones, at {positions} positions"
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         share = self.changed / max(1, self.positions)

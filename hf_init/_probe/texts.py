@@ -40,7 +40,7 @@ TEXTS: tuple[str, ...] = (
 
 
 def passages(texts: Iterable[str], length: Callable[[str], int], most: int) -> Iterator[str]:
-    """The texts in passages of at most ``most`` tokens, cut in front of a space near the middle, again and again.
+    """Cut texts into passages of at most ``most`` tokens, each in front of a space near the middle.
 
     Together the passages are the texts. One without a space, and one of a single character, is as long as it is.
 
@@ -51,12 +51,9 @@ def passages(texts: Iterable[str], length: Callable[[str], int], most: int) -> I
     for text in texts:
         if not text:
             continue
-        at = _middle(text) if length(text) > most else 0
-        yield from passages((text[:at], text[at:]), length, most) if at else (text,)
-
-
-def _middle(text: str) -> int:
-    """The place of the whitespace nearest to the middle; 0 where there is none behind the first character."""
-    middle = len(text) // 2
-    spaces = (at for at, character in enumerate(text) if at and character.isspace())
-    return min(spaces, key=lambda at: abs(at - middle), default=0)
+        spaces = [i for i, character in enumerate(text) if i and character.isspace()] if length(text) > most else []
+        if spaces:
+            middle = min(spaces, key=lambda i: abs(i - len(text) // 2))
+            yield from passages((text[:middle], text[middle:]), length, most)
+        else:
+            yield text

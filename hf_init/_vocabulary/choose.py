@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from hf_init import schemes
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import RecipeError
 from hf_init._plan import Choice
 from hf_init._text import join_names
-from hf_init._vocabulary.tokenizer import TokenSplitter, by_text, ids_of, load_tokenizer
+from hf_init._vocabulary.tokenizer import TokenSplitter, ids_by_text, ids_of, load_tokenizer
 from hf_init.schemes import RowScheme, Scheme
 
 Guarantee: TypeAlias = Literal["distribution", "greedy", "learning"]
-TableKind: TypeAlias = Literal["word", "described", "control", "bare", "padding"]
+TokenKind: TypeAlias = Literal["word", "described", "control", "bare", "padding"]
 """``control``: a control token whose own text is all that is known; ``bare``: not even that can be split."""
 
 LEAN = 0.05
@@ -27,7 +27,7 @@ NOISE = 0.1
 
 @dataclass(frozen=True)
 class NewToken:
-    """A token whose row is made anew.
+    """A token whose row is new.
 
     Attributes:
         pieces: ids of what its text, or its description, is made of.
@@ -35,7 +35,7 @@ class NewToken:
 
     id: int
     text: str
-    kind: TableKind
+    kind: TokenKind
     pieces: tuple[int, ...] = ()
 
 
@@ -47,7 +47,7 @@ class EmbeddingTable:
         source: its name in the base's files.
         side: ``input``, ``output``, ``tied`` (both), ``bias`` (of an output matrix) or ``tied_bias``.
         trained: ranges of its trained rows; empty where all are.
-        order: the place of every new token among all of them, by its id.
+        order: the position of every new token among all of them, by its id.
     """
 
     source: str
@@ -97,8 +97,8 @@ _SIDES: dict[str, Mapping[str, Choice]] = {
 }
 
 
-def auto_row_scheme(side: str, kind: TableKind, guarantee: Guarantee) -> Choice:
-    """The scheme for a kind of token on one side of a model, and why.
+def auto_row_scheme(side: str, kind: TokenKind, guarantee: Guarantee) -> Choice:
+    """Return the scheme for a kind of token on one side of a model, and why.
 
     Evidence: composition of pieces learns faster than the mean row; on the input a calibrated length helps; on the
     output the first piece is what the model predicts, and a row in the hull never wins (Mundra et al., 2024). Where
@@ -109,56 +109,54 @@ def auto_row_scheme(side: str, kind: TableKind, guarantee: Guarantee) -> Choice:
     return _SIDES[side][kind]
 
 
-def probability_bound(scheme: Scheme, table: EmbeddingTable, tokens: Sequence[NewToken]) -> Scheme:
-    """A scheme that knows its table and its rows; one that isn't of rows stays as it is.
+def bind_row_scheme(scheme: Scheme, table: EmbeddingTable, tokens: Sequence[NewToken]) -> Scheme:
+    """Return a scheme that knows its table and its rows; one that isn't of rows stays as it is.
 
     Raises:
         RecipeError: a token has no pieces, or isn't known, or the donor's table isn't.
     """
     if not isinstance(scheme, RowScheme):
         return scheme
-    if table.side in BIAS:
-        scheme = _for_bias(scheme)
-    known: dict[str, Any] = {"table": table.source, "trained": table.trained, "keys": tuple(t.text for t in tokens)}
+    if table.side in BIAS:  # no length goes with a bias, and no rows that another tool made for the matrix
+        if isinstance(scheme, schemes.SubTokens):
+            scheme = replace(scheme, norm=None)
+        elif isinstance(scheme, (schemes.Omp, schemes.FromFile, schemes.FromTensor)):
+            scheme = _MEAN
+    settings: dict[str, object] = {
+        "table": table.source,
+        "trained": table.trained,
+        "keys": tuple(token.text for token in tokens),
+    }
     if isinstance(scheme, schemes.SubTokens):
-        known |= _of_pieces(scheme, table, tokens)
+        settings["pieces"] = _pieces_of(scheme, tokens)
+        if scheme.needs_lengths and table.splitter is not None:
+            settings["lengths"] = tuple(table.splitter.lengths(token.pieces) for token in tokens)
     elif isinstance(scheme, schemes.CopyRow) and scheme.token:
-        known["rows"] = (_row(scheme.token, table),)
+        settings["rows"] = (_row_of_token(scheme.token, table),)
     elif isinstance(scheme, schemes.Interpolate) and scheme.tokens:
-        known["pairs"] = (tuple(_row(token, table) for token in scheme.tokens),)
+        settings["pairs"] = (tuple(_row_of_token(token, table) for token in scheme.tokens),)
     elif isinstance(scheme, schemes.Omp):
-        known |= _from_donor(scheme, table, tokens)
+        settings |= _donor_settings(scheme, table, tokens)
     elif isinstance(scheme, (schemes.FromFile, schemes.FromTensor)):
-        known["rows"] = tuple(table.order[token.id] for token in tokens)
-    unset = {key: value for key, value in known.items() if key in scheme.bound and not getattr(scheme, key)}
+        settings["rows"] = tuple(table.order[token.id] for token in tokens)
+    unset = {key: value for key, value in settings.items() if key in scheme.bound and not getattr(scheme, key)}
     bound = replace(scheme, **unset)
     return bound.sealed() if isinstance(bound, (schemes.Omp, schemes.FromFile)) else bound
 
 
-def _for_bias(scheme: RowScheme) -> RowScheme:
-    """What a bias has of a scheme for its matrix: no length, and no rows that another tool made for the matrix."""
-    if isinstance(scheme, schemes.SubTokens):
-        return replace(scheme, norm=None)
-    return _MEAN if isinstance(scheme, (schemes.Omp, schemes.FromFile, schemes.FromTensor)) else scheme
-
-
-def _of_pieces(scheme: schemes.SubTokens, table: EmbeddingTable, tokens: Sequence[NewToken]) -> dict[str, Any]:
+def _pieces_of(scheme: schemes.SubTokens, tokens: Sequence[NewToken]) -> tuple[tuple[int, ...], ...]:
     described = isinstance(scheme, schemes.Description)
     lacking = [repr(t.text) for t in tokens if not t.pieces or (described and t.kind != "described")]
     if lacking:
         raise RecipeError(
-            f"{scheme}: {join_names(lacking)} "
-            f"{'has no description' if described else 'has no pieces'}; give the token a "
+            f"{scheme}: {join_names(lacking)} has no {'description' if described else 'pieces'}; give the token a "
             "description, or choose mean"
         )
-    found: dict[str, Any] = {"pieces": tuple(token.pieces for token in tokens)}
-    if scheme.needs_lengths and table.splitter is not None:
-        found["lengths"] = tuple(table.splitter.lengths(token.pieces) for token in tokens)
-    return found
+    return tuple(token.pieces for token in tokens)
 
 
-def _row(token: str, table: EmbeddingTable) -> int:
-    """The row of a token of the base, given as the vocabulary spells it, or as a text that is one token."""
+def _row_of_token(token: str, table: EmbeddingTable) -> int:
+    """Return the row of a token of the base, given as the vocabulary spells it, or as a text that is one token."""
     if table.splitter is None:
         raise RecipeError(f"{token!r}: the base has no tokenizer, so its row isn't known")
     id_ = table.splitter.id_of(token)
@@ -167,22 +165,22 @@ def _row(token: str, table: EmbeddingTable) -> int:
     return id_
 
 
-def _from_donor(scheme: schemes.Omp, table: EmbeddingTable, tokens: Sequence[NewToken]) -> dict[str, Any]:
+def _donor_settings(scheme: schemes.Omp, table: EmbeddingTable, tokens: Sequence[NewToken]) -> dict[str, object]:
     if table.splitter is None:
         raise RecipeError(f"{scheme}: the base has no tokenizer, so which tokens are shared isn't known")
     folder = Path(scheme.donor).expanduser()
     donor = load_tokenizer(folder)
-    theirs, spelled, ours = by_text(donor), ids_of(donor), table.splitter.texts
+    by_spelling, by_text, base_ids = ids_of(donor), ids_by_text(donor), table.splitter.ids_by_text
     # As the vocabulary spells it; as a text; as a word, which begins with a space where the donor's tokens do.
-    rows = [spelled.get(t.text, theirs.get(t.text, theirs.get(f" {t.text}"))) for t in tokens]
+    rows = [by_spelling.get(t.text, by_text.get(t.text, by_text.get(f" {t.text}"))) for t in tokens]
     lacking = [repr(token.text) for token, row in zip(tokens, rows, strict=True) if row is None]
     if lacking:
         raise RecipeError(f"{scheme}: the donor has no token {join_names(lacking)}; take another, or choose subtokens")
-    trained = table.trained or ((0, max(ours.values()) + 1),)
+    trained = table.trained or ((0, max(base_ids.values()) + 1),)
     shared = sorted(
-        (theirs[text], id_)
-        for text, id_ in ours.items()
-        if text in theirs and theirs[text] not in rows and any(start <= id_ < stop for start, stop in trained)
+        (by_text[text], id_)
+        for text, id_ in base_ids.items()
+        if text in by_text and by_text[text] not in rows and any(start <= id_ < stop for start, stop in trained)
     )
     return {
         "donor_table": scheme.donor_table or _donor_table(folder, table.source),
@@ -192,16 +190,10 @@ def _from_donor(scheme: schemes.Omp, table: EmbeddingTable, tokens: Sequence[New
 
 
 def _donor_table(folder: Path, name: str) -> str:
-    """The donor's tensor of this name, whatever it is nested in."""
+    """Return the donor's tensor of this name, whatever it is nested in."""
+    leaf = name.split(".")[-2:]
     with Checkpoint.open(folder) as donor:
-        found = sorted(
-            (other for other in donor.entries if other == name or _leaf(other) == _leaf(name)),
-            key=lambda other: (other != name, len(other)),
-        )
-    if not found:
+        names = [other for other in donor.entries if other == name or other.split(".")[-2:] == leaf]
+    if not names:
         raise RecipeError(f"omp: {folder} has no tensor like {name}; say which is meant: donor_table")
-    return found[0]
-
-
-def _leaf(name: str) -> str:
-    return ".".join(name.rsplit(".", 2)[-2:])
+    return min(names, key=lambda other: (other != name, len(other)))

@@ -1,10 +1,10 @@
-"""The config fields that count a vocabulary, and the tensors whose size follows them: asked of the class itself."""
+"""The config fields that count a vocabulary, and the tensors whose size follows them, read off the class itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeGuard
 
 import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
@@ -33,115 +33,117 @@ class VocabularyFields:
     rows: int
     counts: tuple[str, ...]
     others: Mapping[str, int]
-    ids: Mapping[str, Any]
+    ids: Mapping[str, object]
     reserved: Mapping[str, int]
 
 
-def fields_of(raw: Mapping[str, Any]) -> VocabularyFields:
-    """What a raw ``config.json`` says of its vocabulary, the class's defaults included.
+def vocabulary_fields(raw: Mapping[str, object]) -> VocabularyFields:
+    """Return what a raw ``config.json`` says of its vocabulary, the class's defaults included.
 
     Raises:
         PlanError: it has no vocabulary.
     """
-    kind = CONFIG_MAPPING[raw["model_type"]] if raw.get("model_type") in CONFIG_MAPPING else None
-    config = _made(kind, raw) if kind else None
-    leaves = dict(_leaves(config.to_dict() if config is not None else raw))
-    names = {"vocab_size", getattr(kind, "attribute_map", {}).get("vocab_size", "vocab_size")}
-    sizes = {path: v for path, v in leaves.items() if _counts(path, names) and _is_number(v)}
-    rows = getattr(config.get_text_config(), "vocab_size", None) if config is not None else None
-    rows = rows if _is_number(rows) else next((v for path, v in sizes.items() if _leaf(path) in names), None)
+    config = _known_config(raw)
+    fields = dict(_config_leaves(raw if config is None else config.to_dict()))
+    size = "vocab_size" if config is None else config.attribute_map.get("vocab_size", "vocab_size")
+    named = {path: value for path, value in fields.items() if _field_name(path) in ("vocab_size", size)}
+    sizes = {path: v for path, v in fields.items() if _is_positive(v) and (path in named or _names_a_vocabulary(path))}
+    rows = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
+    if not _is_positive(rows):
+        rows = next((value for path, value in sizes.items() if path in named), None)
     if rows is None:
         raise PlanError(f"a {raw.get('model_type')} has no vocabulary: its config has no vocab_size")
     return VocabularyFields(
         rows,
         tuple(path for path, value in sizes.items() if value == rows),
         {path: value for path, value in sizes.items() if value != rows},
-        token_ids(leaves),
-        {path: value for path, value in leaves.items() if _leaf(path) == "vocab_offset" and _is_number(value)},
+        token_id_fields(fields),
+        {path: v for path, v in fields.items() if _field_name(path) == "vocab_offset" and _is_positive(v)},
     )
 
 
-def _made(kind: Any, raw: Mapping[str, Any]) -> PreTrainedConfig:
+def _known_config(raw: Mapping[str, object]) -> PreTrainedConfig | None:
+    """Return the config of transformers that this one is of; None for a model type that transformers doesn't have."""
+    if raw.get("model_type") not in CONFIG_MAPPING:
+        return None
+    cls: type[PreTrainedConfig] = CONFIG_MAPPING[str(raw["model_type"])]
     try:
         with quiet_library():
-            return kind.from_dict(dict(raw))
+            return cls.from_dict(dict(raw))
     except BAD_VALUE as error:
-        raise PlanError(f"config.json: {kind.__name__} can't be made of it: {one_line(error)}") from error
+        raise PlanError(f"config.json: {cls.__name__} can't be made of it: {one_line(error)}") from error
 
 
-def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value with its path; those further up first."""
+def _config_leaves(data: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every value with its path; those further up first."""
     yield from ((f"{prefix}{key}", value) for key, value in data.items() if not isinstance(value, Mapping))
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from _config_leaves(value, f"{prefix}{key}.")
 
 
-def _counts(path: str, names: set[str]) -> bool:
-    leaf = _leaf(path)
-    return leaf in names or ("vocab" in leaf and leaf not in ("vocab_offset", "type_vocab_size"))
-
-
-def token_ids(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, by path, that are ids of tokens."""
+def token_id_fields(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the values, by path, that are ids of tokens."""
     ends = ("token_id", "token_ids", "token_index", "suppress_tokens")
-    return {path: value for path, value in leaves.items() if _leaf(path).endswith(ends) and value is not None}
+    return {path: value for path, value in fields.items() if _field_name(path).endswith(ends) and value is not None}
 
 
-def _leaf(path: str) -> str:
+def _field_name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _is_number(value: Any) -> bool:
+def _names_a_vocabulary(path: str) -> bool:
+    name = _field_name(path)
+    return "vocab" in name and name not in ("vocab_offset", "type_vocab_size")
+
+
+def _is_positive(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def moving_fields(target: Target, counts: tuple[str, ...]) -> dict[str, int]:
-    """The dimension of every tensor that grows with the vocabulary, by its name in memory.
+def vocabulary_dims(target: Target, counts: tuple[str, ...]) -> dict[str, int]:
+    """Return the dimension of every tensor that grows with the vocabulary, by its name in memory.
 
-    The class is built once more, on meta, with a larger vocabulary: what is larger then is what moves.
+    The class is built once more, on meta, with a larger vocabulary: what is larger then grows with it.
 
     Raises:
-        PlanError: nothing moves, or something moves by several rows a token.
+        PlanError: nothing grows, or something grows by several rows a token.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in target.model.state_dict().items()}
-    larger = {name: tuple(t.shape) for name, t in _larger(target, counts).state_dict().items() if name in shapes}
+    larger = {name: tuple(t.shape) for name, t in _grown_model(target, counts).state_dict().items() if name in shapes}
     grown = {name: [b - a for a, b in zip(shapes[name], shape, strict=True)] for name, shape in larger.items()}
-    found = {name: steps for name, steps in grown.items() if any(steps)}
-    wrong = [f"{name} (by {[*filter(None, s)]} for {STEP} tokens)" for name, s in found.items() if sum(s) != STEP]
+    steps = {name: sizes for name, sizes in grown.items() if any(sizes)}
+    wrong = [f"{name} (by {[*filter(None, s)]} for {STEP} tokens)" for name, s in steps.items() if sum(s) != STEP]
     if wrong:
         raise PlanError(f"{join_names(wrong)}: not one row a token, so which row is which token's isn't known")
-    if not found:
+    if not steps:
         raise PlanError(f"{target.cls.__name__}: no tensor grows with {', '.join(counts)}; it has no vocabulary")
-    return {name: steps.index(STEP) for name, steps in found.items()}
+    return {name: sizes.index(STEP) for name, sizes in steps.items()}
 
 
-def _larger(target: Target, counts: tuple[str, ...]) -> PreTrainedModel:
-    here = dict(_leaves(target.config.to_dict()))
-    missing = [path for path in counts if path not in here]
+def _grown_model(target: Target, counts: tuple[str, ...]) -> PreTrainedModel:
+    sizes = {path: value for path, value in _config_leaves(target.config.to_dict()) if _is_positive(value)}
+    missing = [path for path in counts if path not in sizes]
     if missing:
         raise PlanError(f"{target.cls.__name__} has no config field {', '.join(missing)}; use the base's own class")
-    config = copy_config(target.config, {path: here[path] + STEP for path in counts})
+    config = copy_config(target.config, {path: sizes[path] + STEP for path in counts})
     return target.rebuilt(config)
 
 
-def sides_of(tables: Mapping[str, tuple[TensorSpec, int]], target: Target) -> dict[str, str]:
-    """What each vocabulary-sized tensor is to the model, by name.
+def table_sides(tables: Mapping[str, tuple[TensorSpec, int]], target: Target) -> dict[str, str]:
+    """Return what each vocabulary-sized tensor is to the model, by name.
 
     ``input``, ``output``, both (``tied``), the ``bias`` of an output matrix, or that of a tied one (``tied_bias``).
     """
-    sides = {name: _side(tensor, dim, target) for name, (tensor, dim) in tables.items()}
+    sides = {name: _side_of(tensor, dim, target) for name, (tensor, dim) in tables.items()}
     bias = "tied_bias" if "tied" in sides.values() and "output" not in sides.values() else "bias"
     return {name: bias if side == "bias" else side for name, side in sides.items()}
 
 
-def _side(tensor: TensorSpec, dim: int, target: Target) -> str:
+def _side_of(tensor: TensorSpec, dim: int, target: Target) -> str:
     if len(tensor.shape) == 1 or tensor.shape[:dim] == (1,) * (len(tensor.shape) - 1):
         return "bias"
     names = [tensor.parameter, *(tie.name for tie in target.layout.ties if tie.of == tensor.name)]
-    sides = {"input" if dim or _looks_up(target.model, name) else "output" for name in names}
+    owners = [target.model.get_submodule(name.rpartition(".")[0]) for name in names]
+    sides = {"input" if dim or isinstance(owner, torch.nn.Embedding) else "output" for owner in owners}
     return "tied" if len(sides) > 1 else sides.pop()
-
-
-def _looks_up(model: PreTrainedModel, name: str) -> bool:
-    return isinstance(model.get_submodule(name.rpartition(".")[0]), torch.nn.Embedding)

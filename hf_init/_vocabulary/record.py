@@ -1,15 +1,15 @@
-"""What an earlier extension of the base added and nothing has trained since: such rows tell nothing of the others."""
+"""What an earlier extension of the base added and nothing has trained since: such rows say nothing about the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hf_init._architecture import Target
 from hf_init._checkpoint import BaseCheckpoint, Reader, region_of, tensor_digest
 from hf_init._plan import MANIFEST_NAME, Manifest
-from hf_init._tensors import Box, Region, Rows, region_from_json
+from hf_init._tensors import Box, Rows, region_from_json
 
 TOKEN_RECORD = "tokens"
 
@@ -29,7 +29,7 @@ class EarlierTokens:
 
 
 def earlier_tokens(base: BaseCheckpoint) -> EarlierTokens:
-    """Reads the manifest of the base, if it has one, and the rows that it names: their digests tell if they changed."""
+    """Read the manifest of the base, if it has one, and the rows that it names: their digests tell if they changed."""
     if not (base.folder / MANIFEST_NAME).is_file():
         return EarlierTokens()
     manifest = Manifest.load(base.folder)
@@ -37,39 +37,34 @@ def earlier_tokens(base: BaseCheckpoint) -> EarlierTokens:
     tables = {name: dim for name, dim in record.get("tables", {}).items() if name in base.source.entries}
     if not tables:
         return EarlierTokens()
+    ids: set[int] = set()
+    changed: set[int] = set()
     with Reader(base.source) as reader:
-        groups = [group for name in tables for group in _groups(manifest, record, name, reader)]
-    changed = {row for rows, same in groups for row in rows if not same}
-    ids = frozenset(row for rows, _ in groups for row in rows) - changed
-    return EarlierTokens(ids, {text: id_ for text, id_ in record.get("tokens", {}).items() if id_ in ids}, tables)
+        for name, dim in tables.items():
+            tensor, digests = reader.tensor(name), manifest.digests.get(name, ())
+            written = [*zip((fill.region for fill in manifest.plan[name].new), digests, strict=False)]
+            if kept := record.get("untrained", {}).get(name):
+                written.append((region_from_json(kept["region"], tuple(tensor.shape)), kept["sha256"]))
+            for region, digest in written:
+                rows = range(region.start[dim], region.stop[dim]) if isinstance(region, Box) else region.index
+                ids.update(rows)
+                if tensor_digest(region_of(tensor, region)) != digest:
+                    changed.update(rows)
+    untrained = frozenset(ids - changed)
+    texts = {text: id_ for text, id_ in record.get("tokens", {}).items() if id_ in untrained}
+    return EarlierTokens(untrained, texts, tables)
 
 
-def _groups(
-    manifest: Manifest, record: Mapping[str, Any], name: str, reader: Reader
-) -> Iterator[tuple[tuple[int, ...], bool]]:
-    """Rows of one table that were written together, and whether they still hold the same bytes."""
-    tensor = reader.tensor(name)
-    pairs = [*zip((fill.region for fill in manifest.plan[name].new), manifest.digests.get(name, ()), strict=False)]
-    if kept := record.get("untrained", {}).get(name):
-        pairs.append((region_from_json(kept["region"], tuple(tensor.shape)), kept["sha256"]))
-    for region, expected in pairs:
-        yield _rows(region, record["tables"][name]), tensor_digest(region_of(tensor, region)) == expected
-
-
-def _rows(region: Region, dim: int) -> tuple[int, ...]:
-    return tuple(range(region.start[dim], region.stop[dim])) if isinstance(region, Box) else region.index
-
-
-def carry_record(found: EarlierTokens, fresh: frozenset[int], target: Target) -> dict[str, Any]:
-    """What the result's own manifest has to say of them: those rows that it keeps, with their digest, by table."""
-    rows = tuple(sorted(found.ids - fresh))
+def untrained_record(earlier: EarlierTokens, new_ids: frozenset[int], target: Target) -> dict[str, object]:
+    """Return, for the result's manifest, the rows of earlier tokens that it keeps, with their digest, by table."""
+    rows = tuple(sorted(earlier.ids - new_ids))
     if not rows:
         return {}
     names = {tensor.address: tensor.name for tensor in target.layout.tensors}
     address = {tensor.name: tensor.address for tensor in target.source}
-    result = {}
+    result: dict[str, object] = {}
     with Reader(target.base.source) as reader:
-        for name, dim in found.dims.items():
+        for name, dim in earlier.dims.items():
             tensor = reader.tensor(name)
             region = Rows(dim, rows, tuple(tensor.shape))
             if address[name] in names:

@@ -1,4 +1,4 @@
-"""The words that speak of tokens, read strictly."""
+"""The options on tokens, read strictly."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hf_init._vocabulary.choose import Guarantee
 from hf_init.schemes import Scheme
 
 
-def read(path: str | Path) -> list[Any]:
-    """The tokens of a file, as ``add_tokens`` takes them.
+def read_token_file(path: str | Path) -> list[Any]:
+    """Read the tokens of a file, as ``add_tokens`` takes them.
 
     A ``.json`` file holds a list of texts and of objects with ``token``, ``description`` and ``special``, or one object
     of descriptions (or null) by token. Any other file has a token a line, taken as it is, spaces included; an empty
@@ -30,7 +30,7 @@ def read(path: str | Path) -> list[Any]:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = pathlib.Path(folder, "tokens.json")
         ...     _ = path.write_text('{"<tool>": "a call of a tool"}')
-        ...     read(path)
+        ...     read_token_file(path)
         [{'token': '<tool>', 'description': 'a call of a tool'}]
     """
     path = Path(path)
@@ -67,7 +67,7 @@ GUARANTEES: tuple[str, ...] = get_args(Guarantee)
 
 @dataclass(frozen=True)
 class RequestedToken:
-    """A token asked for.
+    """A token that the user wants.
 
     Attributes:
         description: a text that says what it is for.
@@ -81,90 +81,78 @@ class RequestedToken:
 
 @dataclass(frozen=True)
 class TokenRequest:
-    """Everything asked for.
+    """Everything that the options on tokens ask for.
 
     Attributes:
-        multiple: rows are added until this divides their number.
+        multiple_of: rows are added until this divides their number.
         shrink: rows without a token may go.
-        again: ids whose rows are made anew.
+        reinit_ids: ids whose rows are re-initialized.
         tokenizer: the folder of another tokenizer, which takes the place of the base's.
         guarantee: what the rows of the new tokens promise.
         schemes: of the new rows, by the side of the model that they are on.
-        one_sided: the words that gave a scheme to one side alone.
-        skip: tokens that are there already are left as they are.
+        one_sided: the options that gave a scheme to one side alone.
+        skip_existing: tokens that are there already are left as they are.
     """
 
     tokens: tuple[RequestedToken, ...] = ()
-    multiple: int | None = None
+    multiple_of: int | None = None
     shrink: bool = False
-    again: tuple[int, ...] = ()
+    reinit_ids: tuple[int, ...] = ()
     tokenizer: Path | None = None
     guarantee: Guarantee = "greedy"
     schemes: Mapping[str, Scheme] = field(default_factory=dict)
     one_sided: tuple[str, ...] = ()
-    skip: bool = False
+    skip_existing: bool = False
 
 
-def read_token_request(words: Mapping[str, Any]) -> TokenRequest | None:
-    """What the words ask for; None where they ask for nothing.
+def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
+    """Return what the options ask for; None where they ask for nothing.
 
     Raises:
-        PlanError: a word of another kind, an empty or repeated token: all at once.
+        PlanError: an option of another kind, an empty or repeated token: all at once.
     """
-    given = {key: value for key, value in words.items() if value is not None}
+    given = {key: value for key, value in options.items() if value is not None}
     if not given:
         return None
-    problems = [*_faults(given)]
-    if problems:
-        raise PlanError("\n".join(problems))
-    tokens = (*_tokens(given.get("add_tokens", ())), *_tokens(given.get("special_tokens", ()), special=True))
-    problems = [*_token_faults(tokens)]
-    if problems:
-        raise PlanError("\n".join(problems))
-    asked = TokenRequest(
+    if faults := [*_option_faults(given)]:
+        raise PlanError("\n".join(faults))
+    tokens = tuple(
+        RequestedToken(one, special=key == "special_tokens")
+        if isinstance(one, str)
+        else RequestedToken(one["token"], one.get("description"), one.get("special", key == "special_tokens"))
+        for key in ("add_tokens", "special_tokens")
+        for one in given.get(key, ())
+    )
+    if faults := [*_token_faults(tokens)]:
+        raise PlanError("\n".join(faults))
+    # The option for one side comes after the option for all, and so goes before it.
+    row_schemes = [(key, parse_scheme(given[key])) for key in ROW_SCHEME_OPTIONS if key in given]
+    request = TokenRequest(
         tokens,
         given.get("pad_to_multiple_of"),
         given.get("allow_shrink", False),
         tuple(given.get("reinit_rows", ())),
         Path(given["tokenizer"]).expanduser() if "tokenizer" in given else None,
         given.get("guarantee", "greedy"),
-        _schemes(given),
+        {side: scheme for key, scheme in row_schemes for side in ROW_SCHEME_OPTIONS[key]},
         tuple(key for key in ("input_rows", "output_rows") if key in given),
         given.get("existing") == "skip",
     )
-    _check_idle(asked, given)
-    return asked
-
-
-def _schemes(given: Mapping[str, Any]) -> dict[str, Scheme]:
-    """The scheme of each side: the word for that side goes before the word for all."""
-    named = [(key, parse_scheme(given[key])) for key in ROW_SCHEME_OPTIONS if key in given]
-    return {side: scheme for key, scheme in named for side in ROW_SCHEME_OPTIONS[key]}
-
-
-def _check_idle(asked: TokenRequest, given: Mapping[str, Any]) -> None:
-    wanted = asked.tokens or asked.again or asked.tokenizer is not None
     idle = [key for key in ("guarantee", "existing", *ROW_SCHEME_OPTIONS) if key in given]
-    if idle and not wanted and asked.multiple is None:
+    wanted = request.tokens or request.reinit_ids or request.tokenizer is not None
+    if idle and not wanted and request.multiple_of is None:
         raise PlanError(f"{', '.join(idle)}: no row is new; say which tokens are (add_tokens, special_tokens)")
+    return request
 
 
-def _tokens(given: Sequence[Any], special: bool = False) -> Iterator[RequestedToken]:
-    for one in given:
-        if isinstance(one, str):
-            yield RequestedToken(one, None, special)
-        else:
-            yield RequestedToken(one["token"], one.get("description"), one.get("special", special))
-
-
-def _faults(given: Mapping[str, Any]) -> Iterator[str]:
+def _option_faults(given: Mapping[str, Any]) -> Iterator[str]:
     for key in ("add_tokens", "special_tokens"):
-        yield from _list_faults(key, given.get(key, ()))
+        yield from _token_list_faults(key, given.get(key, ()))
     for key, right, expected in (
         ("pad_to_multiple_of", _is_count, "a whole number of at least 1"),
-        ("allow_shrink", _is_flag, "True or False"),
+        ("allow_shrink", lambda value: isinstance(value, bool), "True or False"),
         ("reinit_rows", _are_ids, "a list of token ids, none twice"),
-        ("tokenizer", _is_folder, "the name of a folder"),
+        ("tokenizer", lambda value: isinstance(value, (str, Path)) and str(value), "the name of a folder"),
         ("guarantee", GUARANTEES.__contains__, f"one of {', '.join(GUARANTEES)}"),
         ("existing", ("error", "skip").__contains__, "'error' or 'skip'"),
     ):
@@ -172,19 +160,17 @@ def _faults(given: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key}: expected {expected}, not {given[key]!r}"
 
 
-def _list_faults(key: str, given: Any) -> Iterator[str]:
+def _token_list_faults(key: str, given: object) -> Iterator[str]:
     if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
         yield f"{key}: expected a list of tokens, such as ['<tool>'], not {given!r}"
-        return
-    wrong = [one for one in given if not (isinstance(one, str) or _is_entry(one))]
-    if wrong:
+    elif wrong := [one for one in given if not (isinstance(one, str) or _is_token_mapping(one))]:
         yield (
             f"{key}: expected texts, or mappings with token, description and special, not "
             f"{join_names([*map(repr, wrong)])}"
         )
 
 
-def _is_entry(one: Any) -> bool:
+def _is_token_mapping(one: object) -> bool:
     return (
         isinstance(one, Mapping)
         and {"token"} <= set(one) <= {"token", "description", "special"}
@@ -206,18 +192,11 @@ def _token_faults(tokens: Sequence[RequestedToken]) -> Iterator[str]:
         yield f"add_tokens: an empty description for {join_names(silent)}; say what the token is for, or leave it out"
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _is_flag(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _are_ids(value: Any) -> bool:
-    sound = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-    return sound and all(type(id_) is int and id_ >= 0 for id_ in value) and len(set(value)) == len(value)
-
-
-def _is_folder(value: Any) -> bool:
-    return isinstance(value, (str, Path)) and bool(str(value))
+def _are_ids(value: object) -> bool:
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
+        return False
+    return all(type(id_) is int and id_ >= 0 for id_ in value) and len(set(value)) == len(value)

@@ -1,12 +1,11 @@
-"""A vocabulary before and after: which row of a table is which token's, and which rows are made anew. Pure."""
+"""A vocabulary before and after: which row of a table is which token's, and which rows are new. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from hf_init._plan import RowMap, RowMapping
-from hf_init._plan import format_shape as shape_spelled
+from hf_init._plan import RowMap, RowMapping, format_shape
 from hf_init._tensors import Copy, Region, Shape
 
 
@@ -16,8 +15,8 @@ class Vocabulary:
 
     Attributes:
         before, after: rows of the base's tables and of the target's, tokens or not.
-        fresh: ids whose rows are made anew, wherever they lie: behind the base's rows, in its padding, or on rows that
-            the user gives up.
+        new_ids: ids whose rows are new, wherever they lie: behind the base's rows, in its padding, or on rows that the
+            user gives up.
         moved: for another tokenizer, the base's id of each new id whose token is the same; None where ids stay.
 
     Example:
@@ -27,11 +26,11 @@ class Vocabulary:
 
     before: int
     after: int
-    fresh: frozenset[int] = frozenset()
+    new_ids: frozenset[int] = frozenset()
     moved: Mapping[int, int] | None = None
 
     def sources(self, before: int, after: int) -> tuple[int | None, ...]:
-        """For each row of a target table of ``after`` rows the source row that it is; None where it is made anew.
+        """Return for each row of a target table of ``after`` rows the source row that it is; None where it is new.
 
         A table may have rows behind those of the vocabulary (a start token of its own): they stay behind.
 
@@ -48,21 +47,21 @@ class Vocabulary:
 
     @property
     def changes(self) -> bool:
-        """Whether anything moves, comes or goes."""
+        """Return whether anything moves, comes or goes."""
         return self.sources(self.before, self.after) != tuple(range(self.before))
 
     def padding(self, tokens: Collection[int]) -> tuple[int, ...]:
-        """Rows that are made anew though no token has them."""
+        """Return the rows that are new though no token has them."""
         return tuple(row for row in range(self.after) if self._source(row) is None and row not in tokens)
 
     def dropped(self) -> tuple[int, ...]:
-        """The base's rows that the target doesn't have."""
+        """Return the base's rows that the target doesn't have."""
         if self.moved is not None:
             return tuple(sorted(set(range(self.before)) - set(self.moved.values())))
         return tuple(range(self.after, self.before))
 
     def _source(self, row: int) -> int | None:
-        if row in self.fresh:
+        if row in self.new_ids:
             return None
         if self.moved is not None:
             return self.moved.get(row)
@@ -78,16 +77,16 @@ class VocabularyRows(RowMapping):
 
     def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
         if len(before) != len(after):
-            raise ValueError(f"{shape_spelled(before)} doesn't fit into {shape_spelled(after)}")
+            raise ValueError(f"{format_shape(before)} doesn't fit into {format_shape(after)}")
         index = self.vocabulary.sources(before[self.dim], after[self.dim])
         return RowMap(index, self.dim, drop=True).regions(source, before, after)
 
 
-def rows_for(tokens: int, before: int, multiple: int | None = None, shrink: bool = False) -> int:
-    """How many rows serve ids below ``tokens``, where there were ``before``: never fewer, unless ``shrink``.
+def num_rows(tokens: int, before: int, multiple: int | None = None, shrink: bool = False) -> int:
+    """Return how many rows serve ids below ``tokens``, where there were ``before``: never fewer, unless ``shrink``.
 
     Example:
-        >>> rows_for(151_671, 151_936), rows_for(151_671, 151_936, 64, shrink=True), rows_for(1001, 1000, 64)
+        >>> num_rows(151_671, 151_936), num_rows(151_671, 151_936, 64, shrink=True), num_rows(1001, 1000, 64)
         (151936, 151680, 1024)
     """
     least = tokens if shrink else max(tokens, before)
@@ -95,23 +94,23 @@ def rows_for(tokens: int, before: int, multiple: int | None = None, shrink: bool
 
 
 def id_ranges(rows: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Numbers as ranges ``(start, stop)``, in order.
+    """Return numbers as ranges ``(start, stop)``, in order.
 
     Example:
         >>> id_ranges([7, 3, 4])
         ((3, 5), (7, 8))
     """
-    found: list[tuple[int, int]] = []
+    ranges: list[tuple[int, int]] = []
     for row in sorted(set(rows)):
-        if found and found[-1][1] == row:
-            found[-1] = (found[-1][0], row + 1)
+        if ranges and ranges[-1][1] == row:
+            ranges[-1] = (ranges[-1][0], row + 1)
         else:
-            found.append((row, row + 1))
-    return tuple(found)
+            ranges.append((row, row + 1))
+    return tuple(ranges)
 
 
 def format_ids(rows: Collection[int], most: int = 4) -> str:
-    """Row numbers as a person writes them.
+    """Format row numbers as a person writes them.
 
     Example:
         >>> format_ids([5, 6, 7, 9])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +15,12 @@ from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._plan import Choice, Fill, Match
-from hf_init._tensors import Rows, Status, TensorSpec
-from hf_init._vocabulary.choose import EmbeddingTable, NewToken, TableKind, auto_row_scheme, probability_bound
-from hf_init._vocabulary.config_fields import moving_fields, sides_of
+from hf_init._tensors import Rows, Status
+from hf_init._vocabulary.choose import EmbeddingTable, NewToken, TokenKind, auto_row_scheme, bind_row_scheme
+from hf_init._vocabulary.config_fields import table_sides, vocabulary_dims
 from hf_init._vocabulary.notes import token_notes
 from hf_init._vocabulary.plan import VocabularyChange, vocabulary_change
-from hf_init._vocabulary.record import TOKEN_RECORD, EarlierTokens, carry_record
+from hf_init._vocabulary.record import TOKEN_RECORD, EarlierTokens, untrained_record
 from hf_init._vocabulary.request import ROW_SCHEME_OPTIONS, TOKEN_OPTIONS, read_token_request
 from hf_init._vocabulary.rows import VocabularyRows
 from hf_init._vocabulary.save import renumber_generation, save_tokenizer
@@ -30,7 +29,7 @@ from hf_init.schemes import RowScheme
 
 @dataclass(frozen=True)
 class TokenChange(Change):
-    """The tokens asked for, and what becomes of the vocabulary."""
+    """The requested tokens, and what becomes of the vocabulary."""
 
     change: VocabularyChange
 
@@ -38,57 +37,56 @@ class TokenChange(Change):
 
     @classmethod
     def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> TokenChange | None:
-        asked = read_token_request(options)
-        return None if asked is None else cls(vocabulary_change(base, asked))
+        request = read_token_request(options)
+        return None if request is None else cls(vocabulary_change(base, request))
 
-    def config_values(self) -> Mapping[str, Any]:
+    def config_values(self) -> Mapping[str, object]:
         change = self.change
-        return {**dict.fromkeys(change.fields.counts, change.vocabulary.after), **change.ids}
+        return {**dict.fromkeys(change.fields.counts, change.vocabulary.after), **change.config_ids}
 
     def plan(self, context: TargetContext) -> ChangePlan:
-        target = context.target
-        change = self.change
+        change, target = self.change, context.target
         if not change.vocabulary.changes:
             return ChangePlan(notes=tuple(token_notes(change, ())), write=self._write, finish=self._finish)
-        dims = moving_fields(target, change.fields.counts)
+        dims = vocabulary_dims(target, change.fields.counts)
         tables = {t.name: (t, dims[t.parameter]) for t in target.layout.tensors if t.parameter in dims}
-        sides = sides_of(tables, target)
+        sides = table_sides(tables, target)
         _check_one_sided(change, set(sides.values()))
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
-            fills=partial(_fills, change, sides),
+            fills=partial(_row_fills, change, sides),
             notes=tuple(token_notes(change, sides.values())),
             write=self._write,
             finish=self._finish,
-            record=self._record(tables, target),
+            record=self._record({name: dim for name, (_, dim) in tables.items()}, target),
         )
 
-    def _write(self, folder: str | os.PathLike[str]) -> None:
-        change, out = self.change, Path(folder)
+    def _write(self, folder: Path) -> None:
+        change = self.change
         if change.tokenizer is not None:
-            save_tokenizer(change.tokenizer, out, replaced=change.replaced)
-            renumber_generation(out, change.generation)
+            save_tokenizer(change.tokenizer, folder, replaced=change.replaced)
+            renumber_generation(folder, change.generation_ids)
 
     def _finish(self, model: PreTrainedModel) -> None:
         vars(model)["init_tokenizer"] = self.change.tokenizer
-        for key, value in self.change.generation.items():
+        for key, value in self.change.generation_ids.items():
             setattr(model.generation_config, key, value)
 
-    def _record(self, tables: Mapping[str, tuple[TensorSpec, int]], target: Target) -> dict[str, Any]:
+    def _record(self, dims: Mapping[str, int], target: Target) -> dict[str, object]:
         change = self.change
         earlier = change.earlier if not change.replaced else EarlierTokens()
         return {
             TOKEN_RECORD: {
-                "tokens": {**earlier.tokens, **{token.text: token.id for token in change.fresh}},
-                "tables": {name: dim for name, (_, dim) in tables.items()},
-                "untrained": carry_record(earlier, change.vocabulary.fresh, target),
+                "tokens": {**earlier.tokens, **{token.text: token.id for token in change.new_tokens}},
+                "tables": dims,
+                "untrained": untrained_record(earlier, change.vocabulary.new_ids, target),
             }
         }
 
 
 def _check_one_sided(change: VocabularyChange, sides: set[str]) -> None:
-    """A scheme for input rows alone means nothing where they are the output rows, too."""
-    idle = [word for word in change.asked.one_sided if ROW_SCHEME_OPTIONS[word][0] not in sides]
+    """Raise PlanError if a scheme is for input rows alone where they are the output rows, too, or the reverse."""
+    idle = [option for option in change.request.one_sided if ROW_SCHEME_OPTIONS[option][0] not in sides]
     if idle:
         raise PlanError(
             f"{', '.join(idle)}: the vocabulary's tables are {', '.join(sorted(sides))} here, none of that side alone; "
@@ -96,42 +94,39 @@ def _check_one_sided(change: VocabularyChange, sides: set[str]) -> None:
         )
 
 
-def _fills(change: VocabularyChange, sides: Mapping[str, str], match: Match, choice: Choice) -> Sequence[Fill] | None:
-    """The new rows of a table, in groups of tokens of one kind; None where they are the recipe's or the user's own."""
+def _row_fills(
+    change: VocabularyChange, sides: Mapping[str, str], match: Match, choice: Choice
+) -> Sequence[Fill] | None:
+    """Return the new rows of a table, by kind of token; None where they are the recipe's or the user's own."""
     name = match.target.name
-    if name not in sides or match.status is not Status.RESIZED or not _of_vocabulary(match, change):
+    if name not in sides or match.status is not Status.RESIZED:
         return None
+    region = match.new[0]
+    if len(match.new) > 1 or not isinstance(region, Rows) or region.index != change.new_rows:
+        return None  # the user's own ``keep`` says otherwise
     by_rule = choice.why != "default" and not choice.advised
     if by_rule and not isinstance(choice.scheme, RowScheme):
         return None
     table = EmbeddingTable(match.copies[0].source, sides[name], change.trained, change.order, change.splitter)
-    asked = choice.scheme if by_rule else change.asked.schemes.get(sides[name])
-    (region,) = match.new
-    assert isinstance(region, Rows)
-    made = []
-    for kind, tokens in _groups(change, region.index, together=asked is not None):
-        chosen = auto_row_scheme(table.side, kind, change.asked.guarantee)
-        if asked is not None and kind != "padding":
-            chosen = Choice(asked, choice.why if by_rule else "asked for")
+    scheme = choice.scheme if by_rule else change.request.schemes.get(sides[name])
+    fills = []
+    for kind, tokens in _tokens_by_kind(change, region.index, together=scheme is not None):
+        chosen = auto_row_scheme(table.side, kind, change.request.guarantee)
+        if scheme is not None and kind != "padding":
+            chosen = Choice(scheme, choice.why if by_rule else "asked for")
         rows = replace(region, index=tuple(token.id for token in tokens))
-        made.append(Fill(rows, probability_bound(chosen.scheme, table, tokens), chosen.why))
-    return made
+        fills.append(Fill(rows, bind_row_scheme(chosen.scheme, table, tokens), chosen.why))
+    return fills
 
 
-def _of_vocabulary(match: Match, change: VocabularyChange) -> bool:
-    """Whether the new part is what the vocabulary says: the user's own ``keep`` may say otherwise."""
-    rows = [region.index if isinstance(region, Rows) else None for region in match.new]
-    return rows == [change.new_rows]
-
-
-def _groups(
+def _tokens_by_kind(
     change: VocabularyChange, rows: Sequence[int], together: bool
-) -> Iterator[tuple[TableKind, list[NewToken]]]:
-    """The tokens of those rows by kind; rows without a token are padding."""
-    tokens = {token.id: token for token in change.fresh}
-    here = [tokens.get(row, NewToken(row, "", "padding")) for row in rows]
-    kinds: tuple[TableKind, ...] = ("word", "padding") if together else get_args(TableKind)
+) -> Iterator[tuple[TokenKind, list[NewToken]]]:
+    """Yield the tokens of those rows by kind, or all but padding as one; rows without a token are padding."""
+    by_id = {token.id: token for token in change.new_tokens}
+    tokens = [by_id.get(row, NewToken(row, "", "padding")) for row in rows]
+    kinds: tuple[TokenKind, ...] = ("word", "padding") if together else get_args(TokenKind)
     for kind in kinds:
-        group = [t for t in here if t.kind == kind or (together and kind == "word" and t.kind != "padding")]
+        group = [t for t in tokens if t.kind == kind or (together and kind == "word" and t.kind != "padding")]
         if group:
             yield kind, group

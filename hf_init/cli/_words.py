@@ -133,9 +133,9 @@ COMPARED = ("base", "add_tokens", "add_tokens_file", "special", "seed", "compare
 
 def _listed(args: argparse.Namespace) -> list[Any]:
     """New tokens, from the command line and from a file."""
-    from hf_init._vocabulary import read
+    from hf_init._vocabulary import read_token_file
 
-    return [*(args.add_tokens or ()), *(read(args.add_tokens_file) if args.add_tokens_file else ())]
+    return [*(args.add_tokens or ()), *(read_token_file(args.add_tokens_file) if args.add_tokens_file else ())]
 
 
 def _tokens(args: argparse.Namespace) -> dict[str, Any]:

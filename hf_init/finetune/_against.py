@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ def plan_against(model: nn.Module, base: str | Path) -> Plan:
     specs, ties = describe_model(model), shared(model)
     with Checkpoint.open(base) as source, Reader(source) as reader:
         names = {name: _name_in_base(name, source, prefix) for name in state}
-        tensors = [_compared(specs[n], state[n], names[n], source, reader) for n in state if n not in ties]
+        tensors = [_planned_by_bytes(specs[n], state[n], names[n], source, reader) for n in state if n not in ties]
     if not any(tensor.kept for tensor in tensors):
         raise PlanError(f"nothing in {type(model).__name__} is of {base}: no tensor holds its bytes. Is it the base?")
     tied = [_planned_tensor(specs[alias], Status.TIED, tied_to=name) for alias, name in ties.items()]
@@ -59,12 +60,14 @@ def _name_in_base(name: str, source: Checkpoint, prefix: str) -> str | None:
     return next((each for each in candidates if each in source.entries), None)
 
 
-def _compared(
+def _planned_by_bytes(
     spec: TensorSpec, tensor: torch.Tensor, name: str | None, source: Checkpoint, reader: Reader
 ) -> TensorPlan:
     """Plan a tensor of the model: kept or resized if it holds the bytes of the base's tensor ``name``, else new."""
     box = Box.whole(source.entries[name].shape) if name else None
-    if name is None or box is None or not _holds(tensor, box, name, reader):
+    fits = box and len(box.stop) == tensor.ndim and all(map(operator.le, box.stop, tensor.shape))
+    same = name and box and fits and equal_bytes(tensor.detach()[box.slices], reader.tensor(name).to(tensor.dtype))
+    if not name or not box or not same:
         fill = Fill(Box.whole(spec.shape), schemes.Skip(), _NOT_IN_BASE)
         return _planned_tensor(spec, Status.NEW, new=(fill,))
     copy = Copy(box, name, box)
@@ -72,12 +75,6 @@ def _compared(
         return _planned_tensor(spec, Status.KEPT, kept=(copy,), source=name)
     new = tuple(Fill(rest, schemes.Declared(), _NOT_IN_BASE) for rest in subtract_boxes(spec.shape, [box]))
     return _planned_tensor(spec, Status.RESIZED, kept=(copy,), new=new)
-
-
-def _holds(tensor: torch.Tensor, box: Box, name: str, reader: Reader) -> bool:
-    """Return whether the box fits into a tensor, which holds the base's bytes there."""
-    fits = len(box.stop) == tensor.ndim and all(a <= b for a, b in zip(box.stop, tensor.shape, strict=True))
-    return fits and equal_bytes(tensor.detach()[box.slices], reader.tensor(name).to(tensor.dtype))
 
 
 def _planned_tensor(

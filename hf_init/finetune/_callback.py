@@ -8,7 +8,7 @@ from typing import TypedDict
 import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from typing_extensions import Unpack
+from typing_extensions import NotRequired, Unpack
 
 from hf_init._errors import PlanError
 from hf_init.finetune._freeze import Frozen, Resized, freeze
@@ -18,7 +18,7 @@ from hf_init.finetune._schedule import Schedule
 from hf_init.finetune._watch import Watch
 
 
-class HookArguments(TypedDict, total=False):
+class HookArguments(TypedDict):
     """What Trainer hands to its hooks by name."""
 
     model: nn.Module
@@ -27,8 +27,8 @@ class HookArguments(TypedDict, total=False):
     processing_class: object
     train_dataloader: object
     eval_dataloader: object
-    metrics: dict[str, float]
-    logs: dict[str, float]
+    metrics: NotRequired[dict[str, float]]
+    logs: NotRequired[dict[str, float]]
 
 
 class FinetuneCallback(TrainerCallback):

@@ -141,7 +141,7 @@ class Guard:
         self, regions: Iterable[tuple[ModelTensor, tuple[Region, ...]]], origin: PlanOrigin, copies: bool
     ) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            frozen = pool.map(lambda pair: FrozenDigests.of(*pair, copies), regions)
+            frozen = pool.map(lambda pair: FrozenDigests.of(pair[0], pair[1], copies), regions)
         self.digests = {each.origin.name: each for each in frozen}
         self._origin = origin
 
@@ -283,6 +283,6 @@ def _list_moved(differences: Sequence[Mapping[str, object]], most: int = 5) -> s
 
 
 def _tensor_bits(tensor: torch.Tensor) -> torch.Tensor:
-    """View elements as whole numbers of their width: -0.0 is not 0.0, and NaN is itself."""
+    """Return elements as whole numbers of their width: -0.0 is not 0.0, and NaN is itself."""
     widths = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     return tensor.contiguous().view(widths[tensor.dtype.itemsize])

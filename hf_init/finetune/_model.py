@@ -102,7 +102,7 @@ def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
     given = getattr(unwrapped(model), "init_plan", None) if plan is None else plan
     if isinstance(given, Plan):
         return PlanOrigin(given, base=folder)
-    if plan is not None:
+    if isinstance(plan, (str, Path)):
         folder = Path(plan)
     elif folder is None or not (folder / MANIFEST_NAME).is_file():
         raise CheckpointError(

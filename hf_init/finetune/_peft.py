@@ -101,7 +101,7 @@ def _new_table_rows(plan: Plan) -> dict[str, list[int]]:
     for tensor in plan.tensors:
         if tensor.status is Status.RESIZED and _is_table(tensor):
             for fill in tensor.new:
-                rows[_module_of(tensor)].update(_whole_rows(fill.region, tensor.shape) or ())
+                rows[_module_of(tensor)].update(_rows_of_region(fill.region, tensor.shape) or ())
     return {name: sorted(numbers) for name, numbers in rows.items()}
 
 
@@ -109,7 +109,7 @@ def _is_table(tensor: TensorPlan) -> bool:
     return matches(tensor.role, "embedding") or tensor.role == "output_embedding.weight"
 
 
-def _whole_rows(region: Region, shape: tuple[int, ...]) -> Iterable[int] | None:
+def _rows_of_region(region: Region, shape: tuple[int, ...]) -> Iterable[int] | None:
     """Return the rows that a region is made of; None where it is made of parts of rows."""
     if not isinstance(region, Box):
         return region.index if region.dim == 0 else None
@@ -130,6 +130,8 @@ def _ambiguous_modules(new: Iterable[str], kept_in_part: set[str], plan: Plan) -
 
 def _new_parts_of_rows(plan: Plan) -> Iterator[str]:
     for tensor in plan.tensors:
-        by_rows = _is_table(tensor) and all(_whole_rows(fill.region, tensor.shape) is not None for fill in tensor.new)
+        by_rows = _is_table(tensor) and all(
+            _rows_of_region(fill.region, tensor.shape) is not None for fill in tensor.new
+        )
         if tensor.status is Status.RESIZED and not by_rows:
             yield f"{tensor.parameter} ({tensor.role}): its new part isn't rows of an embedding"

@@ -25,7 +25,7 @@ from torch.nn.functional import linear
 
 from hf_init._prepare.prepare import prepare_plan
 from hf_init._probe.compare import new_rows
-from hf_init._probe.probe import model_of, split_texts_by_token, start_of
+from hf_init._probe.probe import load_model, start_id, token_ids
 from hf_init._text import format_count, text_table
 from hf_init._vocabulary.tokenizer import load_tokenizer
 
@@ -129,9 +129,9 @@ def faults(name: str, found: Seen, bound: float, exact: bool) -> Iterator[str]:
 
 def proved(base: Path, words: Sequence[str], text: str, dtype: str, most: int, window: int) -> Iterator[str]:
     """Prints what every scheme does, and gives what mustn't be."""
-    model, tokenizer = model_of(base, getattr(torch, dtype)), load_tokenizer(base)
+    model, tokenizer = load_model(base, getattr(torch, dtype)), load_tokenizer(base)
     start = time.perf_counter()
-    found = states(model, windows(split_texts_by_token(tokenizer, text), start_of(tokenizer), most, window))
+    found = states(model, windows(token_ids(tokenizer, text), start_id(tokenizer), most, window))
     positions = sum(map(len, found))
     print(f"{dtype}: states of {format_count(positions)} positions in {time.perf_counter() - start:.0f} s", flush=True)
     old = model.get_output_embeddings().weight.detach()
