@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -167,7 +168,7 @@ def _replaced_vocabulary(
 
 
 def renumbered_fields(
-    values: Mapping[str, object], old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
+    values: Mapping[str, Any], old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase
 ) -> tuple[dict[str, object], list[str]]:
     """Return config values that are ids of tokens as the new tokenizer numbers them, and paths of those that it can't.
 

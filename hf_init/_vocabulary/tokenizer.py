@@ -56,7 +56,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise CheckpointError(f"{folder}: its tokenizer can't be read: {one_line(error)}") from error
 
 
-def ids_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+def ids_of(tokenizer: Any) -> dict[str, int]:
     """Return every token's id, those of added tokens included, in the order of ids.
 
     A fast tokenizer gives its vocabulary in another order each time, and plans have to read the same.
@@ -126,10 +126,10 @@ def text_of(tokenizer: PreTrainedTokenizerBase, token: str) -> str:
     if MARKERS[0] in token:
         return token.replace(MARKERS[0], " ")
     plain = token.removeprefix("##") if is_word_piece(tokenizer) else token
-    text: object = tokenizer.convert_tokens_to_string([plain])
+    text: Any = tokenizer.convert_tokens_to_string([plain])
     if isinstance(text, Mapping):  # a CTC tokenizer tells the offset of each character, too
         text = text["text"]
-    return "" if "\ufffd" in str(text) else str(text)
+    return "" if "\ufffd" in text else text
 
 
 def is_word_piece(tokenizer: PreTrainedTokenizerBase) -> bool:
