@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
-from safetensors import SafetensorError, safe_open
-
 from hf_init._errors import CheckpointError, RecipeError
 from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._row_base import RowScheme, mismatch, num_rows
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FromFile", "FromTensor"]
 
 SUFFIXES = (".safetensors", ".npy")
-UNREADABLE_ROWS = (CheckpointError, OSError, ValueError, SafetensorError, EOFError, TypeError)
+UNREADABLE_ROWS = (CheckpointError, OSError, ValueError, EOFError, TypeError)
 
 
 class GivenRow(RowScheme):
@@ -211,16 +209,20 @@ def read_rows(path: Path, tensor: str) -> torch.Tensor:
     """
     import numpy as np
     import torch
+    from safetensors import SafetensorError, safe_open
 
     if path.suffix == ".npy":
         # Not mapped: torch warns of memory that can't be written to.
         return torch.from_numpy(np.load(path, allow_pickle=False))
-    with safe_open(str(path), framework="pt", device="cpu") as file:
-        names: list[str] = [*file.keys()]
-        if not tensor and len(names) != 1:
-            raise ValueError(
-                f"it holds {len(names)} tensors, and none is named; name one of {', '.join(sorted(names))}"
-            )
-        if tensor and tensor not in names:
-            raise ValueError(f"it has no tensor {tensor!r}, but {', '.join(sorted(names))}")
-        return file.get_tensor(tensor or names[0])
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            names: list[str] = [*file.keys()]
+            if not tensor and len(names) != 1:
+                raise ValueError(
+                    f"it holds {len(names)} tensors, and none is named; name one of {', '.join(sorted(names))}"
+                )
+            if tensor and tensor not in names:
+                raise ValueError(f"it has no tensor {tensor!r}, but {', '.join(sorted(names))}")
+            return file.get_tensor(tensor or names[0])
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
