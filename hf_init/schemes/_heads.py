@@ -228,3 +228,6 @@ class Fitted(HeadScheme):
         if given is None:
             raise self.refusal(slot, "the examples that it was solved from aren't at hand: give them (examples=...)")
         return given
+
+    def __str__(self) -> str:
+        return f"{self.name}(method={self.method}, data={self.data})"  # a digest without quotes, whatever it begins with
