@@ -230,4 +230,4 @@ class Fitted(HeadScheme):
         return given
 
     def __str__(self) -> str:
-        return f"{self.name}(method={self.method}, data={self.data})"  # a digest without quotes, whatever it begins with
+        return f"{self.name}(method={self.method}, data={self.data})"  # a digest needs no quotes

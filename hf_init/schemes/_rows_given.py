@@ -38,8 +38,8 @@ class GivenRow(RowScheme):
     def unfit(self, slot: Slot) -> str:
         return mismatch(slot, rows=self.rows) if self.rows else ""
 
-    def pick(self, slot: Slot, given: torch.Tensor, dim: int, several: str) -> torch.Tensor:
-        """Return the rows that are meant, ``(n, width)`` in float32; ``several`` says it of all in the wrong number."""
+    def pick(self, slot: Slot, given: torch.Tensor, dim: int, wrong_number: str) -> torch.Tensor:
+        """Return the rows that are meant, ``(n, width)`` in float32; ``wrong_number`` says what is wrong otherwise."""
         import torch
 
         from hf_init.schemes import _row_math
@@ -48,7 +48,7 @@ class GivenRow(RowScheme):
             self.check_row(slot, len(given), max(self.rows))
             given = given[_row_math.ids(self.rows)]
         elif len(given) != num_rows(slot):
-            raise self.refusal(slot, several)
+            raise self.refusal(slot, wrong_number)
         width, expected = given[0].numel(), num_elements(slot.shape) // slot.shape[dim]
         if not given.is_floating_point() or width != expected:
             raise self.refusal(
@@ -175,8 +175,8 @@ class FromTensor(GivenRow):
             raise self.refusal(slot, "its values were handed over in memory and aren't at hand: write them to a file")
         if _fingerprint(self.values) != self.sha256:
             raise self.refusal(slot, "its values were changed after they were handed over: hand over a copy")
-        several = f"it has {len(self.values)} rows, expected {num_rows(slot)}: give one a new row"
-        return self.pick(slot, self.values, dim, several)
+        wrong_number = f"it has {len(self.values)} rows, expected {num_rows(slot)}: give one a new row"
+        return self.pick(slot, self.values, dim, wrong_number)
 
 
 def digest_of(file: BinaryIO) -> str:

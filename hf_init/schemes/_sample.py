@@ -19,7 +19,7 @@ import torch
 
 from hf_init._tensors import Geometry, Shape, Slot
 from hf_init.schemes._distribution import Part, below, mass
-from hf_init.schemes._matrices import MatrixBlock, matrix_blocks
+from hf_init.schemes._matrices import block_shape, geometry_of, matrix_blocks
 
 # Under this share of accepted candidates, drawing again costs more than inverting the distribution.
 FEW = 0.25
@@ -152,12 +152,12 @@ def logical(values: torch.Tensor, geometry: Geometry) -> torch.Tensor:
     return values.transpose(geometry.stack, geometry.stack + 1) if geometry.order == "in_out" else values
 
 
-def assemble(slot: Slot, geometry: Geometry, matrix: Callable[[MatrixBlock], torch.Tensor]) -> torch.Tensor:
-    """Return the slot's tensor, from what ``matrix`` gives each of its blocks, ``(rows, columns, *kernel)``."""
-    values = full_values(slot.shape, 0.0)
+def assemble(slot: Slot, matrix: Callable[[Shape], torch.Tensor]) -> torch.Tensor:
+    """Return the slot's tensor, from what ``matrix`` gives for each shape ``(rows, columns, *kernel)`` of a matrix."""
+    values, geometry = full_values(slot.shape, 0.0), geometry_of(slot)
     matrices = logical(values, geometry)
     for block in matrix_blocks(slot, geometry):
-        matrices[block.stack][block.out.at, block.into.at] = matrix(block)
+        matrices[block.stack][block.out.at, block.into.at] = matrix(block_shape(slot, block, geometry))
     return values
 
 

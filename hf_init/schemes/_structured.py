@@ -7,11 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from hf_init._tensors import Box, Geometry, Slot, num_elements
+from hf_init._tensors import Box, Geometry, Shape, Slot, num_elements
 from hf_init.schemes._base import Scheme
 from hf_init.schemes._distribution import Distribution, Part
 from hf_init.schemes._matrices import (
-    MatrixBlock,
     block_shape,
     centre,
     diagonal,
@@ -95,14 +94,13 @@ class Orthogonal(MatrixScheme):
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
 
-        geometry, generator = geometry_of(slot), slot.generator()
+        generator = slot.generator()
 
-        def matrix(block: MatrixBlock) -> torch.Tensor:
-            rows, *rest = block_shape(slot, block, geometry)
-            values = _sample.orthonormal(rows, math.prod(rest), generator)
-            return values.mul_(gain_of(self.gain)).reshape(rows, *rest)
+        def matrix(shape: Shape) -> torch.Tensor:
+            values = _sample.orthonormal(shape[0], math.prod(shape[1:]), generator)
+            return values.mul_(gain_of(self.gain)).reshape(shape)
 
-        return _sample.assemble(slot, geometry, matrix)
+        return _sample.assemble(slot, matrix)
 
     def distribution_of(self, slot: Slot) -> Distribution | None:
         """Return that of the elements; those of one matrix are not independent of each other."""
@@ -114,9 +112,7 @@ class Orthogonal(MatrixScheme):
 class DeltaOrthogonal(Orthogonal):
     """A convolution, orthogonal at its centre and 0 around it.
 
-    Each of its groups on its own.
-
-    Formula: w[:, :, centre] = gain * Q, Q^T Q = I; 0 elsewhere; needs channels out >= channels in
+    Formula: w[:, :, centre] = gain * Q, Q^T Q = I, group by group; 0 elsewhere; needs channels out >= channels in
     Use: Very deep convolutional stacks without normalization.
     Source: Xiao et al., Dynamical Isometry and a Mean Field Theory of CNNs, 2018.
 
@@ -143,22 +139,20 @@ class DeltaOrthogonal(Orthogonal):
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
 
-        geometry, generator = geometry_of(slot), slot.generator()
-        middle = centre(slot, geometry)
+        generator, middle = slot.generator(), centre(slot, geometry_of(slot))
 
-        def matrix(block: MatrixBlock) -> torch.Tensor:
-            shape = block_shape(slot, block, geometry)
+        def matrix(shape: Shape) -> torch.Tensor:
             values = _sample.full_values(shape, 0.0)
             if middle is not None:
                 flat = _sample.orthonormal(shape[0], shape[1], generator)
                 values[(slice(None), slice(None), *middle)] = flat * gain_of(self.gain)
             return values
 
-        return _sample.assemble(slot, geometry, matrix)
+        return _sample.assemble(slot, matrix)
 
     def distribution_of(self, slot: Slot) -> Distribution | None:
-        held = centre(slot, geometry_of(slot)) is not None
-        sizes = [(rows, columns) for rows, columns, *_ in self.block_shapes(slot)] if held else []
+        has_centre = centre(slot, geometry_of(slot)) is not None
+        sizes = [(rows, columns) for rows, columns, *_ in self.block_shapes(slot)] if has_centre else []
         return _on_spheres(gain_of(self.gain), sizes, num_elements(slot.shape))
 
 
@@ -194,13 +188,13 @@ class Sparse(MatrixScheme):
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
 
-        geometry, generator = geometry_of(slot), slot.generator()
+        generator = slot.generator()
 
-        def matrix(block: MatrixBlock) -> torch.Tensor:
-            rows, columns = block_shape(slot, block, geometry)
+        def matrix(shape: Shape) -> torch.Tensor:
+            rows, columns = shape
             return _sample.sparse(rows, columns, self.zeros(rows), self.std, generator)
 
-        return _sample.assemble(slot, geometry, matrix)
+        return _sample.assemble(slot, matrix)
 
     def zeros(self, rows: int) -> int:
         """Return how many zeros a column of this many elements has."""
