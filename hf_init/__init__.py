@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_init import finetune, schemes
-    from hf_init._api import diff, drift, extend, plan, verify
+    from hf_init._api import diff, drift, extend, heads, plan, report, verify
     from hf_init._check import check
     from hf_init._errors import HfInitError
     from hf_init._load import InitMixin, from_pretrained
     from hf_init._multihead import MultiHead
     from hf_init._plan import Plan, Recipe, Rule
-    from hf_init._probe import probe_vocabulary
+    from hf_init._probe import compare_schemes, probe_vocabulary
 
 from hf_init import _register
 from hf_init._lazy import lazy_names
@@ -30,13 +30,16 @@ __all__ = [
     "Recipe",
     "Rule",
     "check",
+    "compare_schemes",
     "diff",
     "drift",
     "extend",
     "finetune",
     "from_pretrained",
+    "heads",
     "plan",
     "probe_vocabulary",
+    "report",
     "schemes",
     "verify",
 ]
@@ -49,13 +52,16 @@ _HOME = {
     "Recipe": "hf_init._plan",
     "Rule": "hf_init._plan",
     "check": "hf_init._check",
+    "compare_schemes": "hf_init._probe",
     "diff": "hf_init._api",
     "drift": "hf_init._api",
     "extend": "hf_init._api",
     "finetune": "hf_init.finetune",
     "from_pretrained": "hf_init._load",
+    "heads": "hf_init._api",
     "plan": "hf_init._api",
     "probe_vocabulary": "hf_init._probe",
+    "report": "hf_init._api",
     "schemes": "hf_init.schemes",
     "verify": "hf_init._api",
 }

@@ -1,39 +1,34 @@
-"""The verbs: plan, extend, verify, diff, report, drift, check. Each fetches what it needs when it is called."""
+"""The public functions. Each brings what it needs when it is called."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hf_init import _verify
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
+from hf_init._options import DriftOptions, ExtendOptions, HubOptions, PlanOptions, VerifyOptions
 from hf_init._progress import Progress, no_progress
+from hf_init._signature import takes
 from hf_init._verify import DiffReport, VerifyReport
 from hf_init._write import prepare_extension, prepared
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from hf_init._architecture import Architecture
     from hf_init._checkpoint import Bases
     from hf_init._drift import DriftReport
     from hf_init._multihead import HeadListing
-    from hf_init._plan import Plan, RecipeLike
+    from hf_init._plan import Plan
 
 
-def plan(
-    base: Bases,
-    architecture: Any = None,
-    *,
-    recipe: RecipeLike = None,
-    seed: int | None = None,
-    labels: Sequence[str] | None = None,
-    add_tokens: Sequence[Any] | None = None,
-    keep: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Plan:
-    """What an extension would do: which tensors are kept, resized, new, tied or unused, and each scheme.
+@takes(PlanOptions)
+def plan(base: Bases, architecture: Architecture = None, **options: Unpack[PlanOptions]) -> Plan:
+    """Return what ``extend`` would do: which tensors are kept, resized, new, tied or unused, and each scheme.
 
     Reads headers and shapes only: of a hub id, its small files and the headers of the others. The arguments are those
-    of ``extend``.
+    of ``extend``, and what it would refuse is refused.
 
     Raises:
         HfInitError: bad input; the message says what to do.
@@ -42,57 +37,28 @@ def plan(
 
         print(plan("base", "BertForSequenceClassification", labels=["neg", "pos"]))
     """
-    words = {"labels": labels, "add_tokens": add_tokens, **options}
-    return prepared(base, architecture, recipe=recipe, seed=seed, keep=keep, headers_only=True, **words).plan
+    return prepared(base, architecture, headers_only=True, **options).plan
 
 
+@takes(ExtendOptions)
 def extend(
     base: Bases,
     out: str | Path,
-    architecture: Any = None,
+    architecture: Architecture = None,
     *,
-    recipe: RecipeLike = None,
-    seed: int | None = None,
-    labels: Sequence[str] | None = None,
-    add_tokens: Sequence[Any] | None = None,
-    keep: Mapping[str, Any] | None = None,
-    max_shard_size: str | int | None = None,
-    link: str = "copy",
-    digest: bool = False,
-    resume: bool = False,
-    rename: bool = True,
     progress: Progress | None = None,
-    **options: Any,
+    **options: Unpack[ExtendOptions],
 ) -> VerifyReport:
-    """Writes an extended checkpoint folder to folder, without the model in memory, and proves it before it appears.
+    """Write an extended checkpoint folder to folder, without the model in memory, and verify it before it appears.
 
-    Only a head that is solved from ``examples`` takes the model into memory, once, to see its features.
+    Only a head that is fitted to ``examples`` takes the model into memory, once, to see its features.
 
     Args:
         base: a checkpoint folder or a hub id; it is never written to. Or several, by the prefix that the names of each
             get, ``{"model.vision_tower.": FOLDER, ...}``, with ``config`` that of the whole.
         out: a folder that doesn't exist yet, or is empty.
         architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, a name; None: the checkpoint's own.
-        recipe: a ``Recipe``, a mapping, a known one's name, or the path of a YAML file; None: the architecture's own
-            initialization.
-        seed: instead of the recipe's.
-        labels: label names in order.
-        add_tokens: new tokens, each a text or a mapping with ``token`` and ``description``.
-        keep: what is kept of a tensor that changes: a glob to ``"leading"``, ``"none"``, a list with a source row or
-            None for each row, or boxes (see ``hf_init._plan.mapping``).
-        max_shard_size: such as ``"5GB"``, or bytes; None keeps the base's own division into files.
-        link: how a file that stays as it is gets there: ``"copy"`` (by reflink or within the kernel where the system
-            can), ``"hard"``, ``"symbolic"``.
-        digest: record digests of all that is kept, so that the result can be proved without its base.
-        resume: go on with what an interrupted run to the same place left; where this one is interrupted, leave the
-            same to the next.
-        rename: write beside ``out`` and rename at the end; False writes in place, for systems that can't rename.
         progress: called with the bytes done since it was last called.
-        options: config values; hub options; of labels ``num_labels``, ``rename_labels``, ``labels_keep``,
-            ``label_counts``; of one head ``head``, ``examples``, ``verbalizer``, ``allow_new``; of named heads on one
-            trunk ``add_heads``, ``remove_heads``, ``rename_heads``, ``take_heads``, ``name_head``, ``export_head``; of
-            tokens ``special_tokens``, ``pad_to_multiple_of``, ``allow_shrink``, ``reinit_rows``, ``tokenizer``,
-            ``guarantee``.
 
     Returns:
         The report of the proof, as ``verify`` gives it.
@@ -102,31 +68,25 @@ def extend(
 
     Example::
 
-        extend("base", "out", "BertForSequenceClassification", labels=["neg", "pos"])
+        extend("base", "out", "BertForSequenceClassification", labels=["neg", "pos"], seed=1)
     """
-    words = {"labels": labels, "add_tokens": add_tokens, "recipe": recipe, "seed": seed, "keep": keep, **options}
-    how = {"max_shard_size": max_shard_size, "link": link, "digest": digest, "resume": resume, "rename": rename}
-    return prepare_extension(base, out, architecture, **how, **words).run(progress or no_progress)
+    return prepare_extension(base, out, architecture, **options).run(progress or no_progress)
 
 
+@takes(VerifyOptions)
 def verify(
     out: str | Path,
     base: Bases | Literal[False] | None = None,
     *,
-    recompute: bool = False,
-    examples: Any = None,
-    everything: bool = False,
     progress: Progress | None = None,
+    **options: Unpack[VerifyOptions],
 ) -> VerifyReport:
-    """Proves a result again, from the files: kept bytes against the base, new regions against their digests.
+    """Verify a result from its files: kept bytes against the base, new regions against their digests.
 
     Args:
         out: a folder that ``extend`` wrote.
         base: the checkpoint that it came from; None: where the manifest says it was. False: none, and what is kept is
             compared with the digests that ``extend(..., digest=True)`` recorded.
-        recompute: derive every new value again from its scheme and seed, and compare.
-        examples: with ``recompute``, those that a head was solved from.
-        everything: list all that differs, each with how much; else stop at the first.
         progress: called with the bytes done since it was last called.
 
     Raises:
@@ -137,24 +97,35 @@ def verify(
 
         verify("out").raise_if_failed()
     """
-    if recompute and base is False:
-        raise PlanError("recompute: new values are made from the base, which base=False leaves out; give one of them")
-    again = _recomputer(Path(out), base, examples) if recompute else None
-    return _verify.verify_result(Path(out), base, recompute=again, progress=progress, everything=everything)
+    recompute = None
+    if options.get("recompute"):
+        if base is False:
+            left_out = option("base", False)
+            raise PlanError(f"{option('recompute')}: new values are made from the base, which {left_out} leaves out")
+        from hf_init._load import recomputer
+
+        recompute = recomputer(Path(out), base, options.get("examples"))
+    return _verify.verify_result(
+        Path(out), base, recompute=recompute, progress=progress, everything=options.get("everything", False)
+    )
 
 
+@takes(DriftOptions)
 def drift(
-    base: str | Path | None, trained: str | Path, plan: Any = None, *, frozen: Any = "none", progress: Any = None
+    base: str | Path | None,
+    trained: str | Path,
+    *,
+    progress: Progress | None = None,
+    **options: Unpack[DriftOptions],
 ) -> DriftReport:
-    """What a training run did: every tensor and row of a trained checkpoint against what it was before.
+    """Return what a training run did: every tensor and row of a trained checkpoint against what it was before.
+
+    Without a plan, tensors are matched by their names.
 
     Args:
         base: the result of ``extend`` before training, or the checkpoint that it came from; None: what the manifest
             names.
         trained: a folder in the HuggingFace layout, or a Trainer's output folder; a PEFT adapter's.
-        plan: a ``Plan`` or a folder with a manifest; None: the manifest in ``trained`` or in ``base``. Without one
-            tensors are brought together by their names.
-        frozen: what was meant to stay: ``"none"``, ``"kept"`` (everything pretrained), globs, or a sequence of those.
         progress: called with the bytes done since it was last called.
 
     Raises:
@@ -167,11 +138,13 @@ def drift(
     """
     from hf_init import _drift
 
-    return _drift.measure_drift(base, trained, plan, frozen=frozen, progress=progress)
+    frozen = options.get("frozen", "none")
+    return _drift.measure_drift(base, trained, options.get("plan"), frozen=frozen, progress=progress)
 
 
-def heads(folder: str | Path, **hub: Any) -> HeadListing:
-    """The heads of a checkpoint: their names, kinds, labels and sizes. Reads the config and headers only.
+@takes(HubOptions)
+def heads(folder: str | Path, **options: Unpack[HubOptions]) -> HeadListing:
+    """Return the heads of a checkpoint: their names, kinds, labels and sizes. Reads the config and headers only.
 
     Args:
         folder: a folder or a hub id, of a ``MultiHead`` or of any plain class.
@@ -185,24 +158,24 @@ def heads(folder: str | Path, **hub: Any) -> HeadListing:
     """
     from hf_init._multihead import list_heads
 
-    return list_heads(str(folder), **hub)
+    return list_heads(str(folder), **options)
 
 
 def diff(a: str | Path, b: str | Path, *, progress: Progress | None = None) -> DiffReport:
-    """Compares any two checkpoints tensor by tensor, byte for byte.
+    """Compare any two checkpoints tensor by tensor, byte for byte.
 
     Raises:
         CheckpointError: one of them can't be read.
 
     Example::
 
-        diff("a", "b").identical
+        print(diff("a", "b"))
     """
     return _verify.diff_checkpoints(Path(a), Path(b), progress=progress)
 
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Writes what a person wants to see of a result, or of any checkpoint: one HTML page, or one PNG picture.
+    """Write what a person wants to see of a result, or of any checkpoint: one HTML page, or one PNG picture.
 
     Args:
         folder: a folder that ``extend`` wrote, or any checkpoint.
@@ -218,9 +191,3 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     from hf_init._report import write_report
 
     return write_report(Path(folder), None if out is None else Path(out))
-
-
-def _recomputer(out: Path, base: Any, examples: Any) -> Callable[[Any, Any], Any]:
-    from hf_init._load import recomputer
-
-    return recomputer(out, base, examples)

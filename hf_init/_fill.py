@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from hf_init._checkpoint import Reader, equal_bytes, region_of, tensor_digest
-from hf_init._errors import ProofError
+from hf_init._errors import ProofError, option
 from hf_init._tensors import Context, Region, Rows, Status
 from hf_init.schemes import Scheme, finish
 
@@ -98,8 +98,8 @@ def prove_duplicates(plan: Plan, reader: Reader) -> None:
             if not _equal(reader, copy.source, tensor.source):
                 raise ProofError(
                     f"the config ties {tensor.name} to {tensor.tied_to}, but the checkpoint holds different values in "
-                    f"{tensor.source} and {copy.source}; keep both with tie_word_embeddings=False "
-                    "(--config tie_word_embeddings=false)"
+                    f"{tensor.source} and {copy.source}; keep both with "
+                    f"{option('config', {'tie_word_embeddings': False})}"
                 )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # their module takes a fifth of the time of `hf-init --help`, and a class with their methods will do
+    Loader = MetaPathFinder = object
 
 CONFIGS = "transformers.models.auto.configuration_auto"
 OURS, KIND = "hf_init._multihead", "multi_head"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 def text_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -61,3 +62,14 @@ def one_line(error: Exception) -> str:
         'a bad value'
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'labels'?)``, or nothing where no known name is close.
+
+    Example:
+        >>> closest("labls", ["labels", "seed"])
+        " (did you mean 'labels'?)"
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -188,7 +188,7 @@ def test_the_expected_spread_of_auto_is_kaimings():
 
 def test_new_rows_of_a_trained_table_are_matched_to_it(tiny):
     keep = {"*position_embeddings.weight": "leading"}
-    plan = hf_init.plan(tiny("bert"), "BertModel", recipe="auto", keep=keep, max_position_embeddings=96)
+    plan = hf_init.plan(tiny("bert"), "BertModel", recipe="auto", keep=keep, config={"max_position_embeddings": 96})
     (fill,) = plan["embeddings.position_embeddings.weight"].new
     assert str(fill.scheme) == "matched_normal"
 
@@ -206,8 +206,8 @@ def test_a_plan_that_closes_a_path_twice_is_refused(tmp_path):
         default="auto",
     )
     with pytest.raises(hf_init.HfInitError, match="neither would ever get a gradient"):
-        hf_init.plan(tmp_path, recipe=twice, num_hidden_layers=3)
-    plan = hf_init.plan(tmp_path, recipe="auto", num_hidden_layers=3)
+        hf_init.plan(tmp_path, recipe=twice, config={"num_hidden_layers": 3})
+    plan = hf_init.plan(tmp_path, recipe="auto", config={"num_hidden_layers": 3})
     assert str(plan["model.layers.2.post_attention_layernorm.weight"].new[0].scheme) == "zeros"
     assert str(plan["model.layers.2.self_attn.o_proj.weight"].new[0].scheme) != "zeros"
 

@@ -307,7 +307,7 @@ def test_every_change_of_shape_without_a_correspondence_is_named(refused, base):
     assert "2 tensors changed shape without a declared correspondence" in message
     assert "bert.embeddings.word_embeddings.weight: 96x32 in the checkpoint, 128x32 asked for" in message
     assert "bert.embeddings.position_embeddings.weight: 64x32 in the checkpoint, 80x32 asked for" in message
-    assert "--map 'GLOB=leading'" in message
+    assert "--keep 'GLOB=leading'" in message
 
 
 # A head that was trained for other labels.

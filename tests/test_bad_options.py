@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,17 @@ from refusals import HEAD, refusal
 
 import hf_init
 from hf_init._architecture.config import config_of
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
+from hf_init._options import (
+    BaseOption,
+    ClassOption,
+    DriftOptions,
+    ExtendOptions,
+    LoadOptions,
+    VerifyOptions,
+    options_of,
+)
+from hf_init.cli._values import command_line_spelling
 
 
 @pytest.fixture
@@ -31,10 +42,10 @@ def refused(tiny, tmp_path, capsys) -> Callable[..., str]:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "VERB; see `hf-init --help`"),
-        (["extendd", "a"], "invalid choice: 'extendd'"),
+        (["extendd", "a"], "unknown command 'extendd' (did you mean 'extend'?); see `hf-init --help`"),
+        (["--quiet", "plan"], "unknown command '--quiet'; see `hf-init --help`"),
         (["extend", "a"], "the following arguments are required: OUT; see `hf-init extend --help`"),
-        (["plan", "a", "--labelz", "x"], "unrecognized arguments: --labelz x"),
+        (["plan", "a", "--labelz", "x"], "unrecognized arguments: --labelz x (did you mean '--labels'?); see"),
         (["plan", "a", "--lab", "x"], "unrecognized arguments: --lab x"),
         (["verify", "a", "--recipe", "x"], "unrecognized arguments"),
         (["schemes", "norml"], "unknown scheme 'norml'; did you mean 'normal'?"),
@@ -128,7 +139,7 @@ def test_every_dead_rule_is_named_at_once(refused, tmp_path):
     ],
 )
 def test_a_bad_rule_on_the_command_line(refused, rule, words):
-    assert words in refused("--init", rule)
+    assert words in refused("--rules", rule)
 
 
 # Labels.
@@ -140,12 +151,12 @@ def test_a_bad_rule_on_the_command_line(refused, rule, words):
         (("--labels", ""), "labels: expected a list of names"),
         (("--labels", "a,,b"), "labels: expected a list of names"),
         (("--labels", "a,b, a"), "labels: named twice: a"),
-        (("--num-labels", "0"), "num_labels: expected a whole number of at least 1, not 0"),
-        (("--num-labels", "-2"), "num_labels: expected a whole number of at least 1, not -2"),
+        (("--num-labels", "0"), "num-labels: expected a whole number of at least 1, not 0"),
+        (("--num-labels", "-2"), "--num-labels: expected a whole number of at least 1, not -2"),
         (("--num-labels", "two"), "--num-labels: expected a whole number, not 'two'"),
-        (("--num-labels", "2", "--labels", "a,b"), "labels (['a', 'b']) and num_labels (2): give one of the two"),
+        (("--num-labels", "2", "--labels", "a,b"), "--labels (['a', 'b']) and --num-labels (2): give one of the two"),
         (("--config", "num_labels=2", "--labels", "a,b"), "give one of the two"),
-        (("--config", "num_labels=0"), "num_labels: expected a whole number of at least 1, not 0"),
+        (("--config", "num_labels=0"), "num-labels: expected a whole number of at least 1, not 0"),
         (("--config", "num_labels=2", "--num-labels", "3"), "given twice: num_labels (2 and 3)"),
     ],
 )
@@ -197,14 +208,43 @@ def test_a_config_value_given_twice(refused):
 
 @pytest.mark.parametrize("options", [{"dtype": "float16"}, {"torch_dtype": "float16"}, {"device_map": "auto"}])
 def test_what_only_loading_into_memory_has_is_refused_by_extend(tiny, tmp_path, options):
-    with pytest.raises(PlanError, match="the bytes of a checkpoint are kept as they are"):
+    with pytest.raises(PlanError, match=f"extend takes no '{next(iter(options))}'"):
         hf_init.extend(tiny("bert"), tmp_path / "out", HEAD[1], **options)
     assert not list(tmp_path.iterdir())
 
 
 def test_unknown_words_are_refused_in_python_too(tiny):
-    with pytest.raises(PlanError, match=r"take no 'recipee'"):
+    with pytest.raises(PlanError, match=r"plan takes no 'recipee' \(did you mean 'recipe'\?\)"):
         hf_init.plan(tiny("bert"), HEAD[1], recipee=None)
+    with pytest.raises(PlanError, match=r"verify takes no 'everythin' \(did you mean 'everything'\?\)"):
+        hf_init.verify(tiny("bert"), everythin=True)
+    with pytest.raises(PlanError, match=r"take no 'labls' \(did you mean 'labels'\?\)"):
+        hf_init.from_pretrained(transformers.BertForSequenceClassification, tiny("bert"), labls=["a", "b"])
+
+
+def test_errors_speak_the_caller_s_language(tiny, refused):
+    """An option is an argument in Python and has its dashes on the command line."""
+    message = refused("--config", "vocab_size=100")
+    assert "Say which elements are kept: --keep GLOB=leading keeps each" in message and "keep={" not in message
+    with pytest.raises(PlanError, match=r"kept: keep={GLOB: 'leading'} keeps each"):
+        hf_init.plan(tiny("bert"), HEAD[1], config={"vocab_size": 100})
+    message = refused("--labels", "a,b,c", "--num-labels", "3")
+    assert "--labels (['a', 'b', 'c']) and --num-labels (3): give one of the two" in message
+
+
+def test_the_marks_of_options_name_options_that_there_are():
+    """Every ``option("name", ...)`` in a message is in the table, and reads as itself on the command line."""
+    named = [
+        node.args[0].value
+        for file in Path(hf_init.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "option"
+        if isinstance(node.args[0], ast.Constant)
+    ]
+    known = options_of(ExtendOptions, ClassOption, LoadOptions, VerifyOptions, BaseOption, DriftOptions)
+    assert len(named) > 20 and set(named) <= set(known)
+    spelled = PlanError(option("allow_new", ["GLOB"])).spelled(command_line_spelling)
+    assert spelled == "--allow-new GLOB" and command_line_spelling("digest", "True") == "--digest"
 
 
 # Other options.
@@ -213,16 +253,16 @@ def test_unknown_words_are_refused_in_python_too(tiny):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("--map", "classifier.*"), "--map 'classifier.*': expected GLOB=HOW"),
-        (("--map", "=leading"), "--map '=leading': expected GLOB=HOW"),
-        (("--map", "*=leadin"), "unknown correspondence for '*': 'leadin'; known: 'leading', 'none'"),
-        (("--map", "nosuch=leading"), "'nosuch' names no tensor that the checkpoint and the target share"),
-        (("--map", "a=none", "--map", "a=leading"), "--map a: given twice"),
+        (("--keep", "classifier.*"), "--keep 'classifier.*': expected GLOB=HOW"),
+        (("--keep", "=leading"), "--keep '=leading': expected GLOB=HOW"),
+        (("--keep", "*=leadin"), "unknown correspondence for '*': 'leadin'; known: 'leading', 'none'"),
+        (("--keep", "nosuch=leading"), "'nosuch' names no tensor that the checkpoint and the target share"),
+        (("--keep", "a=none", "--keep", "a=leading"), "--keep a: given twice"),
         (("--seed", "-1"), "seed must be a whole number from 0 to 2**64 - 1, not -1"),
         (("--seed", str(2**64)), "seed must be a whole number from 0 to 2**64 - 1"),
         (("--seed", "one"), "--seed: expected a whole number, not 'one'"),
         (("--seed", "1.5"), "--seed: expected a whole number, not '1.5'"),
-        (("--max-shard-size", "big"), "max_shard_size: expected a size such as '5GB' or '500MiB', not 'big'"),
+        (("--max-shard-size", "big"), "--max-shard-size: expected a size such as '5GB' or '500MiB', not 'big'"),
         (("--max-shard-size", "5"), "not '5'"),
         (("--max-shard-size", "-5GB"), "not '-5GB'"),
         (("--max-shard-size", "0GB"), "not '0GB'"),

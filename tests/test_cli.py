@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import shlex
 import struct
 import subprocess
 import sys
@@ -21,35 +22,39 @@ from refusals import HEAD
 
 import hf_init
 from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._options import option_group, options_of
 from hf_init._write.extension import prepare_extension
 from hf_init.cli import main
+from hf_init.cli._commands import find_command
+from hf_init.cli._parser import command_parser
+from hf_init.cli._values import option_values
 
 TARGET = (
-    "[--architecture CLASS] [--config KEY=VALUE] [--map GLOB=HOW] [--recipe FILE] [--init GLOB=SCHEME] [--seed N] "
-    "[--allow-new GLOB] [--revision REV] [--trust-remote-code] "
-    "[--labels A,B,C] [--num-labels N] [--rename-label OLD=NEW] [--entities A,B] "
+    "[--architecture CLASS] [--config KEY=VALUE] [--model-kwargs KEY=VALUE] [--keep GLOB=HOW] [--recipe FILE] "
+    "[--rules GLOB=SCHEME] [--seed N] [--allow-new GLOB] [--key-mapping PATTERN=NEW] [--trust-remote-code] "
+    "[--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download] "
+    "[--labels A,B,C] [--num-labels N] [--entities A,B] [--rename-labels OLD=NEW] "
     "[--labels-keep {names,leading,none}] [--label-counts A=N,B=N] [--target-mean X] "
-    "[--head METHOD] [--examples FILE] [--verbalizer LABEL=WORDS] "
-    "[--add-head NAME=KIND] [--remove-head NAME] [--rename-head OLD=NEW] [--take-head NAME=DIR] [--name-head NAME] "
+    "[--head METHOD] [--examples FILE] [--verbalizer LABEL=W,W] "
+    "[--add-heads NAME=KIND] [--remove-heads NAME] [--rename-heads OLD=NEW] [--take-heads NAME=DIR] [--name-head NAME] "
     "[--export-head NAME] "
-    "[--add-tokens T,T] [--add-tokens-file FILE] [--special] [--pad-to-multiple-of N] [--allow-shrink] "
-    "[--reinit-rows N,N] [--tokenizer DIR] [--guarantee WHAT] [--row-scheme SCHEME] [--input-rows SCHEME] "
-    "[--output-rows SCHEME]"
+    "[--add-tokens T,T] [--special-tokens T,T] [--add-tokens-file FILE] [--existing {error,skip}] "
+    "[--pad-to-multiple-of N] [--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] "
+    "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] [--output-rows SCHEME]"
 )
 FILES = "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--resume] [--no-rename] [--probe FILE]"
-TRAINED = "[--after-training] [--frozen WHAT] [--plan DIR] [-o FILE.png]"
+HUB = "[--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
+OUTPUT = "[--json] [--quiet]"
 USAGE = {
-    "": "hf-init [-h] VERB ...",
-    "plan": f"hf-init plan [-h] [--json] {TARGET} [--compare-schemes FILE] [--steps N] BASE",
-    "extend": f"hf-init extend [-h] [--json] {TARGET} {FILES} BASE OUT",
-    "verify": (
-        f"hf-init verify [-h] [--json] [--base BASE] [--no-base] [--recompute] [--examples FILE] [--all] {TRAINED} OUT"
-    ),
-    "check": "hf-init check [-h] [--json] [--text TEXT] [--labels N,N] [--train] [-o FILE.png] DIR",
-    "diff": "hf-init diff [-h] [--json] A B",
-    "heads": "hf-init heads [-h] [--json] DIR",
-    "report": "hf-init report [-h] [--json] [-o FILE] DIR",
-    "schemes": "hf-init schemes [-h] [--json] [NAME]",
+    "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} BASE",
+    "extend": f"{TARGET} {FILES} {OUTPUT} BASE OUT",
+    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] {OUTPUT} OUT",
+    "drift": f"[--plan DIR] [--frozen WHAT] [-o FILE.png] {OUTPUT} BASE TRAINED",
+    "diff": f"{OUTPUT} A B",
+    "check": f"[--texts T] [--labels N,N] [--train] [-o FILE.png] {OUTPUT} DIR",
+    "heads": f"{HUB} {OUTPUT} DIR",
+    "report": f"[-o FILE] {OUTPUT} DIR",
+    "schemes": f"{OUTPUT} [NAME]",
 }
 
 
@@ -83,21 +88,37 @@ def spoiled(out, tmp_path) -> Path:
 # The surface.
 
 
-@pytest.mark.parametrize("verb", USAGE)
-def test_verbs_and_options_are_these(verb, capsys):
+@pytest.mark.parametrize("command", USAGE)
+def test_commands_and_options_are_these(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([*verb.split(), "--help"])
+        main([command, "--help"])
     said = capsys.readouterr()
     assert stopped.value.code == 0 and said.err == ""
     usage = said.out.partition("usage: ")[2].partition("\n\n")[0]
-    assert " ".join(usage.split()) == USAGE[verb]
+    assert " ".join(usage.split()) == f"hf-init {command} [-h] {USAGE[command]}"
+    assert len(said.out.partition("\nexamples:\n")[2].splitlines()) == 2
 
 
-def test_the_help_names_every_verb(capsys):
-    with pytest.raises(SystemExit):
-        main(["--help"])
-    verbs = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line[:4] == "    " and line[4] != " "]
-    assert verbs == [verb for verb in USAGE if verb]
+@pytest.mark.parametrize("command", USAGE)
+def test_the_examples_of_the_help_can_be_parsed(command):
+    entry = find_command(command)
+    for example in entry.examples:
+        program, name, *argv = shlex.split(example)
+        assert (program, name) == ("hf-init", command)
+        args = command_parser(entry).parse_command(argv)
+        option_values(vars(args), options_of(*map(option_group, entry.groups)))
+
+
+@pytest.mark.parametrize("argv", [[], ["-h"], ["--help"]])
+def test_the_help_names_every_command(argv, capsys):
+    assert main(argv) == 0
+    said = capsys.readouterr()
+    commands = [line.split()[0] for line in said.out.partition("commands:\n")[2].partition("\n\n")[0].splitlines()]
+    assert commands == [*USAGE] and said.err == "" and said.out.count("\n  hf-init ") == 2
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"hf-init {hf_init.__version__}\n"
 
 
 def test_the_command_is_main():
@@ -114,7 +135,9 @@ def document(capsys: pytest.CaptureFixture[str], code: int, *argv: object) -> An
     assert main([*map(str, argv), "--json"]) == code
     said = capsys.readouterr()
     assert said.err == ""
-    return json.loads(said.out, parse_constant=_no_constant)
+    whole = json.loads(said.out, parse_constant=_no_constant)
+    assert whole["schema"].startswith("hf_init.") and whole["ok"] is (code == 0)
+    return whole
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -145,7 +168,7 @@ def _is_region(region: dict[str, Any]) -> bool:
 
 
 def test_plan_prints_a_plan(base, capsys):
-    argv = ("--num-labels", 3, "--config", "vocab_size=100", "--map", "*word_embeddings.weight=leading")
+    argv = ("--num-labels", 3, "--config", "vocab_size=100", "--keep", "*word_embeddings.weight=leading")
     plan = document(capsys, 0, "plan", base, *HEAD, *argv)
     assert is_plan(plan) and plan["architecture"] == HEAD[1] and plan["seed"] == 0
     by_name = {tensor["name"]: tensor for tensor in plan["tensors"]}
@@ -164,18 +187,18 @@ def test_a_document_that_is_no_plan_is_told_apart(base, capsys):
 
 def test_a_document_with_more_around_it_is_refused(base, capsys, monkeypatch):
     @contextmanager
-    def talkative() -> Iterator[None]:
+    def talkative(terminal: object) -> Iterator[None]:
         print("more")
         yield
 
-    monkeypatch.setattr("hf_init.cli._verbs.hub_bars", talkative)
+    monkeypatch.setattr("hf_init.cli._terminal.Terminal.hub_bars", talkative)
     with pytest.raises(json.JSONDecodeError):
         document(capsys, 0, "plan", base, *HEAD)
 
 
 def test_extend_prints_its_plan_and_its_proof(base, tmp_path, capsys):
     said = document(capsys, 0, "extend", base, tmp_path / "out", *HEAD, "--labels", "a,b")
-    assert said.keys() == {"out", "plan", "verify"} and said["out"] == str(tmp_path / "out")
+    assert said.keys() == {"schema", "ok", "out", "plan", "verify"} and said["out"] == str(tmp_path / "out")
     assert is_plan(said["plan"]) and said["verify"]["ok"] is True
     plan = hf_init.Plan.load(tmp_path / "out")
     assert said["plan"] == plan.to_json() and said["plan"]["schema"] == "hf_init.plan/1" and said["plan"]["ok"] is True
@@ -203,10 +226,11 @@ def test_diff_prints_every_tensor(out, spoiled, capsys):
 
 
 def test_schemes_prints_the_catalogue(capsys):
-    said = document(capsys, 0, "schemes")
+    said = document(capsys, 0, "schemes")["schemes"]
     assert {"zeros", "normal", "orthogonal", "sparse", "model", "skip"} <= {entry["name"] for entry in said}
     assert all({"name", "formula", "settings", "when", "source"} <= entry.keys() for entry in said)
-    assert document(capsys, 0, "schemes", "normal") in said
+    entry = document(capsys, 0, "schemes", "normal")
+    assert {key: entry[key] for key in entry if key not in ("schema", "ok")} in said
 
 
 # Text for people: results on standard output, nothing else anywhere.
@@ -231,7 +255,7 @@ def test_text_goes_to_standard_output(base, out, spoiled, tmp_path, capsys):
 def test_options_reach_the_plan(base, tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("{seed: 4, rules: [{name: '*.bias', scheme: ones}], default: zeros}")
-    argv = ("--recipe", recipe, "--init", "classifier.weight=normal(std=0.5)")
+    argv = ("--recipe", recipe, "--rules", "classifier.weight=normal(std=0.5)")
     plan = document(capsys, 0, "plan", base, *HEAD, *argv)
     schemes = {tensor["name"]: tensor["new"][0]["scheme"]["name"] for tensor in plan["tensors"] if "new" in tensor}
     assert plan["seed"] == 4 and schemes == {"classifier.weight": "normal", "classifier.bias": "ones"}
@@ -241,11 +265,12 @@ def test_options_reach_the_plan(base, tmp_path, capsys):
 # Processes.
 
 
-def fresh(*argv: object, **options: Any) -> subprocess.CompletedProcess[str]:
+def fresh(*argv: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, in the environment of a user."""
     hidden = ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    return subprocess.run([sys.executable, *map(str, argv)], capture_output=True, text=True, env=environment, **options)
+    command = [sys.executable, *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, env={**environment, **variables})
 
 
 def test_python_m_hf_init_is_the_command():
@@ -294,21 +319,27 @@ def cpu_seconds(*argv: str) -> float:
 
 
 def test_the_help_is_quick():
-    assert min(cpu_seconds("-m", "hf_init", "--help") for _ in range(3)) <= 0.4
+    assert min(cpu_seconds("-m", "hf_init", "--help") for _ in range(5)) <= 0.1
 
 
 def test_the_clock_runs():
     assert cpu_seconds("-c", "import time\nwhile time.process_time() < 0.5: pass") > 0.4
 
 
-@pytest.mark.parametrize("argv", [["schemes"], ["schemes", "--json"], ["--help"], ["diff"]], ids=" ".join)
-def test_a_reader_that_is_gone_is_no_error(base, argv):
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["schemes"], 0), (["schemes", "--json"], 0), (["--help"], 0), (["plan", "--help"], 0), (["diff", "A", "A"], 0),
+        (["diff", "A", "B"], 1), (["diff", "A", "B", "--json"], 1), (["diff", "A", "nowhere", "--json"], 2),
+    ],
+)  # fmt: skip
+def test_a_reader_that_is_gone_changes_no_exit_code(base, out, argv, code):
     reader, writer = os.pipe()
     os.close(reader)
-    argv = [*argv, *[str(base), str(base)] * (argv == ["diff"])]
+    argv = [{"A": str(base), "B": str(out)}.get(word, word) for word in argv]
     done = subprocess.run([sys.executable, "-m", "hf_init", *argv], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.returncode == 0 and done.stderr == b""
+    assert done.returncode == code and done.stderr == b""
 
 
 # Progress.
@@ -360,7 +391,7 @@ def test_progress_is_told_in_steps_that_sum_to_the_work(base, out, tmp_path, job
 
 def test_report_writes_one_file_and_says_which(out, tmp_path, capsys):
     page = tmp_path / "page.html"
-    assert document(capsys, 0, "report", out, "-o", page) == {"written": str(page)}
+    assert document(capsys, 0, "report", out, "-o", page)["written"] == str(page)
     assert "classifier.weight" in page.read_text(encoding="utf-8")
     assert main(["report", str(out), "-o", str(page)]) == 2
     assert "exists" in capsys.readouterr().err
@@ -369,21 +400,35 @@ def test_report_writes_one_file_and_says_which(out, tmp_path, capsys):
 # Options that would be passed over.
 
 IDLE = [
-    (("--frozen", "kept"), "--frozen is for --after-training"),
-    (("--plan", "x"), "--plan is for --after-training"),
-    (("-o", "x.png"), "-o is for --after-training"),
-    (("--examples", "x.csv"), "--examples is for --recompute"),
-    (("--no-base", "--base", "x"), "--no-base reads no base"),
-    (("--no-base", "--recompute"), "--no-base reads no base"),
-    (("--after-training", "--recompute"), "--recompute isn't for --after-training"),
-    (("--after-training", "--all", "--no-base"), "--all isn't for --after-training"),
+    (("verify", "OUT", "--examples", "x.csv"), "--examples is for --recompute"),
+    (
+        ("verify", "OUT", "--no-base", "--recompute"),
+        "from the base, which --no-base leaves out",
+    ),
+    (("plan", "OUT", "--seed", "1", "--seed", "2"), "--seed: given twice, as '1' and as '2'"),
+    (("check", "OUT", "--labels", "a", "--labels", "b"), "--labels: given twice, as 'a' and as 'b'"),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), IDLE)
-def test_an_option_that_would_mean_nothing_is_refused(out, capsys, options, message):
-    assert main(["verify", str(out), *options]) == 2
+@pytest.mark.parametrize(("argv", "message"), IDLE)
+def test_an_option_that_would_mean_nothing_is_refused(out, capsys, argv, message):
+    argv = [str(out) if word == "OUT" else word for word in argv]
+    assert main(argv) == 2
     assert message in capsys.readouterr().err
+    assert message in document(capsys, 2, *argv)["error"]
+
+
+def test_drift_says_what_training_moved(out, spoiled, capsys):
+    assert document(capsys, 0, "drift", out, spoiled)["ok"] is True
+    assert document(capsys, 1, "drift", out, spoiled, "--frozen", "kept")["ok"] is False
+    assert document(capsys, 0, "drift", out, spoiled, "--frozen", "kept", "--frozen", "!*pooler.dense.weight")["ok"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_any_console_encoding_will_do(encoding):
+    script = "import sys\nfrom hf_init.cli import main\nsys.exit(main(['plan', '\u65e5\u672c']))"
+    done = fresh("-c", script, PYTHONIOENCODING=encoding, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2 and done.stderr.startswith("hf-init: ") and "Traceback" not in done.stderr
 
 
 def test_new_values_can_t_be_made_again_without_the_base(out):

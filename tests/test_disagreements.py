@@ -50,7 +50,7 @@ def test_every_rule_and_every_correspondence_for_second_names_at_once(llama):
 
 def test_what_the_message_says_to_do_works(llama):
     untied = hf_init.plan(
-        llama, transformers.LlamaForCausalLM, recipe=rule(name="lm_head.weight"), tie_word_embeddings=False
+        llama, transformers.LlamaForCausalLM, recipe=rule(name="lm_head.weight"), config={"tie_word_embeddings": False}
     )
     assert untied["lm_head.weight"].new[0].scheme == schemes.Normal(std=0.02)
     assert untied["model.embed_tokens.weight"].status is Status.KEPT

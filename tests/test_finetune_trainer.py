@@ -211,7 +211,7 @@ def test_peft_saves_a_new_head_and_a_new_layer(tiny):
 
 
 def test_what_peft_can_not_train_alone_is_named(tiny, tmp_path):
-    wider = hf_init.plan(tiny("llama"), keep={"*mlp*": "leading"}, intermediate_size=96)
+    wider = hf_init.plan(tiny("llama"), keep={"*mlp*": "leading"}, config={"intermediate_size": 96})
     with pytest.raises(
         PlanError, match=r"(?s)layers.0.mlp.down_proj.weight .*isn't rows of an embedding.*train_only_new"
     ):

@@ -26,8 +26,20 @@ LAYERS = (
     ("_fill",),
     ("_plan",),
     ("_architecture", "schemes"),
-    ("_checkpoint", "_figure"),
-    ("_block_names", "_errors", "_html", "_lazy", "_progress", "_register", "_roles", "_tensors", "_text", "_version"),
+    ("_checkpoint", "_figure", "_signature"),
+    (
+        "_block_names",
+        "_errors",
+        "_html",
+        "_lazy",
+        "_options",
+        "_progress",
+        "_register",
+        "_roles",
+        "_tensors",
+        "_text",
+        "_version",
+    ),
 )
 HEIGHT = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
 ONLY_IN = {

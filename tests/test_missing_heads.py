@@ -116,7 +116,7 @@ def test_a_head_that_was_asked_for_is_fine(tiny, changed):
 
 
 def test_more_layers_were_asked_for(whole):
-    plan = hf_init.plan(whole, num_hidden_layers=3)
+    plan = hf_init.plan(whole, config={"num_hidden_layers": 3})
     assert new_in(plan) and all(name.startswith("bert.encoder.layer.2.") for name in new_in(plan))
 
 
@@ -181,7 +181,7 @@ def test_what_a_class_of_one_s_own_adds_is_new(whole):
 
 
 def test_fewer_layers_leave_no_head_over(whole):
-    plan = hf_init.plan(whole, Adapted, num_hidden_layers=1)
+    plan = hf_init.plan(whole, Adapted, config={"num_hidden_layers": 1})
     assert new_in(plan) == {"adapter.weight", "adapter.bias"} and len(plan.unused) == 16
 
 

@@ -304,7 +304,10 @@ BAD = {
     "names what has names": (dict(name_head="x"), "have names; change one with rename_heads"),
     "another class": (dict(architecture="BertModel", add_heads={"x": "similarity"}), "is MultiHead, not 'BertModel'"),
     "labels of which head": (dict(add_heads={"x": "similarity"}, labels=["a", "b"]), "labels: say it of each head"),
-    "no such field": (dict(add_heads={"x": "similarity"}, hiden_size=3), "BertConfig takes no 'hiden_size'"),
+    "no such field": (
+        dict(add_heads={"x": "similarity"}, config={"hiden_size": 3}),
+        "BertConfig takes no 'hiden_size'",
+    ),
     "a rule for nothing": (
         dict(add_heads={"x": {"kind": "regression", "recipe": {"rules": [{"name": "no.*", "scheme": "zeros"}]}}}),
         "name='heads.x.no.*') matches no tensor",
@@ -371,9 +374,9 @@ def test_a_donor_must_have_the_head(base, multi, plain):
 
 def test_the_command_line_adds_lists_and_exports(base, tmp_path, capsys):
     out = tmp_path / "out"
-    argv = ["extend", str(base), str(out), "--add-head", "topic=sequence-classification:news,sport"]
-    argv += ["--add-head", "deep=regression(pooling=attention, depth=2, dropout=0.1)"]
-    assert main([*argv, "--add-head", "kind=token-classification:3", "--init", "heads.topic.*=zeros"]) == 0
+    argv = ["extend", str(base), str(out), "--add-heads", "topic=sequence-classification:news,sport"]
+    argv += ["--add-heads", "deep=regression(pooling=attention, depth=2, dropout=0.1)"]
+    assert main([*argv, "--add-heads", "kind=token-classification:3", "--rules", "heads.topic.*=zeros"]) == 0
     capsys.readouterr()
     assert main(["heads", str(out), "--json"]) == 0
     heads = {head["name"]: head for head in json.loads(capsys.readouterr().out)["heads"]}
@@ -387,17 +390,17 @@ def test_the_command_line_adds_lists_and_exports(base, tmp_path, capsys):
     assert (
         "topic  sequence-classification  BertForSequenceClassification  2        news, sport" in capsys.readouterr().out
     )
-    argv = ["extend", str(out), str(tmp_path / "next"), "--remove-head", "kind", "--rename-head", "topic=theme"]
-    assert main([*argv, "--take-head", f"again={out}#topic"]) == 0
+    argv = ["extend", str(out), str(tmp_path / "next"), "--remove-heads", "kind", "--rename-heads", "topic=theme"]
+    assert main([*argv, "--take-heads", f"again={out}#topic"]) == 0
     assert main(["extend", str(tmp_path / "next"), str(tmp_path / "plain"), "--export-head", "again"]) == 0
     assert same(tensors(tmp_path / "plain")["classifier.weight"], tensors(out)["heads.topic.classifier.weight"])
 
 
 def test_the_command_line_refuses(base, multi, tmp_path, capsys):
     out = tmp_path / "out"
-    assert "--add-head 'a b c': expected" in refusal(tmp_path, capsys, "extend", base, out, "--add-head", "x=a b c")
+    assert "--add-heads 'a b c': expected" in refusal(tmp_path, capsys, "extend", base, out, "--add-heads", "x=a b c")
     assert "given twice" in refusal(
-        tmp_path, capsys, "extend", base, out, "--add-head", "x=similarity", "--add-head", "x=reward"
+        tmp_path, capsys, "extend", base, out, "--add-heads", "x=similarity", "--add-heads", "x=reward"
     )
     said = refusal(tmp_path, capsys, "extend", multi, out, "--export-head", "meaning")
     assert "no class for a similarity head" in said

@@ -318,8 +318,8 @@ def test_the_command_line_ranks_schemes_on_a_file_of_texts(bases, tmp_path, caps
     out, err = capsys.readouterr()
     assert "2 tokens with new rows" in out and "resize_token_embeddings(mean_resizing=False)" in out and "step 2" in out
     assert "hf-init: auto: done" in err
-    (tmp_path / "tokens.json").write_text(json.dumps({"<cat>": "a cat", "cat": None}))
-    argv[2:4] = ["--add-tokens-file", str(tmp_path / "tokens.json"), "--special"]
+    (tmp_path / "tokens.json").write_text(json.dumps([{"token": "<cat>", "description": "a cat", "special": True}]))
+    argv[2:4] = ["--add-tokens-file", str(tmp_path / "tokens.json"), "--special-tokens", "cat"]
     (tmp_path / "texts").write_text("\n\n".join(TEXTS).replace("the cat", "<cat>"))
     assert main([*argv, "--steps", "1", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)["comparison"]
@@ -330,7 +330,10 @@ def test_the_command_line_ranks_schemes_on_a_file_of_texts(bases, tmp_path, caps
     ("options", "message"),
     [
         (["--steps", "9"], "--steps is for --compare-schemes"),
-        (["--compare-schemes", "texts", "--row-scheme", "mean", "--init", "a=zeros"], "leave out --init, --row-scheme"),
+        (
+            ["--compare-schemes", "texts", "--row-scheme", "mean", "--rules", "a=zeros"],
+            "leave out --row-scheme, --rules",
+        ),
         (["--compare-schemes", "texts"], "texts can't be read"),
     ],
 )

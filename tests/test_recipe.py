@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hf_init import schemes
 from hf_init._errors import RecipeError
-from hf_init._plan.recipe import Recipe, Rule, parse_init
+from hf_init._plan.recipe import Recipe, Rule, parse_rules
 from hf_init._plan.recipe_text import parse_scheme
 from hf_init._tensors import Geometry, TensorSpec
 
@@ -77,7 +77,7 @@ def test_yaml_round_trip(tmp_path):
 
 
 def test_rules_of_the_command_line_come_first():
-    recipe = Recipe([Rule("ones", name="*")]).with_rules_first([parse_init("*.bias=zeros")], seed=9)
+    recipe = Recipe([Rule("ones", name="*")]).with_rules_first(parse_rules(["*.bias=zeros"]), seed=9)
     assert str(recipe.assign([BIAS])[BIAS.name].scheme) == "zeros" and recipe.seed == 9
 
 
@@ -130,7 +130,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("text", ["classifier", "=zeros", "x=", ""])
 def test_a_malformed_init_option_is_named(text):
     with pytest.raises(RecipeError, match="expected 'GLOB=SCHEME'"):
-        parse_init(text)
+        parse_rules([text])
 
 
 def test_a_dead_rule_is_refused_with_the_closest_name():
@@ -183,5 +183,5 @@ def test_two_rules_that_contradict_each_other_are_refused():
 
 
 def test_a_rule_of_the_command_line_may_overrule_the_recipe_s():
-    recipe = Recipe([Rule("ones", name="*.bias")]).with_rules_first([parse_init("*.bias=zeros")])
+    recipe = Recipe([Rule("ones", name="*.bias")]).with_rules_first(parse_rules(["*.bias=zeros"]))
     assert str(recipe.assign([BIAS])[BIAS.name].scheme) == "zeros"

@@ -18,7 +18,7 @@ MATCHED = Recipe([Rule("matched_normal", role="embedding.position")], seed=4)
 
 
 def test_a_change_of_shape_is_refused_until_it_is_declared(tiny):
-    with pytest.raises(HfInitError, match=r"64x32 in the checkpoint, 96x32 asked for.*\n.*--map 'GLOB=leading'"):
+    with pytest.raises(HfInitError, match=r"64x32 in the checkpoint, 96x32 asked for.*\n.*--keep 'GLOB=leading'"):
         hf_init.plan(tiny("bert"), transformers.BertForSequenceClassification, **LONGER)
 
 
@@ -72,7 +72,7 @@ def test_more_experts_keep_the_old_ones(tiny, tmp_path):
     base, out = tiny("mixtral"), tmp_path / "out"
     keep = {"*.gate.weight": "leading"}
     cls = transformers.MixtralForCausalLM
-    hf_init.extend(base, out, cls, keep=keep, num_local_experts=6, seed=2)
+    hf_init.extend(base, out, cls, keep=keep, config={"num_local_experts": 6}, seed=2)
     plan = hf_init.Plan.load(out)
     new = {tensor.name for tensor in plan.tensors if tensor.status is Status.NEW}
     assert {name.split("experts.")[1].split(".")[0] for name in new} == {"4", "5"}

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
 import hf_init
+from hf_init import _options
+from hf_init._load.load import from_pretrained
+from hf_init._options import options_of
 
 NAMES = [
     "HfInitError",
@@ -17,13 +24,16 @@ NAMES = [
     "Recipe",
     "Rule",
     "check",
+    "compare_schemes",
     "diff",
     "drift",
     "extend",
     "finetune",
     "from_pretrained",
+    "heads",
     "plan",
     "probe_vocabulary",
+    "report",
     "schemes",
     "verify",
 ]
@@ -39,7 +49,7 @@ def loaded_after(statement: str) -> list[str]:
 
 def test_public_names_are_these():
     assert hf_init.__all__ == NAMES == sorted(NAMES)
-    assert len(NAMES) <= 16
+    assert len(NAMES) <= 20
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,3 +83,114 @@ def test_error_can_be_caught_without_loading_anything():
 
 def test_the_check_sees_what_is_loaded():
     assert "numpy" in loaded_after("import numpy")
+
+
+# Options: those of each command are frozen in test_cli.py.
+
+PLAN = (
+    "config model_kwargs keep recipe rules seed allow_new key_mapping "
+    "revision subfolder token cache_dir local_files_only force_download trust_remote_code "
+    "labels num_labels entities rename_labels labels_keep label_counts target_mean head examples verbalizer "
+    "add_heads remove_heads rename_heads take_heads name_head export_head "
+    "add_tokens special_tokens add_tokens_file existing pad_to_multiple_of allow_shrink reinit_rows tokenizer "
+    "guarantee row_scheme input_rows output_rows"
+)
+SIGNATURES = {
+    "plan": f"base architecture {PLAN}",
+    "extend": f"base out architecture progress {PLAN} max_shard_size link digest resume rename",
+    "from_pretrained": (
+        f"cls base model_args output_loading_info {PLAN} dtype torch_dtype device_map max_memory attn_implementation "
+        "experts_implementation generation_config disable_mmap use_kernels weights_only use_safetensors "
+        "low_cpu_mem_usage proxies"
+    ),
+    "verify": "out base progress recompute examples everything",
+    "drift": "base trained progress plan frozen",
+    "diff": "a b progress",
+    "heads": "folder revision subfolder token cache_dir local_files_only force_download",
+    "report": "folder out",
+    "check": "model batch optimizer plan",
+    "probe_vocabulary": "base out texts",
+    "compare_schemes": "base tokens texts steps schemes seeds batch_tokens longest held dtype done",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_the_arguments_of_a_function_are_these(name):
+    parameters = inspect.signature(getattr(hf_init, name)).parameters
+    assert {*parameters} == {*SIGNATURES[name].split()}
+    assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def test_every_option_is_described_once():
+    """In the docstring of each function that takes it, with the help of the command line."""
+    groups = [group for group in vars(_options).values() if isinstance(group, type) and hasattr(group, "__total__")]
+    assert all({*group.__annotations__} == {*options_of(group)} for group in groups) and len(groups) > 15
+    for function, group in [
+        (hf_init.extend, _options.ExtendOptions),
+        (hf_init.verify, _options.VerifyOptions),
+        (from_pretrained, _options.LoadOptions),
+    ]:
+        assert all(f"    {name}: {found.help}." in function.__doc__ for name, found in options_of(group).items())
+
+
+def test_defaults_are_those_of_the_code():
+    """Where an option has a default in the table, the function that uses it has the same."""
+    from hf_init._drift import measure_drift
+    from hf_init._write import prepare_extension
+
+    files = inspect.signature(prepare_extension).parameters
+    for name, found in options_of(_options.FileOptions).items():
+        assert files[name].default == (found.default or (False if found.form == "flag" else None))
+    assert inspect.signature(measure_drift).parameters["frozen"].default == "none"
+
+
+TYPED = """
+    from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
+    from typing_extensions import assert_type
+    from transformers import PreTrainedModel
+
+    import hf_init
+    from hf_init import InitMixin, Recipe, Rule
+
+
+    class Classifier(InitMixin, BertForSequenceClassification):
+        init_recipe = Recipe([Rule("zeros", name="classifier.*")], default="model")
+
+
+    def right() -> None:
+        hf_init.extend("base", "out", "BertModel", add_tokens=[" photon"], special_tokens=["<tool>"], digest=True)
+        print(hf_init.plan("base", labels=["neg", "pos"], keep={"*": "leading"}, rules=["*.bias=zeros"]).counts)
+        hf_init.verify("out", False, everything=True).raise_if_failed()
+        hf_init.drift("out", "trained", frozen=["kept", "!*.x"]).raise_if_failed()
+        model = hf_init.from_pretrained(BertForSequenceClassification, "base", config={"num_hidden_layers": 7}, seed=0)
+        assert_type(model, BertForSequenceClassification)
+        model, info = hf_init.from_pretrained(BertForSequenceClassification, "base", output_loading_info=True)
+        assert_type(model, BertForSequenceClassification)
+        assert_type(hf_init.from_pretrained(AutoModelForSequenceClassification, "base"), PreTrainedModel)
+        assert_type(Classifier.from_pretrained("base", num_labels=3), Classifier)
+
+
+    def wrong() -> None:
+        hf_init.plan("base", labls=["neg", "pos"])
+        hf_init.extend("base", "out", seed="one")
+        hf_init.extend("base", "out", link="soft")
+        hf_init.verify("out", everythin=True)
+        hf_init.from_pretrained(BertForSequenceClassification, "base", num_hidden_layers=7)
+        Classifier.from_pretrained("base", labels=3)
+"""
+
+
+@pytest.mark.slow
+def test_the_type_checker_knows_the_options(tmp_path):
+    """Right calls pass; a misspelt option or a wrong type is an error on its line."""
+    file = tmp_path / "typed.py"
+    file.write_text(textwrap.dedent(TYPED), encoding="utf-8")
+    root = Path(hf_init.__file__).parent.parent
+    config = {"include": [str(file)], "extraPaths": [str(root)], "pythonVersion": "3.10"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(tmp_path)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True).stdout)["generalDiagnostics"]
+    lines = file.read_text(encoding="utf-8").splitlines()
+    start = lines.index("def wrong() -> None:") + 1
+    errors = {entry["range"]["start"]["line"] for entry in found if entry["severity"] == "error"}
+    assert errors == {*range(start, len(lines))}, found

@@ -365,10 +365,14 @@ def test_minilm_as_a_donor_for_smollm2_shares_a_third_of_its_tokens(smollm2, min
 
 
 def test_the_command_line_adds_tokens_and_probes_them(bases, tmp_path, capsys):
-    (tmp_path / "tokens.json").write_text(json.dumps({"<tool>": "the tab", "<end>": None}))
+    (tmp_path / "tokens.json").write_text(
+        json.dumps(
+            [{"token": "<tool>", "description": "the tab", "special": True}, {"token": "<end>", "special": True}]
+        )
+    )
     (tmp_path / "texts").write_text("abc the abc\n\nhe the <tool> he")
     out = tmp_path / "out"
-    options = ["--add-tokens-file", tmp_path / "tokens.json", "--special", "--pad-to-multiple-of", 64, "--json"]
+    options = ["--add-tokens-file", tmp_path / "tokens.json", "--pad-to-multiple-of", 64, "--json"]
     assert main([*map(str, ["extend", bases["llama"], out, *options, "--probe", tmp_path / "texts"])]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["probe"]["new"] == 2 and "greedy kept" in said["probe"]["guarantees"] and said["verify"]["ok"]

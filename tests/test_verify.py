@@ -907,11 +907,13 @@ def test_reading_stops_at_the_first_difference(made):
     assert not report.ok and not report.complete and report.to_json()["complete"] is False
     assert (difference["name"], difference["index"], difference["seen"]) == ("model.embed", [0, 0], 7.0)
     assert (
-        "changed_rows" not in difference and "--all" in str(report) and "row 0, index [0, 0]: seen 7.0" in str(report)
+        "changed_rows" not in difference
+        and "everything=True" in str(report)
+        and "row 0, index [0, 0]: seen 7.0" in str(report)
     )
     whole = verify_result(out, everything=True)
     assert [each["name"] for each in whole.differences] == ["model.embed", "head", "head", "fresh"]
-    assert whole.complete and "--all" not in str(whole) and whole.differences[0]["changed_rows"] == 4
+    assert whole.complete and "everything=True" not in str(whole) and whole.differences[0]["changed_rows"] == 4
     assert report.bytes_digested == 0 < whole.bytes_digested
 
 

@@ -30,5 +30,7 @@ from hf_init._architecture.own_values import InitialValues as InitialValues
 from hf_init._architecture.replay import find_tensor as find_tensor
 from hf_init._architecture.target import NOWHERE as NOWHERE
 from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
+from hf_init._architecture.target import Architecture as Architecture
+from hf_init._architecture.target import NamedClass as NamedClass
 from hf_init._architecture.target import Target as Target
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens

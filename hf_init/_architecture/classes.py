@@ -14,7 +14,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from hf_init._errors import CheckpointError, PlanError
+from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._text import one_line
 
 
@@ -49,7 +49,7 @@ def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedMo
     return tuple(found) if isinstance(found, list | tuple) else (found,)
 
 
-SAY_WHICH = "say which class to load it into: --architecture CLASS"
+SAY_WHICH = f"say which class to load it into: {option('architecture', 'CLASS')}"
 
 
 def class_of(architecture: Any, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
@@ -107,7 +107,7 @@ def remote(reference: Any, folder: Path, trust: bool | None) -> Any:
     if not trust:
         raise PlanError(
             f"{folder} brings its own model code ({reference}), which would be executed; read it, then pass "
-            "trust_remote_code=True (--trust-remote-code)"
+            + option("trust_remote_code", True)
         )
     try:
         return get_class_from_dynamic_module(str(reference), str(folder))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTraine
 from hf_init._architecture.classes import auto_map, remote
 from hf_init._architecture.library import quiet_library
 from hf_init._checkpoint import Checkpoint
-from hf_init._errors import CheckpointError, PlanError
-from hf_init._text import one_line
+from hf_init._errors import CheckpointError, PlanError, option
+from hf_init._options import LoadOptions, options_of
+from hf_init._text import closest, one_line
 
 REFUSED = {
     "quantization_config": "extend the unquantized base, save it, and quantize the result",
@@ -65,19 +65,20 @@ def label_values(labels: Sequence[str] | None, num_labels: Any) -> dict[str, Any
         {'id2label': {0: 'neg', 1: 'pos'}, 'label2id': {'neg': 0, 'pos': 1}}
     """
     if labels is not None and num_labels is not None:
-        raise PlanError(f"labels ({list(labels)}) and num_labels ({num_labels}): give one of the two")
+        both = f"{option('labels')} ({list(labels)}) and {option('num_labels')} ({num_labels})"
+        raise PlanError(f"{both}: give one of the two")
     if num_labels is not None and (
         not isinstance(num_labels, Integral) or isinstance(num_labels, bool) or num_labels < 1
     ):
-        raise PlanError(f"num_labels: expected a whole number of at least 1, not {num_labels!r}")
+        raise PlanError(f"{option('num_labels')}: expected a whole number of at least 1, not {num_labels!r}")
     if labels is None:
         return {} if num_labels is None else {"num_labels": int(num_labels)}
     names = list(labels)
     if isinstance(labels, str) or not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise PlanError(f"labels: expected a list of names, such as ['neg', 'pos'], not {labels!r}")
+        raise PlanError(f"{option('labels')}: expected a list of names, such as ['neg', 'pos'], not {labels!r}")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise PlanError(f"labels: named twice: {', '.join(twice)}; give each label one name of its own")
+        raise PlanError(f"{option('labels')}: named twice: {', '.join(twice)}; give each label one name of its own")
     return {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
 
 
@@ -126,7 +127,8 @@ def check_unknown(cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Ma
     accepted = inspect.signature(cls.__init__).parameters
     if any(p.kind is p.VAR_KEYWORD for p in accepted.values()) and cls.__init__ is not PreTrainedModel.__init__:
         accepted = {**accepted, **inspect.signature(PreTrainedModel.__init__).parameters}
-    unknown = [f"{key!r}{_close(key, [*config.to_dict(), 'num_labels'])}" for key in rest if key not in accepted]
+    known = [*config.to_dict(), *options_of(LoadOptions)]
+    unknown = [f"{key!r}{closest(key, known)}" for key in rest if key not in accepted]
     if unknown:
         raise PlanError(f"{type(config).__name__} and {cls.__name__} take no {', '.join(unknown)}")
 
@@ -137,7 +139,7 @@ def check_retyped(requested: object, config: PreTrainedConfig) -> None:
     if requested not in (None, own):
         raise PlanError(
             f"model_type: {requested!r} can't be made of a config of type {own!r}; give the class of the "
-            "other type (--architecture) and a config object of it"
+            f"other type ({option('architecture', 'CLASS')}) and a config object of it"
         )
 
 
@@ -177,10 +179,11 @@ def _made(
 
 def _unknown_type(folder: Path, model_type: Any) -> str:
     if model_type is None:
-        return f"{folder / 'config.json'} names no model_type; add it, or give the class: --architecture CLASS"
+        give = option("architecture", "CLASS")
+        return f"{folder / 'config.json'} names no model_type; add it, or give the class: {give}"
     return (
         f"{folder / 'config.json'}: transformers {transformers.__version__} knows no model_type {model_type!r}"
-        f"{_close(str(model_type), CONFIG_MAPPING)}; install a version that does, or give a checkpoint of a known type"
+        f"{closest(str(model_type), CONFIG_MAPPING)}; install a version that does, or give a checkpoint of a known type"
     )
 
 
@@ -214,10 +217,5 @@ def _field(place: Any, name: str, path: str) -> Any:
     found = place.get(name, _field) if isinstance(place, dict) else getattr(place, name, _field)
     if found is _field or callable(found):
         fields = place.to_dict() if isinstance(place, PreTrainedConfig) else place if isinstance(place, dict) else ()
-        raise PlanError(f"config value {path!r}: {type(place).__name__} has no field {name!r}{_close(name, fields)}")
+        raise PlanError(f"config value {path!r}: {type(place).__name__} has no field {name!r}{closest(name, fields)}")
     return found
-
-
-def _close(name: str, names: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(names), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""

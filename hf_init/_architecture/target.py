@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -26,6 +27,13 @@ from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import HfInitError, PlanError
 from hf_init._tensors import Layout, Shape, SourceTensor
 from hf_init._text import one_line
+
+if TYPE_CHECKING:
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
+NamedClass: TypeAlias = "type[_BaseAutoModelClass] | str | None"
+"""What names a class without being it: ``AutoModelFor*``, a name; None: the checkpoint's own."""
+Architecture: TypeAlias = "type[PreTrainedModel] | NamedClass"
 
 UNBUILDABLE = (
     ImportError,
@@ -73,6 +81,7 @@ class Target:
         *,
         values: Mapping[str, Any],
         changed: Mapping[str, Any],
+        model_kwargs: Mapping[str, Any] = MappingProxyType({}),
         trust: bool | None = None,
         dtype: Any = None,
     ) -> Target:
@@ -83,6 +92,7 @@ class Target:
             config: an object to copy, instead of the checkpoint's own config.
             values: of the config; what has no field there is for the class's constructor.
             changed: values of the config that changes set.
+            model_kwargs: what the class's constructor takes besides its config.
             trust: whether code that the checkpoint brings may run.
 
         Raises:
@@ -98,6 +108,7 @@ class Target:
         model_class = concrete(model_class, own, folder, trust)
         check_misfit(model_class, own)
         check_retyped(values.get("model_type"), own)
+        rest = {**rest, **model_kwargs}
         check_unknown(model_class, own, rest)
         return cls(base, model_class, own, dtype_of(dtype, own, base.source), model_kwargs=rest)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from hf_init._errors import HfInitError, PlanError
+from hf_init._errors import HfInitError, PlanError, option
 from hf_init._heads.labelled import TaskKind
 from hf_init._text import join_names, one_line
 
@@ -210,8 +210,9 @@ def _check_uneven(numbers: Sequence[Any], texts: Sequence[ExampleText], kind: Ta
     sizes = {len(number) if isinstance(number, list) else 0 for number in mine}
     if kind == "softmax" and sizes - {0}:
         raise PlanError(
-            "examples: a text has several labels; say problem_type='multi_label_classification' (--config "
-            "problem_type=multi_label_classification), or 'regression' where they are numbers"
+            f"{option('examples')}: a text has several labels; say "
+            f"{option('config', {'problem_type': 'multi_label_classification'})}, or 'regression' where they are "
+            "numbers"
         )
     if len(sizes) > 1:
         raise PlanError("examples: some texts have more labels than others; give as many numbers for each")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
 from hf_init._heads.examples import IGNORED, ExampleBatch
 from hf_init._heads.labelled import LabelledFeatures, TaskKind
 
@@ -66,9 +66,10 @@ def _classes(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
     """One class an example."""
     if targets.is_floating_point() or targets.dim() != 1:
         raise PlanError(
-            f"examples: labels of {targets.dtype} and shape {tuple(targets.shape)}, where one class number each was "
-            "expected; where an example may have several labels say problem_type='multi_label_classification' "
-            "(--config problem_type=...), for numbers 'regression'"
+            f"{option('examples')}: labels of {targets.dtype} and shape {tuple(targets.shape)}, where "
+            "one class number each was "
+            "expected; where an example may have several labels say "
+            f"{option('config', {'problem_type': 'multi_label_classification'})}, for numbers 'regression'"
         )
     strange = sorted({int(n) for n in targets.unique() if not 0 <= n < len(names)})
     if strange:

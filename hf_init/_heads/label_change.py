@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING
 from hf_init._architecture import BAD_VALUE, Target, label_values
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
 from hf_init._heads.label_names import (
     LabelNames,
     generic_names,
@@ -187,8 +187,9 @@ class LabelChange(Change):
         vocabulary = vocabulary_of(target)
         hint = (
             f"; its {join_names(vocabulary)} has a row for each token instead, and follows the tokenizer: give another "
-            "(tokenizer=DIR, --tokenizer) or new tokens (add_tokens); without a tokenizer, the vocabulary's size with "
-            "vocab_size (--config vocab_size=N) and the row of each token with keep (--map)"
+            f"({option('tokenizer', 'DIR')}) or new tokens ({option('add_tokens')}); without a tokenizer, the "
+            f"vocabulary's size with {option('config', {'vocab_size': 'N'})} and the row of each token with "
+            + option("keep", {"GLOB": "HOW"})
             if vocabulary
             else ""
         )
@@ -204,7 +205,7 @@ class LabelChange(Change):
         if self.solved and last <= {target.name for target, _ in trained.tensors} and None not in index:
             raise PlanError(
                 f"{self.solved}: no label is new, and trained rows stay as they are; leave it out, or say "
-                "labels_keep='none' (--labels-keep none) for a new head"
+                f"{option('labels_keep', 'none')} for a new head"
             )
         if self.counts is None and self.mean is None:
             return

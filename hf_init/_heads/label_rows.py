@@ -12,7 +12,7 @@ from typing import TypeAlias
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import Target, has_same_head
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
 from hf_init._heads.label_names import MOST, LabelNames, closest_labels, generic_names, list_labels
 from hf_init._plan import Boxes, Nothing, RowMap, RowMapping, format_shape, matches_glob, sources_of
 from hf_init._roles import matches
@@ -61,11 +61,11 @@ def _check_unnamed(before: LabelNames, after: LabelNames) -> None:
         "neither side names them" if generic_names(before) and generic_names(after) else "only one side names them"
     )
     raise ValueError(
-        f"was trained for the labels {list_labels(before)}, not {list_labels(after)}, and {without}: "
-        "which row is whose would be "
-        "guessed. Give the names (labels=[...], --labels; rename_labels={'LABEL_0': NAME}, --rename-label, names the "
-        "trained ones), or say labels_keep='leading' (--labels-keep leading: each row stays where it is, what is "
-        "beyond them is new) or 'none' (the head is new)"
+        f"was trained for the labels {list_labels(before)}, not {list_labels(after)}, and {without}: which row is "
+        f"whose would be guessed. Give the names ({option('labels', ['A', 'B'])}; "
+        f"{option('rename_labels', {'LABEL_0': 'NAME'})} names the trained ones), or say "
+        f"{option('labels_keep', 'leading')} (each row stays where it is, what is beyond them is new) or "
+        f"{option('labels_keep', 'none')} (the head is new)"
     )
 
 
@@ -84,9 +84,9 @@ def _strangers(before: LabelNames, after: LabelNames) -> str:
     hints = [f"{name!r}{hint}" for name in after if (hint := closest_labels(name, before))]
     return (
         f"was trained for the labels {list_labels(before)}, and none of {list_labels(after)} is among them"
-        f"{': ' + join_names(hints) if hints else ''}. Say what becomes of its rows: labels_keep='none' (--labels-keep "
-        "none) makes the head new, 'leading' keeps each row where it is, under the new name, and "
-        "rename_labels={OLD: NEW} (--rename-label OLD=NEW) names them one by one"
+        f"{': ' + join_names(hints) if hints else ''}. Say what becomes of its rows: "
+        f"{option('labels_keep', 'none')} makes the head new, 'leading' keeps each row where it is, under the new "
+        f"name, and {option('rename_labels', {'OLD': 'NEW'})} names them one by one"
     )
 
 
@@ -304,8 +304,8 @@ class TrainedLabels:
             raise PlanError(
                 f"the checkpoint has a head of another kind{self._kind.rstrip(',')}:\n  "
                 + "\n  ".join(problems)
-                + "\nSay "
-                "labels_keep='none' (--labels-keep none) for a new head, or which elements are kept with keep (--map)"
+                + f"\nSay {option('labels_keep', 'none')} for a new head, or which elements are kept with "
+                + option("keep", {"GLOB": "HOW"})
             )
         return found
 

@@ -2,38 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from hf_init._architecture import UNBUILDABLE, buffers, has_own_loader, load_into, on_disk, plain_loader
+from hf_init._architecture import (
+    UNBUILDABLE,
+    Architecture,
+    NamedClass,
+    buffers,
+    has_own_loader,
+    load_into,
+    on_disk,
+    plain_loader,
+)
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._checkpoint import Bases, Reader, equal_bytes
 from hf_init._errors import PlanError
 from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
-from hf_init._plan import Keep, Plan, RecipeLike, TensorPlan
+from hf_init._options import LoadOptions
+from hf_init._plan import Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan
+from hf_init._signature import takes
 from hf_init._tensors import key_of
 from hf_init._text import one_line
 from hf_init.schemes import Fitted, Scheme, Zeros
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+ModelT = TypeVar("ModelT", bound=PreTrainedModel)
+LoadingInfo: TypeAlias = Mapping[str, Any]
+
+
+@overload
 def from_pretrained(
-    cls: Any,
+    cls: type[ModelT],
     base: Bases,
-    *model_args: Any,
-    recipe: RecipeLike = None,
-    seed: int | None = None,
-    labels: list[str] | None = None,
-    add_tokens: Sequence[Any] | None = None,
-    keep: Keep | None = None,
+    *model_args: object,
+    output_loading_info: Literal[False] = False,
+    **options: Unpack[LoadOptions],
+) -> ModelT: ...
+@overload
+def from_pretrained(
+    cls: type[ModelT],
+    base: Bases,
+    *model_args: object,
+    output_loading_info: Literal[True],
+    **options: Unpack[LoadOptions],
+) -> tuple[ModelT, LoadingInfo]: ...
+@overload
+def from_pretrained(
+    cls: NamedClass,
+    base: Bases,
+    *model_args: object,
+    output_loading_info: Literal[False] = False,
+    **options: Unpack[LoadOptions],
+) -> PreTrainedModel: ...
+@overload
+def from_pretrained(
+    cls: NamedClass,
+    base: Bases,
+    *model_args: object,
+    output_loading_info: Literal[True],
+    **options: Unpack[LoadOptions],
+) -> tuple[PreTrainedModel, LoadingInfo]: ...
+@takes(LoadOptions, others=True)
+def from_pretrained(
+    cls: Architecture,
+    base: Bases,
+    *model_args: object,
     output_loading_info: bool = False,
-    **options: Any,
-) -> Any:
-    """Loads a checkpoint into a larger architecture: fills what is new by the recipe, and proves the rest.
+    **options: Unpack[LoadOptions],
+) -> PreTrainedModel | tuple[PreTrainedModel, LoadingInfo]:
+    """Load a checkpoint into a larger architecture: fill what is new by the recipe, and verify the rest.
 
     The new and resized tensors are made first, in float32, rounded once to the model's dtype; then the library loads
     a state dict in which nothing is missing; then every tensor is compared with the files, byte for byte.
@@ -42,15 +88,11 @@ def from_pretrained(
         cls: a ``PreTrainedModel`` class or an ``AutoModelFor*`` class.
         base: a checkpoint folder or a hub id; or several, ``{"vision_tower.": FOLDER, ...}`` by the prefix that the
             names of each get, with ``config`` that of the whole.
-        recipe: a ``Recipe``, a mapping, a known one's name, or the path of a YAML file; None leaves all to the
-            architecture's own ``_init_weights``.
-        seed: instead of the recipe's.
-        labels: label names in order.
-        add_tokens: new tokens, each a text or a mapping with ``token`` and ``description``.
-        keep: what is kept of a tensor that changes: a glob to ``"leading"``, ``"none"``, a list with a source row or
-            None for each row, or boxes (see ``hf_init._plan.mapping``).
+        model_args: what the class's constructor takes besides its config.
         output_loading_info: return ``(model, info)`` as the library does.
-        options: everything else is the library's: config values, ``dtype``, ``device_map``, ``revision``...
+        options: as listed below. As in the library, a keyword that is none of them sets a value of the config
+            (``num_hidden_layers=7``) or goes to the class's constructor; a type checker accepts these as
+            ``config={"num_hidden_layers": 7}`` and ``model_kwargs={...}``.
 
     Returns:
         The model, in evaluation mode, with ``init_plan`` and ``init_report``.
@@ -63,8 +105,7 @@ def from_pretrained(
         model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
         print(model.init_plan)
     """
-    words = {"labels": labels, "add_tokens": add_tokens, "recipe": recipe, "seed": seed, "keep": keep, **options}
-    model, info = _proved(with_fitted_values(prepare_plan(base, cls, *model_args, **words)), spend=True)
+    model, info = _proved(with_fitted_values(prepare_plan(base, cls, *model_args, **options)), spend=True)
     return (model, info) if output_loading_info else model
 
 

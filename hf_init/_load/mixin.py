@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
@@ -15,16 +15,26 @@ from hf_init._architecture import InitialValues, describe_model, is_loaded, mark
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._fill import draw_slot
 from hf_init._load.load import from_pretrained
+from hf_init._options import LoadOptions
 from hf_init._plan import Surroundings, choose_auto, settle
 from hf_init._tensors import Box, Slot, TensorSpec
 from hf_init.recipes import find_recipe
 from hf_init.schemes import Scheme
 
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
-class InitMixin:
+    from hf_init._checkpoint import Bases
+
+    _Model = PreTrainedModel
+else:  # it is put before a class that is one
+    _Model = object
+
+
+class InitMixin(_Model):
     """Put before a ``PreTrainedModel`` class: what a checkpoint doesn't bring is filled by ``init_recipe``.
 
-    ``from_pretrained`` takes the words of ``hf_init.from_pretrained``. Made from a config alone, everything is new
+    ``from_pretrained`` takes the options of ``hf_init.from_pretrained``. Made from a config alone, everything is new
     and the recipe serves all of it, nested models included. ``_init_weights`` serves a module that the library hands
     over later, such as the new matrix of ``resize_token_embeddings``.
 
@@ -42,10 +52,11 @@ class InitMixin:
     _hf_init_mixin: ClassVar[bool] = True  # what the library's own method must be looked for past
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **options: Any) -> Any:
-        """Loads a checkpoint into this class; see ``hf_init.from_pretrained``."""
-        if "recipe" not in options:
-            options["recipe"] = find_recipe(cls.init_recipe).as_standing()
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Bases, *model_args: object, **options: Unpack[LoadOptions]
+    ) -> Self:
+        """Load a checkpoint into this class; see ``hf_init.from_pretrained``."""
+        options.setdefault("recipe", find_recipe(cls.init_recipe).as_standing())
         return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **options)
 
     def initialize_weights(self: Any) -> None:

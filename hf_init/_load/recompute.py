@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from hf_init._architecture import InitialValues, Target
-from hf_init._checkpoint import Reader, as_bytes, config_json
-from hf_init._errors import PlanError
+from hf_init._checkpoint import Bases, Reader, as_bytes, config_json
+from hf_init._errors import PlanError, option
 from hf_init._fill import draw_slot, slots_of
 from hf_init._heads import Examples, is_solved, solved_layer
 from hf_init._load.load import from_pretrained
@@ -23,7 +23,7 @@ from hf_init._verify import open_base
 from hf_init.schemes import Fitted
 
 
-def recomputer(out: Path, base: Path | None = None, examples: Any = None) -> Callable[[TensorPlan, Fill], np.ndarray]:
+def recomputer(out: Path, base: Bases | None = None, examples: Any = None) -> Callable[[TensorPlan, Fill], np.ndarray]:
     """Return a function from a tensor and one of its new regions to the region's bytes.
 
     Args:
@@ -68,7 +68,7 @@ def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
 def _solved(target: Target, plan: Plan, scheme: Fitted, examples: Any) -> dict[str, torch.Tensor]:
     if examples is None:
         raise PlanError(
-            f"the head was solved from examples ({scheme}): give them (examples=..., --examples FILE), or verify "
+            f"the head was solved from examples ({scheme}): give them ({option('examples', 'FILE')}), or verify "
             "without recompute, which compares it with its digests"
         )
     given = Examples.of(examples)

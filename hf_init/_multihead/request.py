@@ -9,11 +9,12 @@ from typing import Any
 from hf_init._errors import PlanError
 from hf_init._multihead.configuration_multi_head import HeadSpec
 from hf_init._multihead.origins import HeadOrigin
+from hf_init._options import HeadsOptions, options_of
 from hf_init._plan import Rule
 from hf_init.recipes import find_recipe
 from hf_init.schemes import Model
 
-HEAD_OPTIONS = ("add_heads", "remove_heads", "rename_heads", "take_heads", "name_head", "export_head")
+HEAD_OPTIONS = tuple(options_of(HeadsOptions))
 
 
 @dataclass(frozen=True)

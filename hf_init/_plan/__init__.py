@@ -26,8 +26,9 @@ from hf_init._plan.recipe import Choice as Choice
 from hf_init._plan.recipe import Recipe as Recipe
 from hf_init._plan.recipe import RecipeLike as RecipeLike
 from hf_init._plan.recipe import Rule as Rule
+from hf_init._plan.recipe import RuleLike as RuleLike
 from hf_init._plan.recipe import checked_seed as checked_seed
-from hf_init._plan.recipe import parse_init as parse_init
+from hf_init._plan.recipe import parse_rules as parse_rules
 from hf_init._plan.recipe_text import SchemeLike as SchemeLike
 from hf_init._plan.recipe_text import parse_scheme as parse_scheme
 from hf_init._plan.table import Draw as Draw

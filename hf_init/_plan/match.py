@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
 from hf_init._plan.mapping import Leading, RowMapping, RowMappingLike, format_shape, parse_mapping
 from hf_init._tensors import Box, Copy, Layout, Region, SourceTensor, Status, TensorSpec, Tie
 
@@ -157,9 +157,9 @@ def _matched(
     if undeclared:
         raise PlanError(
             f"{len(undeclared)} tensor{'s' if len(undeclared) > 1 else ''} changed shape without a declared "
-            "correspondence:\n  " + "\n  ".join(undeclared) + "\nSay which elements are kept: keep={GLOB: 'leading'} "
-            "(--map 'GLOB=leading') keeps each at its index and fills the rest; 'none' keeps nothing and makes the "
-            "whole tensor new; a list of rows or boxes says it one by one."
+            "correspondence:\n  " + "\n  ".join(undeclared) + "\nSay which elements are kept: "
+            f"{option('keep', {'GLOB': 'leading'})} keeps each at its index and fills the rest; 'none' keeps nothing "
+            "and makes the whole tensor new; a list of rows or boxes says it one by one."
         )
 
 

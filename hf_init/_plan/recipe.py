@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from hf_init import schemes
-from hf_init._errors import HfInitError, RecipeError
+from hf_init._errors import HfInitError, RecipeError, option
 from hf_init._plan.recipe_text import (
     SchemeLike,
     StrictLoader,
@@ -25,6 +25,7 @@ from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
 from hf_init.schemes import Scheme
 
+RuleLike: TypeAlias = "Rule | Mapping[str, Any] | str"
 RecipeLike: TypeAlias = "Recipe | Mapping[str, Any] | str | Path | None"
 
 ERROR = "error"
@@ -250,23 +251,34 @@ class Recipe:
         return [f"no rule covers {names}: add a rule for each, or a default such as `default: model`"]
 
 
-def parse_init(text: str) -> Rule:
-    """The rule that ``--init 'GLOB=SCHEME'`` spells.
+def parse_rules(rules: Sequence[RuleLike] | None) -> tuple[Rule, ...]:
+    """Return rules given as objects, mappings or texts such as ``"GLOB=SCHEME"``.
 
     Example:
-        >>> parse_init("classifier.*=normal(std=0.02)")
-        Rule(name='classifier.*', scheme=normal(std=0.02))
+        >>> parse_rules(["classifier.*=normal(std=0.02)"])
+        (Rule(name='classifier.*', scheme=normal(std=0.02)),)
     """
+    if isinstance(rules, str | Mapping | Rule):
+        raise RecipeError(f"{option('rules')}: expected a list of rules, not {rules!r}")
+    return tuple(
+        _parse_rule(rule) if isinstance(rule, str) else _rule(rule, number)
+        for number, rule in enumerate(rules or (), 1)
+    )
+
+
+def _parse_rule(text: str) -> Rule:
     glob, equals, scheme = text.partition("=")
     if not equals or not glob.strip() or not scheme.strip():
-        raise RecipeError(f"--init {text!r}: expected 'GLOB=SCHEME', such as 'classifier.weight=normal(std=0.02)'")
+        raise RecipeError(
+            f"{option('rules')} {text!r}: expected 'GLOB=SCHEME', such as 'classifier.weight=normal(std=0.02)'"
+        )
     return Rule(scheme.strip(), name=glob.strip())
 
 
 def checked_seed(seed: Any) -> int:
     """The seed, if it is a whole number of at most 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
-        raise RecipeError(f"seed must be a whole number from 0 to 2**64 - 1, not {seed!r}")
+        raise RecipeError(f"{option('seed')} must be a whole number from 0 to 2**64 - 1, not {seed!r}")
     return seed
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from hf_init._architecture import Address, Target, takes_as_they_are
-from hf_init._errors import HfInitError, PlanError, RecipeError
+from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._plan import Keep, Plan, Recipe, Rule, matches_glob
 from hf_init._tensors import Layout, TensorSpec, Tie
 from hf_init._text import join_names
 
 TIED_WAY_OUT = (
     "Say it of the first name, which the files hold, or untie the two and they are tensors of their own: "
-    "tie_word_embeddings=False (--config tie_word_embeddings=false)"
+    + option("config", {"tie_word_embeddings": False})
 )
 
 

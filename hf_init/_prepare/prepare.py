@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel
 from hf_init._architecture import InitialValues, Target
 from hf_init._change import ChangePlan, TargetContext
 from hf_init._checkpoint import Bases, Checkpoint
-from hf_init._plan import Keep, Plan, RecipeLike, checked_seed, make_plan, match_tensors
+from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, checked_seed, make_plan, match_tensors, parse_rules
 from hf_init._prepare.checks import INPUT_CHECKS, PlanInputs, run_checks
 from hf_init._prepare.target import resolve_target
 from hf_init._prepare.unexpected import PLAN_CHECKS, PlanDraft
@@ -53,7 +54,7 @@ def prepare_plan(
     recipe: RecipeLike = None,
     seed: int | None = None,
     keep: Keep | None = None,
-    rules: Any = (),
+    rules: Sequence[RuleLike] | None = None,
     **options: Any,
 ) -> Prepared:
     """Plan what a user's options mean; see ``resolve_target`` for them.
@@ -62,7 +63,7 @@ def prepare_plan(
         HfInitError: everything that can be refused without reading a value.
     """
     target, changes = resolve_target(base, architecture, *model_args, **options)
-    rules_first = (*(rules or ()), *(rule for change in changes for rule in change.rules()))
+    rules_first = (*parse_rules(rules), *(rule for change in changes for rule in change.rules()))
     chosen = find_recipe(recipe).with_rules_first(rules_first, None if seed is None else checked_seed(seed))
     inputs = PlanInputs(target, chosen, keep or {})
     run_checks(INPUT_CHECKS, inputs)

@@ -16,6 +16,7 @@ from hf_init._errors import CheckpointError, PlanError
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead import HEAD_OPTIONS as HEADS
 from hf_init._multihead import HeadSurgery, MultiHead, reshape_heads
+from hf_init._options import MemoryOptions, options_of
 from hf_init._prepare.allow_new import AllowNew
 from hf_init._text import join_names
 from hf_init._vocabulary import TokenChange
@@ -40,20 +41,8 @@ def requested_changes(
     return tuple(change for change in made if change is not None)
 
 
-LOAD_OPTIONS = (
-    "attn_implementation",
-    "experts_implementation",
-    "device_map",
-    "max_memory",
-    "generation_config",
-    "key_mapping",
-    "disable_mmap",
-    "use_kernels",
-    "weights_only",
-    "use_safetensors",
-    "low_cpu_mem_usage",
-    "proxies",
-)
+DTYPE_OPTIONS = ("dtype", "torch_dtype")
+LOAD_OPTIONS = ("key_mapping", *(name for name in options_of(MemoryOptions) if name not in DTYPE_OPTIONS))
 # What the library's auto classes hand to a class of its own accord.
 FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
 
@@ -66,6 +55,7 @@ def resolve_target(
     trust_remote_code: bool | None = None,
     subfolder: str = "",
     config: PreTrainedConfig | Mapping[str, Any] | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
     dtype: Any = None,
     torch_dtype: Any = None,
     **options: Any,
@@ -78,6 +68,7 @@ def resolve_target(
         architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, the name of one, or None for the
             checkpoint's own.
         config: a config object to use as it is, or values to set on the checkpoint's own (dots reach nested ones).
+        model_kwargs: what the class's constructor takes besides its config.
         options: hub options, loading options, the options of changes (``labels``...), config values; the rest goes to
             the class's constructor.
 
@@ -116,6 +107,7 @@ def resolve_target(
         values={**given, **options},
         changed={key: value for change in changes for key, value in change.config_values().items()},
         trust=trust_remote_code,
+        model_kwargs=model_kwargs or {},
         dtype=dtype if dtype is not None else torch_dtype,
     )
     return replace(target, model_args=model_args, load_options=load), changes

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from hf_init._architecture import Target, has_same_head, tolerated
 from hf_init._change import ChangePlan
+from hf_init._errors import option
 from hf_init._plan import DROPPED, Plan, TensorPlan, format_shape, matches_glob, sources_of
 from hf_init._prepare.checks import PlanInputs, Problem
 from hf_init._roles import matches
@@ -17,8 +18,9 @@ from hf_init._tensors import Shape, Status
 from hf_init._text import join_names
 
 WAY_OUT = (
-    "Give the names that the files have with key_mapping={REGEX: REPLACEMENT}, or the class that the checkpoint is of "
-    "(--architecture CLASS), or say what is new: allow_new=[GLOB] (--allow-new GLOB), or a rule of the recipe"
+    f"Give the names that the files have with {option('key_mapping', {'REGEX': 'REPLACEMENT'})}, or the class that the "
+    f"checkpoint is of ({option('architecture', 'CLASS')}), or say what is new: {option('allow_new', ['GLOB'])}, or a "
+    "rule of the recipe"
 )
 NESTING = ("model", "language_model", "text_model", "base_model", "tracker_model")
 
@@ -91,8 +93,8 @@ def unlisted(draft: PlanDraft) -> Iterator[Problem]:
         idle = [glob for glob in draft.allowed if not any(matches_glob(spec, glob) for spec in new)]
         hint = f"; nothing new is named by {', '.join(map(repr, idle))}" if idle else ""
         yield Problem(
-            f"{draft.plan.architecture}: {len(names)} tensors would be new, wholly or in part, and allow_new "
-            f"(--allow-new) doesn't name them: {', '.join(names)}{hint}"
+            f"{draft.plan.architecture}: {len(names)} tensors would be new, wholly or in part, and "
+            f"{option('allow_new')} doesn't name them: {', '.join(names)}{hint}"
         )
 
 

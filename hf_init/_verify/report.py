@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from hf_init import _html
-from hf_init._errors import ProofError
+from hf_init._errors import ProofError, option, python_spelling, spell_options
 from hf_init._text import format_bytes, format_count
 from hf_init._verify.differences import Difference
 
@@ -83,16 +83,20 @@ class VerifyReport:
         return f"<VerifyReport: {self._outcome}, {format_count(self.counts.get('tensors', 0))} tensors>"
 
     def __str__(self) -> str:
+        return self.spelled(python_spelling)
+
+    def spelled(self, spell: Callable[[str, str], str]) -> str:
+        """Return the whole report, its options written by ``spell(name, value)``; see ``option``."""
         counts = ", ".join(f"{format_count(number)} {status}" for status, number in self.counts.items())
         details = f"\n{list_differences(self.differences)}" if self.differences else ""
-        return f"{self._outcome}: {counts}\n{self._amounts()}{details}"
+        return f"{self._outcome}: {counts}\n{spell_options(self._amounts(), spell)}{details}"
 
     def _repr_html_(self) -> str:
         rows = [(each["name"], describe_difference(each)) for each in self.differences]
         numbers = [format_count(number) for number in self.counts.values()]
         counts = _html.html_table(self._outcome, [*self.counts], [numbers])
         differences = _html.html_table("", ("tensor", "difference"), rows) if rows else ""
-        return _html.html_document((counts, self._amounts(), differences))
+        return _html.html_document((counts, spell_options(self._amounts(), python_spelling), differences))
 
     @property
     def _outcome(self) -> str:
@@ -106,7 +110,9 @@ class VerifyReport:
         if self.bytes_cloned:
             parts.append(f"{format_bytes(self.bytes_cloned)} in files that the filesystem has just cloned from it")
         parts.append(f"{format_bytes(self.bytes_digested)} with their digests")
-        rest = [] if self.complete else ["the comparison ended here; everything=True (--all) lists all that differs"]
+        rest = (
+            [] if self.complete else [f"the comparison ended here; {option('everything', True)} lists all that differs"]
+        )
         return ", ".join(parts) + "".join(f"\nnote: {note}" for note in (*self.notes, *rest))
 
 

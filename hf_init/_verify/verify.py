@@ -14,7 +14,7 @@ import numpy as np
 from typing_extensions import assert_never
 
 from hf_init._checkpoint import Checkpoint
-from hf_init._errors import CheckpointError
+from hf_init._errors import CheckpointError, option
 from hf_init._plan import BaseRecord, Fill, Manifest, TensorPlan
 from hf_init._progress import Progress
 from hf_init._tensors import Copy, Status
@@ -111,7 +111,7 @@ def open_base(record: BaseRecord, base: BaseFolders | None) -> Checkpoint:
     if gone:
         raise CheckpointError(
             f"The base that the manifest names, {', '.join(gone)}, is not there. Say where it is now: "
-            "verify(out, base=FOLDER), or --base FOLDER on the command line."
+            f"{option('base', 'FOLDER')}."
         )
     if isinstance(folders, Mapping):
         return Checkpoint.merged({prefix: Checkpoint.open(folder) for prefix, folder in folders.items()})
@@ -131,7 +131,7 @@ def _proof_base(manifest: Manifest, base: BaseFolders | Literal[False] | None) -
     if base is False and manifest.kept_digests is None and any(tensor.kept for tensor in manifest.tensors):
         raise CheckpointError(
             "The manifest holds no digests of what was kept, so nothing proves it but the base. Give the base, or make "
-            "the result again with digest=True (--digest)."
+            f"the result again with {option('digest', True)}."
         )
     gone = base is None and _missing_folders(_recorded_folders(manifest.base))
     if base is False or (gone and manifest.kept_digests is not None):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from hf_init._errors import PlanError
+from hf_init._options import TokenOptions, options_of
 from hf_init._plan import parse_scheme
 from hf_init._text import join_names
 from hf_init._vocabulary.choose import Guarantee
@@ -51,17 +52,8 @@ ROW_SCHEME_OPTIONS = {
     "input_rows": ("input",),
     "output_rows": ("output", "bias"),
 }
-TOKEN_OPTIONS = (
-    "add_tokens",
-    "special_tokens",
-    "pad_to_multiple_of",
-    "allow_shrink",
-    "reinit_rows",
-    "tokenizer",
-    "guarantee",
-    "existing",
-    *ROW_SCHEME_OPTIONS,
-)
+TOKEN_OPTIONS = tuple(options_of(TokenOptions))
+TOKEN_LISTS = ("add_tokens", "add_tokens_file", "special_tokens")
 GUARANTEES: tuple[str, ...] = get_args(Guarantee)
 
 
@@ -114,13 +106,15 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
     given = {key: value for key, value in options.items() if value is not None}
     if not given:
         return None
+    if "add_tokens_file" in given:
+        given["add_tokens_file"] = read_token_file(given["add_tokens_file"])
     if faults := [*_option_faults(given)]:
         raise PlanError("\n".join(faults))
     tokens = tuple(
         RequestedToken(one, special=key == "special_tokens")
         if isinstance(one, str)
         else RequestedToken(one["token"], one.get("description"), one.get("special", key == "special_tokens"))
-        for key in ("add_tokens", "special_tokens")
+        for key in TOKEN_LISTS
         for one in given.get(key, ())
     )
     if faults := [*_token_faults(tokens)]:
@@ -146,7 +140,7 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
 
 
 def _option_faults(given: Mapping[str, Any]) -> Iterator[str]:
-    for key in ("add_tokens", "special_tokens"):
+    for key in TOKEN_LISTS:
         yield from _token_list_faults(key, given.get(key, ()))
     for key, right, expected in (
         ("pad_to_multiple_of", _is_count, "a whole number of at least 1"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_init._checkpoint import BLOCK, RunFile, Runs, gather, join_runs, opened, run_blocks, scatter
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
 from hf_init._progress import Progress, no_progress
 from hf_init._verify import FileState, file_state
 
@@ -101,7 +101,7 @@ def link_file(source: Path, target: Path, link: str) -> None:
         why = "it is on another filesystem" if error.errno == errno.EXDEV else f"{error.strerror}"
         raise PlanError(
             f"no {link} link to {real} can be made where the result is to be: {why}; give a place on the base's own "
-            f"filesystem, or link={'symbolic' if link == 'hard' else 'hard'!r} or 'copy' (--link)"
+            f"filesystem, or {option('link', 'symbolic' if link == 'hard' else 'hard')} or 'copy'"
         ) from error
 
 

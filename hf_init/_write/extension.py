@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_init import _verify
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
 from hf_init._progress import Progress
 from hf_init._tensors import Status
 from hf_init._text import join_names
@@ -222,5 +222,5 @@ def _parse_size(size: str | int | None) -> int | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMG]I?B)", str(size).strip(), re.ASCII | re.IGNORECASE)
     many = int(float(found[1]) * _SIZE_UNITS[found[2].upper()]) if found else 0
     if many < 1:
-        raise PlanError(f"max_shard_size: expected a size such as '5GB' or '500MiB', not {size!r}")
+        raise PlanError(f"{option('max_shard_size')}: expected a size such as '5GB' or '500MiB', not {size!r}")
     return many

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from hf_init._errors import HfInitError, PlanError
+from hf_init._errors import HfInitError, PlanError, option
 from hf_init._text import format_bytes
 from hf_init._write.lock import LOCK, check_busy, clear_folder, discard, hold_lock, is_left
 
@@ -189,7 +189,7 @@ def _take_name(folder: Path, out: Path) -> None:
         if error.errno in _NO_RENAME:
             raise PlanError(
                 f"{out}: the system doesn't let the finished folder take its name ({error.strerror}), as on some "
-                "network mounts; write it in place with --no-rename (rename=False)"
+                f"network mounts; write it in place with {option('rename', False)}"
             ) from error
         raise
 

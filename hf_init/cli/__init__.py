@@ -1,37 +1,44 @@
-"""The command line: one function a verb, each parses, calls a public function, prints."""
+"""The command line: parse, call a public function, print."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from hf_init._errors import HfInitError
-from hf_init.cli._parser import parser
-from hf_init.cli._terminal import DONE, REFUSED
+from hf_init._version import __version__
+from hf_init.cli._commands import find_command, general_help
+from hf_init.cli._terminal import DONE, Terminal, accept_any_encoding, drop_output, message_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns 0 (done, or identical), 1 (a difference) or 2 (bad usage or bad input)."""
+    """Run one command; return 0 (done, or identical), 1 (a difference) or 2 (bad usage or bad input)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    accept_any_encoding()
+    terminal = Terminal(json="--json" in argv, quiet="--quiet" in argv)
     try:
-        args = parser().parse_args(argv)
-        return args.run(args)
-    except HfInitError as error:
-        return _refused(str(error))
-    except BrokenPipeError:
-        return _reader_gone()
-    except OSError as error:
-        return _refused(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except KeyboardInterrupt:
-        return _refused("interrupted; no unfinished result is left, unless --resume keeps it for the next run")
+        return run_command(argv, terminal)
+    except BrokenPipeError:  # whoever read the help has had enough
+        drop_output()
+        return DONE
+    except (HfInitError, OSError, KeyboardInterrupt) as error:
+        return terminal.print_error(message_of(error))
 
 
-def _refused(message: str) -> int:
-    print(f"hf-init: {message}", file=sys.stderr)
-    return REFUSED
+def run_command(argv: Sequence[str], terminal: Terminal) -> int:
+    """Parse a command, call its function and print what it returns; return the exit code.
 
+    Raises:
+        HfInitError: bad usage or bad input.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        return terminal.print_text(general_help())
+    if argv[0] == "--version":
+        return terminal.print_text(f"hf-init {__version__}")
+    command = find_command(argv[0])
+    from hf_init.cli._parser import command_parser  # here: the general help needs neither
+    from hf_init.cli._run import RUN
 
-def _reader_gone() -> int:
-    """Whoever read the pipe has had enough: nothing more to say, not even at the interpreter's exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return DONE
+    args = command_parser(command).parse_command(argv[1:])
+
+    return terminal.print_outcome(command.name, RUN[command.name](args, terminal))

@@ -2,69 +2,139 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
-import threading
-from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import NamedTuple
 
+from hf_init._errors import HfInitError
 from hf_init._progress import Progress, no_progress
 
 DONE, DIFFERS, REFUSED = 0, 1, 2
 
 
-def print_result(args: Namespace, document: Any, text: Any) -> int:
-    print(json.dumps(document, indent=2) if args.json else text, flush=True)
-    return DONE
+class Outcome(NamedTuple):
+    """What a command has to say.
+
+    Attributes:
+        document: for ``--json``. text: for people; ``str`` makes it.
+        ok: whether nothing differs.
+    """
+
+    document: Mapping[str, object]
+    text: object
+    ok: bool = True
 
 
-def notice(text: str) -> None:
-    """Something that a person should know, and that is no result."""
-    print(f"hf-init: {text}", file=sys.stderr)
+class Terminal(NamedTuple):
+    """Where progress and notices go, and whether a result is a document."""
+
+    json: bool = False
+    quiet: bool = False
+
+    def print_outcome(self, command: str, outcome: Outcome) -> int:
+        """Print a result and return the exit code, which a reader that is gone doesn't change."""
+        code = DONE if outcome.ok else DIFFERS
+        if self.json:
+            return self._print_document({"schema": f"hf_init.{command}/1", "ok": outcome.ok, **outcome.document}, code)
+        return self.print_text(outcome.text, code)
+
+    def print_error(self, message: str) -> int:
+        """Print why a command was refused and return the exit code."""
+        if self.json:
+            return self._print_document({"schema": "hf_init.error/1", "ok": False, "error": message}, REFUSED)
+        print(f"hf-init: {message}", file=sys.stderr)
+        return REFUSED
+
+    def _print_document(self, document: Mapping[str, object], code: int) -> int:
+        import json
+
+        return self.print_text(json.dumps(document, indent=2), code)
+
+    def print_text(self, text: object, code: int = DONE) -> int:
+        """Print to standard output and return the exit code."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            drop_output()
+        return code
+
+    def notice(self, text: str) -> None:
+        """Tell a person something that is no result."""
+        if not self.quiet:
+            print(f"hf-init: {text}", file=sys.stderr)
+
+    @property
+    def shows_bars(self) -> bool:
+        return sys.stderr.isatty() and not self.quiet
+
+    @contextmanager
+    def progress_bar(self, title: str, total: Callable[[], int]) -> Iterator[Progress]:
+        """Show a progress bar on a terminal; nothing in a pipe."""
+        if not self.shows_bars:
+            yield no_progress
+            return
+        from tqdm import tqdm
+
+        with tqdm(desc=title, total=total(), unit="B", unit_scale=True, leave=False) as bar:
+            yield bar.update
+
+    @contextmanager
+    def hub_bars(self) -> Iterator[None]:
+        """Show the bars of huggingface_hub, which it would draw into a pipe as well, on a terminal only."""
+        from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+        if self.shows_bars or are_progress_bars_disabled():
+            yield
+            return
+        disable_progress_bars()
+        try:
+            yield
+        finally:
+            enable_progress_bars()
+
+    @contextmanager
+    def stopped_by_signal(self) -> Iterator[None]:
+        """Make a request to end (SIGTERM) an interruption like Ctrl-C; only the main thread may say so."""
+        import signal
+        import threading
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def stopped_by_signal() -> Iterator[None]:
-    """A request to end (SIGTERM) is an interruption like Ctrl-C; only the main thread may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def drop_output() -> None:
+    """Send what is left for a reader that is gone nowhere, so that the interpreter's exit is silent."""
+    import os
 
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-@contextmanager
-def progress_bar(title: str, total: Callable[[], int]) -> Iterator[Progress]:
-    """A progress bar on a terminal; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield no_progress
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc=title, total=total(), unit="B", unit_scale=True, leave=False) as shown:
-        yield shown.update
+def accept_any_encoding() -> None:
+    """Let a console show what its encoding lacks as escapes instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
-@contextmanager
-def hub_bars() -> Iterator[None]:
-    """The bars of huggingface_hub, which it would draw into a pipe as well, on a terminal only."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+def message_of(error: BaseException) -> str:
+    """Return what to say of an error, with options as the command line has them."""
+    if isinstance(error, HfInitError):
+        from hf_init.cli._values import command_line_spelling
 
-    if sys.stderr.isatty() or are_progress_bars_disabled():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
+        return error.spelled(command_line_spelling)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; no unfinished result is left, unless --resume keeps it for the next run"
+    return str(error)

@@ -39,7 +39,7 @@ from hf_init._errors import CheckpointError
 from hf_init._verify.verify import verify_result
 
 WAYS = {"copy": [], "hard": ["--link", "hard"], "in place": ["--no-rename"], "resumed": ["--resume"]}
-GROWN = ["--config", "vocab_size=120", "--map", "*embed_tokens.weight=leading", "--init", "*embed*=normal(std=0.02)"]
+GROWN = ["--config", "vocab_size=120", "--keep", "*embed_tokens.weight=leading", "--rules", "*embed*=normal(std=0.02)"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 LOADED = ("transformers.models.llama.modeling_llama", "hf_init.cli", "hf_init._load.recompute", "hf_init._write")
 TOLD = "hf-init: "

@@ -1,0 +1,154 @@
+"""The commands: what each is called with, and what the help of all says.
+
+The general help is printed from this file alone: it imports nothing that takes time, so option groups are named.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hf_init._errors import HfInitError
+
+BASE = ("base", "BASE", "a checkpoint folder or a hub id")
+TARGET = (
+    "ClassOption",
+    "TargetOptions",
+    "CodeOptions",
+    "HubOptions",
+    "LabelOptions",
+    "HeadsOptions",
+    "TokenOptions",
+)
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        run: the function in ``cli/_run.py``.
+        arguments: name, stand-in and help of each; a name that ends in ``?`` may be left out.
+        groups: names of groups of options, besides those of the output, which every command has.
+        examples: two.
+    """
+
+    name: str
+    help: str
+    arguments: tuple[tuple[str, str, str], ...]
+    groups: tuple[str, ...]
+    examples: tuple[str, str]
+
+    @property
+    def usage(self) -> str:
+        """The command with its arguments."""
+        return " ".join(
+            (self.name, *(f"[{metavar}]" if name.endswith("?") else metavar for name, metavar, _ in self.arguments))
+        )
+
+
+COMMANDS = (
+    Command(
+        "plan",
+        "what would be kept, resized, new, tied, unused, and by which scheme",
+        (BASE,),
+        (*TARGET, "ComparisonOptions"),
+        (
+            "hf-init plan org/model --architecture BertForSequenceClassification --labels neg,pos",
+            "hf-init plan folder --add-tokens photon,quark --json",
+        ),
+    ),
+    Command(
+        "extend",
+        "write OUT and verify it",
+        (BASE, ("out", "OUT", "a folder that doesn't exist yet, or is empty")),
+        (*TARGET, "FileOptions", "ProbeOption"),
+        (
+            "hf-init extend folder out --architecture BertForTokenClassification --entities PER,ORG",
+            "hf-init extend folder out --config num_hidden_layers=14 --recipe auto --seed 1",
+        ),
+    ),
+    Command(
+        "verify",
+        "verify a result from its files, byte by byte",
+        (("out", "OUT", "a folder that extend wrote"),),
+        ("BaseOption", "VerifyOptions"),
+        ("hf-init verify out", "hf-init verify out --base folder --recompute --everything"),
+    ),
+    Command(
+        "drift",
+        "what training moved, and whether what was frozen stayed",
+        (
+            ("base", "BASE", "the result of extend before training, or the checkpoint that it came from"),
+            ("trained", "TRAINED", "the trained folder, or a Trainer's output folder"),
+        ),
+        ("DriftOptions", "PictureOption"),
+        ("hf-init drift out trained --frozen kept", "hf-init drift out trained --picture moved.png"),
+    ),
+    Command(
+        "diff",
+        "any two checkpoints, tensor by tensor, row by row",
+        (("a", "A", "a checkpoint folder"), ("b", "B", "another one")),
+        (),
+        ("hf-init diff folder out", "hf-init diff before after --json"),
+    ),
+    Command(
+        "check",
+        "before training: what one batch says about a model's start",
+        (("dir", "DIR", "a folder that extend wrote, or any other"),),
+        ("BatchOptions", "PictureOption"),
+        ("hf-init check out", "hf-init check out --texts 'I love it' --labels pos --train"),
+    ),
+    Command(
+        "heads",
+        "the heads of a checkpoint: names, kinds, labels, sizes",
+        (("dir", "DIR", "a checkpoint folder or a hub id"),),
+        ("HubOptions",),
+        ("hf-init heads out", "hf-init heads org/model --revision main --json"),
+    ),
+    Command(
+        "report",
+        "histograms and tables in one page or picture: new against pretrained",
+        (("dir", "DIR", "a folder that extend wrote, or any checkpoint"),),
+        ("PageOption",),
+        ("hf-init report out", "hf-init report out --out poster.png"),
+    ),
+    Command(
+        "schemes",
+        "the catalogue: formula, settings, when to use it, source",
+        (("name?", "NAME", "one scheme, a page"),),
+        (),
+        ("hf-init schemes", "hf-init schemes kaiming_normal"),
+    ),
+)
+
+
+def find_command(name: str) -> Command:
+    """Return the command of that name.
+
+    Raises:
+        HfInitError: there is none; the closest is named.
+    """
+    known = {command.name: command for command in COMMANDS}
+    if name not in known:
+        from hf_init._text import closest
+
+        raise HfInitError(f"unknown command {name!r}{closest(name, known)}; see `hf-init --help`")
+    return known[name]
+
+
+def general_help() -> str:
+    """Return the help of the whole command line."""
+    width = max(len(command.usage) for command in COMMANDS)
+    lines = "\n".join(f"  {command.usage:{width}}  {command.help}" for command in COMMANDS)
+    return f"""usage: hf-init COMMAND ... [--json] [--quiet]
+
+Extend a pretrained checkpoint: initialize only what is new, and verify that the rest is untouched.
+
+commands:
+{lines}
+
+BASE is a folder or a hub id. `hf-init COMMAND --help` lists a command's options, `hf-init --version` is the version.
+Exit code 0: done, or identical. 1: a difference. 2: bad usage or bad input: one message, nothing written.
+
+examples:
+  hf-init plan org/model --architecture BertForSequenceClassification --labels negative,positive
+  hf-init extend org/model out --architecture BertForSequenceClassification --labels negative,positive"""

@@ -1,0 +1,218 @@
+"""One function a command: each calls a public function, and returns what it gives to be printed."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_init._errors import PlanError
+from hf_init._options import (
+    BatchOptions,
+    ComparisonOptions,
+    DriftOptions,
+    ExtendOptions,
+    HubOptions,
+    PlanOptions,
+    VerifyOptions,
+    options_of,
+)
+from hf_init.cli._terminal import Outcome, Terminal
+from hf_init.cli._values import command_line_spelling, long_name, option_values
+
+if TYPE_CHECKING:
+    from hf_init._plan import Plan
+    from hf_init._probe.comparison import SchemeComparison
+
+
+def given_options(args: Namespace, group: type) -> dict[str, Any]:
+    """Return the options of a group that were given, as keyword arguments."""
+    return option_values(vars(args), options_of(group))
+
+
+def run_plan(args: Namespace, terminal: Terminal) -> Outcome:
+    """Plan, and compare the schemes of new rows if that is asked for."""
+    from hf_init import _api
+
+    compared = comparison_options(args)
+    with terminal.hub_bars():
+        plan = _api.plan(args.base, _text(args.architecture), **given_options(args, PlanOptions))
+    if compared is None:
+        return Outcome(plan.to_json(), plan)
+    comparison = _compare(args, compared, terminal)
+    return Outcome({**plan.to_json(), "comparison": comparison.to_json()}, f"{plan}\n\n{comparison}")
+
+
+def _compare(args: Namespace, options: Mapping[str, Any], terminal: Terminal) -> SchemeComparison:
+    from hf_init._probe import compare_schemes
+
+    return compare_schemes(args.base, **options, done=lambda run: terminal.notice(f"{run.scheme}: done"))
+
+
+def comparison_options(args: Namespace) -> dict[str, Any] | None:
+    """Return the keyword arguments of ``compare_schemes``; None: nothing is to be compared.
+
+    Raises:
+        PlanError: options that would be passed over.
+    """
+    given = given_options(args, ComparisonOptions)
+    if "compare_schemes" not in given:
+        if "steps" in given:
+            raise PlanError("--steps is for --compare-schemes; leave it out, or give texts: --compare-schemes FILE")
+        return None
+    options = given_options(args, PlanOptions)
+    tokens = ("add_tokens", "special_tokens", "add_tokens_file")
+    if idle := {*options, *(["architecture"] if args.architecture else [])} - {*tokens, "seed"}:
+        names = ", ".join(map(long_name, sorted(idle)))
+        raise PlanError(f"--compare-schemes tries every scheme for the rows of new tokens; leave out {names}")
+    return {
+        "tokens": requested_tokens(options),
+        "texts": texts_of(given["compare_schemes"]),
+        "steps": given.get("steps", 50),
+        "seeds": (options.get("seed", 0),),
+    }
+
+
+def requested_tokens(options: Mapping[str, Any]) -> list[Any]:
+    """Return all new tokens, as ``add_tokens`` takes them."""
+    from hf_init._vocabulary import read_token_file
+
+    listed = read_token_file(options["add_tokens_file"]) if "add_tokens_file" in options else []
+    special = [{"token": token, "special": True} for token in options.get("special_tokens", ())]
+    return [*options.get("add_tokens", ()), *listed, *special]
+
+
+def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
+    """Write and verify a result, and probe it if that is asked for."""
+    from hf_init._write import prepare_extension
+
+    texts = texts_of(args.probe[0]) if args.probe else None
+    with terminal.hub_bars():
+        extension = prepare_extension(
+            args.base, args.out, _text(args.architecture), **given_options(args, ExtendOptions)
+        )
+    plan = extension.plan
+    if texts is not None:
+        _check_probe(args, plan, texts)
+    with terminal.progress_bar("extend", lambda: extension.nbytes) as progress, terminal.stopped_by_signal():
+        report = extension.run(progress, terminal.notice)
+    document, parts = {"out": args.out, "plan": plan.to_json(), "verify": report.to_json()}, [plan, report]
+    if texts is not None:
+        from hf_init._probe import probe_vocabulary
+
+        probe = probe_vocabulary(args.base, args.out, texts)
+        document["probe"] = probe.to_json()
+        parts.append(probe)
+    return Outcome(document, "\n\n".join([*map(str, parts), f"written: {args.out}"]))
+
+
+def _check_probe(args: Namespace, plan: Plan, texts: Sequence[str]) -> None:
+    """Refuse what can't be probed while nothing is written."""
+    from hf_init._probe import check_kind, checked_texts
+
+    checked_texts(texts)
+    for folder in (args.base, args.out):
+        check_kind(folder, plan.architecture)
+
+
+def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
+    """Verify a result: base from the manifest unless it is given."""
+    from hf_init import _api
+
+    options = given_options(args, VerifyOptions)
+    if "examples" in options and "recompute" not in options:
+        raise PlanError("--examples is for --recompute; leave out what isn't meant")
+    base = args.base if args.base is False else _text(args.base)
+    with terminal.progress_bar("verify", lambda: _nbytes(args.out)) as progress:
+        report = _api.verify(args.out, base, progress=progress, **options)
+    return Outcome(report.to_json(), report.spelled(command_line_spelling), report.ok)
+
+
+def run_drift(args: Namespace, terminal: Terminal) -> Outcome:
+    """Compare a trained folder with what it was before."""
+    from hf_init import _api
+
+    with terminal.progress_bar("drift", lambda: _nbytes(args.trained)) as progress:
+        report = _api.drift(args.base, args.trained, progress=progress, **given_options(args, DriftOptions))
+    if args.picture:
+        report.draw(args.picture[0])
+    return Outcome(report.to_json(), report, report.ok)
+
+
+def run_check(args: Namespace, terminal: Terminal) -> Outcome:
+    """Check a folder on one batch."""
+    from hf_init._check import check_folder
+
+    report = check_folder(args.dir, **given_options(args, BatchOptions))
+    if args.picture:
+        report.draw(args.picture[0])
+    return Outcome(report.to_json(), report, report.ok)
+
+
+def run_diff(args: Namespace, terminal: Terminal) -> Outcome:
+    """Compare two checkpoints."""
+    from hf_init import _api
+
+    with terminal.progress_bar("diff", lambda: min(_nbytes(args.a), _nbytes(args.b))) as progress:
+        report = _api.diff(args.a, args.b, progress=progress)
+    return Outcome(report.to_json(), report, report.ok)
+
+
+def run_heads(args: Namespace, terminal: Terminal) -> Outcome:
+    """List the heads of a checkpoint."""
+    from hf_init import _api
+
+    with terminal.hub_bars():
+        listing = _api.heads(args.dir, **given_options(args, HubOptions))
+    return Outcome(listing.to_json(), listing)
+
+
+def run_report(args: Namespace, terminal: Terminal) -> Outcome:
+    """Write a page or a picture."""
+    from hf_init import _api
+
+    written = _api.report(args.dir, _text(args.out))
+    return Outcome({"written": str(written)}, f"written: {written}")
+
+
+def run_schemes(args: Namespace, terminal: Terminal) -> Outcome:
+    """Show the catalogue, or one scheme of it."""
+    from hf_init.schemes.catalogue import catalogue_entry, catalogue_json, catalogue_table, describe_scheme
+
+    if args.name is None:
+        return Outcome({"schemes": catalogue_json()}, catalogue_table())
+    return Outcome(catalogue_entry(args.name).to_json(), describe_scheme(args.name))
+
+
+def texts_of(path: str) -> list[str]:
+    """Return the texts of a file: its paragraphs, with an empty line between two."""
+    try:
+        return [part.strip() for part in Path(path).read_text(encoding="utf-8").split("\n\n") if part.strip()]
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{path}: texts can't be read from it: {error}; give a text file in UTF-8") from error
+
+
+def _text(values: list[str] | None) -> str | None:
+    """Return the value of an option that is given once; None where it isn't given."""
+    return values[0] if values else None
+
+
+def _nbytes(folder: str) -> int:
+    """Return the bytes of a checkpoint's tensors: the most that there is to compare."""
+    from hf_init._checkpoint import Checkpoint
+
+    return Checkpoint.open(folder).nbytes
+
+
+RUN: Mapping[str, Callable[[Namespace, Terminal], Outcome]] = {
+    "plan": run_plan,
+    "extend": run_extend,
+    "verify": run_verify,
+    "drift": run_drift,
+    "diff": run_diff,
+    "check": run_check,
+    "heads": run_heads,
+    "report": run_report,
+    "schemes": run_schemes,
+}
