@@ -110,7 +110,7 @@ SIGNATURES = {
     "report": "folder out",
     "check": "model batch optimizer plan",
     "probe_vocabulary": "base out texts",
-    "compare_schemes": "base tokens texts steps schemes seeds batch_tokens longest held dtype done",
+    "compare_schemes": "base tokens texts steps schemes seeds batch_tokens longest held_out dtype done",
 }
 
 
