@@ -88,7 +88,7 @@ def test_statistics_are_those_of_numpy(values, data):
     ids=str,
 )
 def test_a_region_is_measured_in_small_pieces(tmp_path, monkeypatch, region):
-    monkeypatch.setattr(_values, "CHUNK", 4)
+    monkeypatch.setattr(_values, "_CHUNK", 4)
     values = np.random.default_rng(0).normal(size=(7, 5, 6)).astype(np.float32)
     part = values[region.slices] if isinstance(region, Box) else values.take(region.index, axis=region.dim)
     found = measured(tmp_path, values, region)
@@ -126,7 +126,7 @@ def test_a_sample_is_small_and_sees_every_column(shape, most):
 
 def test_a_sample_is_the_same_in_any_pieces(tmp_path, monkeypatch):
     values = np.random.default_rng(0).normal(size=(50, 7))
-    monkeypatch.setattr(_values, "CHUNK", 10)
+    monkeypatch.setattr(_values, "_CHUNK", 10)
     with Checkpoint.open(saved(tmp_path, w=values)) as checkpoint:
         _, sample = _measure._stats_and_sample(checkpoint.array("w"), Box.whole((50, 7)), "float64", 3)
     np.testing.assert_array_equal(sample, values.reshape(-1)[::3])
