@@ -40,34 +40,20 @@ def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
     ends = torch.stack(torch.aminmax(values))
     if not ends.isfinite().all():
         raise scheme.refusal(slot, "it gives values that are not finite: make its settings smaller")
-    check = _check_rounding if slot.dtype in FLOATING else _check_exact
-    check(scheme, slot, values, ends)
-    return values.to(dtype).contiguous()
-
-
-def _check_rounding(scheme: Scheme, slot: Slot, values: torch.Tensor, ends: torch.Tensor) -> None:
-    """Raise RecipeError if values get lost in a floating dtype.
-
-    Rounding keeps order, so the smallest and the largest value speak for all. A scheme's own float32 values may already
-    have rounded to 0, though its distribution has others.
-    """
-    import torch
-
-    dtype, largest = getattr(torch, slot.dtype), float(ends.abs().max())
+    stored = values.to(dtype).contiguous()
+    if slot.dtype not in FLOATING:
+        mean = (scheme.moments(slot) or (None,))[0]
+        if torch.equal(stored.to(torch.float32), values) and mean in (None, float(values.reshape(-1)[0])):
+            return stored
+        raise scheme.refusal(slot, f"{slot.dtype} can't hold its values exactly: use a whole number that it holds")
+    # Rounding keeps order, so the smallest and the largest value speak for all.
+    largest = float(ends.abs().max())
     if largest > torch.finfo(dtype).max:
         raise scheme.refusal(slot, f"it gives {largest:g}, and {slot.dtype} ends at {torch.finfo(dtype).max:g}")
+    # The scheme's own float32 values may already have rounded to 0, though its distribution has others.
     if not ends.to(dtype).to(torch.float32).any() and (largest > 0 or any(scheme.moments(slot) or ())):
         raise scheme.refusal(
             slot,
             f"all its values, at most {largest:g}, round to 0 in {slot.dtype}: use zeros, or make its settings larger",
         )
-
-
-def _check_exact(scheme: Scheme, slot: Slot, values: torch.Tensor, ends: torch.Tensor) -> None:
-    """Raise RecipeError if a dtype of whole numbers or booleans doesn't hold the values exactly."""
-    import torch
-
-    same = torch.equal(values.to(getattr(torch, slot.dtype)).to(torch.float32), values)
-    mean = (scheme.moments(slot) or (None,))[0]
-    if not same or mean not in (None, float(values.reshape(-1)[0])):
-        raise scheme.refusal(slot, f"{slot.dtype} can't hold its values exactly: use a whole number that it holds")
+    return stored

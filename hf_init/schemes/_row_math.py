@@ -19,7 +19,7 @@ BLOCK, MOST_ROWS = 1 << 22, 1 << 13
 # Rows of one matrix product. Some are idle where fewer are wanted; a wider one is hardly faster.
 TILE = 64
 # The columns of a matrix product are a multiple of this: with few of them, a row's bits change with its place.
-COLUMNS = 16
+PRODUCT_COLUMNS = 16
 # Weights are whole multiples of this, so that they add up to exactly 1 in any order and their products with float32
 # values are exact in float64.
 GRAIN = 1 << 24
@@ -235,8 +235,8 @@ def gaussian(tables: Iterable[torch.Tensor], ranges: Ranges, keys: Sequence[int]
 
 
 def even(columns: torch.Tensor) -> torch.Tensor:
-    """Return a matrix with columns of zeros behind it, so that they are a multiple of ``COLUMNS``."""
-    short = -columns.shape[1] % COLUMNS
+    """Return a matrix with columns of zeros behind it, so that they are a multiple of ``PRODUCT_COLUMNS``."""
+    short = -columns.shape[1] % PRODUCT_COLUMNS
     return torch.nn.functional.pad(columns, (0, short)) if short else columns
 
 
