@@ -313,9 +313,9 @@ def test_only_a_class_without_the_users_code_is_built_without_drawing():
 
 
 def test_a_real_tensor_is_drawn_beside_those_on_meta():
-    from hf_init._architecture.library import _not_drawing
+    from hf_init._architecture.library import _without_drawing
 
-    with _not_drawing():
+    with _without_drawing():
         real, meta = torch.empty(2), torch.empty(2, device="meta")
         assert torch.nn.init.ones_(real).tolist() == [1, 1] and torch.nn.init.normal_(meta) is meta
     assert torch.nn.init.zeros_(real).tolist() == [0, 0]

@@ -157,8 +157,12 @@ def test_an_empty_file_proves_nothing(tmp_path: Path) -> None:
 def test_where_it_cannot_be_had_every_byte_is_compared(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = hf_init.from_pretrained(BertModel, minilm).init_report
 
-    def refuse(path: str, flags: int, *rest: object) -> int:
-        raise PermissionError(path)
+    plain_open = os.open
+
+    def refuse(path: str, flags: int, *rest: int) -> int:
+        if str(path).startswith("/proc/"):
+            raise PermissionError(path)
+        return plain_open(path, flags, *rest)
 
     monkeypatch.setattr("hf_init._load.mapped.os.open", refuse)
     report = hf_init.from_pretrained(BertModel, minilm).init_report

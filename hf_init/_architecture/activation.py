@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -50,33 +50,41 @@ LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def activations(modules: Mapping[str, nn.Module], roles: Mapping[str, str]) -> dict[str, str]:
-    """The activation after each weight, where it is known, from modules by path and roles by tensor name.
+    """Return the activation after each weight, where it is known, from modules by path and roles by tensor name.
 
     A layer in a ``Sequential`` goes into the next activation there; the first layers of a feed-forward block into the
     block's own (in a gated one, the gate alone); the only layer of a module into the module's own.
     """
     layers = {name.rpartition(".")[0] for name in roles}
     gated = {
-        _parent(path) for path in layers if roles.get(f"{path}.weight", "").startswith(("mlp.gate.", "expert.gate."))
+        _parent_path(path)
+        for path in layers
+        if roles.get(f"{path}.weight", "").startswith(("mlp.gate.", "expert.gate."))
     }
-    found = ((name, _after(name, role, modules, gated)) for name, role in roles.items() if role.endswith(".weight"))
+    found = (
+        (name, _activation_after(name, role, modules, gated))
+        for name, role in roles.items()
+        if role.endswith(".weight")
+    )
     return {name: activation for name, activation in found if activation}
 
 
-def _after(name: str, role: str, modules: Mapping[str, nn.Module], gated: set[str]) -> str | None:
+def _activation_after(name: str, role: str, modules: Mapping[str, nn.Module], gated: set[str]) -> str | None:
     path = name.rpartition(".")[0]
-    parent = modules.get(_parent(path))
+    parent = modules.get(_parent_path(path))
     first = role.startswith(FIRST)
     if isinstance(parent, nn.Sequential):
-        return _next_in(parent, path.rpartition(".")[2])
-    if first and role.startswith(("mlp.up.", "expert.up.")) and _parent(path) in gated:
+        return _next_activation(parent, path.rpartition(".")[2])
+    if first and role.startswith(("mlp.up.", "expert.up.")) and _parent_path(path) in gated:
         return None
     if first:
-        return _own(modules.get(path)) or _own(parent)
-    return _own(parent) if parent is not None and _only_layer(parent, modules.get(path)) else None
+        return _activation_in(modules.get(path)) or _activation_in(parent)
+    if parent is None or [child for child in parent.children() if isinstance(child, LAYERS)] != [modules.get(path)]:
+        return None
+    return _activation_in(parent)
 
 
-def _next_in(parent: nn.Sequential, child: str) -> str | None:
+def _next_activation(parent: nn.Sequential, child: str) -> str | None:
     names = list(parent._modules)
     for name in names[names.index(child) + 1 :]:
         module = parent._modules[name]
@@ -85,21 +93,12 @@ def _next_in(parent: nn.Sequential, child: str) -> str | None:
     return None
 
 
-def _own(module: nn.Module | None) -> str | None:
-    """The activation that a module holds as an attribute, a module or a function."""
-    return next((name for name in _held(module) if name), None)
+def _activation_in(module: nn.Module | None) -> str | None:
+    """Return the activation that a module holds as an attribute, a module or a function."""
+    values = (getattr(module, attribute, None) for attribute in ATTRIBUTES)
+    names = (KNOWN.get(getattr(value, "__name__", type(value).__name__)) for value in values if value is not None)
+    return next((name for name in names if name), None)
 
 
-def _held(module: nn.Module | None) -> Iterator[str | None]:
-    for attribute in ATTRIBUTES:
-        value = getattr(module, attribute, None)
-        if value is not None:
-            yield KNOWN.get(getattr(value, "__name__", type(value).__name__))
-
-
-def _only_layer(parent: nn.Module, layer: nn.Module | None) -> bool:
-    return [child for child in parent.children() if isinstance(child, LAYERS)] == [layer]
-
-
-def _parent(path: str) -> str:
+def _parent_path(path: str) -> str:
     return path.rpartition(".")[0]

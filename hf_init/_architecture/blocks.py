@@ -31,7 +31,7 @@ BlockPattern: TypeAlias = Iterator[tuple[str, RoleLabel]]
 
 
 def labels_of(tree: ModuleTree) -> RoleLabels:
-    """Every label that the rules give; of two for one path the first, the one of the outer block, holds."""
+    """Return every label that the rules give; of two for one path the first, the one of the outer block, holds."""
     found: dict[str, RoleLabel] = {}
     for place in tree.places.values():
         for rule in RULES if place.children or not place.path else LEAVES:
@@ -41,12 +41,12 @@ def labels_of(tree: ModuleTree) -> RoleLabels:
 
 
 def vocabulary(place: TreePlace) -> BlockPattern:
-    """The embeddings that a model of the transformers library names itself, and language-model heads by name."""
+    """Yield the labels of the embeddings that a model of the library names itself, and language-model heads by name."""
     for name in _names.OUTPUT_EMBEDDINGS.intersection(place.children):
         yield place.at(name), RoleLabel("output_embedding")
     if place.path:
         return
-    tokens, head = _asked(place.module, "get_input_embeddings"), _asked(place.module, "get_output_embeddings")
+    tokens, head = _answer_of(place.module, "get_input_embeddings"), _answer_of(place.module, "get_output_embeddings")
     for path, module in place.tree.modules.items():
         if module is tokens and "Embedding" in lineage(module):
             yield path, RoleLabel("embedding.token")
@@ -54,8 +54,8 @@ def vocabulary(place: TreePlace) -> BlockPattern:
             yield path, RoleLabel("output_embedding")
 
 
-def _asked(model: nn.Module, method: str) -> object:
-    """What the model answers, if it has the method and an answer; a model without a head may refuse."""
+def _answer_of(model: nn.Module, method: str) -> object:
+    """Return what the model answers, or None where it has no such method or no answer."""
     try:
         return getattr(model, method)()
     except (AttributeError, NotImplementedError, TypeError):
@@ -63,7 +63,7 @@ def _asked(model: nn.Module, method: str) -> object:
 
 
 def multihead(place: TreePlace) -> BlockPattern:
-    """torch's own MultiheadAttention."""
+    """Yield the labels of torch's own MultiheadAttention."""
     if "MultiheadAttention" not in lineage(place.module):
         return
     for name, role in _names.MULTIHEAD.items():
@@ -73,10 +73,10 @@ def multihead(place: TreePlace) -> BlockPattern:
 
 
 def attention(place: TreePlace) -> BlockPattern:
-    """Query, key, value and output, separate or fused, of a module that has them all."""
+    """Yield the labels of query, key, value and output, separate or fused, of a module that has them all."""
     if not place.children:
         return
-    layers = {path: (_names.ATTENTION[name], whole) for name, path, whole in _dense(place, _names.ATTENTION)}
+    layers = {path: (_names.ATTENTION[name], whole) for name, path, whole in _dense_children(place, _names.ATTENTION)}
     roles = {role for role, _ in layers.values()}
     if "attention.query" in roles:  # a fused tensor beside a query of its own holds the other two
         layers = {path: (role.replace("qkv", "kv"), whole) for path, (role, whole) in layers.items()}
@@ -87,12 +87,12 @@ def attention(place: TreePlace) -> BlockPattern:
         layers |= _output_beside(place)
     width = next((whole.fan_in for role, whole in layers.values() if role == "attention.output"), None)
     for path, (role, whole) in layers.items():
-        geometry = _split(place, path, role, whole, width)
+        geometry = _cut_projection(place, path, role, whole, width)
         if geometry is not None:
             yield path, RoleLabel(role, geometry)
 
 
-def _dense(place: TreePlace, names: Mapping[str, str]) -> Iterator[tuple[str, str, Geometry]]:
+def _dense_children(place: TreePlace, names: Mapping[str, str]) -> Iterator[tuple[str, str, Geometry]]:
     """Name, path and matrix of the children of these names that are dense layers, or hold one as their first."""
     for name in place.children:
         for inner in (name, f"{name}.0", f"{name}.dense", f"{name}.linear") if name in names else ():
@@ -102,7 +102,7 @@ def _dense(place: TreePlace, names: Mapping[str, str]) -> Iterator[tuple[str, st
 
 
 def _output_beside(place: TreePlace) -> dict[str, tuple[str, Geometry]]:
-    """BERT's way: the projection is in the module beside, which in a whole layer would be the feed-forward's."""
+    """Return BERT's output projection, in the module beside, which in a whole layer would be the feed-forward's."""
     parent = place.parent
     if parent is None or "intermediate" in parent.children:
         return {}
@@ -110,8 +110,8 @@ def _output_beside(place: TreePlace) -> dict[str, tuple[str, Geometry]]:
     return next(({path: ("attention.output", whole)} for path, whole in found if whole), {})
 
 
-def _split(place: TreePlace, path: str, role: str, whole: Geometry, width: int | None) -> Geometry | None:
-    """The matrix of a projection, cut where several are fused; None for a fusion whose sizes don't add up."""
+def _cut_projection(place: TreePlace, path: str, role: str, whole: Geometry, width: int | None) -> Geometry | None:
+    """Return the matrix of a projection, cut where several are fused; None where their sizes don't add up."""
     if role == "attention.kv":
         fused = halves(whole)
         by_head = path.rpartition(".")[2] in _names.KEY_VALUE_BY_HEAD
@@ -119,16 +119,14 @@ def _split(place: TreePlace, path: str, role: str, whole: Geometry, width: int |
     if role != "attention.qkv":
         return whole
     fused = thirds(whole, width)
-    return interleaved(fused) if fused and _by_head(place.module, fused) else fused
-
-
-def _by_head(module: nn.Module, fused: Geometry) -> bool:
-    one_key_head = fused.parts[-1] == getattr(module, "head_dim", None)
-    return not one_key_head and not _names.INTERLEAVED.isdisjoint(lineage(module))
+    if fused is None or _names.INTERLEAVED.isdisjoint(lineage(place.module)):
+        return fused
+    one_key_head = fused.parts[-1] == getattr(place.module, "head_dim", None)
+    return fused if one_key_head else interleaved(fused)
 
 
 def feed_forward(place: TreePlace) -> BlockPattern:
-    """Up and down, with or without a gate, whose sizes fit each other."""
+    """Yield the labels of up and down, with or without a gate, whose sizes fit each other."""
     for gate, up, down in _names.MLP if place.children else ():
         first = place.matrix(up) if up.partition(".")[0] in place.children else None
         last = place.matrix(down) if first is not None else None
@@ -146,22 +144,22 @@ def feed_forward(place: TreePlace) -> BlockPattern:
 
 
 def experts(place: TreePlace) -> BlockPattern:
-    """Experts of a mixture in 3-D tensors, in either order."""
+    """Yield the labels of the experts of a mixture in 3-D tensors, in either order."""
     shapes = {name: shape for name in _names.EXPERTS if place.tensors and len(shape := place.shape(name)) == 3}
     down = shapes.get("down_proj")
     if down is None or len(shapes) < 2:
         return
-    order = _order(place.module, next(iter(shapes.values())), down)
+    order = _expert_order(place.module, next(iter(shapes.values())), down)
     for name, shape in shapes.items() if order else ():
         yield (
             place.at(name),
-            RoleLabel(f"{_names.EXPERTS[name]}.weight", _expert(place.module, name, shape, str(order))),
+            RoleLabel(f"{_names.EXPERTS[name]}.weight", _expert_matrix(place.module, name, shape, str(order))),
         )
         yield place.at(f"{name}_bias"), RoleLabel(f"{_names.EXPERTS[name]}.bias")
 
 
-def _order(module: nn.Module, up: Shape, down: Shape) -> str | None:
-    """How experts are stored: told by the shapes where gate and up are fused, else by the module itself."""
+def _expert_order(module: nn.Module, up: Shape, down: Shape) -> str | None:
+    """Return how experts are stored: by the shapes where gate and up are fused, else by the module itself."""
     out_in = up[2] == down[1] and up[1] in (down[2], 2 * down[2])
     in_out = up[1] == down[2] and up[2] in (down[1], 2 * down[1])
     if out_in and in_out:
@@ -170,7 +168,7 @@ def _order(module: nn.Module, up: Shape, down: Shape) -> str | None:
     return "out_in" if out_in else "in_out" if in_out else None
 
 
-def _expert(module: nn.Module, name: str, shape: Shape, order: str) -> Geometry | None:
+def _expert_matrix(module: nn.Module, name: str, shape: Shape, order: str) -> Geometry | None:
     fan_out, fan_in = shape[1:] if order == "out_in" else shape[:0:-1]
     whole = Geometry(fan_in, fan_out, order=order, stack=1)
     if name != "gate_up_proj":
@@ -181,7 +179,7 @@ def _expert(module: nn.Module, name: str, shape: Shape, order: str) -> Geometry 
 
 
 def flat_experts(place: TreePlace) -> BlockPattern:
-    """DBRX's experts, one below the other: its down matrices are read transposed."""
+    """Yield the labels of DBRX's experts, one below the other; its down matrices are read transposed."""
     gate, up, down = _names.FLAT_EXPERTS
     shape, count = place.shape(gate), getattr(place.module, "moe_num_experts", 0)
     if len(shape) != 2 or not count or not shape == place.shape(up) == place.shape(down):
@@ -194,7 +192,7 @@ def flat_experts(place: TreePlace) -> BlockPattern:
 
 
 def router(place: TreePlace) -> BlockPattern:
-    """Everything in what chooses among the experts beside it, or is called a router."""
+    """Yield the labels of everything in what chooses among the experts beside it, or is called a router."""
     chosen = _names.ROUTERS.intersection(place.children) if "experts" in place.children else ()
     starts = [place.go(name) for name in chosen]
     if lineage(place.module)[0].endswith("Router"):
@@ -203,7 +201,7 @@ def router(place: TreePlace) -> BlockPattern:
 
 
 def residual_norm(place: TreePlace) -> BlockPattern:
-    """The last norm of a residual branch."""
+    """Yield the labels of the last norm of a residual branch."""
     for pair in _names.RESIDUAL_NORMS:
         if set(pair) <= set(place.children):
             yield from ((place.at(name), RoleLabel("residual")) for name in pair)

@@ -19,21 +19,21 @@ from hf_init._text import one_line
 
 
 def has_same_head(cls: type, name: str) -> bool:
-    """Whether a class has the head of the class of this name: it is that class, one made of it, or for the same task.
+    """Return whether a class has the head of the class of this name: by name, by inheritance, or by its task.
 
     Example:
         >>> from transformers import BertForSequenceClassification as Bert
-        >>> has_same_head(Bert, "BertForSequenceClassification"), kin(Bert, "OtherForSequenceClassification")
+        >>> has_same_head(Bert, "BertForSequenceClassification"), has_same_head(Bert, "OtherForSequenceClassification")
         (True, True)
-        >>> has_same_head(Bert, "BertForTokenClassification"), kin(Bert, "BertModel")
+        >>> has_same_head(Bert, "BertForTokenClassification"), has_same_head(Bert, "BertModel")
         (False, False)
     """
     names = {base.__name__ for base in cls.__mro__}
-    return name in names or (_task(name) != "" and _task(name) in map(_task, names))
+    return name in names or (_task_of(name) != "" and _task_of(name) in map(_task_of, names))
 
 
-def _task(name: str) -> str:
-    """``SequenceClassification`` of ``BertForSequenceClassification``; empty where the name speaks of none."""
+def _task_of(name: str) -> str:
+    """Return ``SequenceClassification`` of ``BertForSequenceClassification``; empty where the name has no task."""
     found = re.search(r"For([A-Z]\w*)$", name)
     return found[1] if found else ""
 
@@ -53,7 +53,7 @@ SAY_WHICH = f"say which class to load it into: {option('architecture', 'CLASS')}
 
 
 def class_of(architecture: Any, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
-    """A ``PreTrainedModel`` or ``AutoModelFor*`` class from what the user gave; the checkpoint's own for None.
+    """Return the ``PreTrainedModel`` or ``AutoModelFor*`` class that a user gave; None means the checkpoint's own.
 
     Args:
         architecture: a class, its name, or None.
@@ -64,10 +64,10 @@ def class_of(architecture: Any, raw: Mapping[str, Any], folder: Path, trust: boo
         PlanError: there is no such class, or it comes as code that isn't trusted.
     """
     if architecture is None:
-        return _own(raw, folder, trust)
+        return _own_class(raw, folder, trust)
     if isinstance(architecture, str):
-        return _named(architecture, raw, folder, trust)
-    if _is_model(architecture):
+        return _class_named(architecture, raw, folder, trust)
+    if _is_model_class(architecture):
         return architecture
     raise PlanError(
         f"architecture: expected a PreTrainedModel class, an AutoModelFor* class or a name, not {architecture!r}"
@@ -75,7 +75,7 @@ def class_of(architecture: Any, raw: Mapping[str, Any], folder: Path, trust: boo
 
 
 def concrete(cls: Any, config: PreTrainedConfig, folder: Path, trust: bool | None) -> type[PreTrainedModel]:
-    """The class that an ``AutoModelFor*`` stands for with this config."""
+    """Return the class that an ``AutoModelFor*`` class stands for with this config."""
     if not issubclass(cls, _BaseAutoModelClass):
         return cls
     reference = (getattr(config, "auto_map", None) or {}).get(cls.__name__)
@@ -83,22 +83,25 @@ def concrete(cls: Any, config: PreTrainedConfig, folder: Path, trust: bool | Non
     if reference and (trust or type(config) not in mapping):
         return remote(reference, folder, trust)
     if type(config) not in mapping:
-        raise PlanError(f"{cls.__name__} has no class for model_type {config.model_type!r}; {_fitting(config)}")
+        raise PlanError(f"{cls.__name__} has no class for model_type {config.model_type!r}; {_fitting_classes(config)}")
     return _get_model_class(config, mapping)
 
 
 def check_misfit(cls: type[PreTrainedModel], config: PreTrainedConfig) -> None:
-    """Raises PlanError unless the class is one for this config, by its own word or by that of an auto class."""
+    """Raise PlanError unless the class is one for this config, by its own word or by that of an auto class."""
     wanted = getattr(cls, "config_class", None)
-    if wanted is not None and not isinstance(config, wanted) and cls not in _served(config):
+    if wanted is None or isinstance(config, wanted):
+        return
+    # An auto class may give a class that was written for another config.
+    if not any(cls in auto_classes(auto, config) for auto in _autos_for(config)):
         raise PlanError(
             f"{cls.__name__} is a class for model_type {wanted.model_type!r}, and the checkpoint is "
-            f"{config.model_type!r}; {_fitting(config)}"
+            f"{config.model_type!r}; {_fitting_classes(config)}"
         )
 
 
 def remote(reference: Any, folder: Path, trust: bool | None) -> Any:
-    """A class of the code that a checkpoint brings, which runs when it is imported.
+    """Return a class of the code that a checkpoint brings, which runs when it is imported.
 
     Raises:
         PlanError: it isn't trusted.
@@ -119,40 +122,44 @@ def remote(reference: Any, folder: Path, trust: bool | None) -> Any:
 
 
 def auto_map(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The classes that a checkpoint brings, by the ``Auto*`` class that stands for each."""
+    """Return the classes that a checkpoint brings, by the ``Auto*`` class that stands for each."""
     found = raw.get("auto_map")
     return found if isinstance(found, dict) else {}
 
 
-def _own(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+def _own_class(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
     names = raw.get("architectures")
     if not names or not isinstance(names, list) or not isinstance(names[0], str):
         raise PlanError(f"{folder / 'config.json'} names no architecture; {SAY_WHICH}")
-    found = _registered(names[0], raw) or _brought(names[0], raw, folder, trust) or _in_library(names[0])
+    found = (
+        _registered_class(names[0], raw)
+        or _class_in_folder(names[0], raw, folder, trust)
+        or _class_in_library(names[0])
+    )
     if found is None:
         raise PlanError(
             f"{folder / 'config.json'}: architecture {names[0]!r} isn't in transformers {transformers.__version__}"
-            f"{_close(names[0])}; {SAY_WHICH}"
+            f"{_close_classes(names[0])}; {SAY_WHICH}"
         )
     return found
 
 
-def _named(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
-    found = _in_library(name) or _registered(name, raw) or _brought(name, raw, folder, trust)
+def _class_named(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+    found = _class_in_library(name) or _registered_class(name, raw) or _class_in_folder(name, raw, folder, trust)
     if found is None:
-        raise PlanError(f"transformers {transformers.__version__} has no model class {name!r}{_close(name)}")
+        raise PlanError(f"transformers {transformers.__version__} has no model class {name!r}{_close_classes(name)}")
     return found
 
 
-def _brought(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+def _class_in_folder(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
     for auto, reference in auto_map(raw).items():
         if auto.startswith("AutoModel") and str(reference).rpartition(".")[2] == name:
             return remote(reference, folder, trust)
     return None
 
 
-def _registered(name: str, raw: Mapping[str, Any]) -> Any:
-    """The class of this name that was registered with an auto class, of which the code in the folder is a copy."""
+def _registered_class(name: str, raw: Mapping[str, Any]) -> Any:
+    """Return the registered class of this name, of which the code in the folder is a copy."""
     kind, registered = raw.get("model_type"), CONFIG_MAPPING._extra_content
     if not isinstance(kind, str) or kind not in registered:
         return None
@@ -164,35 +171,30 @@ def _registered(name: str, raw: Mapping[str, Any]) -> Any:
     return None
 
 
-def _in_library(name: str) -> Any:
+def _class_in_library(name: str) -> Any:
     found = getattr(transformers, name, None) if name.isidentifier() else None
-    return found if _is_model(found) else None
+    return found if _is_model_class(found) else None
 
 
-def _is_model(found: Any) -> bool:
+def _is_model_class(found: Any) -> bool:
     return isinstance(found, type) and issubclass(found, (PreTrainedModel, _BaseAutoModelClass))
 
 
-def _close(name: str) -> str:
+def _close_classes(name: str) -> str:
     known = [word for word in dir(transformers) if "For" in word or word.endswith(("Model", "LMHeadModel"))]
     close = difflib.get_close_matches(name, known, n=3)
     return f"; close: {', '.join(close)}" if close else ""
 
 
-def _fitting(config: PreTrainedConfig) -> str:
-    """The classes that do fit."""
-    fitting = _autos(config)
+def _fitting_classes(config: PreTrainedConfig) -> str:
+    """Return a text that names the classes that do fit."""
+    fitting = _autos_for(config)
     if not fitting:
         return "transformers has no class for it"
     names = [f"{auto.__name__} ({_get_model_class(config, auto._model_mapping).__name__})" for auto in fitting]
     return f"these fit: {', '.join(names)}"
 
 
-def _served(config: PreTrainedConfig) -> set[type]:
-    """Every class that an auto class gives for this config, though it may have been written for another."""
-    return {cls for auto in _autos(config) for cls in auto_classes(auto, config)}
-
-
-def _autos(config: PreTrainedConfig) -> list[Any]:
+def _autos_for(config: PreTrainedConfig) -> list[Any]:
     autos = [getattr(transformers, name) for name in sorted(dir(transformers)) if name.startswith("AutoModel")]
     return [auto for auto in autos if getattr(auto, "_model_mapping", None) and type(config) in auto._model_mapping]

@@ -46,7 +46,7 @@ BAD_VALUE = (StrictDataclassError, TypeError, ValueError, AttributeError, Lookup
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raises PlanError for options of the library that have no meaning here, all at once, each with the way out."""
+    """Raise PlanError for options of the library that have no meaning here, all at once, each with the way out."""
     problems = [
         f"{key}: {REFUSED[key]}" for key, value in options.items() if key in REFUSED and value not in (None, False)
     ]
@@ -55,7 +55,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 def label_values(labels: Sequence[str] | None, num_labels: Any) -> dict[str, Any]:
-    """The config values that name or count the labels.
+    """Return the config values that name or count the labels.
 
     Raises:
         PlanError: an empty or repeated name, a number below 1, or both.
@@ -85,17 +85,19 @@ def label_values(labels: Sequence[str] | None, num_labels: Any) -> dict[str, Any
 def config_of(
     cls: Any, folder: Path, raw: Mapping[str, Any], values: Mapping[str, Any], trust: bool | None
 ) -> tuple[PreTrainedConfig, dict[str, Any]]:
-    """The checkpoint's config with the user's values, and the values that it has no field for.
+    """Return the checkpoint's config with the user's values, and the values that it has no field for.
 
     A value whose key has dots (``text_config.vocab_size``) goes into a nested config.
 
     Raises:
         PlanError: an unknown model_type, a value that the config can't take, a nested field that isn't there.
     """
-    _check_names(values)
+    _check_value_names(values)
     try:
         with quiet_library():
-            config, rest = _made(cls, folder, raw, {key: v for key, v in values.items() if "." not in key}, trust)
+            config, rest = _load_config(
+                cls, folder, raw, {key: v for key, v in values.items() if "." not in key}, trust
+            )
             for path, value in values.items():
                 if "." in path:
                     _set_nested(config, path, value)
@@ -106,7 +108,7 @@ def config_of(
 
 
 def copy_config(config: PreTrainedConfig, values: Mapping[str, Any]) -> PreTrainedConfig:
-    """A config object of its own, so that the caller's stays as it is."""
+    """Return a copy of a config with these values, so that the caller's stays as it is."""
     made = type(config).from_dict(config.to_dict())
     for path, value in values.items():
         if "." in path:
@@ -117,13 +119,13 @@ def copy_config(config: PreTrainedConfig, values: Mapping[str, Any]) -> PreTrain
 
 
 def check_quantized(config: PreTrainedConfig) -> None:
-    """Raises PlanError for a config that asks for packed weights."""
+    """Raise PlanError for a config that asks for packed weights."""
     if getattr(config, "quantization_config", None):
         raise PlanError("the config asks for quantization; " + REFUSED["quantization_config"])
 
 
 def check_unknown(cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Mapping[str, Any]) -> None:
-    """Whatever no config field took must be something that the class's constructor takes."""
+    """Raise PlanError for values that neither a field of the config nor the class's constructor takes."""
     accepted = inspect.signature(cls.__init__).parameters
     if any(p.kind is p.VAR_KEYWORD for p in accepted.values()) and cls.__init__ is not PreTrainedModel.__init__:
         accepted = {**accepted, **inspect.signature(PreTrainedModel.__init__).parameters}
@@ -160,7 +162,7 @@ def dtype_of(requested: object, config: PreTrainedConfig, source: Checkpoint) ->
     )
 
 
-def _made(
+def _load_config(
     cls: Any, folder: Path, raw: Mapping[str, Any], values: dict[str, Any], trust: bool | None
 ) -> tuple[PreTrainedConfig, dict[str, Any]]:
     own, model_type = getattr(cls, "config_class", None), raw.get("model_type")
@@ -173,11 +175,11 @@ def _made(
     elif brought:
         made = remote(brought, folder, trust).from_pretrained(str(folder), **options)
     else:
-        raise PlanError(_unknown_type(folder, model_type))
+        raise PlanError(_say_unknown_type(folder, model_type))
     return made
 
 
-def _unknown_type(folder: Path, model_type: Any) -> str:
+def _say_unknown_type(folder: Path, model_type: Any) -> str:
     if model_type is None:
         give = option("architecture", "CLASS")
         return f"{folder / 'config.json'} names no model_type; add it, or give the class: {give}"
@@ -187,8 +189,8 @@ def _unknown_type(folder: Path, model_type: Any) -> str:
     )
 
 
-def _check_names(values: Mapping[str, Any]) -> None:
-    """What the library's own loading of a config would take for something else than a value of it."""
+def _check_value_names(values: Mapping[str, Any]) -> None:
+    """Raise PlanError for names that the library's own loading of a config takes for something else than a value."""
     taken = [
         key
         for key in values
@@ -201,21 +203,21 @@ def _check_names(values: Mapping[str, Any]) -> None:
 
 
 def _set_nested(config: Any, path: str, value: Any) -> None:
-    """Sets ``text_config.vocab_size`` and the like; the field must be there."""
+    """Set ``text_config.vocab_size`` and the like; the field must be there."""
     *parents, leaf = path.split(".")
     place = config
     for name in parents:
-        place = _field(place, name, path)
-    _field(place, leaf, path)
+        place = _nested_field(place, name, path)
+    _nested_field(place, leaf, path)
     if isinstance(place, dict):
         place[leaf] = value
     else:
         setattr(place, leaf, value)
 
 
-def _field(place: Any, name: str, path: str) -> Any:
-    found = place.get(name, _field) if isinstance(place, dict) else getattr(place, name, _field)
-    if found is _field or callable(found):
+def _nested_field(place: Any, name: str, path: str) -> Any:
+    found = place.get(name, _nested_field) if isinstance(place, dict) else getattr(place, name, _nested_field)
+    if found is _nested_field or callable(found):
         fields = place.to_dict() if isinstance(place, PreTrainedConfig) else place if isinstance(place, dict) else ()
         raise PlanError(f"config value {path!r}: {type(place).__name__} has no field {name!r}{closest(name, fields)}")
     return found

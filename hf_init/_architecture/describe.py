@@ -26,7 +26,7 @@ from hf_init._tensors import Geometry, Shape, TensorSpec
 
 
 def describe_model(model: nn.Module) -> dict[str, TensorSpec]:
-    """Every parameter and stored buffer of a model, by its name in the state dict and in that order.
+    """Return every parameter and stored buffer of a model, by its name in the state dict and in that order.
 
     Shapes, roles and logical matrices come from classes, names and surroundings: no value is read, so a model on the
     meta device will do. A tensor under two names is described under both, each as what it is there.
@@ -36,22 +36,24 @@ def describe_model(model: nn.Module) -> dict[str, TensorSpec]:
         >>> layer.role, layer.shape, layer.geometry.fan_in, layer.module[0]
         ('linear.weight', (5, 3), 3, 'Linear')
     """
-    state = _state(model)
+    state = _tensors_of(model)
     tree = ModuleTree.of(model, state)
     labels = labels_of(tree)
-    specs = {name: _spec(name, tensor, tree, labels) for name, tensor in state.items()}
-    return _activated(_informed(specs, state), tree)
+    specs = {name: _describe_tensor(name, tensor, tree, labels) for name, tensor in state.items()}
+    specs = _share_roles(specs, state)
+    known = activations(tree.modules, {name: spec.role for name, spec in specs.items()})
+    return {name: replace(spec, activation=known[name]) if name in known else spec for name, spec in specs.items()}
 
 
 def shared(model: nn.Module) -> dict[str, str]:
-    """Names in the state dict whose parameter an earlier name has already, with that name.
+    """Return the names in the state dict whose parameter an earlier name has already, with that name.
 
     Example:
         >>> layer = nn.Linear(2, 2, device="meta")
         >>> shared(nn.ModuleDict({"a": layer, "b": layer}))
         {'b.weight': 'a.weight', 'b.bias': 'a.bias'}
     """
-    state = _state(model)
+    state = _tensors_of(model)
     first: dict[int, str] = {}
     for name, tensor in state.items():
         if isinstance(tensor, nn.Parameter):
@@ -61,24 +63,24 @@ def shared(model: nn.Module) -> dict[str, str]:
 
 
 def buffers(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of the buffers that the state dict holds, and of those that it leaves out.
+    """Return the names of the buffers that the state dict holds, and of those that it leaves out.
 
     Example:
         >>> buffers(nn.BatchNorm1d(2, device="meta"))
         (('running_mean', 'running_var', 'num_batches_tracked'), ())
     """
-    stored = _state(model).keys()
+    stored = _tensors_of(model).keys()
     names = [name for name, _ in model.named_buffers(remove_duplicate=False)]
     return tuple(name for name in names if name in stored), tuple(name for name in names if name not in stored)
 
 
-def _state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict with the parameters themselves, less what isn't a tensor in it (a module's extra state)."""
+def _tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state dict with the parameters themselves, less what isn't a tensor (a module's extra state)."""
     state = model.state_dict(keep_vars=True)
     return {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
 
 
-def _spec(name: str, tensor: torch.Tensor, tree: ModuleTree, labels: RoleLabels) -> TensorSpec:
+def _describe_tensor(name: str, tensor: torch.Tensor, tree: ModuleTree, labels: RoleLabels) -> TensorSpec:
     path, leaf = owner_of(name)
     shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
     place = tree.places.get(path)
@@ -90,8 +92,8 @@ def _spec(name: str, tensor: torch.Tensor, tree: ModuleTree, labels: RoleLabels)
     return TensorSpec(name, shape, dtype, name, lineage(module), role, geometry, padding=padding, address=(name,))
 
 
-def _informed(specs: dict[str, TensorSpec], state: ModuleTensors) -> dict[str, TensorSpec]:
-    """What is unknown under one name may be known under another: then it is known."""
+def _share_roles(specs: dict[str, TensorSpec], state: ModuleTensors) -> dict[str, TensorSpec]:
+    """Return the specs, those of unknown role with what is known of the same tensor under another name."""
     known = {id(state[name]): spec for name, spec in specs.items() if spec.role != "parameter"}
 
     def informed(name: str, spec: TensorSpec) -> TensorSpec:
@@ -99,12 +101,6 @@ def _informed(specs: dict[str, TensorSpec], state: ModuleTensors) -> dict[str, T
         return replace(spec, role=other.role, geometry=other.geometry) if other else spec
 
     return {name: informed(name, spec) for name, spec in specs.items()}
-
-
-def _activated(specs: dict[str, TensorSpec], tree: ModuleTree) -> dict[str, TensorSpec]:
-    """With the activation that each layer's output goes into, where it is known."""
-    found = activations(tree.modules, {name: spec.role for name, spec in specs.items()})
-    return {name: replace(spec, activation=found[name]) if name in found else spec for name, spec in specs.items()}
 
 
 @dataclass(frozen=True)
@@ -119,12 +115,12 @@ class Owner:
 
     @property
     def label(self) -> RoleLabel | None:
-        """What the surroundings say of the layer."""
+        """Return what the surroundings say of the layer."""
         return self.labels.get(self.place.path)
 
     @property
     def own_label(self) -> RoleLabel | None:
-        """What the surroundings say of this very tensor."""
+        """Return what the surroundings say of this very tensor."""
         return self.labels.get(self.place.at(self.leaf))
 
     @property
@@ -136,7 +132,7 @@ ModuleReading: TypeAlias = tuple[str, Geometry | None]
 
 
 def describe_recurrent(owner: Owner) -> ModuleReading | None:
-    """LSTM, GRU and RNN, whole or as a cell."""
+    """Read LSTM, GRU and RNN, whole or as a cell."""
     count = next((_names.GATES[name] for name in lineage(owner.place.module) if name in _names.GATES), 0)
     found = re.fullmatch(_names.RECURRENT, owner.leaf) if count else None
     if not found:
@@ -146,7 +142,7 @@ def describe_recurrent(owner: Owner) -> ModuleReading | None:
 
 
 def describe_norm(owner: Owner) -> ModuleReading | None:
-    """Layer, group, batch, RMS normalization; those that add one to the weight are a family of their own."""
+    """Read layer, group, batch, RMS normalization; those that add one to the weight are a family of their own."""
     leaf, module = _names.NORM.get(owner.leaf), owner.place.module
     if not leaf or not any(re.search(_names.NORMALIZATION, name) for name in lineage(module)):
         return None
@@ -157,7 +153,7 @@ def describe_norm(owner: Owner) -> ModuleReading | None:
 
 
 def describe_weight_norm(owner: Owner) -> ModuleReading | None:
-    """The two halves of a weight-normalized matrix, as a parametrization or in the old way."""
+    """Read the two halves of a weight-normalized matrix, as a parametrization or in the old way."""
     tensors, leaf, module = owner.place.tensors, owner.leaf, owner.place.module
     if not ({"original0", "original1"} <= set(tensors) or {"weight_g", "weight_v"} <= set(tensors)):
         return None
@@ -168,7 +164,7 @@ def describe_weight_norm(owner: Owner) -> ModuleReading | None:
 
 
 def describe_labelled(owner: Owner) -> ModuleReading | None:
-    """A tensor that its surroundings know by its own name."""
+    """Read a tensor that its surroundings know by its own name."""
     return (owner.own_label.role, owner.own_label.geometry) if owner.own_label else None
 
 
@@ -181,7 +177,7 @@ def describe_embedding(owner: Owner) -> ModuleReading | None:
 
 
 def describe_layer(owner: Owner) -> ModuleReading | None:
-    """Dense layers and convolutions; a block may know more about them than their class."""
+    """Read dense layers and convolutions; a block may know more about them than their class."""
     known = matrix_kind(owner.place.module)
     if known is None or owner.leaf not in ("weight", "bias"):
         return None
@@ -193,14 +189,14 @@ def describe_layer(owner: Owner) -> ModuleReading | None:
 
 
 def bare_router(owner: Owner) -> ModuleReading | None:
-    """A router that holds its matrix itself."""
+    """Read a router that holds its matrix itself."""
     if owner.role != "router" or owner.leaf not in ("weight", "bias"):
         return None
     return f"router.{owner.leaf}", linear(owner.place.module, owner.shape) if len(owner.shape) == 2 else None
 
 
 def bare_parameter(owner: Owner) -> ModuleReading | None:
-    """A parameter that a module holds itself, by its name; a gate or a scale must be a number or a vector."""
+    """Read a parameter that a module holds itself, by its name; a gate or scale must be a number or a vector."""
     if not owner.trained:
         return None
     module = lineage(owner.place.module)
@@ -233,7 +229,7 @@ RECOGNISERS: tuple[Callable[[Owner], ModuleReading | None], ...] = (
 
 @lru_cache(maxsize=256)
 def adds_one(norm: type[nn.Module]) -> bool:
-    """Whether the forward of a class adds 1 to its weight, by its source; without a source, no."""
+    """Return whether the forward of a class adds 1 to its weight, by its source; without a source, no."""
     code = getattr(inspect.unwrap(norm.forward), "__code__", None)
     if code is not None and all(each.argval != 1 for each in dis.get_instructions(code)):
         return False  # there is no 1 in it: its source, which takes longer to read, can't say else

@@ -16,7 +16,7 @@ GeometryReader: TypeAlias = Callable[[nn.Module, Shape], Geometry]
 
 
 def lineage(module: nn.Module) -> tuple[str, ...]:
-    """The class names of a module: its own first, then its bases in the order Python resolves them."""
+    """Return the class names of a module: its own first, then its bases in the order Python resolves them."""
     return _lineage(type(module))
 
 
@@ -42,13 +42,13 @@ def stacked(module: nn.Module, shape: Shape) -> Geometry:
 
 
 def conv(module: nn.Module, shape: Shape) -> Geometry:
-    """Stored ``(out, in / groups, *kernel)``: an input reaches the outputs of its own group alone."""
+    """Read ``(out, in / groups, *kernel)``: an input reaches the outputs of its own group alone."""
     groups, field = _groups(module), math.prod(shape[2:])
     return Geometry(fan_in=shape[1] * field, fan_out=shape[0] // groups * field, groups=groups)
 
 
 def conv_transpose(module: nn.Module, shape: Shape) -> Geometry:
-    """Stored ``(in, out / groups, *kernel)``: with stride s, an output sums over 1 in s of the kernel's places."""
+    """Read ``(in, out / groups, *kernel)``: with stride s, an output sums over 1 in s of the kernel's elements."""
     groups, field = _groups(module), math.prod(shape[2:])
     stride = math.prod(getattr(module, "stride", ()) or (1,))
     fan_in = max(shape[0] // groups * field // stride, min(1, shape[0]))
@@ -77,12 +77,12 @@ KINDS: Mapping[str, tuple[str, GeometryReader]] = {
 
 
 def matrix_kind(module: nn.Module) -> tuple[str, GeometryReader] | None:
-    """The entry of ``KINDS`` for the nearest class of a module that has one."""
+    """Return the entry of ``KINDS`` for the nearest class of a module that has one."""
     return next((KINDS[name] for name in lineage(module) if name in KINDS), None)
 
 
 def gates(shape: Shape, count: int) -> Geometry:
-    """A recurrent weight or bias, ``(gates * size, in)`` or ``(gates * size,)``: every gate has its own fans.
+    """Read a recurrent weight ``(gates * size, in)`` or bias ``(gates * size,)``: every gate has its own fans.
 
     A bias sums over no input: its geometry is there for the gates, and its fan_in of 0 keeps fan-based schemes away.
     """
@@ -91,13 +91,13 @@ def gates(shape: Shape, count: int) -> Geometry:
 
 
 def halves(whole: Geometry) -> Geometry | None:
-    """Two matrices of one size, fused (key and value; gate and up)."""
+    """Return two fused matrices of one size (key and value; gate and up)."""
     half, odd = divmod(whole.fan_out or 0, 2)
     return None if odd or not half else replace(whole, fan_out=half, parts=(half, half))
 
 
 def thirds(whole: Geometry, query: int | None) -> Geometry | None:
-    """Query, key and value, fused; the query's width is that of the attention's output, by default its input's.
+    """Return fused query, key and value; the query is as wide as the attention's output, by default as its input.
 
     None where the rest isn't two equal parts that the query is a multiple of: then it is no such fusion.
     """
@@ -109,5 +109,5 @@ def thirds(whole: Geometry, query: int | None) -> Geometry | None:
 
 
 def interleaved(fused: Geometry, fan_out: int | None = None) -> Geometry:
-    """The fans of one part, by default the first: the rows of the parts take turns, so that none is a block."""
+    """Return the fans of one part, by default the first: the rows of the parts alternate, so that none is a block."""
     return replace(fused, fan_out=fan_out or fused.parts[0], parts=())

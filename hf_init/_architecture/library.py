@@ -36,7 +36,7 @@ _LIBRARYS = frozenset(["transformers", "torch", "builtins", "abc", "typing"])
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Without the library's progress bars and reports, and without a trace in the caller's random state."""
+    """Run without the library's progress bars and reports, and without a trace in the caller's random state."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     loud = verbosity != ERROR  # each change makes every logger of the process forget its level
     if loud:
@@ -53,7 +53,7 @@ def quiet_library() -> Iterator[None]:
 
 
 def plain_call(cls: type, name: str) -> Any:
-    """The library's own method of a class, past the mixin's."""
+    """Return the library's own method of a class, past the mixin's."""
     for base in cls.__mro__:
         if name in base.__dict__ and "_hf_init_mixin" not in base.__dict__:
             return base.__dict__[name]
@@ -61,19 +61,19 @@ def plain_call(cls: type, name: str) -> Any:
 
 
 def plain_loader(cls: type[PreTrainedModel]) -> Callable[..., Any]:
-    """The library's ``from_pretrained`` of a class, past the mixin's own."""
+    """Return the library's ``from_pretrained`` of a class, past the mixin's own."""
     return plain_call(cls, "from_pretrained").__get__(None, cls)
 
 
 def has_own_loader(cls: type[PreTrainedModel]) -> bool:
-    """Whether a class loads in a way of its own."""
+    """Return whether a class loads in a way of its own."""
     return plain_loader(cls).__func__ is not PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
 
 
 def load_on_meta(
     cls: type[PreTrainedModel], config: Any, tensors: Mapping[str, torch.Tensor], **options: Any
 ) -> PreTrainedModel:
-    """The target as the library would load it from these (meta) tensors: converted, tied, in its final dtypes.
+    """Return the model as the library would load it from these (meta) tensors: converted, tied, in its final dtypes.
 
     Past a class's own ``from_pretrained``, which may want files that meta tensors don't have.
     """
@@ -93,14 +93,14 @@ def load_on_meta(
 def build_on_meta(
     cls: type[PreTrainedModel], config: Any, names: Iterable[str], dtype: torch.dtype, **options: Any
 ) -> tuple[PreTrainedModel, Addresses] | None:
-    """What ``load_on_meta`` gives for tensors of these names, by the constructor alone: in a fraction of the time.
+    """Return what ``load_on_meta`` gives for tensors of these names, by the constructor alone: much faster.
 
     With the addresses of the model, which tell what loading has to do. None where loading changes the model: where it
     casts some tensors, or fuses layers.
     """
     if getattr(config, "fusion_config", None) is not None:
         return None
-    drawing = _not_drawing() if is_the_librarys(cls) else nullcontext()
+    drawing = _without_drawing() if is_the_librarys(cls) else nullcontext()
     with quiet_library(), torch.device("meta"), library_init.meta_device_safe_creation_ops(), drawing:
         model = PreTrainedModel._from_config.__func__(  # type: ignore[attr-defined]  # of a bound class method
             cls, deepcopy(config), dtype=dtype, **options
@@ -132,19 +132,19 @@ class _Standing:
 
 
 def load_into(model: PreTrainedModel, state: Mapping[str, Any], **options: Any) -> Any:
-    """What the library's loader gives for a state dict, in a model of ``build_on_meta`` instead of one of its own."""
+    """Load a state dict with the library's loader into a model of ``build_on_meta`` instead of one of its own."""
     load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]  # of a bound class method
     return load(_Standing(model), None, config=model.config, state_dict=state, **options)
 
 
 def is_the_librarys(cls: type) -> bool:
-    """Whether a class is one of transformers itself, with none of the user's code in it."""
+    """Return whether a class is one of transformers itself, with none of the user's code in it."""
     return {base.__module__.partition(".")[0] for base in cls.__mro__} <= _LIBRARYS
 
 
 @contextmanager
-def _not_drawing() -> Iterator[None]:
-    """torch's initialization functions leave meta tensors as they are: there is nothing to draw, and it takes time."""
+def _without_drawing() -> Iterator[None]:
+    """Let torch's initialization functions leave meta tensors as they are: nothing is drawn, and it takes time."""
     originals = dict(library_init.TORCH_INIT_FUNCTIONS)
     library_init.TORCH_INIT_FUNCTIONS.update({name: _off_meta(function) for name, function in originals.items()})
     try:
@@ -178,7 +178,7 @@ class Addresses:
         self._known: dict[str, tuple[str, str | None]] = {}
 
     def of(self, names: Sequence[str]) -> dict[str, Address]:
-        """The address of every name; names that the model has no place for get one of their own."""
+        """Return the address of every name; a name that the model has no tensor for gets one of its own."""
         positions: Counter[tuple[str, str]] = Counter()
         found: dict[str, Address] = {}
         for name in sorted(names, key=dot_natural_key) if self._converters else names:
@@ -191,13 +191,13 @@ class Addresses:
         return found
 
     def used(self, names: Iterable[str]) -> list[Any]:
-        """What the loader has to do with tensors of these names: its renamings and conversions that match one."""
+        """Return what the loader does to tensors of these names: its renamings and conversions that match one."""
         for name in names:
             self._renamed(name)
         return [transform for transform in self._transforms if transform.was_used()]
 
     def _renamed(self, name: str) -> tuple[str, str | None]:
-        """The loader's own rule, its second try without renamings included."""
+        """Apply the loader's own rule, its second try without renamings included."""
         if name not in self._known:
             self._known[name] = self._asked(name)
         return self._known[name]
@@ -210,7 +210,7 @@ class Addresses:
 
 
 def on_disk(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of a model's state dict under the names and shapes that ``save_pretrained`` writes."""
+    """Return tensors of a model's state dict under the names and shapes that ``save_pretrained`` writes."""
     if getattr(model, "_weight_conversions", None) == []:  # nothing to revert, but the library would try every name
         return dict(sorted(tensors.items(), key=lambda named: dot_natural_key(named[0])))
     with quiet_library():
@@ -218,7 +218,7 @@ def on_disk(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict
 
 
 def takes_as_they_are(model: PreTrainedModel, tensors: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a load of tensors of these names and shapes is certain to find a place for each and a tensor for each.
+    """Return whether a load of tensors of these names and shapes is certain to match the model one to one.
 
     It is where a class of the library's own needs no conversion, every name is one of its state dict and stays what it
     is, every shape is the one there, and what has no tensor is tied to one that has. False where it isn't certain:
@@ -233,15 +233,15 @@ def takes_as_they_are(model: PreTrainedModel, tensors: Mapping[str, tuple[int, .
 
 
 def tied_names(model: PreTrainedModel) -> dict[str, str]:
-    """Every tied name in the state dict with the name that the files hold, by the config's word."""
+    """Return every tied name in the state dict with the name that the files hold, by the config's word."""
     if not model.all_tied_weights_keys:
         return {}
     names = model.state_dict().keys()
     declared = {alias: of for alias, of in model.all_tied_weights_keys.items() if alias in names and of in names}
-    return {alias: _first(of, declared) for alias, of in declared.items()}
+    return {alias: _first_name(of, declared) for alias, of in declared.items()}
 
 
-def _first(name: str, declared: Mapping[str, str]) -> str:
+def _first_name(name: str, declared: Mapping[str, str]) -> str:
     seen = set()
     while name in declared and name not in seen:
         seen.add(name)
@@ -266,17 +266,17 @@ def save_code(model: PreTrainedModel, folder: Path) -> None:
 
 
 def not_saved(model: PreTrainedModel) -> set[str]:
-    """Names that ``save_pretrained`` leaves out on purpose."""
+    """Return the names that ``save_pretrained`` leaves out on purpose."""
     return set(getattr(model, "_keys_to_ignore_on_save", None) or ())
 
 
 def tolerated(model: PreTrainedModel) -> tuple[str, ...]:
-    """Patterns of names in memory that the class says a checkpoint may lack."""
+    """Return patterns of names in memory that the class says a checkpoint may lack."""
     return tuple(sorted(getattr(model, "_keys_to_ignore_on_load_missing", None) or ()))
 
 
 def ignored_on_load(model: PreTrainedModel) -> tuple[str, ...]:
-    """Patterns of names in a checkpoint that the class drops without a word."""
+    """Return patterns of names in a checkpoint that the class drops without a word."""
     patterns: set[str] = set(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())
     buffers = [name for name, _ in model.named_buffers()]
     if any(name.endswith("rotary_emb.inv_freq") for name in buffers):

@@ -43,7 +43,7 @@ class InitialValues:
         self._last: tuple[tuple[str, int], dict[str, torch.Tensor]] | None = None
 
     def architecture(self, slot: Slot) -> torch.Tensor:
-        """The slot's values in a freshly built model: float32, of ``slot.shape``.
+        """Return the slot's values in a freshly built model: float32, of ``slot.shape``.
 
         Raises:
             RecipeError: neither ``_init_weights`` nor the constructor gives the tensor a value, or one fails on it.
@@ -51,7 +51,7 @@ class InitialValues:
         return self._values("architecture", self.fresh, slot)
 
     def declared(self, slot: Slot) -> torch.Tensor:
-        """The slot's values as the constructor leaves them, before ``_init_weights``: float32, of ``slot.shape``.
+        """Return the slot's values as the constructor leaves them, before ``_init_weights``: float32, ``slot.shape``.
 
         Raises:
             RecipeError: the constructor gives the tensor no value.
@@ -59,28 +59,32 @@ class InitialValues:
         return self._values("declared", self._declared, slot)
 
     def given(self, slot: Slot) -> torch.Tensor | None:
-        """The slot's values that were made from data: float32, of ``slot.shape``; None where there are none."""
+        """Return the slot's values that were made from data: float32, of ``slot.shape``; None where there are none."""
         found = self._made.get(slot.name)
         return None if found is None else region_of(found, slot.region)
 
     def knowing(self, values: Mapping[str, torch.Tensor]) -> InitialValues:
-        """The same, with tensors that were made from data, by their names on disk: float32, whole."""
+        """Return the same, with tensors that were made from data, by their names on disk: float32, whole."""
         other = copy(self)
         other._made = values
         return other
 
     def on(self, build: Callable[[], PreTrainedModel]) -> InitialValues:
-        """The same, on another model of the same class and config."""
+        """Return the same, on another model of the same class and config."""
         args, kwargs = self._arguments
         return InitialValues(build, args, kwargs).knowing(self._made)
 
     def fresh(self, name: str, key: int) -> torch.Tensor:
-        """A parameter or buffer of a freshly built model, by its name in memory, drawn under a key.
+        """Return a parameter or buffer of a freshly built model, by its name in memory, drawn under a key.
 
         Raises:
             RecipeError: as ``architecture``.
         """
-        started = poisoned(find_tensor(self._model, name).shape, _held_as(find_tensor(self._model, name).dtype))
+        tensor = find_tensor(self._model, name)
+        dtype = tensor.dtype
+        if not dtype.is_complex:  # whole numbers and flags have room for the poison in 64 bits
+            dtype = torch.float32 if dtype.is_floating_point else torch.int64
+        started = poisoned(tensor.shape, dtype)
         values = self._initialized(name, key, started)
         if not bool(without_side_effects(values).any()):
             return values
@@ -89,7 +93,7 @@ class InitialValues:
     @cached_property
     def _model(self) -> PreTrainedModel:
         model = self._build()
-        for _, tensor in _all_tensors(model):
+        for _, tensor in _named_tensors(model):
             mark_loaded(tensor)  # `_init_weights` passes over it
         return model
 
@@ -100,7 +104,7 @@ class InitialValues:
             return ConstructorRecording.of(self._model, *args, **kwargs)
 
     def _values(self, what: str, values_of: Callable[[str, int], torch.Tensor], slot: Slot) -> torch.Tensor:
-        if not _has(self._model, slot.parameter):
+        if not _has_tensor(self._model, slot.parameter):
             raise RecipeError(
                 f"{slot.name}: {type(self._model).__name__} has no tensor {slot.parameter!r} to ask for its values; "
                 "the plan is of another model, or was edited"
@@ -115,7 +119,7 @@ class InitialValues:
         return region_of(self._last[1][slot.name], slot.region).to(torch.float32)
 
     def _parts(self, slot: Slot) -> list[str]:
-        """The parameters that the tensor on disk is made of: one, or all that are fused there."""
+        """Return the parameters that the tensor on disk is made of: one, or all that are fused there."""
         around = slot.parameter.rpartition(".")[0].rpartition(".")[0]
         near = {name: tensor for name, tensor in self._model.state_dict().items() if name.startswith(around)}
         found = [name for name in near if slot.name in on_disk(self._model, {name: near[name]})]
@@ -132,23 +136,23 @@ class InitialValues:
         return values
 
     def _initialized(self, name: str, key: int, started: torch.Tensor) -> torch.Tensor:
-        """The tensor after ``_init_weights``, from these values on."""
+        """Return the tensor after ``_init_weights``, from these values on."""
         try:
             return self._run(name, key, {name: started.clone()})
         except RecipeError:
-            beside = {other: self._recording.value(other, key) for other in _beside(self._model, name)}
+            beside = {other: self._recording.value(other, key) for other in _other_tensors_of_layer(self._model, name)}
             if not beside:
                 raise
             return self._run(name, key, {name: started, **beside})
 
     def _run(self, name: str, key: int, real: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """One tensor after ``_init_weights``, while others of its layer are real too."""
+        """Return one tensor after ``_init_weights``, while others of its layer are real too."""
         with quiet_library(), ExitStack() as stack:
-            held = {other: stack.enter_context(_only(self._model, other, real[other])) for other in real}
+            held = {other: stack.enter_context(_one_real_tensor(self._model, other, real[other])) for other in real}
             for other, tensor in held.items():
                 mark_loaded(tensor, other != name)
             torch.default_generator.manual_seed(key)  # the CPU's alone, which `quiet` puts back
-            for module, owner in _outward(self._model, name):
+            for module, owner in _owners_outward(self._model, name):
                 self._init(module, owner, name)
         return held[name].detach()
 
@@ -164,7 +168,7 @@ class InitialValues:
             ) from error
 
 
-def _has(model: torch.nn.Module, name: str) -> bool:
+def _has_tensor(model: torch.nn.Module, name: str) -> bool:
     path, _, leaf = name.rpartition(".")
     try:
         module = model.get_submodule(path)
@@ -173,13 +177,13 @@ def _has(model: torch.nn.Module, name: str) -> bool:
     return any(store.get(leaf) is not None for store in (module._parameters, module._buffers))
 
 
-def _all_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def _named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from model.named_parameters(remove_duplicate=False)
     yield from model.named_buffers(remove_duplicate=False)
 
 
-def _outward(model: PreTrainedModel, parameter: str) -> Iterator[tuple[torch.nn.Module, PreTrainedModel]]:
-    """The module that owns a tensor and those around it, each with the model whose ``_init_weights`` serves it."""
+def _owners_outward(model: PreTrainedModel, parameter: str) -> Iterator[tuple[torch.nn.Module, PreTrainedModel]]:
+    """Yield the module that owns a tensor and those around it, each with the model that initializes it."""
     path, module, owner = [], model, model
     path.append((module, owner))
     for name in parameter.split(".")[:-1]:
@@ -189,18 +193,18 @@ def _outward(model: PreTrainedModel, parameter: str) -> Iterator[tuple[torch.nn.
     yield from reversed(path)
 
 
-def _beside(model: PreTrainedModel, name: str) -> list[str]:
-    """The other tensors of the layer that owns this one: a parametrized weight is computed from several."""
+def _other_tensors_of_layer(model: PreTrainedModel, name: str) -> list[str]:
+    """Return the other tensors of the layer that owns this one: a parametrized weight is computed from several."""
     parent, _, _ = name.rpartition(".")
     layer = parent.partition("parametrizations.")[0].rstrip(".")
-    names = [other for other, _ in _all_tensors(model.get_submodule(layer))]
+    names = [other for other, _ in _named_tensors(model.get_submodule(layer))]
     own = [other for other in names if "." not in other or other.startswith("parametrizations.")]
     return [full for other in own if (full := f"{layer}.{other}" if layer else other) != name]
 
 
 @contextmanager
-def _only(model: torch.nn.Module, name: str, started: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The model with one real tensor in it."""
+def _one_real_tensor(model: torch.nn.Module, name: str, started: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Put one real tensor into the model."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     store: dict[str, Any] = module._parameters if leaf in module._parameters else module._buffers
@@ -211,10 +215,3 @@ def _only(model: torch.nn.Module, name: str, started: torch.Tensor) -> Iterator[
         yield held
     finally:
         store[leaf] = before
-
-
-def _held_as(dtype: torch.dtype) -> torch.dtype:
-    """Floating point is drawn in float32; whole numbers and flags have room for the poison in 64 bits."""
-    if dtype.is_complex:
-        return dtype
-    return torch.float32 if dtype.is_floating_point else torch.int64

@@ -48,19 +48,19 @@ class ConstructorRecording:
             stack.enter_context(library_init.meta_device_safe_creation_ops())
             recorder = stack.enter_context(_Recorder())
             constants = stack.enter_context(_Constants())
-            stack.enter_context(_init_functions(recorder.calls))
+            stack.enter_context(_record_init_functions(recorder.calls))
             self._model = build()
         self._calls = recorder.calls
         self._constants = constants.values
 
     @classmethod
     def of(cls, model: PreTrainedModel, *args: Any, **kwargs: Any) -> ConstructorRecording:
-        """Of another model of the same class and config."""
+        """Record another model of the same class and config."""
         config = deepcopy(model.config)
         return cls(lambda: type(model)(config, *args, **kwargs))
 
     def value(self, name: str, key: int) -> torch.Tensor:
-        """A parameter or buffer as the constructor leaves it, drawn under the key; fresh memory is poisoned.
+        """Return a parameter or buffer as the constructor leaves it, drawn under the key; fresh memory is poisoned.
 
         The caller's random state is used, that of the CPU: see ``quiet``.
         """
@@ -73,7 +73,7 @@ class ConstructorRecording:
             return replay.real(wanted).clone()
 
     def _leading_to(self, wanted: torch.Tensor) -> Sequence[RecordedCall]:
-        needed, calls = {_storage(wanted)}, []
+        needed, calls = {_storage_id(wanted)}, []
         for call in reversed(self._calls):
             if call.writes & needed:
                 calls.append(call)
@@ -82,7 +82,7 @@ class ConstructorRecording:
 
 
 def find_tensor(model: torch.nn.Module, name: str) -> torch.Tensor:
-    """A parameter or buffer by its name."""
+    """Return a parameter or buffer by its name."""
     path, _, leaf = name.rpartition(".")
     module = model.get_submodule(path)
     found = module._parameters.get(leaf)
@@ -92,18 +92,18 @@ def find_tensor(model: torch.nn.Module, name: str) -> torch.Tensor:
 
 
 def without_side_effects(tensor: torch.Tensor) -> torch.Tensor:
-    """Where a tensor still holds what fresh memory was filled with."""
+    """Return where a tensor still holds what fresh memory was filled with."""
     if tensor.is_floating_point() or tensor.is_complex():
         return tensor.isnan()
-    return tensor == _poison(tensor.dtype)
+    return tensor == _poison_value(tensor.dtype)
 
 
 def poisoned(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """Fresh memory, full of a value that no initialization leaves."""
-    return torch.empty(tuple(shape), dtype=dtype).fill_(_poison(dtype))
+    """Return fresh memory, full of a value that no initialization leaves."""
+    return torch.empty(tuple(shape), dtype=dtype).fill_(_poison_value(dtype))
 
 
-def _poison(dtype: torch.dtype) -> Any:
+def _poison_value(dtype: torch.dtype) -> Any:
     if dtype.is_floating_point or dtype.is_complex:
         return float("nan")
     return UNTOUCHED if dtype is torch.int64 else False if dtype is torch.bool else torch.iinfo(dtype).min
@@ -119,9 +119,9 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        given = frozenset(map(_storage, _tensors((args, kwargs))))
-        made = frozenset(map(_storage, _tensors(result))) - given
-        written = frozenset(map(_storage, _tensors(_mutated(func, args, kwargs))))
+        given = frozenset(map(_storage_id, _tensors_in((args, kwargs))))
+        made = frozenset(map(_storage_id, _tensors_in(result))) - given
+        written = frozenset(map(_storage_id, _tensors_in(_written_arguments(func, args, kwargs))))
         if made or written:  # a view is a storage and its geometry: nothing to do again
             fresh = func._schema.name.startswith(FRESH)
             self.calls.append(RecordedCall(func, args, kwargs, result, given, made | written, fresh))
@@ -129,10 +129,10 @@ class _Recorder(TorchDispatchMode):
 
 
 @contextmanager
-def _init_functions(calls: list[RecordedCall]) -> Iterator[None]:
-    """Writes down torch's initialization functions whole: on meta, some of them return before they do anything."""
+def _record_init_functions(calls: list[RecordedCall]) -> Iterator[None]:
+    """Record torch's initialization functions whole: on meta, some of them return before they do anything."""
     originals = dict(library_init.TORCH_INIT_FUNCTIONS)
-    library_init.TORCH_INIT_FUNCTIONS.update({name: _noted(own, calls) for name, own in originals.items()})
+    library_init.TORCH_INIT_FUNCTIONS.update({name: _record_function(own, calls) for name, own in originals.items()})
     try:
         with library_init.guard_torch_init_functions():
             yield
@@ -140,11 +140,11 @@ def _init_functions(calls: list[RecordedCall]) -> Iterator[None]:
         library_init.TORCH_INIT_FUNCTIONS.update(originals)
 
 
-def _noted(function: Callable[..., Any], calls: list[RecordedCall]) -> Callable[..., Any]:
+def _record_function(function: Callable[..., Any], calls: list[RecordedCall]) -> Callable[..., Any]:
     def note(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         if tensor.device.type != "meta":
             return function(tensor, *args, **kwargs)
-        storage = frozenset((_storage(tensor),))
+        storage = frozenset((_storage_id(tensor),))
         calls.append(RecordedCall(function, (tensor, *args), kwargs, (), storage, storage))
         return tensor
 
@@ -161,9 +161,9 @@ class _Constants(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in MADE_FROM_DATA and result.device.type == "meta" and not _is_meta(args[0] if args else None):
+        if func in MADE_FROM_DATA and result.device.type == "meta" and not _on_meta(args[:1]):
             real = func(*args, **{**kwargs, "device": "cpu"}).detach()
-            self.values[_storage(result)] = (result, real)
+            self.values[_storage_id(result)] = (result, real)
         return result
 
 
@@ -180,13 +180,13 @@ class _Replay:
         done = call.operation(*args, **kwargs)
         if call.fresh:
             done.copy_(poisoned(done.shape, done.dtype))
-        for meta, real in zip(_tensors(call.result), _tensors(done), strict=False):
-            if _storage(meta) in call.writes and _storage(meta) not in self._real:
-                self._real[_storage(meta)] = _stored_as(meta, real)
+        for meta, real in zip(_tensors_in(call.result), _tensors_in(done), strict=False):
+            if _storage_id(meta) in call.writes and _storage_id(meta) not in self._real:
+                self._real[_storage_id(meta)] = _storage_laid_out_as(meta, real)
 
     def real(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor that stands for a recorded one: the same view of the storage that stands for its storage."""
-        storage = self._real.get(_storage(tensor))
+        """Return the tensor that stands for a recorded one: the same view of the storage that replaces its own."""
+        storage = self._real.get(_storage_id(tensor))
         if storage is None:
             return tensor  # it was real when it was recorded
         view = torch.empty(0, dtype=tensor.dtype)
@@ -198,8 +198,8 @@ class _Replay:
         return torch.device("cpu") if isinstance(value, torch.device) and value.type == "meta" else value
 
 
-def _stored_as(meta: torch.Tensor, real: torch.Tensor) -> torch.UntypedStorage:
-    """The storage of a result, laid out as it was recorded."""
+def _storage_laid_out_as(meta: torch.Tensor, real: torch.Tensor) -> torch.UntypedStorage:
+    """Return the storage of a result, laid out as it was recorded."""
     if real.stride() == meta.stride() and real.storage_offset() == meta.storage_offset():
         return real.untyped_storage()
     flat = torch.empty(meta.untyped_storage().nbytes() // meta.element_size(), dtype=meta.dtype)
@@ -207,21 +207,21 @@ def _stored_as(meta: torch.Tensor, real: torch.Tensor) -> torch.UntypedStorage:
     return flat.untyped_storage()
 
 
-def _mutated(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
-    """The arguments that an operation writes to, by its schema."""
+def _written_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the arguments that an operation writes to, by its schema."""
     for place, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield args[place] if place < len(args) else kwargs.get(argument.name)
 
 
-def _tensors(values: Any) -> list[torch.Tensor]:
+def _tensors_in(values: Any) -> list[torch.Tensor]:
     values = list(values) if isinstance(values, Iterator) else values
     return [value for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]
 
 
-def _storage(tensor: torch.Tensor) -> int:
+def _storage_id(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _is_meta(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.device.type == "meta"
+def _on_meta(values: Sequence[Any]) -> bool:
+    return any(isinstance(value, torch.Tensor) and value.device.type == "meta" for value in values)

@@ -114,35 +114,35 @@ class Target:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The model, without values: on meta."""
+        """Return the model without values: on meta."""
         return self._built[0]
 
     @property
     def is_bare(self) -> bool:
-        """Whether the model is as its constructor made it, so that a checkpoint can be loaded into it."""
+        """Return whether the model is as its constructor made it, so that a checkpoint can be loaded into it."""
         return self._built[1] is not None
 
     @cached_property
     def addresses(self) -> Addresses:
-        """Where the loader puts tensors of the names that the base has; an option may rename them."""
+        """Return where the loader puts tensors of the names that the base has; an option may rename them."""
         mapping = self.load_options.get("key_mapping")  # renames what the base holds, not what is written
         return Addresses(self.model, mapping) if mapping else self._plain_addresses
 
     @cached_property
     def whole_layout(self) -> Layout:
-        """Every tensor of the model, with what ``save_pretrained`` leaves out."""
+        """Return every tensor of the model, with what ``save_pretrained`` leaves out."""
         return layout_of(self.model, self._plain_addresses)
 
     @cached_property
     def layout(self) -> Layout:
-        """What the target's files will hold: without what ``save_pretrained`` leaves out, unless the base holds it."""
+        """Return what the files will hold: without what ``save_pretrained`` leaves out, unless the base holds it."""
         unsaved, held = not_saved(self.model), {tensor.address for tensor in self.source}
         tensors = tuple(t for t in self.whole_layout.tensors if t.parameter not in unsaved or t.address in held)
         return replace(self.whole_layout, tensors=tensors)
 
     @cached_property
     def source(self) -> tuple[SourceTensor, ...]:
-        """The base's tensors, each with the address that the target's loader gives it."""
+        """Return the base's tensors, each with the address that the target's loader gives it."""
         entries = self.base.source.entries
         addresses = self.addresses.of(list(entries))
         drops = [re.compile(pattern) for pattern in ignored_on_load(self.model)]
@@ -158,7 +158,7 @@ class Target:
 
     @cached_property
     def own(self) -> Target | None:
-        """The target that is the checkpoint's own class with its own config; None where that class can't be had."""
+        """Return the target that is the checkpoint's own class with its own config; None where that can't be had."""
         name = self.base.class_name
         cls = next((cls for cls in self.cls.__mro__ if cls.__name__ == name), None)
         try:

@@ -59,7 +59,7 @@ class TreePlace:
 
     @property
     def name(self) -> str:
-        """What the module is called where it is used; in a list, what the list is called."""
+        """Return what the module is called where it is used; in a list, what the list is called."""
         return next((word for word in reversed(self.path.split(".")) if not word.isdigit()), "")
 
     @property
@@ -67,25 +67,25 @@ class TreePlace:
         return self.tree.places[self.path.rpartition(".")[0]] if self.path else None
 
     def go(self, name: str) -> TreePlace:
-        """The place of a child, which there must be."""
+        """Return the entry of a child, which there must be."""
         return self.tree.places[self.at(name)]
 
     def below(self) -> Iterator[TreePlace]:
-        """This module and every module in it."""
+        """Yield this module and every module in it."""
         yield self
         for name in self.children:
             yield from self.go(name).below()
 
     def at(self, relative: str) -> str:
-        """The full path of what is below this module."""
+        """Return the full path of what is below this module."""
         return f"{self.path}.{relative}" if self.path and relative else self.path or relative
 
     def shape(self, leaf: str) -> Shape:
-        """Of a tensor of this module's own; ``()`` where there is none."""
+        """Return the shape of a tensor of this module's own; ``()`` where there is none."""
         return tuple(self.tensors[leaf].shape) if leaf in self.tensors else ()
 
     def matrix(self, relative: str) -> Geometry | None:
-        """The logical matrix of a child, a dense layer; None if it is something else."""
+        """Return the logical matrix of a child, a dense layer; None if it is something else."""
         place = self.tree.places.get(self.at(relative))
         owned = place.tensors if place else {}
         weight = next((owned[leaf] for leaf in ("weight", "original1", "weight_v") if leaf in owned), None)
@@ -96,7 +96,7 @@ class TreePlace:
 
 
 def owner_of(name: str) -> tuple[str, str]:
-    """Path of the owning module and attribute of a tensor; what a parametrization holds belongs to the layer itself.
+    """Return the path of the owning module and the attribute; a parametrization's tensors belong to the layer itself.
 
     Example:
         >>> owner_of("encoder.conv.parametrizations.weight.original0"), owner_of("scale")

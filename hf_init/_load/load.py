@@ -24,12 +24,12 @@ from hf_init._checkpoint import Bases, Reader, equal_bytes
 from hf_init._errors import PlanError
 from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
 from hf_init._options import LoadOptions
-from hf_init._plan import Plan, TensorPlan
+from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan
 from hf_init._signature import takes
 from hf_init._tensors import key_of
 from hf_init._text import one_line
-from hf_init.schemes import Fitted, Scheme, Zeros
+from hf_init.schemes import Fitted, Zeros
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -105,34 +105,31 @@ def from_pretrained(
         model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
         print(model.init_plan)
     """
-    model, info = _proved(with_fitted_values(prepare_plan(base, cls, *model_args, **options)), spend=True)
+    model, info = _load_proved(with_fitted_values(prepare_plan(base, cls, *model_args, **options)), spend=True)
     return (model, info) if output_loading_info else model
 
 
 def with_fitted_values(prepared: Prepared) -> Prepared:
-    """With the values that are made from data: the model is loaded once for them, with zeros in their places."""
+    """Return the plan with the values that are made from data, for which the model is loaded once with zeros."""
     makers = [change.values for change in prepared.change_plans if change.values is not None]
     if not makers:
         return prepared
-    model, _ = _proved(replace(prepared, plan=_without_data(prepared.plan)))
+    model, _ = _load_proved(replace(prepared, plan=_with_zeros(prepared.plan)))
     values = {name: tensor for make in makers for name, tensor in make(model).items()}
     return replace(prepared, initial_values=prepared.initial_values.knowing(values))
 
 
-def _without_data(plan: Plan) -> Plan:
-    tensors = tuple(
-        replace(tensor, new=tuple(replace(fill, scheme=_zeros_for(fill.scheme)) for fill in tensor.new))
-        for tensor in plan.tensors
-    )
-    return replace(plan, tensors=tensors)
+def _with_zeros(plan: Plan) -> Plan:
+    """Return the plan with zeros for what is made from data."""
+
+    def zeroed(fill: Fill) -> Fill:
+        return replace(fill, scheme=Zeros()) if isinstance(fill.scheme, Fitted) else fill
+
+    return replace(plan, tensors=tuple(replace(t, new=tuple(map(zeroed, t.new))) for t in plan.tensors))
 
 
-def _zeros_for(scheme: Scheme) -> Scheme:
-    return Zeros() if isinstance(scheme, Fitted) else scheme
-
-
-def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """The model and what the library said; every tensor of it compared with the files.
+def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """Return the model and what the library said, after every tensor was compared with the files.
 
     Args:
         spend: load into the model that was planned on, if that can be: nobody else needs it.
@@ -146,9 +143,9 @@ def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, M
     prepared = prepared.spent() if spend else prepared
     # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
     with Reader(prepared.source) as reader:
-        report = prove(prepared.plan, reader, prepared.initial_values, state.digests, _held(model, prepared))
-    report = replace(report, restored=(*report.restored, *_restored(model, wanted)))
-    _finish(model, prepared)
+        report = prove(prepared.plan, reader, prepared.initial_values, state.digests, _finder_by_name(model, prepared))
+    report = replace(report, restored=(*report.restored, *_restore_buffers(model, wanted)))
+    _finish_model(model, prepared)
     vars(model).update(init_plan=prepared.plan, init_report=report)
     return model, info
 
@@ -156,7 +153,7 @@ def _proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, M
 def _library_load(
     prepared: Prepared, state: StateDict, into: PreTrainedModel | None = None
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """What the library loads of a state dict in which nothing is missing.
+    """Return what the library loads of a state dict in which nothing is missing.
 
     Args:
         into: a model on meta; by default, the library makes one.
@@ -167,7 +164,7 @@ def _library_load(
     }  # the names are planned already
     options = dict(dtype=target.dtype, output_loading_info=True, **load)
     if into is not None:
-        return _whole(prepared.plan, load_into(into, state.values, **options))
+        return _check_whole(prepared.plan, load_into(into, state.values, **options))
     options |= dict(config=target.config, state_dict=state.values, **target.model_kwargs)
     try:
         loaded = plain_loader(target.cls)(None, *target.model_args, **options)
@@ -178,11 +175,13 @@ def _library_load(
             f"{target.cls.__name__} has a from_pretrained of its own, which can't load from memory "
             f"({one_line(error)}); extend folder to folder, and load the result with plain transformers"
         ) from error
-    return _whole(prepared.plan, loaded)
+    return _check_whole(prepared.plan, loaded)
 
 
-def _whole(plan: Plan, loaded: tuple[PreTrainedModel, Mapping[str, Any]]) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """What was loaded, unless something is missing in it."""
+def _check_whole(
+    plan: Plan, loaded: tuple[PreTrainedModel, Mapping[str, Any]]
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """Return what was loaded, or raise PlanError if something is missing in it."""
     info = loaded[1]
     left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
     missing = sorted(set(info["missing_keys"]) - left_out)
@@ -191,8 +190,8 @@ def _whole(plan: Plan, loaded: tuple[PreTrainedModel, Mapping[str, Any]]) -> tup
     return loaded
 
 
-def _held(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], LoadedTensor | None]:
-    """The tensors of a model under their names on disk; the model's own where nothing was converted."""
+def _finder_by_name(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], LoadedTensor | None]:
+    """Return how to find a model's tensor by its name on disk; the model's own where nothing was converted."""
     memory = model.state_dict()
     disk = on_disk(model, memory) if prepared.converted else {}
 
@@ -205,7 +204,7 @@ def _held(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], 
 
 
 def _fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
-    """What every buffer that no file holds is in a freshly built model.
+    """Return what every buffer that no file holds is in a freshly built model.
 
     Raises:
         RecipeError: a freshly built model's value can't be had.
@@ -214,8 +213,8 @@ def _fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
     return {name: prepared.initial_values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}
 
 
-def _restored(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
-    """Gives every buffer that no file holds its value; the names of those that held else."""
+def _restore_buffers(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+    """Give every buffer that no file holds its value; return the names of those that held another."""
     restored = []
     for name, want in wanted.items():
         held = tensor_of(model, name)
@@ -227,8 +226,8 @@ def _restored(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tup
     return tuple(restored)
 
 
-def _finish(model: PreTrainedModel, prepared: Prepared) -> None:
-    """What the library does only when it is given a name instead of a state dict."""
+def _finish_model(model: PreTrainedModel, prepared: Prepared) -> None:
+    """Do what the library does only when it is given a name instead of a state dict."""
     target = prepared.target
     model.config.name_or_path = target.base.name
     model.name_or_path = target.base.name

@@ -39,13 +39,13 @@ class MappedArea:
     file: tuple[int, int]
 
     def shows(self, address: int, nbytes: int, offset: int) -> bool:
-        """Whether these addresses are in it, and show its file from this offset on."""
+        """Return whether these addresses are in it, and show its file from this offset on."""
         inside = self.start <= address and address + nbytes <= self.stop
         return inside and self.private and self.offset + address - self.start == offset
 
 
 def mapped_areas(maps: str, inodes: Iterable[int]) -> tuple[MappedArea, ...]:
-    """The ranges of addresses that show files of these inodes, from the text of /proc/self/maps.
+    """Return the ranges of addresses that show files of these inodes, from the text of /proc/self/maps.
 
     Example:
         >>> mapped_areas("7f00-8000 rw-p 00001000 fe:00 42   /models/model.safetensors", [42])[0].offset
@@ -53,17 +53,17 @@ def mapped_areas(maps: str, inodes: Iterable[int]) -> tuple[MappedArea, ...]:
     """
     wanted = {str(inode) for inode in inodes}
     fields = (line.split(maxsplit=5)[:5] for line in maps.splitlines())
-    return tuple(_area(*five) for five in fields if len(five) == 5 and five[4] in wanted)
+    return tuple(_parse_area(*five) for five in fields if len(five) == 5 and five[4] in wanted)
 
 
-def _area(addresses: str, flags: str, offset: str, device: str, inode: str) -> MappedArea:
+def _parse_area(addresses: str, flags: str, offset: str, device: str, inode: str) -> MappedArea:
     start, stop = (int(address, 16) for address in addresses.split("-"))
     number = os.makedev(*(int(part, 16) for part in device.split(":")))
     return MappedArea(start, stop, flags.endswith("p"), int(offset, 16), (number, int(inode)))
 
 
 def written_areas(entries: np.ndarray) -> np.ndarray:
-    """Which pages were written to, by their entries of /proc/self/pagemap (``uint64``); one flag a page.
+    """Return which pages were written to, by their entries of /proc/self/pagemap (``uint64``); one flag a page.
 
     A page that isn't there yet would be the file's once it is read. A page that was written to is the process's own:
     there and of no file, or swapped out; a page on its way to another place is taken for written to.
@@ -93,11 +93,11 @@ class Pages:
             self._areas.setdefault(area.file, []).append(area)
 
     def hold(self, tensor: torch.Tensor, path: Path, start: int, stop: int) -> bool:
-        """Whether a tensor is these bytes of a file: its memory shows them, and no page of it was written to.
+        """Return whether a tensor is these bytes of a file: its memory shows them, and no page of it was written to.
 
         False where it isn't certain; then only a comparison can tell.
         """
-        if not _plain(tensor) or tensor.numel() * tensor.element_size() != stop - start:
+        if not _is_plain_memory(tensor) or tensor.numel() * tensor.element_size() != stop - start:
             return False
         mapped, address = self._areas.get(self._file(path), ()), tensor.data_ptr()
         area = next((area for area in mapped if area.shows(address, stop - start, start)), None)
@@ -111,7 +111,7 @@ class Pages:
 
     def _any_written(self, area: MappedArea, start: int, stop: int) -> bool:
         if area not in self._written:
-            self._written[area] = _written(self._pagemap, area)
+            self._written[area] = _written_pages(self._pagemap, area)
         pages = self._written[area]
         if not pages.size:
             return False
@@ -119,22 +119,21 @@ class Pages:
         return int(np.searchsorted(pages, first)) < int(np.searchsorted(pages, last))
 
 
-def _written(pagemap: int, area: MappedArea) -> np.ndarray:
-    """The numbers of the pages of an area that aren't certain to be the file's, in order."""
+def _written_pages(pagemap: int, area: MappedArea) -> np.ndarray:
+    """Return the numbers of the pages of an area that aren't certain to be the file's, in order."""
     first, last = area.start // mmap.PAGESIZE, area.stop // mmap.PAGESIZE
-    found = [_own(pagemap, page, min(BATCH, last - page)) + page for page in range(first, last, BATCH)]
-    return np.concatenate(found)
-
-
-def _own(pagemap: int, page: int, many: int) -> np.ndarray:
-    entries = np.frombuffer(os.pread(pagemap, many * ENTRY, page * ENTRY), np.uint64)
-    unknown = np.arange(entries.size, many)  # what the kernel doesn't answer for is the process's own
-    return np.concatenate([np.flatnonzero(written_areas(entries)), unknown])
+    numbers = []
+    for page in range(first, last, BATCH):
+        num_pages = min(BATCH, last - page)
+        entries = np.frombuffer(os.pread(pagemap, num_pages * ENTRY, page * ENTRY), np.uint64)
+        unknown = np.arange(entries.size, num_pages)  # what the kernel doesn't answer for is the process's own
+        numbers += [np.flatnonzero(written_areas(entries)) + page, unknown + page]
+    return np.concatenate(numbers)
 
 
 @contextmanager
 def watch_pages(paths: Collection[Path]) -> Iterator[Pages | None]:
-    """The pages of this process that show these files; None where they can't be had, or aren't to be believed.
+    """Yield the pages of this process that show these files; None where they can't be had, or aren't to be believed.
 
     It is tried on one of the files: a page that is read must be known for the file's, one that is written to must not.
     """
@@ -144,12 +143,12 @@ def watch_pages(paths: Collection[Path]) -> Iterator[Pages | None]:
         yield None
         return
     try:
-        yield _believed(paths, pagemap)
+        yield _tried_pages(paths, pagemap)
     finally:
         os.close(pagemap)
 
 
-def _believed(paths: Collection[Path], pagemap: int) -> Pages | None:
+def _tried_pages(paths: Collection[Path], pagemap: int) -> Pages | None:
     path = next(iter(paths))
     try:
         with open(path, "rb") as file:
@@ -166,8 +165,8 @@ def _believed(paths: Collection[Path], pagemap: int) -> Pages | None:
     return Pages(found, pagemap) if seen_read and seen_written else None
 
 
-def _plain(tensor: torch.Tensor) -> bool:
-    """On the CPU, its elements one after the other in memory as they are."""
+def _is_plain_memory(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is on the CPU, its elements one after the other in memory as they are."""
     return (
         type(tensor) in (torch.Tensor, torch.nn.Parameter)
         and tensor.device.type == "cpu"

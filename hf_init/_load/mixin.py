@@ -60,14 +60,14 @@ class InitMixin(_Model):
         return from_pretrained(cls, pretrained_model_name_or_path, *model_args, **options)
 
     def initialize_weights(self: Any) -> None:
-        """The root's claim, by full names: after the library's own pass, every unloaded tensor gets its scheme."""
-        missing = set(_unloaded(self))
+        """Give every unloaded tensor its scheme, by full names, after the library's own pass."""
+        missing = set(_unloaded_names(self))
         with quiet_library():
             super().initialize_weights()  # type: ignore[misc]  # the next class in the order is a PreTrainedModel
-        _claim(self, missing)
+        _fill_missing(self, missing)
 
     def _init_weights(self: Any, module: torch.nn.Module) -> None:
-        """The library's own values, then those of the rules that know the module by its class or role."""
+        """Give the library's own values, then those of the rules that know the module by its class or role."""
         super()._init_weights(module)  # type: ignore[misc]  # as above
         recipe = find_recipe(type(self).init_recipe)
         for name, spec in describe_model(module).items():
@@ -77,11 +77,11 @@ class InitMixin(_Model):
             scheme = settle(choice, spec, Surroundings()).scheme
             if not isinstance(scheme, (schemes.Model, schemes.Declared, schemes.Skip)):
                 named = replace(spec, name=f"{type(module).__name__}.{name}")
-                _write(tensor_of(module, name), scheme, named, recipe.seed)
+                _fill_tensor(tensor_of(module, name), scheme, named, recipe.seed)
 
 
-def _claim(model: PreTrainedModel, missing: set[str]) -> None:
-    """Fills the missing tensors of a model on a real device by its class's recipe."""
+def _fill_missing(model: PreTrainedModel, missing: set[str]) -> None:
+    """Fill the missing tensors of a model on a real device by its class's recipe."""
     specs = {name: spec for name, spec in describe_model(model).items() if name in missing}
     if not specs or any(tensor_of(model, name).device.type == "meta" for name in specs):
         return
@@ -94,17 +94,17 @@ def _claim(model: PreTrainedModel, missing: set[str]) -> None:
         if isinstance(scheme, schemes.Skip):
             continue
         if context is None and scheme.needs_model:
-            context = InitialValues(partial(_twin, model))
-        _write(tensor_of(model, name), scheme, spec, recipe.seed, context)
+            context = InitialValues(partial(_rebuild_on_meta, model))
+        _fill_tensor(tensor_of(model, name), scheme, spec, recipe.seed, context)
 
 
-def _twin(model: PreTrainedModel) -> PreTrainedModel:
-    """The same architecture on meta."""
+def _rebuild_on_meta(model: PreTrainedModel) -> PreTrainedModel:
+    """Build the same architecture on meta."""
     with quiet_library(), torch.device("meta"):
         return type(model)(model.config)
 
 
-def _unloaded(model: PreTrainedModel) -> Iterator[str]:
+def _unloaded_names(model: PreTrainedModel) -> Iterator[str]:
     alias = tied_names(model) if hasattr(model, "all_tied_weights_keys") else {}
     for name in model.state_dict():
         if name not in alias and not is_loaded(tensor_of(model, name)):
@@ -112,11 +112,11 @@ def _unloaded(model: PreTrainedModel) -> Iterator[str]:
 
 
 def _is_open(tensor: torch.Tensor) -> bool:
-    """Whether the tensor is there to be written, and nothing was loaded into it."""
+    """Return whether the tensor is there to be written, and nothing was loaded into it."""
     return tensor.device.type != "meta" and not is_loaded(tensor)
 
 
-def _write(
+def _fill_tensor(
     tensor: torch.Tensor, scheme: Scheme, spec: TensorSpec, seed: int, context: InitialValues | None = None
 ) -> None:
     slot = Slot(

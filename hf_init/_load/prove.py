@@ -41,7 +41,7 @@ class LoadReport:
 
     @property
     def bytes_proved(self) -> int:
-        """Kept bytes that are those of the files, in whichever way it was proved."""
+        """Return how many kept bytes are those of the files, in whichever way it was proved."""
         return self.bytes_compared + self.bytes_mapped
 
     def __str__(self) -> str:
@@ -94,14 +94,14 @@ def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
     """Return the complete state dict of a plan: with it, the library has nothing left to initialize."""
     fresh = [tensor for tensor in plan.stored if tensor.status is not Status.KEPT]
     values = make_tensors(fresh, reader, plan.seed, context)
-    kept = dict(_each_in_memory_of_its_own(plan, reader))
+    kept = dict(_lazy_values(plan, reader))
     return StateDict(
         {tensor.name: values.get(tensor.name, kept.get(tensor.name)) for tensor in plan.stored},
         {tensor.name: region_digests(tensor, values[tensor.name]) for tensor in fresh},
     )
 
 
-def _each_in_memory_of_its_own(plan: Plan, reader: Reader) -> Iterator[tuple[str, Any]]:
+def _lazy_values(plan: Plan, reader: Reader) -> Iterator[tuple[str, Any]]:
     """Yield every kept tensor with its lazy slice; where the same bytes of a file are kept twice, then with a copy.
 
     The two are not tied: what training does to one must not happen to the other, and ``save_pretrained`` must not take
@@ -123,7 +123,7 @@ def prove(
     made: Mapping[str, list[str]],
     held: Callable[[TensorPlan], LoadedTensor | None],
 ) -> LoadReport:
-    """Compares every tensor of a loaded model with what the plan says, byte for byte, and puts back what differs.
+    """Compare every tensor of a loaded model with what the plan says, byte for byte, and put back what differs.
 
     A tensor that is still mapped from its file, no page of it written to, is what the file holds without being read.
 
@@ -138,26 +138,26 @@ def prove(
     found = {tensor.name: held(tensor) for tensor in plan.stored if tensor.role != "ignored"}
     here = {name: each for name, each in found.items() if each is not None and each.tensor.device.type != "meta"}
     entries = [tensor for tensor in plan.stored if tensor.name in here]
-    mapped = _mapped(entries, here, reader)
+    mapped = _mapped_tensors(entries, here, reader)
     rest = [tensor for tensor in entries if tensor.name not in mapped]
     reader.open(copy.source for tensor in rest for copy in tensor.kept)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = list(pool.map(lambda tensor: _holds(tensor, here[tensor.name].tensor, reader, made), rest))
+        right = list(pool.map(lambda tensor: _is_as_planned(tensor, here[tensor.name].tensor, reader, made), rest))
     wrong = [tensor for tensor, holds in zip(rest, right, strict=True) if not holds]
     for tensor in wrong:
-        _put_back(tensor, here[tensor.name], reader, plan.seed, context)
+        _restore_tensor(tensor, here[tensor.name], reader, plan.seed, context)
     return LoadReport(
         plan.counts,
-        sum(_nbytes(region_of(here[tensor.name].tensor, copy.region)) for tensor in rest for copy in tensor.kept),
+        sum(region_of(here[tensor.name].tensor, copy.region).nbytes for tensor in rest for copy in tensor.kept),
         cast=tuple(t.name for t in entries if t.kept and _is_cast(t, here[t.name].tensor)),
         restored=tuple(tensor.name for tensor in wrong),
         unproved=tuple(name for name in found if name not in here),
-        bytes_mapped=sum(_nbytes(here[name].tensor) for name in mapped),
+        bytes_mapped=sum(here[name].tensor.nbytes for name in mapped),
     )
 
 
-def _mapped(entries: Iterable[TensorPlan], here: Mapping[str, LoadedTensor], reader: Reader) -> frozenset[str]:
-    """The kept tensors whose memory is the file's own."""
+def _mapped_tensors(entries: Iterable[TensorPlan], here: Mapping[str, LoadedTensor], reader: Reader) -> frozenset[str]:
+    """Return the kept tensors whose memory is the file's own."""
     whole = {t.name: t.source for t in entries if t.status is Status.KEPT and not _is_cast(t, here[t.name].tensor)}
     places = {name: reader.place(source) for name, source in whole.items() if source is not None}
     if not places:
@@ -170,38 +170,34 @@ def _is_cast(tensor: TensorPlan, now: torch.Tensor) -> bool:
     return str(now.dtype) != f"torch.{tensor.dtype}"
 
 
-def _holds(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: Mapping[str, list[str]]) -> bool:
+def _is_as_planned(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: Mapping[str, list[str]]) -> bool:
     if tensor.status is Status.KEPT and tensor.source:
         flat = now.detach().cpu().contiguous().reshape(-1)
         blocks = reader.blocks(tensor.source)
-        return all(_equal(flat[start : start + block.numel()], block) for start, block in blocks)
-    return all(_equal(region_of(now, region), want) for region, want in kept_values(tensor, reader)) and _as_made(
-        tensor, now, made.get(tensor.name, [])
-    )
+        return all(_equal_after_cast(flat[start : start + block.numel()], block) for start, block in blocks)
+    kept = kept_values(tensor, reader)
+    if not all(_equal_after_cast(region_of(now, region), want) for region, want in kept):
+        return False
+    digests = made.get(tensor.name, [])
+    return not digests if _is_cast(tensor, now) else region_digests(tensor, now) == digests
 
 
-def _equal(now: torch.Tensor, want: torch.Tensor) -> bool:
-    """Equal bytes, after the one exact cast where the model's dtype is another."""
+def _equal_after_cast(now: torch.Tensor, want: torch.Tensor) -> bool:
+    """Return whether bytes are equal, after the one exact cast where the model's dtype is another."""
     return equal_bytes(now, want.to(now.dtype))
 
 
-def _as_made(tensor: TensorPlan, now: torch.Tensor, wanted: list[str]) -> bool:
-    if _is_cast(tensor, now):
-        return not wanted
-    return region_digests(tensor, now) == wanted
-
-
-def _put_back(tensor: TensorPlan, held: LoadedTensor, reader: Reader, seed: int, context: Context | None) -> None:
+def _restore_tensor(tensor: TensorPlan, held: LoadedTensor, reader: Reader, seed: int, context: Context | None) -> None:
     want = make_tensor(tensor, reader, seed, context)
     if not held.own:
-        raise ProofError(_difference(tensor, held.tensor, want))
+        raise ProofError(_first_difference(tensor, held.tensor, want))
     with torch.no_grad():
         held.tensor.copy_(want)
-    if not _equal(held.tensor, want):
-        raise ProofError(_difference(tensor, held.tensor, want))
+    if not _equal_after_cast(held.tensor, want):
+        raise ProofError(_first_difference(tensor, held.tensor, want))
 
 
-def _difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> str:
+def _first_difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> str:
     want = want.to(seen.dtype).to(seen.device)
     differs = (seen != want) & ~(seen.isnan() & want.isnan()) if seen.is_floating_point() else seen != want
     first = tuple(int(i) for i in differs.nonzero()[0]) if bool(differs.any()) else ()
@@ -209,7 +205,3 @@ def _difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> s
         f"{tensor.name} {list(first)}: the model holds {seen[first].flatten()[:1].tolist()}, "
         f"expected {want[first].flatten()[:1].tolist()}; the model can't be trusted"
     )
-
-
-def _nbytes(tensor: torch.Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -49,7 +49,7 @@ def recomputer(out: Path, base: Bases | None = None, examples: Any = None) -> Ca
 
 
 def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
-    """The architecture on meta, where a scheme needs it, with what was solved from examples."""
+    """Return the architecture on meta, where a scheme needs it, with what was solved from examples."""
     asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.needs_model]
     if not asking:
         return None

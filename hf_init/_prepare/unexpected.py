@@ -34,13 +34,13 @@ class PlanDraft(PlanInputs):
 
     @cached_property
     def allowed(self) -> tuple[str, ...] | None:
-        """Globs of all that may be new; None where there is no such list."""
+        """Return the globs of all that may be new; None where there is no such list."""
         lists = [change.allowed for change in self.change_plans if change.allowed is not None]
         return tuple(glob for globs in lists for glob in globs) if lists else None
 
     @cached_property
     def unasked(self) -> tuple[TensorPlan, ...]:
-        """The new tensors that no rule, no change and no list says are new."""
+        """Return the new tensors that no rule, no change and no list says are new."""
         if self.allowed is not None:
             return ()  # the list says it of all, see `unlisted`
         layout = self.target.layout
@@ -52,13 +52,13 @@ class PlanDraft(PlanInputs):
 
     @cached_property
     def unused(self) -> Mapping[str, Shape]:
-        """The shapes of what is left over in the source, and not because the user dropped it."""
+        """Return the shapes of what is left over in the source, and not because the user dropped it."""
         entries = self.target.base.source.entries
         return {tensor.name: entries[tensor.name].shape for tensor in self.plan.unused if tensor.reason != DROPPED}
 
     @cached_property
     def renamed(self) -> Mapping[str, str]:
-        """Unasked tensors with the left over one that has nearly the same name and the same shape."""
+        """Return unasked tensors with the left over one that has nearly the same name and the same shape."""
         prefix = self.target.model.base_model_prefix
         spare = {(_without_nesting(name, prefix), shape): name for name, shape in self.unused.items()}
         keys = {tensor.name: (_without_nesting(tensor.name, prefix), tensor.shape) for tensor in self.unasked}
@@ -66,7 +66,7 @@ class PlanDraft(PlanInputs):
 
     @cached_property
     def missing(self) -> tuple[TensorPlan, ...]:
-        """Unasked tensors that the checkpoint's own class has, where the target is of that class."""
+        """Return unasked tensors that the checkpoint's own class has, where the target is of that class."""
         patterns = [re.compile(pattern) for pattern in tolerated(self.target.model)]
         new = [
             tensor
