@@ -14,7 +14,9 @@ import pytest
 import hf_init
 from hf_init import _options
 from hf_init._load.load import from_pretrained
-from hf_init._options import options_of
+from hf_init._options import option_group, options_of
+from hf_init.cli._commands import COMMANDS
+from hf_init.cli._values import long_name
 
 NAMES = [
     "HfInitError",
@@ -142,6 +144,33 @@ def test_defaults_are_those_of_the_code():
     for name, found in options_of(_options.FileOptions).items():
         assert files[name].default == (found.default or (False if found.form == "flag" else None))
     assert inspect.signature(measure_drift).parameters["frozen"].default == "none"
+
+
+def command_lists() -> str:
+    """The commands, and the options by group with the commands that take them, as the README has them."""
+    width = max(len(command.usage) for command in COMMANDS)
+    lines = [f"hf-init {command.usage:{width}}  {command.help}" for command in COMMANDS]
+    for name in dict.fromkeys(name for command in COMMANDS for name in command.groups):
+        takers = ", ".join(command.name for command in COMMANDS if name in command.groups)
+        words = [written(option, found) for option, found in options_of(option_group(name)).items()]
+        lines += ["", f"{str(option_group(name).__doc__).rstrip('.').lower()} ({takers}):"]
+        lines += textwrap.wrap(
+            "  ".join(words), 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+        )
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def written(name: str, found: _options.Option) -> str:
+    if found.form == "flag":
+        return f"--no-{name}" if found.default is True else long_name(name)
+    return f"{long_name(name)} {'|'.join(found.choices) or found.metavar or name.upper()}".replace(
+        " ", "\N{NO-BREAK SPACE}"
+    )
+
+
+def test_the_readme_lists_every_command_and_option():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"```text\n{command_lists()}\n```" in readme
 
 
 TYPED = """
