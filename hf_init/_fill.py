@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def make_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | None = None) -> torch.Tensor:
-    """The target tensor of a plan's entry, of ``plan.shape`` and ``plan.dtype``.
+    """Make the target tensor of a plan's entry, of ``plan.shape`` and ``plan.dtype``.
 
     A kept tensor is a mapped view of the source. What is new is drawn in float32 by its scheme and rounded once.
     """
@@ -32,13 +32,13 @@ def make_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | 
     if plan.status is Status.NEW:
         ((scheme, slot),) = slots_of(plan, reader, seed, context)
         return draw_slot(scheme, slot)
-    return _composed(plan, reader, seed, context)
+    return _composed_tensor(plan, reader, seed, context)
 
 
 def make_tensors(
     plans: Iterable[TensorPlan], reader: Reader, seed: int, context: Context | None = None
 ) -> dict[str, torch.Tensor]:
-    """The tensors of several entries by name, in their order; drawn by all cores, as no value depends on another.
+    """Make the tensors of several entries by name, in their order, on all cores: no value depends on another.
 
     Schemes that ask the architecture take turns.
     """
@@ -46,47 +46,47 @@ def make_tensors(
     for plan in plans:  # opened here, once: what threads share must be there before them
         reader.open(copy.source for copy in plan.kept)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        waiting = {plan.name: pool.submit(make_tensor, plan, reader, seed) for plan in plans if not _asks(plan)}
-        asked = {plan.name: make_tensor(plan, reader, seed, context) for plan in plans if _asks(plan)}
-        return {plan.name: asked[plan.name] if _asks(plan) else waiting[plan.name].result() for plan in plans}
+        waiting = {plan.name: pool.submit(make_tensor, plan, reader, seed) for plan in plans if not _needs_model(plan)}
+        alone = {plan.name: make_tensor(plan, reader, seed, context) for plan in plans if _needs_model(plan)}
+        return {plan.name: alone[plan.name] if _needs_model(plan) else waiting[plan.name].result() for plan in plans}
 
 
-def _asks(plan: TensorPlan) -> bool:
+def _needs_model(plan: TensorPlan) -> bool:
     return any(fill.scheme.needs_model for fill in plan.new)
 
 
 def slots_of(
     plan: TensorPlan, reader: Reader, seed: int, context: Context | None = None
 ) -> Iterator[tuple[Scheme, Slot]]:
-    """Every new region with its scheme, where the tensor's pretrained elements can be read."""
-    trained = (lambda: _trained(plan, reader)) if plan.kept else None
+    """Yield every new region with its scheme, where the tensor's pretrained elements can be read."""
+    trained = (lambda: _trained_rows(plan, reader)) if plan.kept else None
     for scheme, slot in plan.slots(seed, context):
         yield scheme, replace(slot, trained=trained, source=reader.tensor)
 
 
-def _trained(plan: TensorPlan, reader: Reader) -> Iterator[torch.Tensor]:
+def _trained_rows(plan: TensorPlan, reader: Reader) -> Iterator[torch.Tensor]:
     for copy in plan.kept:
         yield from reader.rows(copy.source, copy.source_region)
 
 
 def kept_values(plan: TensorPlan, reader: Reader) -> Iterator[tuple[Region, torch.Tensor]]:
-    """Every kept region with the source's elements for it."""
+    """Yield every kept region with the source's elements for it."""
     for copy in plan.kept:
         yield copy.region, region_of(reader.tensor(copy.source), copy.source_region)
 
 
 def draw_slot(scheme: Scheme, slot: Slot) -> torch.Tensor:
-    """The finished values of one slot, in the slot's dtype."""
+    """Draw the finished values of one slot, in the slot's dtype."""
     return finish(scheme, slot).contiguous()
 
 
 def region_digests(plan: TensorPlan, tensor: torch.Tensor) -> list[str]:
-    """SHA-256 of the bytes of every new region, in the plan's order."""
+    """Return the SHA-256 of the bytes of every new region, in the plan's order."""
     return [tensor_digest(region_of(tensor, fill.region)) for fill in plan.new]
 
 
 def prove_duplicates(plan: Plan, reader: Reader) -> None:
-    """A source that holds a tied tensor under both names must hold the same bytes: tying keeps one of the two.
+    """Raise if a source holds different bytes under the two names of a tied tensor: tying keeps one of them.
 
     Raises:
         ProofError: the values differ; it names both tensors and the way to keep both.
@@ -95,7 +95,7 @@ def prove_duplicates(plan: Plan, reader: Reader) -> None:
         if tensor.status is not Status.TIED or tensor.source is None or tensor.tied_to is None:
             continue
         for copy in plan[tensor.tied_to].kept:
-            if not _equal(reader, copy.source, tensor.source):
+            if not _same_tensor(reader, copy.source, tensor.source):
                 raise ProofError(
                     f"the config ties {tensor.name} to {tensor.tied_to}, but the checkpoint holds different values in "
                     f"{tensor.source} and {copy.source}; keep both with "
@@ -103,14 +103,14 @@ def prove_duplicates(plan: Plan, reader: Reader) -> None:
                 )
 
 
-def _equal(reader: Reader, a: str, b: str) -> bool:
+def _same_tensor(reader: Reader, a: str, b: str) -> bool:
     pairs = zip_longest(reader.blocks(a), reader.blocks(b), fillvalue=(0, torch.empty(0)))
     return all(equal_bytes(left, right) for (_, left), (_, right) in pairs)
 
 
-def _composed(plan: TensorPlan, reader: Reader, seed: int, context: Context | None) -> torch.Tensor:
+def _composed_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | None) -> torch.Tensor:
     result = torch.empty(plan.shape, dtype=getattr(torch, plan.dtype))
-    for region, values in _pieces(plan, reader, seed, context):
+    for region, values in _region_values(plan, reader, seed, context):
         if isinstance(region, Rows):
             result.index_copy_(region.dim, torch.tensor(region.index), values)
         else:
@@ -118,7 +118,7 @@ def _composed(plan: TensorPlan, reader: Reader, seed: int, context: Context | No
     return result
 
 
-def _pieces(
+def _region_values(
     plan: TensorPlan, reader: Reader, seed: int, context: Context | None
 ) -> Iterator[tuple[Region, torch.Tensor]]:
     yield from kept_values(plan, reader)

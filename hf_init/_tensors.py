@@ -66,7 +66,7 @@ class Box:
 
     @classmethod
     def whole(cls, shape: Shape) -> Box:
-        """The box that covers a tensor of this shape."""
+        """Return the box that covers a tensor of this shape."""
         return cls((0,) * len(shape), tuple(shape))
 
     @property
@@ -75,7 +75,7 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """For indexing an array or a tensor; the empty tuple for a scalar."""
+        """Return slices for indexing an array or a tensor; the empty tuple for a scalar."""
         return tuple(slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
 
     def within(self, shape: Shape) -> Box:
@@ -156,7 +156,14 @@ class Geometry:
 
     @classmethod
     def from_json(cls, data: GeometryJson) -> Geometry:
-        return cls(**{**data, "parts": tuple(data["parts"])})
+        return cls(
+            fan_in=data["fan_in"],
+            fan_out=data["fan_out"],
+            order=data["order"],
+            stack=data["stack"],
+            parts=tuple(data["parts"]),
+            groups=data["groups"],
+        )
 
 
 @dataclass(frozen=True)
@@ -250,15 +257,15 @@ class Context(Protocol):
     """What a scheme may ask about its surroundings. Schemes read the source, never another new tensor."""
 
     def architecture(self, slot: Slot) -> torch.Tensor:
-        """The values that the slot has in a freshly built model: float32, of ``slot.shape``."""
+        """Return the values that the slot has in a freshly built model: float32, of ``slot.shape``."""
         ...
 
     def declared(self, slot: Slot) -> torch.Tensor:
-        """The values that the class's constructor gives the slot: float32, of ``slot.shape``."""
+        """Return the values that the class's constructor gives the slot: float32, of ``slot.shape``."""
         ...
 
     def given(self, slot: Slot) -> torch.Tensor | None:
-        """The values that were made for the slot from data: float32, of ``slot.shape``; None where there are none."""
+        """Return the values made for the slot from data: float32, of ``slot.shape``; None where there are none."""
         ...
 
 
@@ -298,46 +305,46 @@ class Slot:
 
     @property
     def key(self) -> int:
-        """63 bits made of (seed, name, region) alone: the seed of this slot's own generator.
+        """Return 63 bits made of (seed, name, region) alone: the seed of this slot's own generator.
 
         No other tensor, no order, no device and no number of processes enters it.
         """
-        return key_of(self.seed, self.name, _spelled(self.region))
+        return key_of(self.seed, self.name, _region_key(self.region))
 
     def generator(self) -> torch.Generator:
-        """A fresh CPU generator, seeded by ``key``."""
+        """Return a fresh CPU generator, seeded by ``key``."""
         import torch
 
         return torch.Generator().manual_seed(self.key)
 
 
 def key_of(seed: int, *words: str) -> int:
-    """63 bits of BLAKE2b over the seed and the words."""
+    """Return 63 bits of BLAKE2b over the seed and the words."""
     text = "\0".join((str(seed), *words)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1
 
 
-def _spelled(region: Region) -> str:
+def _region_key(region: Region) -> str:
     if isinstance(region, Rows):
         return f"rows {region.dim}: {','.join(map(str, region.index))}"
     return "x".join(f"{start}:{stop}" for start, stop in zip(region.start, region.stop, strict=True))
 
 
 def num_elements(shape: Shape) -> int:
-    """How many elements a tensor of this shape has."""
+    """Count the elements of a tensor of this shape."""
     return math.prod(shape)
 
 
 def subtract_boxes(shape: Shape, boxes: list[Box]) -> Iterator[Box]:
-    """Disjoint boxes that cover what ``boxes`` leave of a tensor of this shape."""
+    """Yield disjoint boxes that cover what ``boxes`` leave of a tensor of this shape."""
     rest = [Box.whole(shape)]
     for hole in boxes:
-        rest = [piece for box in rest for piece in _minus(box, hole)]
+        rest = [piece for box in rest for piece in _box_without(box, hole)]
     yield from rest
 
 
-def _minus(box: Box, hole: Box) -> Iterator[Box]:
-    """``box`` without ``hole``, cut one dimension at a time."""
+def _box_without(box: Box, hole: Box) -> Iterator[Box]:
+    """Yield ``box`` without ``hole``, cut one dimension at a time."""
     start, stop = list(box.start), list(box.stop)
     if any(b <= c or d <= a for a, b, c, d in zip(start, stop, hole.start, hole.stop, strict=True)):
         yield box

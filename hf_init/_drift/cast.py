@@ -24,12 +24,12 @@ def cast_values(codes: np.ndarray, before: str, after: str) -> np.ndarray:
     values = decode_values(codes, before)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         if after == "bfloat16":
-            return _bfloat16(values.astype(np.float32)).reshape(codes.shape)
+            return _bfloat16_bits(values.astype(np.float32)).reshape(codes.shape)
         cast = values.astype(after)
     return cast.view(f"<u{cast.itemsize}").reshape(codes.shape)
 
 
-def _bfloat16(values: np.ndarray) -> np.ndarray:
+def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
     bits = values.view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)

@@ -34,7 +34,7 @@ class PlanSource:
     plan: Plan | None
     where: str
     base: BaseRecord | None = None
-    digests: Mapping[str, list[str]] = field(default_factory=dict)
+    digests: Mapping[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     @classmethod
     def of(cls, manifest: Manifest, where: str) -> PlanSource:

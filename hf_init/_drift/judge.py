@@ -51,7 +51,7 @@ class TensorDrift:
 
     @property
     def layer(self) -> tuple[str, int | None, str]:
-        """The stack of layers that it is in, its layer's index there, and the rest of its name without numbers.
+        """Return the stack of layers that it is in, its layer's index there, and the rest of its name without numbers.
 
         Example:
             >>> TensorDrift("h.11.mlp.w", "new", "new", "all", False, (), "float32", None, 1).layer

@@ -35,7 +35,7 @@ class LayerDrift:
 
     @property
     def relative(self) -> float:
-        """``||after - before|| / ||before||`` over the parts that changed."""
+        """Return ``||after - before|| / ||before||`` over the parts that changed."""
         if not self.change:
             return self.change
         return self.change / self.before if self.before else math.inf

@@ -44,7 +44,7 @@ class Movement:
 
     elements: int = 0
     rows: int = 0
-    first: Mapping[str, object] = field(default_factory=dict)
+    first: Mapping[str, object] = field(default_factory=dict[str, object])
     before: float = math.nan
     change: float = 0.0
     largest: float = 0.0
@@ -53,7 +53,7 @@ class Movement:
 
     @property
     def relative(self) -> float:
-        """``||after - before|| / ||before||``; infinite where it was all zeros."""
+        """Return ``||after - before|| / ||before||``; infinite where it was all zeros."""
         if not self.change:
             return self.change
         return self.change / self.before if self.before else math.inf

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hf_init import _html, _text
 from hf_init._drift.judge import STATUSES, TensorDrift
@@ -51,18 +50,18 @@ class DriftReport:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Entries by status."""
+        """Count the entries by status."""
         found = Counter(tensor.status for tensor in self.tensors)
         return {status: found[status] for status in STATUSES}
 
     @property
     def failures(self) -> tuple[TensorDrift, ...]:
-        """What was meant to stay and didn't, or can't be shown to have stayed."""
+        """Return what was meant to stay and didn't, or can't be shown to have stayed."""
         return tuple(tensor for tensor in self.tensors if tensor.failed)
 
     @property
     def ok(self) -> bool:
-        """Whether everything that was meant to stay did, and the base of an adapter is proved."""
+        """Return whether everything that was meant to stay did, and the base of an adapter is proved."""
         return not self.failures and (self.proof is None or self.proof.ok)
 
     def __bool__(self) -> bool:
@@ -91,7 +90,7 @@ class DriftReport:
         subtitle = f"{counts}; meant to stay: {plain_text(self.frozen)}"
         return draw_drift(self.tensors, self.base, self.trained, subtitle, path)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "schema": "hf_init.drift/1",
             "ok": self.ok,

@@ -38,7 +38,7 @@ class Surroundings:
     def of(
         cls, new: Iterable[TensorSpec], kept: Iterable[TensorSpec], std: float = 0.02, depth: int | None = None
     ) -> Surroundings:
-        """Reads the blocks off the names: ``h.12.`` is grown where ``h.0.`` to ``h.11.`` are kept and it is all new."""
+        """Read the blocks off the names: ``h.12.`` is grown where ``h.0.`` to ``h.11.`` are kept and it is all new."""
         old = {block for tensor in kept for block in stack_blocks(tensor.parameter)}
         stacks = {stack_of(block) for block in old}
         mine = list(new)
@@ -47,16 +47,16 @@ class Surroundings:
         return cls(std, depth, frozenset(grown), frozenset(grown & ends))
 
     def grows(self, tensor: TensorSpec) -> bool:
-        """Whether the tensor lies in a new block of a pretrained stack."""
+        """Return whether the tensor lies in a new block of a pretrained stack."""
         return any(block in self.grown for block in stack_blocks(tensor.parameter))
 
     def closes_otherwise(self, tensor: TensorSpec) -> bool:
-        """Whether something else than the projection closes the branches of its block."""
+        """Return whether something else than the projection closes the branches of its block."""
         return any(block in self.closed_otherwise for block in stack_blocks(tensor.parameter))
 
 
 def auto_scheme(tensor: TensorSpec, around: Surroundings) -> Choice:
-    """The scheme for a tensor from its role, its activation, its fans and what surrounds it.
+    """Return the scheme for a tensor from its role, its activation, its fans and what surrounds it.
 
     Example:
         >>> auto_scheme(TensorSpec("norm.weight", (8,), "float32", role="norm.weight"), Surroundings())
@@ -73,7 +73,7 @@ def choose_auto(
     depth: int | None = None,
     resized: Iterable[str] = (),
 ) -> dict[str, Choice]:
-    """A recipe's scheme for every tensor of ``fill``, with the advised one where it says `auto`.
+    """Return a recipe's scheme for every tensor of ``fill``, with the advised one where it says `auto`.
 
     ``rest`` is kept, and of the tensors named in ``resized`` a part is.
 
@@ -86,7 +86,7 @@ def choose_auto(
 
 
 def settle(choice: Choice, tensor: TensorSpec, around: Surroundings) -> Choice:
-    """A choice that is a scheme, where it was `auto`."""
+    """Return a choice with the advised scheme, where it was `auto`."""
     return replace(auto_scheme(tensor, around), advised=True) if isinstance(choice.scheme, schemes.Auto) else choice
 
 
@@ -144,7 +144,7 @@ def _conv(tensor: TensorSpec, around: Surroundings) -> Choice:
 
 
 def _before(activation: str, mode: str) -> Choice:
-    """Kaiming for the rectifiers, LeCun for SELU, Xavier with the activation's gain for the rest."""
+    """Choose Kaiming before the rectifiers, LeCun before SELU, Xavier with the activation's gain before the rest."""
     if activation in SATURATING:
         gain = schemes.GAINS[activation]
         return Choice(schemes.XavierUniform(gain=activation), f"{activation} follows: Xavier with its gain {gain:.3g}")

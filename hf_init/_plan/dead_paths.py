@@ -22,10 +22,10 @@ BRANCHES = {"attention": r"attn|attention", "mlp": r"mlp|ffn|feed_?forward|(^|[.
 
 
 def dead_paths(tensors: Sequence[TensorPlan]) -> list[str]:
-    """A sentence for every branch that is closed by its projection and by a gate, a scale or a norm as well."""
+    """Return a sentence for every branch that is closed by its projection and by a gate, a scale or a norm as well."""
     closed = [tensor for tensor in tensors if tensor.new and _is_closed(tensor)]
-    scales = [tensor for tensor in closed if _any(tensor, SCALES)]
-    pairs = ((p, s) for p in closed if _any(p, PROJECTIONS) for s in scales if _on_one_path(p, s, tensors))
+    scales = [tensor for tensor in closed if _has_role(tensor, SCALES)]
+    pairs = ((p, s) for p in closed if _has_role(p, PROJECTIONS) for s in scales if _on_one_path(p, s, tensors))
     return [
         f"{first.name} and {second.name} are both closed on one path: neither would ever get a gradient; "
         "close one of them only"
@@ -34,7 +34,7 @@ def dead_paths(tensors: Sequence[TensorPlan]) -> list[str]:
 
 
 def _dead_heads(closed: Sequence[TensorPlan], names: AbstractSet[str]) -> Iterator[tuple[TensorPlan, TensorPlan]]:
-    """Pairs of closed layers of a head, the second of which gets what the first gives: nothing, without a bias."""
+    """Yield pairs of closed layers of a head: without a bias the second gets nothing from the first."""
     layers = [tensor for tensor in closed if matches(tensor.role, "linear.weight") and tensor.geometry]
     shut = {tensor.parameter for tensor in closed}
     for inner in layers:
@@ -45,29 +45,29 @@ def _dead_heads(closed: Sequence[TensorPlan], names: AbstractSet[str]) -> Iterat
 
 
 def _in_series(inner: TensorPlan, outer: TensorPlan) -> bool:
-    """Whether one layer feeds the other: by their widths where these tell, else by the names that such layers have."""
+    """Return whether one layer feeds the other: by their widths where these tell, else by such layers' names."""
     first, second = inner.geometry, outer.geometry
     if first is None or second is None or first.fan_out != second.fan_in:
         return False
-    (place, name), (other, _) = _split(inner.parameter), _split(outer.parameter)
+    (place, name), (other, _) = _layer_name(inner.parameter), _layer_name(outer.parameter)
     if name == "dense" and place.rpartition(".")[2] == "pooler" and not other.startswith(place):
         return True
     return place == other and (first.fan_in != second.fan_in or bool(re.fullmatch(INNER, name)))
 
 
-def _split(parameter: str) -> tuple[str, str]:
-    """The place of a layer and its name there: ``("classifier", "dense")`` of ``classifier.dense.weight``."""
+def _layer_name(parameter: str) -> tuple[str, str]:
+    """Return the module around a layer and its own name: ``("classifier", "dense")`` of ``classifier.dense.weight``."""
     place, _, name = parameter.removesuffix(".weight").rpartition(".")
     return place, name
 
 
 def _is_closed(tensor: TensorPlan) -> bool:
-    """Whether the tensor's effective gain is zero everywhere."""
+    """Return whether the tensor's effective gain is zero everywhere."""
     zero = -1.0 if matches(tensor.role, "norm_plus_one") else 0.0
-    return all(_constant(fill.scheme) == zero for fill in tensor.new) and not tensor.kept
+    return all(_constant_value(fill.scheme) == zero for fill in tensor.new) and not tensor.kept
 
 
-def _constant(scheme: schemes.Scheme) -> float | None:
+def _constant_value(scheme: schemes.Scheme) -> float | None:
     if isinstance(scheme, schemes.Zeros):
         return 0.0
     return scheme.val if isinstance(scheme, schemes.Constant) else None
@@ -77,26 +77,31 @@ def _on_one_path(projection: TensorPlan, scale: TensorPlan, tensors: Iterable[Te
     block = _innermost(projection)
     if not block or block not in stack_blocks(scale.parameter):
         return False
-    named = _branch(scale.parameter.removeprefix(block))
+    named = _named_branch(scale.parameter.removeprefix(block))
     if named is not None:
-        return named == _branch_of(projection)
-    return len({_branch_of(t) for t in tensors if _any(t, PROJECTIONS) and block in stack_blocks(t.parameter)}) == 1
+        return named == _projection_branch(projection)
+    return (
+        len(
+            {_projection_branch(t) for t in tensors if _has_role(t, PROJECTIONS) and block in stack_blocks(t.parameter)}
+        )
+        == 1
+    )
 
 
 def _innermost(tensor: TensorPlan) -> str:
-    """The block that a tensor lies in; an expert's is the layer around it."""
-    found = stack_blocks(tensor.parameter)
-    return next((b for b in reversed(found) if not matches(tensor.role, "expert") or "expert" not in b), "")
+    """Return the block that a tensor lies in; an expert's is the layer around it."""
+    blocks = stack_blocks(tensor.parameter)
+    return next((b for b in reversed(blocks) if not matches(tensor.role, "expert") or "expert" not in b), "")
 
 
-def _branch_of(projection: TensorPlan) -> str:
+def _projection_branch(projection: TensorPlan) -> str:
     return "attention" if matches(projection.role, "attention") else "mlp"
 
 
-def _branch(name: str) -> str | None:
-    """The branch that a name speaks of, if it speaks of one."""
+def _named_branch(name: str) -> str | None:
+    """Return the branch that a name speaks of, if it speaks of one."""
     return next((branch for branch, words in BRANCHES.items() if re.search(words, name)), None)
 
 
-def _any(tensor: TensorPlan, patterns: Iterable[str]) -> bool:
+def _has_role(tensor: TensorPlan, patterns: Iterable[str]) -> bool:
     return any(matches(tensor.role, pattern) for pattern in patterns)

@@ -40,8 +40,8 @@ class BaseRecord:
     path: str
     fingerprint: str
     name: str = ""
-    parts: Mapping[str, str] = field(default_factory=dict)
-    sha256: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict[str, str])
+    sha256: Mapping[str, str] = field(default_factory=dict[str, str])
     link: str = ""
 
     @classmethod
@@ -94,7 +94,7 @@ class Manifest:
 
     @property
     def tensors(self) -> tuple[TensorPlan, ...]:
-        """The plan's entries, one a target tensor."""
+        """Return the plan's entries, one a target tensor."""
         return self.plan.tensors
 
     @classmethod

@@ -5,7 +5,7 @@ Whatever is said is said exactly: where each kept element comes from, what is ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,7 +26,7 @@ class RowMapping:
     """How the elements of a source tensor stand in a target tensor; one of the classes below."""
 
     def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
-        """The kept and the new regions of a tensor of shape ``after``, from one of shape ``before``.
+        """Return the kept and the new regions of a tensor of shape ``after``, from one of shape ``before``.
 
         Raises:
             ValueError: the correspondence doesn't fit the shapes; it says why, without the tensor's name.
@@ -66,16 +66,16 @@ class RowMap(RowMapping):
     drop: bool = False
 
     def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
-        self._refuse_misfit(before, after)
+        self._check_fits(before, after)
         new = tuple(row for row, at in enumerate(self.index) if at is None)
         return tuple(self._copies(source, before, after)), ((Rows(self.dim, new, after),) if new else ())
 
     def _copies(self, source: str, before: Shape, after: Shape) -> Iterator[Copy]:
-        """Boxes for the long runs of neighbours, which two numbers describe; one set of rows for all others."""
+        """Yield a box for each long run of neighbours, and one set of rows for all others."""
         scattered: list[tuple[int, int]] = []
-        for row, at, length in _runs(self.index):
+        for row, at, length in _neighbour_runs(self.index):
             if length >= RUN:
-                region, origin = _band(after, self.dim, row, length), _band(before, self.dim, at, length)
+                region, origin = _row_band(after, self.dim, row, length), _row_band(before, self.dim, at, length)
                 yield Copy(region, source, origin)
             else:
                 scattered += [(row + k, at + k) for k in range(length)]
@@ -83,9 +83,9 @@ class RowMap(RowMapping):
             rows, places = zip(*scattered, strict=True)
             yield Copy(Rows(self.dim, rows, after), source, Rows(self.dim, places, before))
 
-    def _refuse_misfit(self, before: Shape, after: Shape) -> None:
+    def _check_fits(self, before: Shape, after: Shape) -> None:
         dim = self.dim
-        if len(before) != len(after) or dim >= len(after) or _without(before, dim) != _without(after, dim):
+        if len(before) != len(after) or dim >= len(after) or _other_dims(before, dim) != _other_dims(after, dim):
             raise ValueError(
                 f"rows of {format_shape(before)} along dimension {dim} don't fit into {format_shape(after)}"
             )
@@ -96,7 +96,7 @@ class RowMap(RowMapping):
             raise ValueError(f"the map reads rows {outside}, the source has rows 0 to {before[dim] - 1}")
         lost = sorted(set(range(before[dim])) - set(self.index))
         if lost and not self.drop:
-            raise ValueError(f"source rows {_few(lost)} would have no place: place them, or say drop")
+            raise ValueError(f"source rows {_few_rows(lost)} would have no place: place them, or say drop")
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ class Boxes(RowMapping):
 
     def regions(self, source: str, before: Shape, after: Shape) -> tuple[tuple[Copy, ...], tuple[Region, ...]]:
         for target, origin in self.pairs:
-            _check_outside(target, after, "the target")
-            _check_outside(origin, before, "the source")
+            _check_inside(target, after, "the target")
+            _check_inside(origin, before, "the source")
             if target.shape != origin.shape:
                 raise ValueError(
                     f"a box of {format_shape(origin.shape)} doesn't fit into one of {format_shape(target.shape)}"
@@ -129,7 +129,7 @@ class Boxes(RowMapping):
 
 
 def parse_mapping(how: RowMappingLike, what: str = "a tensor") -> RowMapping:
-    """A correspondence from any of its spellings; ``what`` it is for is named where it is none.
+    """Return a correspondence from any of its spellings; ``what`` it is for is named where it is none.
 
     Raises:
         PlanError: it is none of them.
@@ -145,18 +145,18 @@ def parse_mapping(how: RowMappingLike, what: str = "a tensor") -> RowMapping:
         return known[how]
     try:
         if isinstance(how, Mapping) and set(how) <= {"boxes", "drop"} and "boxes" in how:
-            return Boxes(tuple((_box(a), _box(b)) for a, b in how["boxes"]), _flag(how))
+            return Boxes(tuple((_parsed_box(a), _parsed_box(b)) for a, b in how["boxes"]), _drop_flag(how))
         if isinstance(how, Mapping) and set(how) <= {"dim", "index", "drop"} and "index" in how:
-            return RowMap(_index(how["index"]), _whole_number(how.get("dim", 0)), _flag(how))
+            return RowMap(_parsed_rows(how["index"]), _whole_number(how.get("dim", 0)), _drop_flag(how))
         if not isinstance(how, (str, Mapping)):
-            return RowMap(_index(how))
+            return RowMap(_parsed_rows(how))
     except (TypeError, ValueError):
         pass  # what it is instead is said below, whatever it was
     raise PlanError(f"keep: unknown correspondence for {what}: {how!r}; known: {FORMS}")
 
 
-def _runs(index: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
-    """Maximal runs of neighbours that stay neighbours: the first target row, the first source row, how many."""
+def _neighbour_runs(index: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
+    """Yield maximal runs of neighbours that stay neighbours: the first target row, the first source row, how many."""
     start = 0
     for row in range(1, len(index) + 1):
         first, here = index[start], index[row] if row < len(index) else None
@@ -167,8 +167,8 @@ def _runs(index: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
         start = row
 
 
-def _band(shape: Shape, dim: int, start: int, length: int) -> Box:
-    """Neighbouring rows along one dimension, as a box."""
+def _row_band(shape: Shape, dim: int, start: int, length: int) -> Box:
+    """Return neighbouring rows along one dimension, as a box."""
     whole = Box.whole(shape)
     return Box(
         (*whole.start[:dim], start, *whole.start[dim + 1 :]),
@@ -176,45 +176,45 @@ def _band(shape: Shape, dim: int, start: int, length: int) -> Box:
     )
 
 
-def _index(rows: Sequence[Any]) -> tuple[int | None, ...]:
+def _parsed_rows(rows: Iterable[object]) -> tuple[int | None, ...]:
     return tuple(None if row is None else _whole_number(row) for row in rows)
 
 
-def _whole_number(value: Any) -> int:
+def _whole_number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ValueError(f"expected a whole number of at least 0, not {value!r}")
     return value
 
 
-def _box(pairs: Sequence[Sequence[int]]) -> Box:
+def _parsed_box(pairs: Sequence[Sequence[int]]) -> Box:
     starts, stops = zip(*((_whole_number(a), _whole_number(b)) for a, b in pairs), strict=True)
     return Box(starts, stops)
 
 
-def _flag(how: Mapping[str, Any]) -> bool:
+def _drop_flag(how: Mapping[str, Any]) -> bool:
     drop = how.get("drop", False)
     if not isinstance(drop, bool):
         raise TypeError(f"drop is true or false, not {drop!r}")
     return drop
 
 
-def _check_outside(box: Box, shape: Shape, what: str) -> None:
+def _check_inside(box: Box, shape: Shape, what: str) -> None:
     fits = len(box.start) == len(shape) and all(a <= b <= n for a, b, n in zip(box.start, box.stop, shape, strict=True))
     if not fits:
         pairs = ", ".join(f"{a}:{b}" for a, b in zip(box.start, box.stop, strict=True))
         raise ValueError(f"the box [{pairs}] lies outside {what}, {format_shape(shape)}")
 
 
-def _without(shape: Shape, dim: int) -> Shape:
+def _other_dims(shape: Shape, dim: int) -> Shape:
     return (*shape[:dim], *shape[dim + 1 :])
 
 
-def _few(numbers: Sequence[int]) -> str:
+def _few_rows(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    """A shape as a person writes it.
+    """Return a shape as a person writes it.
 
     Example:
         >>> format_shape((3, 384)), format_shape(())

@@ -62,7 +62,7 @@ def match_tensors(
     keep: Keep | None = None,
     wished: Mapping[str, RowMapping] | None = None,
 ) -> MatchResult:
-    """Gives every target tensor its status and every source tensor its place.
+    """Give every target tensor its status and every source tensor its place.
 
     Args:
         source: the checkpoint's tensors, addressed by the target's loader; those under a second name serve only what
@@ -77,38 +77,38 @@ def match_tensors(
         PlanError: shapes differ without a declared correspondence, a correspondence would lose elements or names
             no such tensor: all offenders at once.
     """
-    claims = _claims(source, layout)
-    chosen = _chosen(claims, layout)
-    declared = {**(wished or {}), **_declared(keep or {}, chosen, layout)}
-    matches = tuple(_matched(layout, chosen, declared))
+    claims = _sources_by_target(source, layout)
+    chosen = _chosen_sources(claims, layout)
+    declared = {**(wished or {}), **_declared_mappings(keep or {}, chosen, layout)}
+    matches = tuple(_matches(layout, chosen, declared))
     used = {copy.source for match in matches for copy in match.copies}
-    aliases = tuple(Alias(tie, _repeated(tie, claims[tie.of], used)) for tie in layout.ties)
+    aliases = tuple(Alias(tie, _repeated_source(tie, claims[tie.of], used)) for tie in layout.ties)
     placed = used | {alias.source for alias in aliases}
     rest = [tensor for tensor in source if tensor.name not in placed and not tensor.second]
     return MatchResult(
         matches,
         aliases,
         carried=tuple(tensor for tensor in rest if tensor.ignored),
-        unused=tuple(_unused(tensor, declared, chosen) for tensor in rest if not tensor.ignored),
+        unused=tuple(_unused_source(tensor, declared, chosen) for tensor in rest if not tensor.ignored),
     )
 
 
 def sources_of(source: Sequence[SourceTensor], layout: Layout) -> dict[str, SourceTensor | None]:
-    """For each target tensor, by name, the source tensor that it is compared with."""
-    return _chosen(_claims(source, layout), layout)
+    """Return, for each target tensor by name, the source tensor that it is compared with."""
+    return _chosen_sources(_sources_by_target(source, layout), layout)
 
 
 def matches_glob(target: TensorSpec, glob: str) -> bool:
-    """Whether a glob is for this tensor, by its name on disk or in memory."""
+    """Return whether a glob is for this tensor, by its name on disk or in memory."""
     return fnmatchcase(target.name, glob) or fnmatchcase(target.parameter, glob)
 
 
-def _chosen(claims: Mapping[str, list[SourceTensor]], layout: Layout) -> dict[str, SourceTensor | None]:
-    return {target.name: _choose(target, claims[target.name]) for target in layout.tensors}
+def _chosen_sources(claims: Mapping[str, list[SourceTensor]], layout: Layout) -> dict[str, SourceTensor | None]:
+    return {target.name: _chosen_source(target, claims[target.name]) for target in layout.tensors}
 
 
-def _claims(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[SourceTensor]]:
-    """For each target tensor, the source tensors that have its address or that of a tensor tied to it."""
+def _sources_by_target(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[SourceTensor]]:
+    """Return, for each target tensor, the source tensors that have its address or that of a tensor tied to it."""
     owner = {address: tie.of for tie in layout.ties for address in tie.addresses}
     owner.update({target.address: target.name for target in layout.tensors})
     claims: dict[str, list[SourceTensor]] = {target.name: [] for target in layout.tensors}
@@ -119,17 +119,17 @@ def _claims(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[So
     return claims
 
 
-def _choose(target: TensorSpec, claims: list[SourceTensor]) -> SourceTensor | None:
-    """The source of a target tensor: the one under its own address before one under a tied name."""
+def _chosen_source(target: TensorSpec, claims: list[SourceTensor]) -> SourceTensor | None:
+    """Return the source of a target tensor: the one under its own address before one under a tied name."""
     return min(claims, key=lambda tensor: tensor.address != target.address, default=None)
 
 
-def _repeated(tie: Tie, claims: list[SourceTensor], used: set[str]) -> str | None:
-    """The source tensor that holds the tied values a second time."""
+def _repeated_source(tie: Tie, claims: list[SourceTensor], used: set[str]) -> str | None:
+    """Return the source tensor that holds the tied values a second time."""
     return next((t.name for t in claims if t.address in tie.addresses and t.name not in used), None)
 
 
-def _declared(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Layout) -> dict[str, RowMapping]:
+def _declared_mappings(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Layout) -> dict[str, RowMapping]:
     said = {glob: parse_mapping(how, repr(glob)) for glob, how in keep.items()}
     idle = [glob for glob in said if not any(matches_glob(t, glob) and chosen[t.name] for t in layout.tensors)]
     if idle:
@@ -137,11 +137,12 @@ def _declared(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Lay
     return {target.name: how for target in layout.tensors for glob, how in said.items() if matches_glob(target, glob)}
 
 
-def _matched(
+def _matches(
     layout: Layout, chosen: Mapping[str, SourceTensor | None], declared: Mapping[str, RowMapping]
 ) -> Iterator[Match]:
-    """Every target tensor with its regions; all that can't be matched is refused at once."""
-    undeclared, misfits = [], []
+    """Match every target tensor; what can't be matched is refused all at once."""
+    undeclared: list[str] = []
+    misfits: list[str] = []
     for target in layout.tensors:
         source, how = chosen[target.name], declared.get(target.name)
         if source is not None and source.shape != target.shape and how is None:
@@ -149,7 +150,7 @@ def _matched(
             undeclared.append(f"{target.name}: {shapes}")
             continue
         try:
-            yield _match(target, source, how)
+            yield _match_one(target, source, how)
         except ValueError as error:
             misfits.append(f"{target.name}: {error}")
     if misfits:
@@ -163,7 +164,7 @@ def _matched(
         )
 
 
-def _match(target: TensorSpec, source: SourceTensor | None, how: RowMapping | None) -> Match:
+def _match_one(target: TensorSpec, source: SourceTensor | None, how: RowMapping | None) -> Match:
     if source is None:
         return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))
     if how is None or (isinstance(how, Leading) and source.shape == target.shape):
@@ -175,7 +176,7 @@ def _match(target: TensorSpec, source: SourceTensor | None, how: RowMapping | No
     return Match(target, Status.RESIZED, source.dtype, copies, new)
 
 
-def _unused(
+def _unused_source(
     tensor: SourceTensor, declared: Mapping[str, RowMapping], chosen: Mapping[str, SourceTensor | None]
 ) -> Unused:
     dropped = any(chosen[name] == tensor for name in declared)

@@ -39,7 +39,7 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     unused: tuple[Unused, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
-    record: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
@@ -60,7 +60,7 @@ class Plan:
 
     @property
     def ok(self) -> bool:
-        """Whether it can be carried out: what can't be is refused before there is a plan."""
+        """Return whether it can be carried out: what can't be is refused before there is a plan."""
         return True
 
     def __bool__(self) -> bool:
@@ -71,13 +71,13 @@ class Plan:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of tensors of each status."""
+        """Count the tensors of each status."""
         statuses = Counter(tensor.status for tensor in self.tensors)
         return {**{status.value: statuses[status] for status in Status}, "unused": len(self.unused)}
 
     @property
     def stored(self) -> tuple[TensorPlan, ...]:
-        """The tensors that the result's files hold."""
+        """Return the tensors that the result's files hold."""
         return tuple(tensor for tensor in self.tensors if tensor.stored)
 
     def __getitem__(self, name: str) -> TensorPlan:

@@ -19,7 +19,7 @@ Filler: TypeAlias = Callable[[Match, Choice], Sequence[Fill] | None]
 
 
 def make_plan(diff: MatchResult, recipe: Recipe, layout: Layout, fillers: Sequence[Filler] = ()) -> Plan:
-    """Brings a diff and a recipe together.
+    """Bring a match and a recipe together.
 
     Args:
         fillers: each may give the new regions of a tensor their schemes itself, seeing the recipe's choice; the first
@@ -29,11 +29,11 @@ def make_plan(diff: MatchResult, recipe: Recipe, layout: Layout, fillers: Sequen
         RecipeError: the recipe doesn't cover what is new, or covers more, or a scheme doesn't fit its tensor.
     """
     choices = _choices(diff, recipe, layout)
-    tensors = [_planned(match, choices.get(match.target.name), fillers) for match in diff.matches]
+    tensors = [_plan_tensor(match, choices.get(match.target.name), fillers) for match in diff.matches]
     plan = Plan(
         layout.architecture,
         recipe.seed,
-        (*tensors, *map(_carried, diff.carried), *(_tied(alias, diff.matches) for alias in diff.aliases)),
+        (*tensors, *map(_carried_tensor, diff.carried), *(_tied_tensor(alias, diff.matches) for alias in diff.aliases)),
         diff.unused,
     )
     _check_misfits(plan)
@@ -41,14 +41,14 @@ def make_plan(diff: MatchResult, recipe: Recipe, layout: Layout, fillers: Sequen
 
 
 def _choices(diff: MatchResult, recipe: Recipe, layout: Layout) -> dict[str, Choice]:
-    """One scheme for each tensor that has something new."""
+    """Choose a scheme for each tensor that has something new."""
     fill = [match.target for match in diff.matches if match.new]
     rest = [match.target for match in diff.matches if not match.new]
     resized = [match.target.name for match in diff.matches if match.status is Status.RESIZED]
     return choose_auto(recipe, fill, rest, layout.std, layout.depth, resized)
 
 
-def _planned(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> TensorPlan:
+def _plan_tensor(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> TensorPlan:
     target = match.target
     return TensorPlan(
         name=target.name,
@@ -56,7 +56,7 @@ def _planned(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> 
         shape=target.shape,
         dtype=match.dtype,
         kept=match.copies,
-        new=tuple(_fills(match, choice, fillers)) if choice else (),
+        new=tuple(_new_fills(match, choice, fillers)) if choice else (),
         source=match.copies[0].source if match.status is Status.KEPT else None,
         parameter=target.parameter,
         role=target.role,
@@ -64,7 +64,7 @@ def _planned(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> 
     )
 
 
-def _fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Sequence[Fill]:
+def _new_fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Sequence[Fill]:
     for filler in fillers:
         given = filler(match, choice)
         if given is not None:
@@ -72,14 +72,14 @@ def _fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Sequence[
     return [Fill(region, choice.scheme, choice.why) for region in match.new]
 
 
-def _carried(tensor: SourceTensor) -> TensorPlan:
-    """A tensor that the class ignores when it loads: kept all the same, under its own name."""
+def _carried_tensor(tensor: SourceTensor) -> TensorPlan:
+    """Keep a tensor that the class ignores when it loads, under its own name."""
     whole = Box.whole(tensor.shape)
     copy = Copy(whole, tensor.name, whole)
     return TensorPlan(tensor.name, Status.KEPT, tensor.shape, tensor.dtype, (copy,), source=tensor.name, role="ignored")
 
 
-def _tied(alias: Alias, matches: Sequence[Match]) -> TensorPlan:
+def _tied_tensor(alias: Alias, matches: Sequence[Match]) -> TensorPlan:
     of = next(match for match in matches if match.target.name == alias.tie.of)
     return TensorPlan(
         name=alias.tie.name,
@@ -94,8 +94,8 @@ def _tied(alias: Alias, matches: Sequence[Match]) -> TensorPlan:
 
 
 def _check_misfits(plan: Plan) -> None:
-    """Every scheme checks its slots, and every path its gradients, before anything is made."""
-    problems = []
+    """Raise if a scheme can't fill its slot, or a path would never get a gradient."""
+    problems: list[str] = []
     for tensor in plan.tensors:
         for scheme, slot in tensor.slots(plan.seed):
             if isinstance(scheme, schemes.Skip) and tensor.status is Status.RESIZED:

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import yaml
 
@@ -17,6 +17,7 @@ from hf_init._plan.recipe_text import (
     SchemeLike,
     StrictLoader,
     format_condition,
+    is_mapping,
     parse_scheme,
     scheme_to_dict,
     with_closest,
@@ -70,9 +71,7 @@ class Rule:
             object.__setattr__(self, key, format_condition(key, value))
         if not (name or module or role):
             raise RecipeError("a rule needs at least one condition: name (a glob), module (a class name) or role")
-        if not isinstance(optional, bool):
-            raise RecipeError(f"optional is true or false, not {optional!r}")
-        object.__setattr__(self, "optional", optional)
+        object.__setattr__(self, "optional", _checked_flag(optional))
         object.__setattr__(self, "scheme", parse_scheme(scheme))
 
     def __repr__(self) -> str:
@@ -84,7 +83,7 @@ class Rule:
         return ", ".join(f"{key}={value!r}" for key, value in given if value)
 
     def matches(self, tensor: TensorSpec) -> bool:
-        """Whether every condition holds for this tensor."""
+        """Return whether every condition holds for this tensor."""
         return (
             (self.name is None or any(fnmatchcase(name, self.name) for name in (tensor.name, tensor.parameter)))
             and (self.module is None or self.module in tensor.module)
@@ -136,9 +135,9 @@ class Recipe:
     def __init__(
         self, rules: Iterable[Rule | Mapping[str, Any]] = (), *, default: SchemeLike = "model", seed: int = 0
     ) -> None:
-        object.__setattr__(self, "rules", tuple(_rule(rule, number) for number, rule in enumerate(rules, 1)))
+        object.__setattr__(self, "rules", tuple(_parsed_rule(rule, number) for number, rule in enumerate(rules, 1)))
         _check_contradictions(self.rules)
-        object.__setattr__(self, "default", None if default == ERROR else _named("default", default))
+        object.__setattr__(self, "default", None if default == ERROR else _parsed_default("default", default))
         object.__setattr__(self, "seed", checked_seed(seed))
         object.__setattr__(self, "standing", False)
 
@@ -147,36 +146,32 @@ class Recipe:
 
     @classmethod
     def of(cls, recipe: RecipeLike) -> Recipe:
-        """The recipe that a user means: an object, a mapping, the path of a YAML file, or None for the default."""
+        """Return the recipe that a user means: an object, a mapping, a YAML file's path, or None for the default."""
         if recipe is None:
             return cls()
         if isinstance(recipe, Recipe):
             return recipe
-        if isinstance(recipe, Mapping):
-            return cls.from_dict(recipe)
-        if isinstance(recipe, (str, Path)):
-            return cls.load(recipe)
-        raise RecipeError(f"a recipe is a Recipe, a mapping or the path of a YAML file, not {type(recipe).__name__}")
+        return cls.from_dict(recipe) if is_mapping(recipe) else cls.load(_checked_path(recipe))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
-        """The recipe that a mapping spells, with the keys ``rules``, ``default`` and ``seed``.
+        """Return the recipe that a mapping spells, with the keys ``rules``, ``default`` and ``seed``.
 
         Example:
             >>> Recipe.from_dict({"rules": [{"name": "*.bias", "scheme": "zeros"}], "default": "error"})
             Recipe([Rule(name='*.bias', scheme=zeros)], default=error, seed=0)
         """
-        if not isinstance(data, Mapping):
+        if not is_mapping(data):
             raise RecipeError(f"a recipe is a mapping with rules, default and seed, not {type(data).__name__}")
-        _check_unknown("recipe", data, ("rules", "default", "seed"))
-        rules = data.get("rules") or ()
-        if isinstance(rules, (str, Mapping)) or not isinstance(rules, Iterable):
+        _check_keys("recipe", data, ("rules", "default", "seed"))
+        rules: object = data.get("rules") or ()
+        if not _is_rules(rules):
             raise RecipeError(f"rules must be a list of rules, not {type(rules).__name__}")
         return cls(rules, default=data.get("default", "model"), seed=data.get("seed", 0))
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
-        """Reads a recipe from a YAML (or JSON) file; every error names the file."""
+        """Read a recipe from a YAML (or JSON) file; every error names the file."""
         try:
             data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=StrictLoader)
         except OSError as error:
@@ -191,38 +186,38 @@ class Recipe:
             raise RecipeError(f"recipe {path}: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``from_dict`` reads back to an equal recipe."""
+        """Return what ``from_dict`` reads back to an equal recipe."""
         default = ERROR if self.default is None else scheme_to_dict(self.default)
         return {"seed": self.seed, "rules": [rule.to_dict() for rule in self.rules], "default": default}
 
     def to_yaml(self) -> str:
-        """The same as YAML text."""
+        """Return the same as YAML text."""
         return yaml.safe_dump(self.to_dict(), sort_keys=False)
 
     def with_rules_first(self, rules: Sequence[Rule], seed: int | None = None) -> Recipe:
-        """This recipe with more rules before its own, and another seed where one is given."""
+        """Return this recipe with more rules before its own, and another seed where one is given."""
         return self._with(rules=(*rules, *self.rules), seed=self.seed if seed is None else seed)
 
     def as_standing(self) -> Recipe:
-        """This recipe as the lasting one of a class: rules for what a checkpoint brings already are no mistake."""
+        """Return this recipe as the lasting one of a class, whose rules may be for what a checkpoint brings already."""
         return self._with(standing=True)
 
     def _with(self, **fields: Any) -> Recipe:
-        """A copy with other fields; a rule put before the recipe's own may well contradict them."""
-        made = copy(self)
+        """Return a copy with other fields; a rule put before the recipe's own may well contradict them."""
+        recipe = copy(self)
         for name, value in fields.items():
-            object.__setattr__(made, name, value)
-        return made
+            object.__setattr__(recipe, name, value)
+        return recipe
 
     def choose(self, tensor: TensorSpec) -> Choice | None:
-        """The scheme for one tensor; None where no rule names it and the default is ``error``."""
+        """Return the scheme for one tensor; None where no rule names it and the default is ``error``."""
         for number, rule in enumerate(self.rules, 1):
             if rule.matches(tensor):
                 return Choice(rule.scheme, f"rule {number}: {rule.conditions}")
         return None if self.default is None else Choice(self.default, "default")
 
     def assign(self, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec] = ()) -> dict[str, Choice]:
-        """One scheme for every tensor of ``fill``; ``rest`` are the target's other tensors, which are kept.
+        """Choose one scheme for every tensor of ``fill``; ``rest`` are the target's other tensors, which are kept.
 
         Raises:
             RecipeError: a rule that matches nothing, a rule that matches only kept tensors, a tensor without a
@@ -240,7 +235,7 @@ class Recipe:
             for number, rule in enumerate(self.rules, 1)
             if not rule.optional and not any(rule.matches(tensor) for tensor in fill)
             if not (self.standing and any(rule.matches(tensor) for tensor in rest))
-            for problem in [_why_dead(number, rule, fill, rest)]
+            for problem in [_dead_rule_text(number, rule, fill, rest)]
         ]
 
     def _uncovered(self, fill: Sequence[TensorSpec]) -> list[str]:
@@ -261,12 +256,12 @@ def parse_rules(rules: Sequence[RuleLike] | None) -> tuple[Rule, ...]:
     if isinstance(rules, str | Mapping | Rule):
         raise RecipeError(f"{option('rules')}: expected a list of rules, not {rules!r}")
     return tuple(
-        _parse_rule(rule) if isinstance(rule, str) else _rule(rule, number)
+        _rule_of_text(rule) if isinstance(rule, str) else _parsed_rule(rule, number)
         for number, rule in enumerate(rules or (), 1)
     )
 
 
-def _parse_rule(text: str) -> Rule:
+def _rule_of_text(text: str) -> Rule:
     glob, equals, scheme = text.partition("=")
     if not equals or not glob.strip() or not scheme.strip():
         raise RecipeError(
@@ -275,17 +270,33 @@ def _parse_rule(text: str) -> Rule:
     return Rule(scheme.strip(), name=glob.strip())
 
 
-def checked_seed(seed: Any) -> int:
-    """The seed, if it is a whole number of at most 64 bits."""
+def checked_seed(seed: object) -> int:
+    """Return the seed, if it is a whole number of at most 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise RecipeError(f"{option('seed')} must be a whole number from 0 to 2**64 - 1, not {seed!r}")
     return seed
 
 
+def _checked_flag(optional: object) -> bool:
+    if not isinstance(optional, bool):
+        raise RecipeError(f"optional is true or false, not {optional!r}")
+    return optional
+
+
+def _checked_path(recipe: object) -> str | Path:
+    if not isinstance(recipe, (str, Path)):
+        raise RecipeError(f"a recipe is a Recipe, a mapping or the path of a YAML file, not {type(recipe).__name__}")
+    return recipe
+
+
+def _is_rules(value: object) -> TypeGuard[Iterable[Rule | Mapping[str, Any]]]:
+    return isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+
+
 def _check_contradictions(rules: Sequence[Rule]) -> None:
-    """Of two rules with the same conditions the second would never apply."""
+    """Raise if two rules have the same conditions: the second would never apply."""
     first: dict[str, tuple[int, Rule]] = {}
-    problems = []
+    problems: list[str] = []
     for number, rule in enumerate(rules, 1):
         before, other = first.setdefault(rule.conditions, (number, rule))
         if other.scheme != rule.scheme:
@@ -297,39 +308,39 @@ def _check_contradictions(rules: Sequence[Rule]) -> None:
         raise RecipeError("\n".join(problems))
 
 
-def _rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
+def _parsed_rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
     if isinstance(rule, Rule):
         return rule
-    if not isinstance(rule, Mapping):
+    if not is_mapping(rule):
         raise RecipeError(f"rule {number}: expected a mapping such as {{name: GLOB, scheme: SCHEME}}, not {rule!r}")
     try:
-        _check_unknown("rule", rule, KEYS)
+        _check_keys("rule", rule, KEYS)
         if rule.get("scheme") is None:
             raise RecipeError("it has no scheme")
         return Rule(**{key: value for key, value in rule.items() if value is not None})
     except RecipeError as error:
-        raise RecipeError(f"rule {number} ({_spelled(rule)}): {error}") from None
+        raise RecipeError(f"rule {number} ({_conditions_text(rule)}): {error}") from None
 
 
-def _spelled(rule: Mapping[str, Any]) -> str:
+def _conditions_text(rule: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}: {value}" for key, value in rule.items() if key != "scheme") or "no condition"
 
 
-def _named(what: str, scheme: SchemeLike) -> Scheme:
+def _parsed_default(what: str, scheme: SchemeLike) -> Scheme:
     try:
         return parse_scheme(scheme)
     except RecipeError as error:
         raise RecipeError(f"{what}: {error}") from None
 
 
-def _check_unknown(what: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_keys(what: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
     unknown = [key for key in data if key not in known]
     if unknown:
         hints = ", ".join(f"{key!r}{with_closest(str(key), known)}" for key in unknown)
         raise RecipeError(f"unknown key in a {what}: {hints}; known: {', '.join(known)}")
 
 
-def _why_dead(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> str:
+def _dead_rule_text(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> str:
     label = f"rule {number} ({rule.conditions})"
     kept = [tensor.name for tensor in rest if rule.matches(tensor)]
     if kept:

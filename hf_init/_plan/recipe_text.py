@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import yaml
 
@@ -17,8 +17,12 @@ from hf_init.schemes import Scheme
 SchemeLike: TypeAlias = "Scheme | str | Mapping[str, Any]"
 
 
+def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
 def parse_scheme(scheme: SchemeLike) -> Scheme:
-    """A scheme from any of its spellings.
+    """Return a scheme from any of its spellings.
 
     Example:
         >>> parse_scheme({"normal": {"std": 0.02}}) == parse_scheme("normal(std=0.02)")
@@ -27,14 +31,14 @@ def parse_scheme(scheme: SchemeLike) -> Scheme:
     if isinstance(scheme, Scheme):
         return scheme
     if isinstance(scheme, str):
-        return schemes.build(*_call(scheme))
-    if isinstance(scheme, Mapping):
-        return schemes.build(*_entry(scheme))
+        return schemes.build(*_parsed_call(scheme))
+    if is_mapping(scheme):
+        return schemes.build(*_parsed_mapping(scheme))
     raise RecipeError(f"a scheme is a name, 'name(setting=value)' or {{name: {{setting: value}}}}, not {scheme!r}")
 
 
-def _call(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the settings in ``name`` or ``name(setting=value, ...)``."""
+def _parsed_call(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the settings in ``name`` or ``name(setting=value, ...)``."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
@@ -46,11 +50,13 @@ def _call(text: str) -> tuple[str, dict[str, Any]]:
     names = [str(keyword.arg) for keyword in node.keywords]
     if len(set(names)) < len(names):
         raise RecipeError(f"scheme {text!r}: a setting is given twice; give each once")
-    return node.func.id, {name: _value(keyword.value, text) for name, keyword in zip(names, node.keywords, strict=True)}
+    return node.func.id, {
+        name: _literal(keyword.value, text) for name, keyword in zip(names, node.keywords, strict=True)
+    }
 
 
-def _value(node: ast.expr, text: str) -> Any:
-    """A literal; a bare word stands for itself (``nonlinearity=relu``)."""
+def _literal(node: ast.expr, text: str) -> Any:
+    """Return a literal; a bare word stands for itself (``nonlinearity=relu``)."""
     if isinstance(node, ast.Name):
         return node.id
     try:
@@ -59,14 +65,16 @@ def _value(node: ast.expr, text: str) -> Any:
         raise RecipeError(f"scheme {text!r}: {ast.unparse(node)!r} isn't a number or a word") from None
 
 
-def _entry(scheme: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name and the settings in ``{name: {setting: value}}``."""
+def _parsed_mapping(scheme: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the settings in ``{name: {setting: value}}``."""
     if len(scheme) != 1:
         raise RecipeError(f"a scheme as a mapping has one key, its name; seen: {', '.join(map(repr, scheme))}")
     ((name, settings),) = scheme.items()
-    if settings is not None and not isinstance(settings, Mapping):
+    if settings is None:
+        return str(name), {}
+    if not is_mapping(settings):
         raise RecipeError(f"scheme {name!r}: its settings must be a mapping, such as {{std: 0.02}}, not {settings!r}")
-    return str(name), {str(key): value for key, value in (settings or {}).items()}
+    return str(name), {str(key): value for key, value in settings.items()}
 
 
 def scheme_to_dict(scheme: Scheme) -> str | dict[str, Any]:
@@ -74,7 +82,7 @@ def scheme_to_dict(scheme: Scheme) -> str | dict[str, Any]:
     return {scheme.name: settings} if settings else scheme.name
 
 
-def format_condition(key: str, value: Any) -> str | None:
+def format_condition(key: str, value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value:
@@ -87,7 +95,7 @@ def format_condition(key: str, value: Any) -> str | None:
 
 
 def _check_glob(glob: str) -> None:
-    """``fnmatch`` takes a malformed glob as plain text, and the rule would silently match nothing."""
+    """Raise if a glob is malformed: ``fnmatch`` would take it as plain text, and the rule would match nothing."""
     rest = glob
     while "[" in rest:
         rest = rest.partition("[")[2]
@@ -98,17 +106,17 @@ def _check_glob(glob: str) -> None:
 
 
 def with_closest(word: str, names: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, or nothing where no name is close."""
-    found = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {found[0]!r}?)" if found else ""
+    """Return `` (did you mean 'x'?)``, or nothing where no name is close."""
+    closest = difflib.get_close_matches(word, list(names), n=1)
+    return f" (did you mean {closest[0]!r}?)" if closest else ""
 
 
 class StrictLoader(yaml.SafeLoader):
     """YAML, but a key given twice is an error instead of a silent replacement."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = [key for number, key in enumerate(keys) if key in keys[:number]]
+        keys = [(key.tag, str(key.value)) for key, _ in node.value]
+        twice = [text for number, (tag, text) in enumerate(keys) if (tag, text) in keys[:number]]
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"key given twice: {twice[0]!r}", node.start_mark)
         return super().construct_mapping(node, deep)

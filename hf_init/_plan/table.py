@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from hf_init._plan.mapping import format_shape
 from hf_init._plan.match import Unused
 from hf_init._plan.tensor_plan import Fill, TensorPlan
-from hf_init._tensors import Rows, Shape, Status, num_elements
+from hf_init._tensors import Rows, Status, num_elements
 from hf_init._text import format_count, text_table
 
 Draw: TypeAlias = Callable[[str, Sequence[str], Sequence[Sequence[str]]], str]
@@ -16,46 +17,46 @@ Draw: TypeAlias = Callable[[str, Sequence[str], Sequence[Sequence[str]]], str]
 
 
 def fill_table(status: Status, tensors: Sequence[TensorPlan], draw: Draw = text_table) -> str:
-    """The tensors with something to fill; layers that are treated alike share a row."""
+    """Return a table of the tensors with something to fill; layers that are treated alike share a row."""
     if not tensors:
         return ""
     rows = [
-        (tensor.name, _shape(tensor.shape), tensor.dtype, _region(fill, tensor), str(fill.scheme), fill.why)
+        (tensor.name, format_shape(tensor.shape), tensor.dtype, _region_text(fill, tensor), str(fill.scheme), fill.why)
         for tensor in tensors
         for fill in tensor.new
     ]
-    rows += [(t.name, _shape(t.shape), t.dtype, "none", "", "every element is kept, at its new place") for t in tensors
-             if not t.new]  # fmt: skip
+    moved = "every element is kept, at its new place"
+    rows += [(t.name, format_shape(t.shape), t.dtype, "none", "", moved) for t in tensors if not t.new]
     elements = sum(num_elements(fill.region.shape) for tensor in tensors for fill in tensor.new)
-    head = f"{status.value} ({_tensors(len(tensors))}, {format_count(elements)} elements to fill)"
-    return draw(head, ("tensor", "shape", "dtype", "region", "scheme", "why"), alike(rows))
+    head = f"{status.value} ({_count_tensors(len(tensors))}, {format_count(elements)} elements to fill)"
+    return draw(head, ("tensor", "shape", "dtype", "region", "scheme", "why"), alike_rows(rows))
 
 
-def alike(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Rows that differ in one number of their name, as one: ``layer.{6,7}.dense.weight``.
+def alike_rows(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Gather rows that differ in one number of their name, as one: ``layer.{6,7}.dense.weight``.
 
     Example:
-        >>> alike([("h.6.w", "2"), ("h.6.b", "1"), ("h.7.w", "2"), ("h.7.b", "1")])
+        >>> alike_rows([("h.6.w", "2"), ("h.6.b", "1"), ("h.7.w", "2"), ("h.7.b", "1")])
         [('h.{6,7}.w', '2'), ('h.{6,7}.b', '1')]
     """
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, *rest in rows:
-        found = re.search(r"(?<![^.])\d+(?=\.)", name)
-        key = (name[: found.start()], name[found.end() :], *rest) if found else (name, "", *rest)
-        groups.setdefault(key, []).append(found.group() if found else "")
-    return [(before + _numbers(found) + after, *rest) for (before, after, *rest), found in groups.items()]
+        number = re.search(r"(?<![^.])\d+(?=\.)", name)
+        key = (name[: number.start()], name[number.end() :], *rest) if number else (name, "", *rest)
+        groups.setdefault(key, []).append(number.group() if number else "")
+    return [(before + _number_range(texts) + after, *rest) for (before, after, *rest), texts in groups.items()]
 
 
-def _numbers(found: Sequence[str]) -> str:
-    numbers = sorted({int(number) for number in found if number})
+def _number_range(texts: Sequence[str]) -> str:
+    numbers = sorted({int(text) for text in texts if text})
     if len(numbers) < 2:
-        return found[0]
+        return texts[0]
     runs = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 2
     return f"{{{numbers[0]}..{numbers[-1]}}}" if runs else "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _tensors(many: int) -> str:
-    return "1 tensor" if many == 1 else f"{many} tensors"
+def _count_tensors(number: int) -> str:
+    return "1 tensor" if number == 1 else f"{number} tensors"
 
 
 def tie_table(tensors: Sequence[TensorPlan], draw: Draw = text_table) -> str:
@@ -73,18 +74,14 @@ def kept_table(tensors: Sequence[TensorPlan]) -> str:
         return ""
     renamed = [tensor for tensor in tensors if tensor.source != tensor.name]
     elements = sum(num_elements(tensor.shape) for tensor in tensors)
-    lines = [f"kept ({_tensors(len(tensors))}, {format_count(elements)} elements, byte for byte)"]
+    lines = [f"kept ({_count_tensors(len(tensors))}, {format_count(elements)} elements, byte for byte)"]
     if renamed:
         first = renamed[0]
         lines.append(f"  {len(renamed)} under another name, such as {first.source} -> {first.name}")
     return "\n".join(lines)
 
 
-def _shape(shape: Shape) -> str:
-    return "x".join(map(str, shape)) or "scalar"
-
-
-def _region(fill: Fill, tensor: TensorPlan) -> str:
+def _region_text(fill: Fill, tensor: TensorPlan) -> str:
     if fill.region.shape == tensor.shape:
         return "all"
     if isinstance(fill.region, Rows):

@@ -145,12 +145,12 @@ class TensorPlan:
 
     @property
     def left_out(self) -> bool:
-        """Whether the user's own code or the library is to make it: it isn't in the result's files."""
+        """Return whether the user's own code or the library is to make it: it isn't in the result's files."""
         return self.status is Status.NEW and any(isinstance(fill.scheme, schemes.Skip) for fill in self.new)
 
     @property
     def stored(self) -> bool:
-        """Whether the result's files hold it: it is neither tied nor left out."""
+        """Return whether the result's files hold it: it is neither tied nor left out."""
         return self.status is not Status.TIED and not self.left_out
 
     def to_json(self) -> TensorJson:
