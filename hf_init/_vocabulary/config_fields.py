@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 import torch
-from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from hf_init._architecture import BAD_VALUE, Target, copy_config, quiet_library
 from hf_init._errors import PlanError
 from hf_init._tensors import TensorSpec
 from hf_init._text import join_names, one_line
 
+NOT_SIZES = ("vocab_offset", "type_vocab_size")
 STEP = 64
 """By how many tokens the vocabulary is grown to see what grows with it: a multiple of what tables are rounded to."""
 
@@ -47,7 +48,8 @@ def vocabulary_fields(raw: Mapping[str, object]) -> VocabularyFields:
     fields = dict(_config_leaves(raw if config is None else config.to_dict()))
     size = "vocab_size" if config is None else config.attribute_map.get("vocab_size", "vocab_size")
     named = {path: value for path, value in fields.items() if _field_name(path) in ("vocab_size", size)}
-    sizes = {path: v for path, v in fields.items() if _is_positive(v) and (path in named or _names_a_vocabulary(path))}
+    vocab = {p for p in fields if "vocab" in _field_name(p)} - {p for p in fields if _field_name(p) in NOT_SIZES}
+    sizes = {path: v for path, v in fields.items() if _is_positive(v) and (path in named or path in vocab)}
     rows = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
     if not _is_positive(rows):
         rows = next((value for path, value in sizes.items() if path in named), None)
@@ -92,11 +94,6 @@ def _field_name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _names_a_vocabulary(path: str) -> bool:
-    name = _field_name(path)
-    return "vocab" in name and name not in ("vocab_offset", "type_vocab_size")
-
-
 def _is_positive(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -109,25 +106,23 @@ def vocabulary_dims(target: Target, counts: tuple[str, ...]) -> dict[str, int]:
     Raises:
         PlanError: nothing grows, or something grows by several rows a token.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in target.model.state_dict().items()}
-    larger = {name: tuple(t.shape) for name, t in _grown_model(target, counts).state_dict().items() if name in shapes}
-    grown = {name: [b - a for a, b in zip(shapes[name], shape, strict=True)] for name, shape in larger.items()}
-    steps = {name: sizes for name, sizes in grown.items() if any(sizes)}
+    sizes = {path: value for path, value in _config_leaves(target.config.to_dict()) if _is_positive(value)}
+    missing = [path for path in counts if path not in sizes]
+    if missing:
+        raise PlanError(f"{target.cls.__name__} has no config field {', '.join(missing)}; use the base's own class")
+    larger = target.rebuilt(copy_config(target.config, {path: sizes[path] + STEP for path in counts})).state_dict()
+    grown = {
+        name: [b - a for a, b in zip(tensor.shape, larger[name].shape, strict=True)]
+        for name, tensor in target.model.state_dict().items()
+        if name in larger
+    }
+    steps = {name: more for name, more in grown.items() if any(more)}
     wrong = [f"{name} (by {[*filter(None, s)]} for {STEP} tokens)" for name, s in steps.items() if sum(s) != STEP]
     if wrong:
         raise PlanError(f"{join_names(wrong)}: not one row a token, so which row is which token's isn't known")
     if not steps:
         raise PlanError(f"{target.cls.__name__}: no tensor grows with {', '.join(counts)}; it has no vocabulary")
-    return {name: sizes.index(STEP) for name, sizes in steps.items()}
-
-
-def _grown_model(target: Target, counts: tuple[str, ...]) -> PreTrainedModel:
-    sizes = {path: value for path, value in _config_leaves(target.config.to_dict()) if _is_positive(value)}
-    missing = [path for path in counts if path not in sizes]
-    if missing:
-        raise PlanError(f"{target.cls.__name__} has no config field {', '.join(missing)}; use the base's own class")
-    config = copy_config(target.config, {path: sizes[path] + STEP for path in counts})
-    return target.rebuilt(config)
+    return {name: more.index(STEP) for name, more in steps.items()}
 
 
 def table_sides(tables: Mapping[str, tuple[TensorSpec, int]], target: Target) -> dict[str, str]:
@@ -135,15 +130,12 @@ def table_sides(tables: Mapping[str, tuple[TensorSpec, int]], target: Target) ->
 
     ``input``, ``output``, both (``tied``), the ``bias`` of an output matrix, or that of a tied one (``tied_bias``).
     """
-    sides = {name: _side_of(tensor, dim, target) for name, (tensor, dim) in tables.items()}
-    bias = "tied_bias" if "tied" in sides.values() and "output" not in sides.values() else "bias"
-    return {name: bias if side == "bias" else side for name, side in sides.items()}
-
-
-def _side_of(tensor: TensorSpec, dim: int, target: Target) -> str:
-    if len(tensor.shape) == 1 or tensor.shape[:dim] == (1,) * (len(tensor.shape) - 1):
-        return "bias"
-    names = [tensor.parameter, *(tie.name for tie in target.layout.ties if tie.of == tensor.name)]
-    owners = [target.model.get_submodule(name.rpartition(".")[0]) for name in names]
-    sides = {"input" if dim or isinstance(owner, torch.nn.Embedding) else "output" for owner in owners}
-    return "tied" if len(sides) > 1 else sides.pop()
+    sides: dict[str, str] = {}
+    for name, (tensor, dim) in tables.items():
+        names = [tensor.parameter, *(tie.name for tie in target.layout.ties if tie.of == tensor.name)]
+        owners = [target.model.get_submodule(each.rpartition(".")[0]) for each in names]
+        of_owners = {"input" if dim or isinstance(owner, torch.nn.Embedding) else "output" for owner in owners}
+        vector = len(tensor.shape) == 1 or tensor.shape[:dim] == (1,) * (len(tensor.shape) - 1)
+        sides[name] = "bias" if vector else "tied" if len(of_owners) > 1 else of_owners.pop()
+    tied = "tied" in sides.values() and "output" not in sides.values()
+    return {name: "tied_bias" if tied and side == "bias" else side for name, side in sides.items()}

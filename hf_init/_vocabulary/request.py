@@ -16,7 +16,7 @@ from hf_init._vocabulary.choose import Guarantee
 from hf_init.schemes import Scheme
 
 
-def read_token_file(path: str | Path) -> list[Any]:
+def read_token_file(path: str | Path) -> list[object]:
     """Read the tokens of a file, as ``add_tokens`` takes them.
 
     A ``.json`` file holds a list of texts and of objects with ``token``, ``description`` and ``special``, or one object
@@ -141,9 +141,13 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
 
 def _option_faults(given: Mapping[str, Any]) -> Iterator[str]:
     for key in TOKEN_LISTS:
-        yield from _token_list_faults(key, given.get(key, ()))
+        tokens = given.get(key, ())
+        if isinstance(tokens, (str, bytes, Mapping)) or not isinstance(tokens, Sequence):
+            yield f"{key}: expected a list of tokens, such as ['<tool>'], not {tokens!r}"
+        elif wrong := [repr(one) for one in tokens if not (isinstance(one, str) or _is_token_mapping(one))]:
+            yield f"{key}: expected texts, or mappings with token, description and special, not {join_names(wrong)}"
     for key, right, expected in (
-        ("pad_to_multiple_of", _is_count, "a whole number of at least 1"),
+        ("pad_to_multiple_of", lambda value: type(value) is int and value >= 1, "a whole number of at least 1"),
         ("allow_shrink", lambda value: isinstance(value, bool), "True or False"),
         ("reinit_rows", _are_ids, "a list of token ids, none twice"),
         ("tokenizer", lambda value: isinstance(value, (str, Path)) and str(value), "the name of a folder"),
@@ -152,16 +156,6 @@ def _option_faults(given: Mapping[str, Any]) -> Iterator[str]:
     ):
         if key in given and not right(given[key]):
             yield f"{key}: expected {expected}, not {given[key]!r}"
-
-
-def _token_list_faults(key: str, given: object) -> Iterator[str]:
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
-        yield f"{key}: expected a list of tokens, such as ['<tool>'], not {given!r}"
-    elif wrong := [one for one in given if not (isinstance(one, str) or _is_token_mapping(one))]:
-        yield (
-            f"{key}: expected texts, or mappings with token, description and special, not "
-            f"{join_names([*map(repr, wrong)])}"
-        )
 
 
 def _is_token_mapping(one: object) -> bool:
@@ -184,10 +178,6 @@ def _token_faults(tokens: Sequence[RequestedToken]) -> Iterator[str]:
     silent = [repr(t.text) for t in tokens if t.description is not None and not t.description.strip()]
     if silent:
         yield f"add_tokens: an empty description for {join_names(silent)}; say what the token is for, or leave it out"
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _are_ids(value: object) -> bool:

@@ -51,7 +51,12 @@ class TokenChange(Change):
         dims = vocabulary_dims(target, change.fields.counts)
         tables = {t.name: (t, dims[t.parameter]) for t in target.layout.tensors if t.parameter in dims}
         sides = table_sides(tables, target)
-        _check_one_sided(change, set(sides.values()))
+        idle = [each for each in change.request.one_sided if ROW_SCHEME_OPTIONS[each][0] not in sides.values()]
+        if idle:
+            raise PlanError(
+                f"{', '.join(idle)}: the vocabulary's tables are {', '.join(sorted({*sides.values()}))} here, none of "
+                "that side alone; say row_scheme"
+            )
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
             fills=partial(_row_fills, change, sides),
@@ -82,16 +87,6 @@ class TokenChange(Change):
                 "untrained": untrained_record(earlier, change.vocabulary.new_ids, target),
             }
         }
-
-
-def _check_one_sided(change: VocabularyChange, sides: set[str]) -> None:
-    """Raise PlanError if a scheme is for input rows alone where they are the output rows, too, or the reverse."""
-    idle = [option for option in change.request.one_sided if ROW_SCHEME_OPTIONS[option][0] not in sides]
-    if idle:
-        raise PlanError(
-            f"{', '.join(idle)}: the vocabulary's tables are {', '.join(sorted(sides))} here, none of that side alone; "
-            "say row_scheme"
-        )
 
 
 def _row_fills(

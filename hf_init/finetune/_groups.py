@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypedDict
 
 import torch
@@ -61,7 +61,11 @@ def parameter_groups(
         optimizer = torch.optim.AdamW(parameter_groups(model, lr=2e-5, new_lr=1e-3, layer_decay=0.8))
     """
     rates = {"lr": lr, "new_lr": lr if new_lr is None else new_lr, "weight_decay": weight_decay}
-    _check_rates(rates, layer_decay)
+    wrong = [f"{name} is {value}" for name, value in rates.items() if not 0 <= value < float("inf")]
+    if wrong:
+        raise PlanError(f"{', '.join(wrong)}: expected a finite number, not negative")
+    if not 0 < layer_decay <= 1:
+        raise PlanError(f"layer_decay is {layer_decay}, expected more than 0 and at most 1")
     model = unwrapped(model)
     tensors = model_tensors(model, origin_of(model, plan).plan)
     opened = frozenset(later)
@@ -133,11 +137,3 @@ def _trainable(
 def _decays(tensor: ModelTensor) -> bool:
     vector = tensor.tensor.ndim <= 1 or tensor.role.endswith(".bias")
     return not vector and not any(matches(tensor.role, pattern) for pattern in _NO_DECAY)
-
-
-def _check_rates(rates: Mapping[str, float], layer_decay: float) -> None:
-    wrong = [f"{name} is {value}" for name, value in rates.items() if not 0 <= value < float("inf")]
-    if wrong:
-        raise PlanError(f"{', '.join(wrong)}: expected a finite number, not negative")
-    if not 0 < layer_decay <= 1:
-        raise PlanError(f"layer_decay is {layer_decay}, expected more than 0 and at most 1")

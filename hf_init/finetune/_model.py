@@ -71,6 +71,11 @@ class ModelTensor:
             return (self.box,)
         return tuple(fill.region for entry in self.entries for fill in entry.new) if self.whole else ()
 
+    def holders(self, model: nn.Module) -> tuple[tuple[nn.Module, str], ...]:
+        """Return every module and attribute that the tensor is under."""
+        aliases = (alias.rpartition(".")[::2] for alias in self.aliases)
+        return ((self.owner, self.attribute), *((model.get_submodule(path), name) for path, name in aliases))
+
     @property
     def box(self) -> Box:
         """Return the region that is all of it."""

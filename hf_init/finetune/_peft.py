@@ -48,8 +48,13 @@ def peft_arguments(plan: Plan) -> PeftArguments:
     """
     kept = {_module_of(tensor) for tensor in plan.tensors if tensor.kept and tensor.status is Status.KEPT}
     new = list(dict.fromkeys(_module_of(tensor) for tensor in plan.tensors if tensor.status is Status.NEW))
-    tables = _new_table_rows(plan)
-    faults = [*_ambiguous_modules(new, {*kept, *tables}, plan), *_new_parts_of_rows(plan)]
+    rows: defaultdict[str, set[int]] = defaultdict(set)
+    for tensor in plan.tensors:
+        if tensor.status is Status.RESIZED and _is_table(tensor):
+            for fill in tensor.new:
+                rows[_module_of(tensor)].update(_rows_of_region(fill.region, tensor.shape) or ())
+    tables = {name: sorted(numbers) for name, numbers in rows.items()}
+    faults = [*_peft_faults(plan, new, {*kept, *tables})]
     if faults:
         raise PlanError(
             "PEFT can't train what is new here and nothing else:\n  " + "\n  ".join(faults) + "\n"
@@ -95,16 +100,6 @@ def _module_of(tensor: TensorPlan) -> str:
     return tensor.parameter.rpartition(".")[0]
 
 
-def _new_table_rows(plan: Plan) -> dict[str, list[int]]:
-    """Return the new rows of every resized embedding, and of a head over the vocabulary that isn't tied to one."""
-    rows: defaultdict[str, set[int]] = defaultdict(set)
-    for tensor in plan.tensors:
-        if tensor.status is Status.RESIZED and _is_table(tensor):
-            for fill in tensor.new:
-                rows[_module_of(tensor)].update(_rows_of_region(fill.region, tensor.shape) or ())
-    return {name: sorted(numbers) for name, numbers in rows.items()}
-
-
 def _is_table(tensor: TensorPlan) -> bool:
     return matches(tensor.role, "embedding") or tensor.role == "output_embedding.weight"
 
@@ -117,7 +112,7 @@ def _rows_of_region(region: Region, shape: tuple[int, ...]) -> Iterable[int] | N
     return range(region.start[0], region.stop[0]) if whole else None
 
 
-def _ambiguous_modules(new: Iterable[str], kept_in_part: set[str], plan: Plan) -> Iterator[str]:
+def _peft_faults(plan: Plan, new: Iterable[str], kept_in_part: set[str]) -> Iterator[str]:
     for module in new:
         if module in kept_in_part or not module:
             yield f"{module or 'the model itself'} is new in part: modules_to_save would train what is kept of it too"
@@ -126,12 +121,7 @@ def _ambiguous_modules(new: Iterable[str], kept_in_part: set[str], plan: Plan) -
         others = sorted(each for each in modules if each.endswith(module) and each != module)
         if others:  # PEFT takes a name for every module that ends in it
             yield f"{module}: PEFT would take {join_names(others)} for it too"
-
-
-def _new_parts_of_rows(plan: Plan) -> Iterator[str]:
     for tensor in plan.tensors:
-        by_rows = _is_table(tensor) and all(
-            _rows_of_region(fill.region, tensor.shape) is not None for fill in tensor.new
-        )
+        by_rows = _is_table(tensor) and all(_rows_of_region(f.region, tensor.shape) is not None for f in tensor.new)
         if tensor.status is Status.RESIZED and not by_rows:
             yield f"{tensor.parameter} ({tensor.role}): its new part isn't rows of an embedding"

@@ -78,7 +78,7 @@ class NewParts(nn.Module):
         for part in self._parts:
             view = pick_rows(part.tensor.detach(), part.region)
             self.register_parameter(part.key, nn.Parameter(view.to(dtype or view.dtype).clone() if part.own else view))
-        self._holders = {each.name: _holders_of(model, each) for each in tensors}
+        self._holders = {each.name: each.holders(model) for each in tensors}
         self._depth = 0
         self._handles: list[RemovableHandle] = []
         self._hook(model)
@@ -202,25 +202,12 @@ def put_rows(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> None
 
 
 def _parts_of(origin: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
-    _check_divisible(origin)
-    tensor, key = origin.tensor, origin.name.replace(".", "/")
-    regions = [straight(region, tensor.shape) for region in origin.new if 0 not in region.shape]
-    return [
-        # A fused optimizer writes a parameter as one run of memory: a view with gaps would have it write kept elements.
-        NewPart(
-            origin,
-            region,
-            f"{key}#{number}",
-            own=isinstance(region, Rows)
-            or dtype not in (None, tensor.dtype)
-            or not tensor[region.slices].is_contiguous(),
-        )
-        for number, region in enumerate(regions)
-    ]
+    """Return the new regions of a tensor as parts.
 
-
-def _check_divisible(origin: ModelTensor) -> None:
-    advice = "freeze it or train it as a whole (resized='none' or 'whole')"
+    Raises:
+        PlanError: they can't be told apart from what is kept.
+    """
+    tensor, advice = origin.tensor, "freeze it or train it as a whole (resized='none' or 'whole')"
     if not origin.whole:
         raise PlanError(
             f"{origin.name} is put together from {len(origin.entries)} tensors on disk when it is loaded, so its new "
@@ -228,11 +215,12 @@ def _check_divisible(origin: ModelTensor) -> None:
         )
     if isinstance(origin.owner, nn.RNNBase):
         raise PlanError(f"{origin.name}: {type(origin.owner).__name__} reads its weights past the module; {advice}")
-    if hasattr(origin.tensor, "device_mesh"):
+    if hasattr(tensor, "device_mesh"):
         raise PlanError(f"{origin.name} is sharded (DTensor): new rows can't be told apart in it. Use PEFT instead")
-
-
-def _holders_of(model: nn.Module, origin: ModelTensor) -> tuple[tuple[nn.Module, str], ...]:
-    """Return every module and attribute that a tensor is under."""
-    aliases = (alias.rpartition(".")[::2] for alias in origin.aliases)
-    return ((origin.owner, origin.attribute), *((model.get_submodule(path), name) for path, name in aliases))
+    parts = []
+    for number, region in enumerate(straight(each, tensor.shape) for each in origin.new if 0 not in each.shape):
+        # A fused optimizer writes a parameter as one run of memory: a view with gaps would have it write kept elements.
+        gaps = isinstance(region, Rows) or not tensor[region.slices].is_contiguous()
+        key = f"{origin.name.replace('.', '/')}#{number}"
+        parts.append(NewPart(origin, region, key, own=gaps or dtype not in (None, tensor.dtype)))
+    return parts
