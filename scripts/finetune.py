@@ -79,13 +79,13 @@ NAME = Task(
 
 
 def docstrings() -> list[Example]:
-    """The docstrings of at least 40 letters in the parts' files, in a fixed random order."""
+    """Return the docstrings of at least 40 letters in the parts' files, in a fixed random order."""
     root = Path(sysconfig.get_paths()["stdlib"])
-    found: set[tuple[str, int]] = set()
+    texts: set[tuple[str, int]] = set()
     for number, names in enumerate(PARTS.values()):
         for path in (each for name in names for each in sorted([*(root / name).rglob("*.py"), root / name])):
-            found |= {(text, number) for text in _docstrings(path)} if path.is_file() else set()
-    examples = [Example(*each) for each in sorted(found)]
+            texts |= {(text, number) for text in _docstrings(path)} if path.is_file() else set()
+    examples = [Example(*each) for each in sorted(texts)]
     random.Random(0).shuffle(examples)
     return examples
 
@@ -112,7 +112,7 @@ def evaluate(model: Any, tokenizer: Any, task: Task, examples: list[Example]) ->
 
 
 def train(model: Any, tokenizer: Any, task: Task, mode: str, examples: list[Example], steps: int, size: int) -> Any:
-    """What was frozen, proved; the model trained."""
+    """Train a model, and return what was frozen, proved."""
     frozen, schedule = (freeze(model), None) if mode != "tokens" else (train_only_new(model), None)
     if mode == "head-then-all":
         schedule = unfreeze_schedule(model, every=1, start=steps // 2, blocks=model.config.num_hidden_layers + 1)

@@ -117,12 +117,12 @@ def test_auto_is_judged_against_the_library_and_within_noise_against_the_rest(ev
 def test_lines_of_other_settings_are_passed_over_and_of_one_scheme_and_seed_the_last_counts(
     evidence, tmp_path, capsys, monkeypatch
 ):
-    asked = {"words": 5, "steps": [0], "batch": 8, "longest": 9, "held": 3, "dtype": "float32", "base": "small"}
-    other = {**asked, "words": 6}
-    made = [(other, run("auto", 9.0, 9.0)), (asked, run("auto", 9.0, 8.0)), (asked, run("auto", 5.0, 6.0))]
-    lines = [json.dumps({"asked": words, "base": 1.5, "run": each.to_json()}) for words, each in made]
+    settings = {"words": 5, "steps": [0], "batch": 8, "longest": 9, "held_out": 3, "dtype": "float32", "base": "small"}
+    other = {**settings, "words": 6}
+    made = [(other, run("auto", 9.0, 9.0)), (settings, run("auto", 9.0, 8.0)), (settings, run("auto", 5.0, 6.0))]
+    lines = [json.dumps({"settings": words, "base": 1.5, "run": each.to_json()}) for words, each in made]
     (tmp_path / "lines").write_text("\n".join(lines))
-    options = ["--base", "small", "--words", 5, "--steps", 0, "--batch", 8, "--longest", 9, "--held", 3]
+    options = ["--base", "small", "--words", 5, "--steps", 0, "--batch", 8, "--longest", 9, "--held-out", 3]
     monkeypatch.setattr("sys.argv", ["evidence", *map(str, options), "--lines", str(tmp_path / "lines"), "--table"])
     assert evidence.main() == 0
     said = capsys.readouterr().out

@@ -67,11 +67,11 @@ model.tie_weights()
 
 
 def ours(source: Any, shape: tuple[int, int], new: int, dtype: str = "bfloat16") -> torch.Tensor:
-    """New rows for a table, as an extension makes them."""
-    places = tuple(range(shape[0], shape[0] + new))
+    """Return new rows for a table, as an extension fills them."""
+    ids = tuple(range(shape[0], shape[0] + new))
     whole = (shape[0] + new, shape[1])
-    slot = Slot("table", Rows(0, places, whole), whole, dtype, source=source)
-    return finish(schemes.Gaussian(table="table", keys=tuple(f"token {place}" for place in places)), slot)
+    slot = Slot("table", Rows(0, ids, whole), whole, dtype, source=source)
+    return finish(schemes.Gaussian(table="table", keys=tuple(f"token {id_}" for id_ in ids)), slot)
 
 
 def measured(code: str, *arguments: object) -> dict[str, float]:
@@ -80,7 +80,7 @@ def measured(code: str, *arguments: object) -> dict[str, float]:
 
 
 def write_table(file: Path, shape: tuple[int, int]) -> None:
-    """Rows with columns of unlike means and spreads, drawn block by block."""
+    """Write rows with columns of unlike means and spreads, drawn block by block."""
     generator = torch.Generator().manual_seed(0)
     table = torch.empty(shape, dtype=torch.bfloat16)
     columns = 0.02 + 0.01 * torch.rand(shape[1], generator=generator)
@@ -89,18 +89,18 @@ def write_table(file: Path, shape: tuple[int, int]) -> None:
     save_file({"table": table}, file)
 
 
-def distribution(many: int = 40_000) -> list[str]:
-    """What of a small table's mean and covariance many rows of ours miss, beyond their sampling error."""
+def distribution(num_rows: int = 40_000) -> list[str]:
+    """Return what of a small table's mean and covariance our rows miss, beyond their sampling error."""
     generator = torch.Generator().manual_seed(1)
     table = torch.randn(900, 12, generator=generator) @ torch.randn(12, 12, generator=generator) + 3
-    made = ours({"table": table}.__getitem__, (900, 12), many, "float32").double()
+    rows = ours({"table": table}.__getitem__, (900, 12), num_rows, "float32").double()
     covariance = torch.cov(table.double().t(), correction=0)
     variance = covariance.diagonal()
-    mean_off = (made.mean(0) - table.double().mean(0)).abs() / (variance / many).sqrt()
-    error = ((covariance**2 + torch.outer(variance, variance)) / many).sqrt()
-    covariance_off = (torch.cov(made.t(), correction=0) - covariance).abs() / error
+    mean_off = (rows.mean(0) - table.double().mean(0)).abs() / (variance / num_rows).sqrt()
+    error = ((covariance**2 + torch.outer(variance, variance)) / num_rows).sqrt()
+    covariance_off = (torch.cov(rows.t(), correction=0) - covariance).abs() / error
     print(
-        f"distribution, {many} rows of 12 columns: mean at most {float(mean_off.max()):.1f} and covariance at most "
+        f"distribution, {num_rows} rows of 12 columns: mean at most {float(mean_off.max()):.1f} and covariance at most "
         f"{float(covariance_off.max()):.1f} standard errors off"
     )
     return [
@@ -122,9 +122,9 @@ def main() -> int:
         print(f"table of {args.vocabulary} x {args.width} bfloat16 written in {time.perf_counter() - start:.0f} s")
         mine = measured(OURS, file, args.rows, Path(__file__).parent)
         peer = measured(LIBRARY, file, args.rows)
-    for name, found in (("gaussian", mine), ("mean_resizing=True", peer)):
-        took = f"{found['seconds']:7.2f} s ({found['processor']:.1f} s of processors)"
-        print(f"{name:20} {took}   peak {found['peak']:6.0f} MiB   ({found['before']:.0f} before)")
+    for name, side in (("gaussian", mine), ("mean_resizing=True", peer)):
+        took = f"{side['seconds']:7.2f} s ({side['processor']:.1f} s of processors)"
+        print(f"{name:20} {took}   peak {side['peak']:6.0f} MiB   ({side['before']:.0f} before)")
     speed, memory = peer["seconds"] / mine["seconds"], peer["peak"] / mine["peak"]
     print(f"{speed:.1f} times as fast (target {SPEED:g}), a {memory:.1f}th of the peak memory (target a {MEMORY:g}th)")
     missed += ["speed"] * (speed < SPEED) + ["memory"] * (memory < MEMORY)

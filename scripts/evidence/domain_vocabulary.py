@@ -28,27 +28,27 @@ WORD = re.compile(r" [^\W\d_]{3,}")
 
 
 def python_documentation() -> list[str]:
-    """The language reference that comes with Python, a text a topic, and the docstrings of the library's modules."""
+    """Return the language reference that comes with Python, a text a topic, and its modules' docstrings."""
     topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     return [*(topics[name] for name in sorted(topics)), *(text for file in library for text in docstrings(file))]
 
 
 def docstrings(file: Path) -> list[str]:
-    """Every docstring of a module that is longer than a line, without running it."""
+    """Return every docstring of a module that is longer than a line, without running it."""
     nodes = ast.walk(ast.parse(file.read_bytes()))
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = [ast.get_docstring(node) for node in nodes if isinstance(node, kinds)]
-    return [text for text in found if text and "\n" in text]
+    texts = [ast.get_docstring(node) for node in nodes if isinstance(node, kinds)]
+    return [text for text in texts if text and "\n" in text]
 
 
 def worth_a_token(texts: Iterable[str], tokenizer: Any, most: int, least: int = 3) -> list[tuple[str, int]]:
-    """Words that save the most tokens, with how many: those that occur at least ``least`` times."""
+    """Return the words that save the most tokens, with how many: those that occur at least ``least`` times."""
     often = collections.Counter(word for text in texts for word in WORD.findall(text))
     saved = {
-        word: many * (len(tokenizer.encode(word, add_special_tokens=False)) - 1)
-        for word, many in often.items()
-        if many >= least
+        word: count * (len(tokenizer.encode(word, add_special_tokens=False)) - 1)
+        for word, count in often.items()
+        if count >= least
     }
     best = sorted(saved.items(), key=lambda item: (-item[1], item[0]))
     return [(word, tokens) for word, tokens in best[:most] if tokens > 0]
@@ -74,15 +74,15 @@ def main() -> int:
     texts = [file.read_text(encoding="utf-8") for file in args.text] if args.text else python_documentation()
     parts = paragraphs(texts)
     before = load_tokenizer(Path(args.base))
-    found = worth_a_token(parts[::2], before, args.words)
-    print(f"{len(found)} words of {sum(map(len, parts[::2]))} characters are worth a token; the first:")
-    for word, saved in found[:10]:
+    words = worth_a_token(parts[::2], before, args.words)
+    print(f"{len(words)} words of {sum(map(len, parts[::2]))} characters are worth a token; the first:")
+    for word, saved in words[:10]:
         print(f"  {word!r:20} {saved:6} tokens, now {before.tokenize(word)}")
-    words = {} if args.scheme is None else {"row_scheme": args.scheme}
-    print(hf_init.extend(args.base, args.out, add_tokens=[word for word, _ in found], existing="skip", **words))
+    options = {} if args.scheme is None else {"row_scheme": args.scheme}
+    print(hf_init.extend(args.base, args.out, add_tokens=[word for word, _ in words], existing="skip", **options))
     rest = parts[1::2]
-    then, now = tokens_in(rest, before), tokens_in(rest, load_tokenizer(Path(args.out)))
-    print(f"on the other half of the text: {then} tokens before, {now} after: {1 - now / then:.1%} saved")
+    old, new = tokens_in(rest, before), tokens_in(rest, load_tokenizer(Path(args.out)))
+    print(f"on the other half of the text: {old} tokens before, {new} after: {1 - new / old:.1%} saved")
     print(probe_vocabulary(args.base, args.out, rest[:: max(1, len(rest) // args.probed)][: args.probed]))
     return 0
 

@@ -8,7 +8,7 @@ behind the best scheme in the hull of the old rows by more than the noise. What 
 greedy choices change, is said and doesn't count.
 
     python scripts/evidence/vocabulary.py [--words 500] [--steps 0 50 200] [--seeds 0 1 2] [--only GLOB ...]
-        [--batch 128] [--longest 64] [--held 48] [--dtype float32] [--untied] [--lines FILE] [--table]
+        [--batch 128] [--longest 64] [--held-out 48] [--dtype float32] [--untied] [--lines FILE] [--table]
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SIGMAS = 2.0
 
 
 def untied(base: Path, out: Path) -> Path:
-    """A copy of a checkpoint in one file, whose head is a table of its own with the same values."""
+    """Write a copy of a checkpoint, in one file, whose head is a separate table with the same values."""
     if not (out / "config.json").is_file():
         out.mkdir(parents=True, exist_ok=True)
         tensors = load_file(base / "model.safetensors")
@@ -48,14 +48,14 @@ def untied(base: Path, out: Path) -> Path:
     return out
 
 
-def lines(file: Path, asked: dict[str, Any]) -> list[dict[str, Any]]:
-    """The lines of a file that were made under these settings."""
-    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
-    return [line for line in found if line["asked"] == asked]
+def lines(file: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the lines of a file that were written under these settings."""
+    all_lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    return [line for line in all_lines if line["settings"] == settings]
 
 
 def verdict(comparison: SchemeComparison) -> Iterator[str]:
-    """Where `auto` is worse than a mode of the library, or behind the best scheme in the hull beyond noise.
+    """Yield where `auto` is worse than a mode of the library, or behind the best scheme in the hull beyond noise.
 
     Over the seeds that both have. Rows out of the hull change greedy choices, as `auto` doesn't: see ``outside``.
     """
@@ -64,7 +64,7 @@ def verdict(comparison: SchemeComparison) -> Iterator[str]:
 
 
 def outside(comparison: SchemeComparison) -> Iterator[str]:
-    """Where a scheme out of the hull is better than `auto` beyond noise, at the price of greedy choices."""
+    """Yield where a scheme out of the hull is better than `auto` beyond noise, at the price of greedy choices."""
     return _behind(comparison, (name for name in comparison.ranked if _leaves_hull(comparison, name)))
 
 
@@ -78,7 +78,7 @@ def _behind(comparison: SchemeComparison, names: Iterable[str]) -> Iterator[str]
 
 
 def _both(comparison: SchemeComparison, *names: str) -> SchemeComparison:
-    """The runs of some schemes under the seeds that all of them have."""
+    """Return the runs of some schemes under the seeds that all of them have."""
     seeds = set.intersection(*({run.seed for run in comparison.runs if run.scheme == name} for name in names))
     runs = (run for run in comparison.runs if run.scheme in names and run.seed in seeds)
     return SchemeComparison(tuple(runs), comparison.base)
@@ -97,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--batch", type=int, default=128, help="tokens of one step, about")
     parser.add_argument("--longest", type=int, default=64, help="tokens of a passage, at most")
-    parser.add_argument("--held", type=int, default=48, help="held-out passages that are measured")
+    parser.add_argument("--held-out", type=int, default=48, help="held-out passages that are measured")
     parser.add_argument("--dtype", default="float32", help="of the frozen model; the new rows are float32")
     parser.add_argument("--only", nargs="*", default=["*"], help="globs on the names of schemes")
     parser.add_argument("--untied", action="store_true", help="on a copy whose head is a table of its own")
@@ -106,18 +106,20 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run_all(args: argparse.Namespace, folder: Path, asked: dict[str, Any]) -> None:
-    """Runs what isn't in the file yet, and writes it there."""
+def run_all(args: argparse.Namespace, folder: Path, settings: dict[str, Any]) -> None:
+    """Run what isn't in the file yet, and write it there."""
     parts = paragraphs(python_documentation())
     words = [word for word, _ in worth_a_token(parts, load_tokenizer(folder), args.words)]
-    bench = Bench.of(folder, words, parts, args.batch, args.longest, args.held, args.dtype)
-    there = lines(args.lines, asked)
-    base = next((line["base"] for line in there), None) or bench.base_bits()
-    chosen = {name: how for name, how in bench.schemes().items() if any(fnmatch.fnmatch(name, g) for g in args.only)}
+    bench = Bench.of(folder, words, parts, args.batch, args.longest, args.held_out, args.dtype)
+    finished = lines(args.lines, settings)
+    base = next((line["base"] for line in finished), None) or bench.base_bits()
+    chosen = {
+        name: options for name, options in bench.schemes().items() if any(fnmatch.fnmatch(name, g) for g in args.only)
+    }
     start = time.perf_counter()
-    for run in bench.runs(chosen, args.seeds, args.steps, [SchemeRun.from_json(line["run"]) for line in there]):
+    for run in bench.runs(chosen, args.seeds, args.steps, [SchemeRun.from_json(line["run"]) for line in finished]):
         with args.lines.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"asked": asked, "base": base, "run": run.to_json()}) + "\n")
+            file.write(json.dumps({"settings": settings, "base": base, "run": run.to_json()}) + "\n")
         shown = ", ".join(f"{step}: {bits:.4f}" for step, bits in run.bits.items())
         print(f"{run.scheme}, seed {run.seed}: {shown} (after {time.perf_counter() - start:.0f} s)", flush=True)
 
@@ -125,22 +127,24 @@ def run_all(args: argparse.Namespace, folder: Path, asked: dict[str, Any]) -> No
 def main() -> int:
     args = arguments()
     folder = untied(args.base, args.base.parent / f"{args.base.name}-untied") if args.untied else args.base
-    asked = {name: getattr(args, name) for name in ("words", "steps", "batch", "longest", "held", "dtype")}
-    asked |= {"base": folder.name}
+    settings = {name: getattr(args, name) for name in ("words", "steps", "batch", "longest", "held_out", "dtype")}
+    settings |= {"base": folder.name}
     if not args.table:
-        run_all(args, folder, asked)
-    there = lines(args.lines, asked)
-    if not there:
+        run_all(args, folder, settings)
+    finished = lines(args.lines, settings)
+    if not finished:
         print("no run is there yet")
         return 1
     # Of one scheme and seed the last line counts: what fills a scheme's rows may have changed since the first.
-    found = {(line["run"]["scheme"], line["run"]["seed"]): SchemeRun.from_json(line["run"]) for line in there}
-    comparison = SchemeComparison(tuple(found.values()), there[0]["base"])
+    runs = {(line["run"]["scheme"], line["run"]["seed"]): SchemeRun.from_json(line["run"]) for line in finished}
+    comparison = SchemeComparison(tuple(runs.values()), finished[0]["base"])
     worse = [*verdict(comparison)]
-    said = worse or ["auto is at least as good as both modes of the library, and within noise of the best in the hull"]
-    said = [*said, *(f"out of the hull, where greedy choices change: {each}" for each in outside(comparison))]
+    verdicts = worse or [
+        "auto is at least as good as both modes of the library, and within noise of the best in the hull"
+    ]
+    verdicts = [*verdicts, *(f"out of the hull, where greedy choices change: {each}" for each in outside(comparison))]
     print(comparison)
-    print("\n".join(said))
+    print("\n".join(verdicts))
     return 1 if worse else 0
 
 
