@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import Target
 from hf_init._checkpoint import BaseCheckpoint
@@ -27,6 +27,26 @@ class TargetContext:
 
     target: Target
     keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TargetRequest:
+    """What a user wants a base to become, before the target's class and config are resolved.
+
+    Attributes:
+        architecture: a class, the name of one, or None for the base's own.
+        config: an object to copy; None: the base's own config.
+        values: of the config; what has no field there is for the class's constructor.
+        key_mapping: patterns of the base's names and what they become, in order.
+        open_other: opens another checkpoint as the base was opened.
+    """
+
+    base: BaseCheckpoint
+    architecture: Any
+    config: PreTrainedConfig | None
+    values: Mapping[str, Any]
+    open_other: Callable[[str], BaseCheckpoint]
+    key_mapping: Mapping[str, str] = field(default_factory=dict)
 
 
 def _no_fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
@@ -74,14 +94,16 @@ class ChangePlan:
 class Change:
     """One change that a user asks for, such as labels or tokens; ``of`` makes it from options and the base.
 
-    Planning calls the methods in this order: ``of``, ``config_values`` (then the config is made), ``rules``, and
-    ``plan`` (once the target is built on meta).
+    Planning calls the methods in this order: ``of``, ``retarget`` and ``config_values`` (then class and config are
+    resolved), ``rules``, and ``plan`` (once the target is built on meta).
 
     Attributes:
         OPTIONS: the keyword arguments that ``of`` reads.
+        REPLACES: changes, later in the list of all, that take no part beside this one.
     """
 
     OPTIONS: tuple[str, ...] = ()
+    REPLACES: tuple[type[Change], ...] = ()
 
     @classmethod
     def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> Change | None:
@@ -91,6 +113,14 @@ class Change:
             PlanError: the options contradict each other, or the base.
         """
         raise NotImplementedError(f"{cls.__name__} has no of()")
+
+    def retarget(self, request: TargetRequest) -> TargetRequest:
+        """Return the request with the class, the config, the base or the names that the change sets.
+
+        Raises:
+            PlanError: the request can't be had with this change.
+        """
+        return request
 
     def config_values(self) -> Mapping[str, Any]:
         """Return the config values that the change sets; dots reach nested configs."""

@@ -171,7 +171,9 @@ def test_a_path_that_is_closed_twice_is_refused():
 
 def test_advice_is_in_the_plan(tiny):
     plan = hf_init.plan(tiny("bert"), transformers.BertForSequenceClassification, recipe="auto", num_labels=3)
-    assert "a head starts level" in plan["classifier.weight"].new[0].why and "a head starts level" in str(plan)
+    assert "all labels start with equal logits" in plan["classifier.weight"].new[
+        0
+    ].why and "all labels start with equal logits" in str(plan)
 
 
 def test_rules_come_before_auto(tiny):

@@ -238,7 +238,7 @@ def test_new_rows_are_solved_with_the_trained_ones_held(two, tmp_path):
     memory = hf_init.from_pretrained(BertForSequenceClassification, two, labels=GROWN, examples=THREE)
     assert torch.equal(memory.classifier.weight, after.classifier.weight)
     (fill,) = memory.init_plan["classifier.weight"].new
-    assert fill.scheme.method == "logistic" and fill.why.endswith("the kept rows held as they are")
+    assert fill.scheme.method == "logistic" and fill.why.endswith("while the kept rows stay fixed")
     assert hf_init.verify(tmp_path / "out", base=two, recompute=True, examples=THREE).ok
 
 
@@ -258,7 +258,7 @@ def test_a_head_without_a_bias_has_new_rows_too(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"head": "ridge", "examples": THREE}, "head='logistic' solves the new ones with the kept ones held"),
+        ({"head": "ridge", "examples": THREE}, "head='logistic' solves the new ones while the kept rows stay fixed"),
         ({"examples": [each for each in THREE if each[1] != "neg"]}, r"neg \(0\)"),
         ({"verbalizer": {label: [label] for label in GROWN}}, "a verbalizer gives a whole head"),
     ],

@@ -184,7 +184,7 @@ def test_a_user_s_own_map_comes_first(small):
         ({"num_labels": 5}, "only one side names them.*labels_keep='leading'"),
         ({"labels_keep": "all"}, "labels_keep: expected one of names, leading, none, not 'all'"),
         ({"rename_labels": {"ng": "x"}}, "no label 'ng' .did you mean 'neg'"),
-        ({"rename_labels": {"neg": "x"}, "labels": ["pos"]}, "'x' is none of the labels asked for"),
+        ({"rename_labels": {"neg": "x"}, "labels": ["pos"]}, "'x' is none of the requested labels"),
         ({"rename_labels": ["neg"]}, "rename_labels: expected"),
         ({"labels": ["a", "a"]}, "labels: named twice: a"),
         ({"labels": ["neg"], "entities": ["PER"]}, "labels and entities: give one"),

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, BertForSequenceClassification, BertForTokenClassification
 
 import hf_init
+from hf_init import _api
 from hf_init.cli import main
 
 TOPIC = {"kind": "sequence-classification", "labels": ["news", "sport", "arts"]}
@@ -382,9 +383,9 @@ def test_the_command_line_adds_lists_and_exports(base, tmp_path, capsys):
     heads = {head["name"]: head for head in json.loads(capsys.readouterr().out)["heads"]}
     assert heads["topic"] == {
         "name": "topic", "kind": "sequence-classification", "plain": "BertForSequenceClassification", "outputs": 2,
-        "labels": ["news", "sport"], "tensors": 2, "elements": 66,
+        "labels": ["news", "sport"], "tensors": 2, "parameters": 66,
     }  # fmt: skip
-    assert heads["deep"]["plain"] is None and heads["deep"]["elements"] == 32 + 32 * 32 + 32 + 32 + 1
+    assert heads["deep"]["plain"] is None and heads["deep"]["parameters"] == 32 + 32 * 32 + 32 + 32 + 1
     assert heads["kind"]["labels"] == ["LABEL_0", "LABEL_1", "LABEL_2"]
     assert main(["heads", str(out)]) == 0
     assert (
@@ -410,10 +411,17 @@ def test_the_command_line_refuses(base, multi, tmp_path, capsys):
 def test_the_list_of_a_plain_class(plain, base, capsys):
     assert main(["heads", str(plain), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [(head["kind"], head["labels"], head["elements"]) for head in found["heads"]] == [
+    assert (found["schema"], found["ok"]) == ("hf_init.heads/1", True)
+    listing = _api.heads(plain)
+    assert (
+        repr(listing)
+        == f"<HeadListing: {plain}: 1 head on a BertModel of {found['backbone']['parameters']:,} parameters>"
+    )
+    assert "BertForSequenceClassification" in listing._repr_html_() and listing.ok
+    assert [(head["kind"], head["labels"], head["parameters"]) for head in found["heads"]] == [
         ("sequence-classification", ["neg", "pos"], 66)
     ]
-    assert found["trunk"]["elements"] == sum(tensor.numel() for tensor in tensors(base).values())
+    assert found["backbone"]["parameters"] == sum(tensor.numel() for tensor in tensors(base).values())
 
 
 OURS, AUTO = "import hf_init", "from transformers import AutoConfig, AutoModel"

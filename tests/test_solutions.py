@@ -17,7 +17,7 @@ from hf_init._heads.solutions import (
     SHARES,
     STRENGTHS,
     SolvedLayer,
-    _left_out,
+    _leave_one_out_error,
     candidates,
     solve_layer,
 )
@@ -139,7 +139,7 @@ def test_the_closed_form_of_leaving_one_out_is_what_leaving_one_out_gives(bias):
     centre = features.mean(0) if bias else 0 * features[0]
     level = wanted.mean(0) if bias else 0 * wanted[0]
     left, singular, _ = torch.linalg.svd(features - centre, full_matrices=False)
-    closed = _left_out(left, singular, wanted - level, penalty, bias)
+    closed = _leave_one_out_error(left, singular, wanted - level, penalty, bias)
     errors = []
     for out in range(16):
         rest = torch.arange(16) != out

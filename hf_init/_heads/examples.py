@@ -23,7 +23,7 @@ FORMS = (
     "(mappings of tensors with labels)"
 )
 TEXTS, PAIRS, LABELS = ("text", "sentence", "sentence1", "tokens"), ("text_pair", "sentence2"), ("label", "labels")
-BATCH = 32
+BATCH_SIZE = 32
 IGNORED = -100  # what the library's losses leave out
 
 ExampleBatch = Mapping[str, torch.Tensor]
@@ -44,7 +44,7 @@ class ExampleText:
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Examples as they were given: in words, or ready for the model.
+    """Examples as the user gave them: in words, or ready for the model.
 
     Attributes:
         texts: in words. batches: ready; one of the two is empty.
@@ -55,7 +55,7 @@ class Examples:
 
     @classmethod
     def of(cls, given: Any) -> Examples:
-        """The examples that a user means.
+        """Read the examples that a user gives.
 
         Raises:
             PlanError: they are none; it says what is expected.
@@ -63,31 +63,32 @@ class Examples:
         if isinstance(given, Examples):
             return given
         if isinstance(given, (str, Path)):
-            return cls(tuple(_text(row, f"{given}, example {n}") for n, row in enumerate(_rows(Path(given)), 1)))
+            rows = enumerate(_rows_of_file(Path(given)), 1)
+            return cls(tuple(_example_text(row, f"{given}, example {n}") for n, row in rows))
         if isinstance(given, Mapping) or not isinstance(given, Iterable):
             raise PlanError(f"examples: expected {FORMS}, not {type(given).__name__}")
         items = list(given)
         if items and all(isinstance(item, Mapping) and _is_batch(item) for item in items):
             return cls(batches=tuple({key: item[key].detach().cpu() for key in item} for item in items))
-        return cls(tuple(_text(item, f"examples, number {n}") for n, item in enumerate(items, 1)))
+        return cls(tuple(_example_text(item, f"examples, number {n}") for n, item in enumerate(items, 1)))
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of everything in them."""
-        told = hashlib.sha256()
+        """Return the SHA-256, in hex, of everything in them."""
+        digest = hashlib.sha256()
         for text in self.texts:
-            told.update(json.dumps([text.text, text.pair, text.label], default=str).encode() + b"\n")
+            digest.update(json.dumps([text.text, text.pair, text.label], default=str).encode() + b"\n")
         for batch in self.batches:
             for key in sorted(batch):
-                told.update(f"{key}\0{batch[key].dtype}\0{tuple(batch[key].shape)}\0".encode())
-                told.update(batch[key].contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return told.hexdigest()
+                digest.update(f"{key}\0{batch[key].dtype}\0{tuple(batch[key].shape)}\0".encode())
+                digest.update(batch[key].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.texts) + sum(len(batch["labels"]) for batch in self.batches)
 
     def ready(self, folder: Path, label2id: Mapping[str, int], kind: TaskKind = "softmax") -> Iterator[ExampleBatch]:
-        """The batches that a model takes, each with ``labels``: class numbers, answers for each label, or numbers.
+        """Yield batches for a model, each with ``labels``: class numbers, answers for each label, or numbers.
 
         Args:
             folder: holds the tokenizer.
@@ -102,28 +103,30 @@ class Examples:
             return
         numbers = self.numbers(label2id, kind)
         tokenizer = tokenizer_of(folder)
-        for start in range(0, len(self.texts), BATCH):
-            yield _encoded(tokenizer, self.texts[start : start + BATCH], numbers[start : start + BATCH])
+        for start in range(0, len(self.texts), BATCH_SIZE):
+            yield _encode_batch(tokenizer, self.texts[start : start + BATCH_SIZE], numbers[start : start + BATCH_SIZE])
 
     def numbers(self, label2id: Mapping[str, int], kind: TaskKind) -> list[Any]:
-        """The label of every text as a model takes it, or its labels'; nothing where the examples are batches.
+        """Return the label, or labels, of every text as a model takes them; nothing where the examples are batches.
 
         Raises:
             PlanError: a label that the config doesn't have, or not the same sort of them throughout.
         """
-        read = _answers if kind == "sigmoid" else _number
+        read = _label_answers if kind == "sigmoid" else _label_number
         known = {} if kind == "regression" else label2id
-        found = [read(text.label, known) for text in self.texts]
-        strange = sorted({str(text.label) for text, n in zip(self.texts, found, strict=True) if _is_strange(n)})
-        if strange:
-            said = join_names(list(known)) if known else "none, so that a number is expected"
-            raise PlanError(f"examples: labels that the config doesn't have: {join_names(strange)}; its labels: {said}")
-        _check_uneven(found, self.texts, kind)
-        return found
+        numbers = [read(text.label, known) for text in self.texts]
+        unknown = sorted({str(text.label) for text, n in zip(self.texts, numbers, strict=True) if _is_unknown(n)})
+        if unknown:
+            names = join_names(list(known)) if known else "none, so that a number is expected"
+            raise PlanError(
+                f"examples: labels that the config doesn't have: {join_names(unknown)}; its labels: {names}"
+            )
+        _check_uneven(numbers, self.texts, kind)
+        return numbers
 
 
 def tokenizer_of(folder: Path) -> Any:
-    """The tokenizer of a checkpoint.
+    """Load the tokenizer of a checkpoint.
 
     Raises:
         PlanError: there is none.
@@ -136,7 +139,7 @@ def tokenizer_of(folder: Path) -> Any:
         ) from error
 
 
-def _rows(path: Path) -> Iterator[Any]:
+def _rows_of_file(path: Path) -> Iterator[Any]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             if path.suffix in (".csv", ".tsv"):
@@ -153,7 +156,7 @@ def _rows(path: Path) -> Iterator[Any]:
         raise PlanError(f"examples: {path}: not what its name says: {one_line(error)}") from error
 
 
-def _text(item: Any, where: str) -> ExampleText:
+def _example_text(item: Any, where: str) -> ExampleText:
     text: Any
     label: Any
     if isinstance(item, Mapping):
@@ -175,21 +178,21 @@ def _is_batch(item: Mapping[str, Any]) -> bool:
     return "labels" in item and all(isinstance(value, torch.Tensor) for value in item.values())
 
 
-def _number(label: Any, label2id: Mapping[str, int]) -> Any:
-    """A label's number: by its name, by the number itself, or a list of them; None where it has none."""
+def _label_number(label: Any, label2id: Mapping[str, int]) -> Any:
+    """Return a label's number: by its name, by the number itself, or a list of them; None where it has none."""
     if isinstance(label, (list, tuple)):
-        return [_number(each, label2id) for each in label]
+        return [_label_number(each, label2id) for each in label]
     if not label2id:
-        return _float(label)
+        return _finite_float(label)
     if isinstance(label, str) and label in label2id:
         return label2id[label]
-    number = _float(label)
+    number = _finite_float(label)
     whole = number is not None and number == int(number) and (0 <= number < len(label2id) or number == IGNORED)
     return int(number) if whole and number is not None else None
 
 
-def _answers(label: Any, label2id: Mapping[str, int]) -> Any:
-    """1 for the labels that a text has, 0 for the others; None where one of them isn't known.
+def _label_answers(label: Any, label2id: Mapping[str, int]) -> Any:
+    """Return 1 for the labels that a text has, 0 for the others; None where one of them isn't known.
 
     Args:
         label: a name, a list of names, or the answers themselves.
@@ -198,14 +201,14 @@ def _answers(label: Any, label2id: Mapping[str, int]) -> Any:
     if not isinstance(names, (list, tuple)):
         return None
     if names and not any(isinstance(name, str) for name in names):
-        return [_float(name) for name in names] if len(names) == len(label2id) else None
+        return [_finite_float(name) for name in names] if len(names) == len(label2id) else None
     if not all(isinstance(name, str) and name in label2id for name in names):
         return None
     return [float(name in names) for name in label2id]
 
 
 def _check_uneven(numbers: Sequence[Any], texts: Sequence[ExampleText], kind: TaskKind) -> None:
-    """The labels of whole texts make one tensor: one each, or as many each."""
+    """Raise PlanError unless the labels of whole texts make one tensor: one each, or as many each."""
     mine = [number for number, text in zip(numbers, texts, strict=True) if isinstance(text.text, str)]
     sizes = {len(number) if isinstance(number, list) else 0 for number in mine}
     if kind == "softmax" and sizes - {0}:
@@ -218,11 +221,11 @@ def _check_uneven(numbers: Sequence[Any], texts: Sequence[ExampleText], kind: Ta
         raise PlanError("examples: some texts have more labels than others; give as many numbers for each")
 
 
-def _is_strange(number: Any) -> bool:
-    return any(map(_is_strange, number)) if isinstance(number, list) else number is None
+def _is_unknown(number: Any) -> bool:
+    return any(map(_is_unknown, number)) if isinstance(number, list) else number is None
 
 
-def _float(label: Any) -> float | None:
+def _finite_float(label: Any) -> float | None:
     try:
         number = float(label)
     except (TypeError, ValueError):
@@ -230,7 +233,7 @@ def _float(label: Any) -> float | None:
     return number if abs(number) < float("inf") else None
 
 
-def _encoded(tokenizer: Any, texts: Sequence[ExampleText], numbers: Sequence[Any]) -> ExampleBatch:
+def _encode_batch(tokenizer: Any, texts: Sequence[ExampleText], numbers: Sequence[Any]) -> ExampleBatch:
     words = not isinstance(texts[0].text, str)
     pairs = [text.pair for text in texts] if texts[0].pair is not None else None
     if tokenizer.pad_token is None:
@@ -246,16 +249,16 @@ def _encoded(tokenizer: Any, texts: Sequence[ExampleText], numbers: Sequence[Any
     )
     if not encoded["attention_mask"].sum(1).all():
         raise HfInitError("examples: a text tokenizes to nothing; remove it")
-    labels = _aligned(encoded, numbers) if words else torch.tensor(numbers)
+    labels = _align_words(encoded, numbers) if words else torch.tensor(numbers)
     return {**encoded, "labels": labels}
 
 
-def _aligned(encoded: Any, numbers: Sequence[Sequence[int]]) -> torch.Tensor:
-    """A label for the first piece of each word; what is no first piece is ignored."""
+def _align_words(encoded: Any, numbers: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return a label for the first piece of each word; other pieces are ignored."""
     labels = torch.full(encoded["input_ids"].shape, IGNORED)
     for row, mine in enumerate(numbers):
         words = encoded.word_ids(row)
-        for place, word in enumerate(words):
-            if word is not None and (place == 0 or words[place - 1] != word):
-                labels[row, place] = mine[word]
+        for index, word in enumerate(words):
+            if word is not None and (index == 0 or words[index - 1] != word):
+                labels[row, index] = mine[word]
     return labels

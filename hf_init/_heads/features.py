@@ -21,7 +21,7 @@ def labelled_features(
     names: tuple[str, ...],
     kind: TaskKind = "softmax",
 ) -> LabelledFeatures:
-    """The features at a layer, pooled as the head itself pools them, with their labels; float64.
+    """Return the features at a layer, pooled as the head itself pools them, with their labels; float64.
 
     The layer is taken out for the time, so that the model's own logits are what would have gone into it: the pooling
     before or after it, its dense and activation are the head's own; dropout is off.
@@ -35,22 +35,18 @@ def labelled_features(
         PlanError: the model's logits aren't one vector an example, or one a token; or its labels aren't of that kind.
     """
     parts = []
-    with _without(model, layer), torch.no_grad():
+    with _layer_removed(model, layer), torch.no_grad():
         for batch in batches:
             inputs = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
-            parts.append(_matched(_logits(model, inputs), batch["labels"], layer))
+            parts.append(_pair_with_labels(model(**inputs).logits, batch["labels"], layer))
     if not parts:
         raise PlanError("examples: there is none; give at least a few for each label")
     features = torch.cat([each for each, _ in parts]).double().cpu()
-    return LabelledFeatures(features, _AS[kind](torch.cat([each for _, each in parts]), names), names)
+    return LabelledFeatures(features, TARGETS_BY_KIND[kind](torch.cat([each for _, each in parts]), names), names)
 
 
-def _logits(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    return model(**inputs).logits
-
-
-def _matched(features: torch.Tensor, labels: torch.Tensor, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row of features a label; those of ignored labels are left out."""
+def _pair_with_labels(features: torch.Tensor, labels: torch.Tensor, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return one row of features a label; those of ignored labels are left out."""
     if features.dim() == 3 and labels.shape == features.shape[:2]:
         wanted = labels != IGNORED
         return features[wanted.to(features.device)], labels[wanted]
@@ -62,8 +58,8 @@ def _matched(features: torch.Tensor, labels: torch.Tensor, layer: str) -> tuple[
     )
 
 
-def _classes(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
-    """One class an example."""
+def _class_targets(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """Return one class an example."""
     if targets.is_floating_point() or targets.dim() != 1:
         raise PlanError(
             f"{option('examples')}: labels of {targets.dtype} and shape {tuple(targets.shape)}, where "
@@ -77,8 +73,8 @@ def _classes(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
     return targets.long()
 
 
-def _answers(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
-    """0 or 1 for each label."""
+def _answer_targets(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """Return 0 or 1 for each label."""
     if targets.shape[1:] != (len(names),) or not ((targets == 0) | (targets == 1)).all():
         raise PlanError(
             f"examples: for several labels an example, expected 0 or 1 for each of {len(names)}, not labels of shape "
@@ -87,27 +83,27 @@ def _answers(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
     return targets.bool()
 
 
-def _numbers(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
-    """A number for each output."""
-    found = targets.double().reshape(len(targets), -1)
-    if found.shape[1] != len(names) or not found.isfinite().all():
+def _number_targets(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
+    """Return a number for each output."""
+    numbers = targets.double().reshape(len(targets), -1)
+    if numbers.shape[1] != len(names) or not numbers.isfinite().all():
         raise PlanError(
             f"examples: expected {len(names)} finite numbers each to regress on, not labels of shape "
             f"{tuple(targets.shape)}"
         )
-    return found
+    return numbers
 
 
-_AS: Mapping[TaskKind, Callable[[torch.Tensor, tuple[str, ...]], torch.Tensor]] = {
-    "softmax": _classes,
-    "sigmoid": _answers,
-    "regression": _numbers,
+TARGETS_BY_KIND: Mapping[TaskKind, Callable[[torch.Tensor, tuple[str, ...]], torch.Tensor]] = {
+    "softmax": _class_targets,
+    "sigmoid": _answer_targets,
+    "regression": _number_targets,
 }
 
 
 @contextmanager
-def _without(model: PreTrainedModel, layer: str) -> Iterator[None]:
-    """The model in evaluation mode, the layer replaced by nothing."""
+def _layer_removed(model: PreTrainedModel, layer: str) -> Iterator[None]:
+    """Put the model in evaluation mode and replace the layer by the identity, for the time of the block."""
     owner, _, name = layer.rpartition(".")
     parent = model.get_submodule(owner)
     taken, training = getattr(parent, name), model.training

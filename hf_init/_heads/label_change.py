@@ -43,15 +43,15 @@ SOLVING = ("examples", "verbalizer", "head")
 
 @dataclass(frozen=True)
 class LabelChange(Change):
-    """The labels asked for; without any, those of the base stay.
+    """The requested labels; without any, those of the base stay.
 
     Attributes:
         before: the base's own.
-        names, number: of those wanted; None: not said.
+        names, number: of those requested; None: not given.
         renames: of the base's own, before anything else.
-        mode: how trained rows follow, a word of ``MODES``; None: by name.
+        mode: how trained rows follow, one of ``KEEP_MODES``; None: by name.
         counts: how often each occurs. mean: of the targets of a regression.
-        solved: the word by which the last layer's new rows were asked of examples or words; empty where they weren't.
+        solved: the option by which examples or words give the last layer's new rows; empty without one.
     """
 
     before: LabelNames
@@ -77,23 +77,27 @@ class LabelChange(Change):
     @classmethod
     def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> LabelChange:
         before, number = names_of(base.config), options.get("num_labels")
-        renames = _renames(options.get("rename_labels"))
+        renames = _read_renames(options.get("rename_labels"))
         known = rename_labels(before, renames)
-        asked = _asked(options, known)
-        label_values(asked, number)  # refuses what can't be labels
-        made = cls(before, None if asked is None else tuple(asked), number, renames, _mode(options.get("labels_keep")))
+        labels, mode = _requested_labels(options, known), options.get("labels_keep")
+        label_values(labels, number)  # raises for what can't be labels
+        if mode is not None and mode not in KEEP_MODES:
+            raise PlanError(f"labels_keep: expected one of {', '.join(KEEP_MODES)}, not {mode!r}")
+        change = cls(before, None if labels is None else tuple(labels), number, renames, mode)
         counts, mean = options.get("label_counts"), options.get("target_mean")
-        made = replace(made, names=made._known(known) if asked is None else made.names)
-        made._refuse_lost_renames()
+        change = replace(change, names=change._known_names(known) if labels is None else change.names)
+        change._check_renames()
         return replace(
-            made,
+            change,
             counts=None if counts is None else label_numbers("label_counts", counts, least=0.0),
-            mean=None if mean is None else label_numbers("target_mean", _as_list(mean)),
+            mean=None
+            if mean is None
+            else label_numbers("target_mean", (mean,) if isinstance(mean, (int, float)) else mean),
             solved=next((word for word in SOLVING if options.get(word) is not None), ""),
         )
 
-    def _known(self, known: LabelNames) -> LabelNames | None:
-        """The names of the result where the user gave none: those that are known already."""
+    def _known_names(self, known: LabelNames) -> LabelNames | None:
+        """Return the names of the result where the user gave none: those that are known already."""
         if self.number is None:
             return known if self.renames else None
         if self.number == len(known):
@@ -102,11 +106,11 @@ class LabelChange(Change):
             return (*known, *numbered_labels(self.number)[len(known) :])[: self.number]
         return None
 
-    def _refuse_lost_renames(self) -> None:
+    def _check_renames(self) -> None:
         lost = [new for new in self.renames.values() if self.names is not None and new not in self.names]
         if lost:
             raise PlanError(
-                f"rename_labels: {', '.join(map(repr, lost))} is none of the labels asked for, "
+                f"rename_labels: {', '.join(map(repr, lost))} is none of the requested labels, "
                 f"{list_labels(self.names or ())}; a label that goes needs no new name"
             )
 
@@ -116,11 +120,10 @@ class LabelChange(Change):
         return {"id2label": dict(enumerate(self.names)), "label2id": {name: k for k, name in enumerate(self.names)}}
 
     @property
-    def _said(self) -> bool:
-        """Whether the user spoke of labels in words that have no meaning without a head for them."""
-        spoken = (self.mode, self.counts, self.mean)
-        said = bool(self.renames) or bool(self.solved) or self.names is not None
-        return said or any(word is not None for word in spoken)
+    def _is_requested(self) -> bool:
+        """Return whether the user gave an option that has no meaning without a head for labels."""
+        given = (self.names, self.mode, self.counts, self.mean)
+        return bool(self.renames or self.solved) or any(value is not None for value in given)
 
     def plan(self, context: TargetContext) -> ChangePlan:
         target = context.target
@@ -128,27 +131,27 @@ class LabelChange(Change):
         head = cache(lambda: head_of(target))
         starts = cache(lambda: check_starts(LabelStarts.of(target, after, head(), counts=self.counts, mean=self.mean)))
         plan = ChangePlan(fills=self._filler(head, starts))
-        if not self._said and (self.before == after or self._rowless(target, len(after))):
+        if not self._is_requested and (self.before == after or self._has_no_rows(target, len(after))):
             return plan
-        self._refuse_headless(target, head())
+        self._check_head(target, head())
         trained = TrainedLabels.of(target, head(), context.keep)
         known = rename_labels(self.before, self.renames)
         index = trained.index(known, after, self.mode) if trained else (None,) * len(after)
-        self._refuse_idle(target, head(), trained, index)
-        starts()  # refuses what this kind of head can't start with
+        self._check_effect(target, head(), trained, index)
+        starts()  # raises for what this kind of head can't start with
         new = frozenset(head()) if self.mode == "none" else frozenset()
         plan = replace(plan, new=new)
-        return self._followed(plan, target, head(), trained, index, after) if trained else plan
+        return self._with_trained_rows(plan, target, head(), trained, index, after) if trained else plan
 
-    def _rowless(self, target: Target, many: int) -> bool:
-        """Whether shapes tell that the checkpoint has no row for a label: nothing grew, and nothing is so long."""
-        if len(self.before) == many:
+    def _has_no_rows(self, target: Target, count: int) -> bool:
+        """Return whether shapes tell that the base has no row for a label: nothing grew, and nothing is so long."""
+        if len(self.before) == count:
             return False
-        found = sources_of(target.source, target.layout)
-        held = ((tensor.shape, source.shape) for tensor in target.layout.tensors if (source := found[tensor.name]))
-        return all(shape == before and not {many, many + 1} & set(shape) for shape, before in held)
+        sources = sources_of(target.source, target.layout)
+        pairs = ((tensor.shape, source.shape) for tensor in target.layout.tensors if (source := sources[tensor.name]))
+        return all(shape == before and not {count, count + 1} & set(shape) for shape, before in pairs)
 
-    def _followed(
+    def _with_trained_rows(
         self,
         plan: ChangePlan,
         target: Target,
@@ -163,26 +166,26 @@ class LabelChange(Change):
         return replace(
             plan,
             keep=trained.keep(head, index, len(self.before)),
-            notes=(*moved, *_doubts(target, trained, after)),
+            notes=(*moved, *_doubtful_notes(target, trained, after)),
             record={"labels": {"before": list(self.before), "after": list(after), "rows": list(index)}},
         )
 
     def _filler(
         self, head: Callable[[], TrainedHead], starts: Callable[[], LabelStarts]
     ) -> Callable[[Match, Choice], Sequence[Fill] | None]:
-        asked = self.counts is not None or self.mean is not None
+        requested = self.counts is not None or self.mean is not None
 
         def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
-            if not match.new or not (choice.advised or asked) or matches(match.target.role, "embedding"):
+            if not match.new or not (choice.advised or requested) or matches(match.target.role, "embedding"):
                 return None  # an embedding has a row for each token, and needs no second model to tell
             axes = head().get(match.target.name, ())
             return starts().fills(match, choice, axes) if axes else None
 
         return fills
 
-    def _refuse_headless(self, target: Target, head: TrainedHead) -> None:
-        """Labels are given to a head that has a row for each."""
-        if head or not self._said:
+    def _check_head(self, target: Target, head: TrainedHead) -> None:
+        """Raise PlanError if the user gave labels and no tensor has a row for each."""
+        if head or not self._is_requested:
             return
         vocabulary = vocabulary_of(target)
         hint = (
@@ -195,8 +198,8 @@ class LabelChange(Change):
         )
         raise PlanError(f"{target.cls.__name__} has no tensor with a row for each label{hint}")
 
-    def _refuse_idle(self, target: Target, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
-        """Words that would change nothing."""
+    def _check_effect(self, target: Target, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
+        """Raise PlanError for options that would change nothing."""
         if self.renames and not trained:
             raise PlanError(
                 "rename_labels: the checkpoint has no trained row for any label of this head; name them with labels"
@@ -209,16 +212,16 @@ class LabelChange(Change):
             )
         if self.counts is None and self.mean is None:
             return
-        word = "target_mean" if self.counts is None else "label_counts"
+        given = "target_mean" if self.counts is None else "label_counts"
         biases = {t.name for t in target.layout.tensors if is_bias(t) and is_last(t, head.get(t.name, ()))}
         if not biases:
-            raise PlanError(f"{word}: the head of {target.cls.__name__} has no bias to put it into")
+            raise PlanError(f"{given}: the head of {target.cls.__name__} has no bias to put it into")
         if biases <= {target.name for target, _ in trained.tensors} and None not in index:
-            raise PlanError(f"{word}: no label is new, and trained biases stay as they are; leave it out")
+            raise PlanError(f"{given}: no label is new, and trained biases stay as they are; leave it out")
 
 
 def names_of(raw: Mapping[str, Any]) -> LabelNames:
-    """The labels of a checkpoint, from its ``config.json``: a config leaves out what its class has by default."""
+    """Return the labels of a checkpoint by its ``config.json``, which leaves out what its class has by default."""
     named = raw.get("id2label")
     if isinstance(named, Mapping) and named:
         return read_labels(named)
@@ -231,14 +234,14 @@ def names_of(raw: Mapping[str, Any]) -> LabelNames:
         return numbered_labels(2)
 
 
-def _asked(words: Mapping[str, Any], known: LabelNames) -> Sequence[str] | None:
-    labels, entities = words.get("labels"), words.get("entities")
+def _requested_labels(options: Mapping[str, Any], known: LabelNames) -> Sequence[str] | None:
+    labels, entities = options.get("labels"), options.get("entities")
     if labels is not None and entities is not None:
         raise PlanError("labels and entities: give one of the two")
     return labels if entities is None else tag_labels(entities, known)
 
 
-def _renames(given: Any) -> dict[str, str]:
+def _read_renames(given: object) -> dict[str, str]:
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -246,19 +249,8 @@ def _renames(given: Any) -> dict[str, str]:
     return {str(old): new for old, new in given.items()}
 
 
-def _mode(given: Any) -> str | None:
-    if given is not None and given not in KEEP_MODES:
-        raise PlanError(f"labels_keep: expected one of {', '.join(KEEP_MODES)}, not {given!r}")
-    return given
-
-
-def _as_list(mean: Any) -> Any:
-    """One number is a list of one."""
-    return (mean,) if isinstance(mean, (int, float)) else mean
-
-
-def _doubts(target: Target, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
-    """What is done as asked, and may not be what was meant."""
+def _doubtful_notes(target: Target, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
+    """Yield notes on what is done as requested, and may not be what was meant."""
     if trained.kind:
         yield f"the trained head ({trained}) is that of {trained.kind}"
     lacking = unpaired_tags(after)

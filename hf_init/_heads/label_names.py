@@ -17,26 +17,26 @@ OUTSIDE = "O"
 MOST = 8  # names that a message lists
 
 
-def numbered_labels(many: int) -> LabelNames:
-    """The names that the library gives labels without any.
+def numbered_labels(num_labels: int) -> LabelNames:
+    """Return the names that the library gives labels without any.
 
     Example:
         >>> numbered_labels(2)
         ('LABEL_0', 'LABEL_1')
     """
-    return tuple(f"LABEL_{k}" for k in range(many))
+    return tuple(f"LABEL_{k}" for k in range(num_labels))
 
 
 def generic_names(names: LabelNames) -> bool:
-    """Whether names say nothing but their rows' numbers."""
+    """Return whether names say nothing but their rows' numbers."""
     return names == numbered_labels(len(names))
 
 
 def read_labels(id2label: Mapping[Any, Any]) -> LabelNames:
-    """The names of a config's ``id2label``; numbers where its keys are not 0, 1, 2...
+    """Read the names of a config's ``id2label``; numbered names where its keys are not 0, 1, 2...
 
     Example:
-        >>> read_labels({"1": "pos", "0": "neg"}), read({1: "a", 2: "b"})
+        >>> read_labels({"1": "pos", "0": "neg"}), read_labels({1: "a", 2: "b"})
         (('neg', 'pos'), ('LABEL_0', 'LABEL_1'))
     """
     by_row = {str(row): str(name) for row, name in id2label.items()}
@@ -45,7 +45,7 @@ def read_labels(id2label: Mapping[Any, Any]) -> LabelNames:
 
 
 def rename_labels(names: LabelNames, renames: Mapping[str, str]) -> LabelNames:
-    """Label names after renaming; two may change places.
+    """Rename labels; two may swap their names.
 
     Raises:
         PlanError: a label that isn't there or is there twice, a new name that is empty, or that two would share.
@@ -55,34 +55,31 @@ def rename_labels(names: LabelNames, renames: Mapping[str, str]) -> LabelNames:
         ('neg', 'good')
     """
     after = tuple(renames.get(name, name) for name in names)
-    problems = [*_unfit(names, renames), *_shared(after, renames)]
+    counts = Counter(after)
+    twice = sorted({str(name) for name in renames.values() if counts[name] > 1})
+    problems = [*_unfit_renames(names, renames)]
+    problems += [f"{counts[new]} labels would be named {new!r}; give each a name of its own" for new in twice]
     if problems:
         raise PlanError("rename_labels: " + "; ".join(problems))
     return after
 
 
-def _unfit(names: LabelNames, renames: Mapping[str, str]) -> Iterator[str]:
-    many = Counter(names)
+def _unfit_renames(names: LabelNames, renames: Mapping[str, object]) -> Iterator[str]:
+    counts = Counter(names)
     for old, new in renames.items():
         if not isinstance(new, str) or not new.strip():
             yield f"{old!r} -> {new!r}: expected a name"
-        if not many[old]:
+        if not counts[old]:
             yield (
                 f"the checkpoint has no label {old!r}{closest_labels(str(old), names)}; its labels: "
                 f"{list_labels(names)}"
             )
-        if many[old] > 1:
-            yield f"{old!r} is the name of {many[old]} labels, so it doesn't say which"
-
-
-def _shared(after: LabelNames, renames: Mapping[str, str]) -> Iterator[str]:
-    many = Counter(after)
-    for new in sorted({str(name) for name in renames.values() if many[name] > 1}):
-        yield f"{many[new]} labels would be named {new!r}; give each a name of its own"
+        if counts[old] > 1:
+            yield f"{old!r} is the name of {counts[old]} labels, so it doesn't say which"
 
 
 def tag_labels(entities: Sequence[str], like: LabelNames = ()) -> LabelNames:
-    """The labels of token classification for these entity types: one outside, then the tags of each type.
+    """Return labels of token classification for these entity types: one outside, then the tags of each type.
 
     Args:
         like: names whose tags (``B``, ``I``, or more) and order of them are taken over; B and I where it has none.
@@ -105,7 +102,7 @@ def tag_labels(entities: Sequence[str], like: LabelNames = ()) -> LabelNames:
 
 
 def unpaired_tags(names: LabelNames) -> tuple[str, ...]:
-    """Labels that a type lacks, where most types have that tag.
+    """Return the labels that a type lacks, where most types have that tag.
 
     Example:
         >>> unpaired_tags(("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-DRUG"))
@@ -115,18 +112,18 @@ def unpaired_tags(names: LabelNames) -> tuple[str, ...]:
     for name in names:
         if tag := _tag(name):
             tags.setdefault(name[2:], set()).add(tag)
-    many = Counter(tag for found in tags.values() for tag in found)
-    usual = [tag for tag in many if 2 * many[tag] > len(tags)]
-    return tuple(f"{tag}-{kind}" for kind, found in tags.items() for tag in usual if tag not in found)
+    counts = Counter(tag for known in tags.values() for tag in known)
+    usual = [tag for tag in counts if 2 * counts[tag] > len(tags)]
+    return tuple(f"{tag}-{kind}" for kind, known in tags.items() for tag in usual if tag not in known)
 
 
 def _tag(name: str) -> str:
-    """The tag of ``B-PER``; empty where the name has none."""
+    """Return the tag of a name such as ``B-PER``; empty where it has none."""
     return name[0] if len(name) > 2 and name[0] in "BIESLU" and name[1] == "-" else ""
 
 
 def list_labels(names: LabelNames) -> str:
-    """Names for a message, the first few of many.
+    """Format names for a message: the first few of many.
 
     Example:
         >>> list_labels(("neg", "pos"))
@@ -136,7 +133,7 @@ def list_labels(names: LabelNames) -> str:
 
 
 def closest_labels(name: str, names: Sequence[str]) -> str:
-    """`` (did you mean 'x'?)``, in whatever case, or nothing where no name is close."""
+    """Return `` (did you mean 'x'?)``, ignoring case, or nothing where no name is close."""
     by_case = {other.casefold(): other for other in names}
-    found = difflib.get_close_matches(name.casefold(), list(by_case), n=1)
-    return f" (did you mean {by_case[found[0]]!r}?)" if found else ""
+    close = difflib.get_close_matches(name.casefold(), list(by_case), n=1)
+    return f" (did you mean {by_case[close[0]]!r}?)" if close else ""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 from hf_init import schemes
 from hf_init._architecture import Target
@@ -20,8 +19,8 @@ NO_OBJECT = "no object"
 """The name of a detector's last row, which belongs to no label."""
 
 
-def label_numbers(what: str, given: Any, least: float = -math.inf) -> Mapping[str, float] | tuple[float, ...]:
-    """Numbers for labels: by name, or in order.
+def label_numbers(what: str, given: object, least: float = -math.inf) -> Mapping[str, float] | tuple[float, ...]:
+    """Read numbers for labels: by name, or in order.
 
     Raises:
         PlanError: they are not finite numbers of at least ``least``, or none.
@@ -31,13 +30,13 @@ def label_numbers(what: str, given: Any, least: float = -math.inf) -> Mapping[st
         (3.0, 1.0)
     """
     if isinstance(given, Mapping):
-        return {str(name): _number(what, value, least) for name, value in given.items()}
+        return {str(name): _finite_number(what, value, least) for name, value in given.items()}
     if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise PlanError(f"{what}: expected a number for each label, by name or in order, not {given!r}")
-    return tuple(_number(what, value, least) for value in given)
+    return tuple(_finite_number(what, value, least) for value in given)
 
 
-def _number(what: str, value: Any, least: float) -> float:
+def _finite_number(what: str, value: object, least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < least:
         bound = f" of at least {least:g}" if math.isfinite(least) else ""
         raise PlanError(f"{what}: expected finite numbers{bound}, not {value!r}")
@@ -47,7 +46,7 @@ def _number(what: str, value: Any, least: float) -> float:
 def counts_by_row(
     what: str, given: Mapping[str, float] | tuple[float, ...], names: LabelNames, extra: Sequence[str] = ()
 ) -> tuple[float, ...]:
-    """One number for each row.
+    """Return one number for each row.
 
     Args:
         names: of the labels. extra: names of the rows after them, which may be left out: they get 0.
@@ -78,8 +77,8 @@ LabelNumbers = Mapping[str, float] | tuple[float, ...]
 SHARE = 0.01
 """Of positives, where nobody says: Lin et al., Focal Loss (RetinaNet), 2017."""
 
-LEVEL = "a head starts level: 0 for every label, and at the first step nothing flows back through it"
-NEW_ROWS = "new labels start level: 0"
+LEVEL = "all labels start with equal logits: 0, and at the first step no gradient flows back through the head"
+NEW_ROWS = "new labels start with equal logits: 0"
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class LabelStarts:
     Attributes:
         names: of the target's labels.
         kind: ``"softmax"``, ``"sigmoid"`` or ``"regression"``.
-        queries: whether a detector scores queries by it: they must not all be level.
+        queries: whether a detector scores queries by it: their logits must not all be equal.
         share: of positives, for a sigmoid without counts.
         counts, mean: what the user knows of the labels, of the targets.
     """
@@ -103,7 +102,7 @@ class LabelStarts:
 
     @classmethod
     def of(cls, target: Target, names: LabelNames, head: TrainedHead, **known: LabelNumbers | None) -> LabelStarts:
-        """Reads the kind off the class, the config and the shapes of the head."""
+        """Read the kind of start off the class, the config and the shapes of the head."""
         problem = getattr(target.config, "problem_type", None)
         last = [head[t.name] for t in target.layout.tensors if is_last(t, head.get(t.name, ()))]
         extra = any(axis.extra for axes in last for axis in axes)
@@ -115,25 +114,20 @@ class LabelStarts:
         share = getattr(target.config, "initializer_bias_prior_prob", None) or SHARE
         return cls(names, kind, detects or extra, share, **known)
 
-    @property
-    def asked(self) -> bool:
-        return self.counts is not None or self.mean is not None
-
     def fills(self, match: Match, choice: Choice, axes: Sequence[LabelAxis]) -> Sequence[Fill] | None:
-        """The new regions of a tensor; None where it is none of the last layer, or the recipe's choice stands."""
+        """Return the new regions of a tensor; None where it isn't of the last layer, or the recipe's choice stands."""
         if not is_last(match.target, axes):
             return None
         stands = not choice.advised and choice.why != "default"
         if is_bias(match.target):
-            if stands and self.asked:
+            if stands and not (self.counts is None and self.mean is None):
                 raise PlanError(
                     f"{match.target.name}: {choice.why} gives it {choice.scheme}, so label_counts or target_mean would "
                     "have no effect; leave out one of the two, or give the rule the scheme auto"
                 )
             return None if stands else self._bias(match, axes[0])
-        return None if stands or self.queries else self._weight(match)
-
-    def _weight(self, match: Match) -> list[Fill]:
+        if stands or self.queries:
+            return None
         return [Fill(region, schemes.Zeros(), NEW_ROWS if match.copies else LEVEL) for region in match.new]
 
     def _bias(self, match: Match, axis: LabelAxis) -> list[Fill]:
@@ -164,7 +158,7 @@ class LabelStarts:
 
 
 def check_starts(starts: LabelStarts) -> LabelStarts:
-    """The same, if what the user knows is what this kind of head starts with.
+    """Return the same starts if this kind of head can start with what the user knows.
 
     Raises:
         PlanError: counts for a regression, a mean for anything else, both.
@@ -177,7 +171,7 @@ def check_starts(starts: LabelStarts) -> LabelStarts:
 
 
 def is_last(tensor: TensorSpec, axes: Sequence[LabelAxis]) -> bool:
-    """Whether the labels are the outputs of a layer: not the entries of a table, nor both sides of a matrix."""
+    """Return whether labels are the outputs of a layer: not the entries of a table, nor both sides of a matrix."""
     if [(axis.dim, axis.each) for axis in axes] != [(0, 1)]:
         return False
     return is_bias(tensor) or (tensor.geometry is not None and tensor.geometry.order == "out_in")
@@ -188,7 +182,7 @@ def is_bias(tensor: TensorSpec) -> bool:
 
 
 def rows_of(region: Region) -> Sequence[int]:
-    """The rows of a region that is cut along the first dimension."""
+    """Return the rows of a region that is cut along the first dimension."""
     if isinstance(region, Rows):
         return region.index
     return range(region.start[0], region.stop[0])

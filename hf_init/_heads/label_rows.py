@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby, product
 from typing import TypeAlias
 
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 
 from hf_init._architecture import Target, has_same_head
 from hf_init._errors import PlanError, option
@@ -26,11 +26,11 @@ KEEP_MODES = ("names", "leading", "none")
 
 
 def follow_labels(before: LabelNames, after: LabelNames, mode: str | None = None) -> RowIndex:
-    """The trained row of every label.
+    """Return the trained row of every label.
 
     Args:
         before: the labels of the source, already renamed.
-        after: those asked for.
+        after: those of the target.
         mode: ``"names"``: by name; ``"leading"``: by position; ``"none"``: none is kept; None: by name where both
             sides have names, or nothing changes.
 
@@ -49,9 +49,15 @@ def follow_labels(before: LabelNames, after: LabelNames, mode: str | None = None
     _check_ambiguous(before, after)
     row_of = {name: row for row, name in enumerate(before)}
     index = tuple(row_of.get(name) for name in after)
-    if not any(row is not None for row in index):
-        raise ValueError(_strangers(before, after))
-    return index
+    if any(row is not None for row in index):
+        return index
+    hints = [f"{name!r}{hint}" for name in after if (hint := closest_labels(name, before))]
+    raise ValueError(
+        f"was trained for the labels {list_labels(before)}, and none of {list_labels(after)} is among them"
+        f"{': ' + join_names(hints) if hints else ''}. Say what becomes of its rows: "
+        f"{option('labels_keep', 'none')} makes the head new, 'leading' keeps each row where it is, under the new "
+        f"name, and {option('rename_labels', {'OLD': 'NEW'})} names them one by one"
+    )
 
 
 def _check_unnamed(before: LabelNames, after: LabelNames) -> None:
@@ -71,8 +77,8 @@ def _check_unnamed(before: LabelNames, after: LabelNames) -> None:
 
 def _check_ambiguous(before: LabelNames, after: LabelNames) -> None:
     for what, names in (("has", before), ("would have", after)):
-        many = Counter(names)
-        twice = [name for name in sorted(set(before) & set(after)) if many[name] > 1]
+        counts = Counter(names)
+        twice = [name for name in sorted(set(before) & set(after)) if counts[name] > 1]
         if twice:
             raise ValueError(
                 f"{what} more than one label named {', '.join(map(repr, twice))}: give each a name of its own, or say "
@@ -80,18 +86,8 @@ def _check_ambiguous(before: LabelNames, after: LabelNames) -> None:
             )
 
 
-def _strangers(before: LabelNames, after: LabelNames) -> str:
-    hints = [f"{name!r}{hint}" for name in after if (hint := closest_labels(name, before))]
-    return (
-        f"was trained for the labels {list_labels(before)}, and none of {list_labels(after)} is among them"
-        f"{': ' + join_names(hints) if hints else ''}. Say what becomes of its rows: "
-        f"{option('labels_keep', 'none')} makes the head new, 'leading' keeps each row where it is, under the new "
-        f"name, and {option('rename_labels', {'OLD': 'NEW'})} names them one by one"
-    )
-
-
 def describe_rows(before: LabelNames, after: LabelNames, index: RowIndex) -> Iterator[str]:
-    """Sentences for the plan: where each row comes from, which labels are new, which are gone.
+    """Yield sentences for the plan: where each row comes from, which labels are new, which are gone.
 
     Args:
         before: the labels of the source under their own names.
@@ -131,7 +127,7 @@ class LabelAxis:
 
 
 def label_axes(shape: Shape, grown: Shape, labels: int) -> tuple[LabelAxis, ...]:
-    """The dimensions in which a tensor grows with its labels.
+    """Return the dimensions in which a tensor grows with its labels.
 
     Args:
         shape: with this many labels.
@@ -139,20 +135,20 @@ def label_axes(shape: Shape, grown: Shape, labels: int) -> tuple[LabelAxis, ...]
 
     Example:
         >>> label_axes((4, 256), (5, 256), 3)
-        (Axis(dim=0, each=1, extra=1),)
+        (LabelAxis(dim=0, each=1, extra=1),)
         >>> label_axes((2, 3), (2, 3), 3)
         ()
     """
     if len(shape) != len(grown):
         return ()
-    steps = ((dim, more - many, many) for dim, (many, more) in enumerate(zip(shape, grown, strict=True)))
-    return tuple(LabelAxis(dim, each, many - each * labels) for dim, each, many in steps if each)
+    steps = ((dim, more - size, size) for dim, (size, more) in enumerate(zip(shape, grown, strict=True)))
+    return tuple(LabelAxis(dim, each, size - each * labels) for dim, each, size in steps if each)
 
 
 def label_row_map(
-    index: RowIndex, found: Sequence[LabelAxis], before: Shape, after: Shape, labels: int
+    index: RowIndex, axes: Sequence[LabelAxis], before: Shape, after: Shape, labels: int
 ) -> RowMapping | None:
-    """How a trained tensor's slices follow their labels; None where all of them stay where they are.
+    """Return how a trained tensor's slices follow their labels; None where all of them stay where they are.
 
     Args:
         index: for each label its row in the source.
@@ -165,43 +161,39 @@ def label_row_map(
         return Nothing()
     if before == after and index == tuple(range(labels)):
         return None
-    if any(axis.each != 1 or axis.extra < 0 for axis in found):
+    if any(axis.each != 1 or axis.extra < 0 for axis in axes):
         raise ValueError(
             f"{format_shape(after)} has not one slice for each of {len(index)} labels; give its map with keep"
         )
-    expected = _with_labels(after, found, labels)
+    sizes = {axis.dim: axis.size(labels) for axis in axes}
+    expected = tuple(sizes.get(dim, size) for dim, size in enumerate(after))
     if before != expected:
         raise ValueError(
             f"{format_shape(before)} in the checkpoint, {format_shape(expected)} expected for its {labels} labels"
         )
-    maps = [(*index, *(labels + k for k in range(axis.extra))) for axis in found]
+    maps = [(*index, *(labels + k for k in range(axis.extra))) for axis in axes]
     drop = any(at not in index for at in range(labels))
-    if len(found) == 1:
-        return RowMap(maps[0], found[0].dim, drop)
-    return Boxes(tuple(_boxes(maps, found, before)), drop)
+    if len(axes) == 1:
+        return RowMap(maps[0], axes[0].dim, drop)
+    return Boxes(tuple(_label_boxes(maps, axes, before)), drop)
 
 
-def _with_labels(shape: Shape, found: Sequence[LabelAxis], labels: int) -> Shape:
-    sizes = {axis.dim: axis.size(labels) for axis in found}
-    return tuple(sizes.get(dim, size) for dim, size in enumerate(shape))
-
-
-def _boxes(maps: Sequence[RowIndex], found: Sequence[LabelAxis], shape: Shape) -> Iterator[tuple[Box, Box]]:
-    """Every pair of runs of neighbours, of a matrix whose rows and columns are labels."""
+def _label_boxes(maps: Sequence[RowIndex], axes: Sequence[LabelAxis], shape: Shape) -> Iterator[tuple[Box, Box]]:
+    """Yield every pair of runs of neighbours, of a matrix whose rows and columns are labels."""
     whole = [[(0, 0, size)] for size in shape]
-    for axis, index in zip(found, maps, strict=True):
-        whole[axis.dim] = list(_runs(index))
+    for axis, index in zip(axes, maps, strict=True):
+        whole[axis.dim] = list(_label_runs(index))
     for runs in product(*whole):
-        rows, places, lengths = zip(*runs, strict=True)
-        yield _box(rows, lengths), _box(places, lengths)
+        rows, origins, lengths = zip(*runs, strict=True)
+        yield _box_from(rows, lengths), _box_from(origins, lengths)
 
 
-def _box(start: Shape, lengths: Shape) -> Box:
+def _box_from(start: Shape, lengths: Shape) -> Box:
     return Box(tuple(start), tuple(a + n for a, n in zip(start, lengths, strict=True)))
 
 
-def _runs(index: RowIndex) -> Iterator[tuple[int, int, int]]:
-    """Neighbours that stay neighbours: the first target row, the first source row, how many."""
+def _label_runs(index: RowIndex) -> Iterator[tuple[int, int, int]]:
+    """Yield neighbours that stay neighbours: the first target row, the first source row, how many."""
     for offset, run in groupby(enumerate(index), key=lambda pair: None if pair[1] is None else pair[1] - pair[0]):
         rows = [row for row, _ in run]
         if offset is not None:
@@ -213,40 +205,39 @@ TrainedHead = Mapping[str, tuple[LabelAxis, ...]]
 
 
 def head_of(target: Target) -> TrainedHead:
-    """The tensors of the target that have a slice for each label: those whose shapes grow with one label more.
+    """Return the tensors of the target that have a slice for each label: their shapes grow with one label more.
 
     Exact for every class, whatever its tensors are called; nothing is built but a second model on meta.
 
     Raises:
         PlanError: the class can't be built with one label more.
     """
-    many = target.config.num_labels or 0
-    return _growing(target, lambda config: setattr(config, "num_labels", many + 1), many)
+    count = target.config.num_labels or 0
+    return _growing_tensors(target, lambda config: setattr(config, "num_labels", count + 1), count)
 
 
 def vocabulary_of(target: Target) -> tuple[str, ...]:
-    """The tensors that have an output for each token, as the head of a CTC model has."""
-    many = getattr(target.config, "vocab_size", None)
-    if not isinstance(many, int):
+    """Return the tensors that have an output for each token, as the head of a CTC model has."""
+    count = getattr(target.config, "vocab_size", None)
+    if not isinstance(count, int):
         return ()
-    found = _growing(target, lambda config: setattr(config, "vocab_size", many + 1), many)
-    return tuple(t.name for t in target.layout.tensors if t.name in found and not matches(t.role, "embedding"))
+    growing = _growing_tensors(target, lambda config: setattr(config, "vocab_size", count + 1), count)
+    return tuple(t.name for t in target.layout.tensors if t.name in growing and not matches(t.role, "embedding"))
 
 
-def _growing(target: Target, grow: Callable[[PreTrainedConfig], None], many: int) -> TrainedHead:
+def _growing_tensors(target: Target, grow: Callable[[PreTrainedConfig], None], count: int) -> TrainedHead:
     config = deepcopy(target.config)
     grow(config)
-    here, there = _shapes(target.model), _shapes(target.rebuilt(config))
-    found = {
-        tensor.name: label_axes(tensor.shape, there.get(tensor.parameter, ()), many)
+    here, grown = (
+        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        for model in (target.model, target.rebuilt(config))
+    )
+    axes_of = {
+        tensor.name: label_axes(tensor.shape, grown.get(tensor.parameter, ()), count)
         for tensor in target.layout.tensors
         if here.get(tensor.parameter) == tensor.shape  # a piece of a tensor in memory isn't measured by it
     }
-    return {name: axes for name, axes in found.items() if axes}
-
-
-def _shapes(model: PreTrainedModel) -> dict[str, Shape]:
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    return {name: axes for name, axes in axes_of.items() if axes}
 
 
 @dataclass(frozen=True)
@@ -262,8 +253,8 @@ class TrainedLabels:
 
     @classmethod
     def of(cls, target: Target, head: TrainedHead, keep: Sequence[str]) -> TrainedLabels:
-        found = sources_of(target.source, target.layout)
-        pairs = ((t, found[t.name]) for t in target.layout.tensors if t.name in head)
+        sources = sources_of(target.source, target.layout)
+        pairs = ((t, sources[t.name]) for t in target.layout.tensors if t.name in head)
         kept = tuple((t, s) for t, s in pairs if s is not None and not any(matches_glob(t, g) for g in keep))
         return cls(kept, "" if has_same_head(target.cls, target.base.class_name) else target.base.class_name)
 
@@ -274,7 +265,7 @@ class TrainedLabels:
         return join_names([tensor.name for tensor, _ in self.tensors])
 
     def index(self, before: LabelNames, after: LabelNames, mode: str | None) -> RowIndex:
-        """The trained row of every label.
+        """Return the trained row of every label.
 
         Raises:
             PlanError: the names don't say it.
@@ -285,21 +276,21 @@ class TrainedLabels:
             raise PlanError(f"the checkpoint's head ({self}){self._kind} {error}") from None
 
     def keep(self, head: TrainedHead, index: RowIndex, labels: int) -> dict[str, RowMapping]:
-        """How each tensor's slices follow; nothing for those that stay as they are.
+        """Return how each tensor's slices follow; nothing for those that stay as they are.
 
         Raises:
             PlanError: what the checkpoint has there is no head of so many labels.
         """
-        found: dict[str, RowMapping] = {}
+        mappings: dict[str, RowMapping] = {}
         problems = []
         for target, source in self.tensors:
             try:
-                how = label_row_map(index, head[target.name], source.shape, target.shape, labels)
+                mapping = label_row_map(index, head[target.name], source.shape, target.shape, labels)
             except ValueError as error:
                 problems.append(f"{target.name}: {error}")
                 continue
-            if how is not None:
-                found[target.name] = how
+            if mapping is not None:
+                mappings[target.name] = mapping
         if problems:
             raise PlanError(
                 f"the checkpoint has a head of another kind{self._kind.rstrip(',')}:\n  "
@@ -307,7 +298,7 @@ class TrainedLabels:
                 + f"\nSay {option('labels_keep', 'none')} for a new head, or which elements are kept with "
                 + option("keep", {"GLOB": "HOW"})
             )
-        return found
+        return mappings
 
     @property
     def _kind(self) -> str:

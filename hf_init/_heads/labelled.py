@@ -41,27 +41,27 @@ class LabelledFeatures:
 
     @property
     def counts(self) -> torch.Tensor:
-        """How many examples each class has."""
+        """Count the examples of each class."""
         return torch.bincount(self.targets, minlength=self.classes)
 
     @property
     def one_hot(self) -> torch.Tensor:
-        """``(examples, classes)``: 1 at an example's own class, else 0; numbers to regress on stay as they are."""
+        """Return ``(examples, classes)``: 1 at an example's class, else 0; numbers to regress on stay as they are."""
         if self.kind == "regression":
             return self.targets
         return torch.nn.functional.one_hot(self.targets, self.classes).to(self.features)
 
     def of(self, rows: torch.Tensor) -> LabelledFeatures:
-        """Some of the examples."""
+        """Select some of the examples."""
         return replace(self, features=self.features[rows], targets=self.targets[rows])
 
     def asking(self, label: int) -> LabelledFeatures:
-        """The question of one label out of several that an example may have: two classes, without it and with it."""
+        """Return the question of one label out of several: two classes, examples without it and with it."""
         name = self.names[label]
         return replace(self, targets=self.targets[:, label].long(), names=(f"not {name}", name))
 
     def fold(self, folds: int) -> torch.Tensor:
-        """The fold of each example: every class is dealt out in turn, in the order of the examples."""
+        """Return the fold of each example: every class is dealt out in turn, in the order of the examples."""
         fold = torch.empty_like(self.targets)
         for label in range(self.classes):
             mine = (self.targets == label).nonzero()[:, 0]
@@ -69,7 +69,7 @@ class LabelledFeatures:
         return fold
 
     def checked(self, least: int = 1) -> LabelledFeatures:
-        """Itself, if a layer can be computed from it.
+        """Return the features themselves if a layer can be computed from them.
 
         Args:
             least: how many examples each class must have; of several labels, with each and without it.

@@ -11,11 +11,11 @@ from hf_init._heads.calibrate import FOLDS
 from hf_init._heads.labelled import LabelledFeatures
 from hf_init._heads.solutions import LOOSENESS, SolvedLayer, simplex_frame
 
-STEPS = 500
+LBFGS_STEPS = 500
 
 
 def solve_new_rows(trained: SolvedLayer, new: Sequence[int], examples: LabelledFeatures) -> SolvedLayer:
-    """Multinomial logistic regression for some rows of a layer, with the others held as they are.
+    """Solve some rows of a layer by multinomial logistic regression, while the other rows stay fixed.
 
     The trained rows' logits are part of every probability, so the new rows come on their scale and need no other. The
     L2 penalty on the new rows is chosen by the cross-entropy of unseen examples.
@@ -31,29 +31,29 @@ def solve_new_rows(trained: SolvedLayer, new: Sequence[int], examples: LabelledF
     Source: Hastie, Tibshirani and Friedman, "The Elements of Statistical Learning", 2009, sections 4.4 and 7.10, for
     the regression and the choice of the penalty; the trained logits are its offset.
     """
-    rows = _Rows.of(trained, tuple(new), examples.checked())
+    rows = _NewRowFit.of(trained, tuple(new), examples.checked())
     folds = min(FOLDS, int(examples.counts.min()))
     losses = [rows.unseen(looseness, examples.fold(folds), folds) for looseness in LOOSENESS] if folds > 1 else []
     best = LOOSENESS[losses.index(min(losses))] if losses else LOOSENESS[0]
     weight, level = rows.weights(*rows.fit(best, torch.arange(len(examples.targets))))
-    made, bias = trained.weight.clone(), None if trained.bias is None else trained.bias.clone()
-    made[list(new)] = weight
+    weights, bias = trained.weight.clone(), None if trained.bias is None else trained.bias.clone()
+    weights[list(new)] = weight
     if bias is not None:
         bias[list(new)] = level
-    return SolvedLayer(made, bias, {"C": best})
+    return SolvedLayer(weights, bias, {"C": best})
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
+class _NewRowFit:
     """The regression in the directions in which the examples differ: a penalised row has no part in others.
 
     Attributes:
-        places: ``(examples, directions)`` of the examples. axes: ``(directions, width)``.
+        positions: ``(examples, directions)`` of the examples. axes: ``(directions, width)``.
         fixed: ``(examples, classes)`` logits of the trained layer.
         centre, spread: what was taken off the features and divided out.
     """
 
-    places: torch.Tensor
+    positions: torch.Tensor
     axes: torch.Tensor
     fixed: torch.Tensor
     targets: torch.Tensor
@@ -63,7 +63,7 @@ class _Rows:
     bias: bool
 
     @classmethod
-    def of(cls, trained: SolvedLayer, new: tuple[int, ...], examples: LabelledFeatures) -> _Rows:
+    def of(cls, trained: SolvedLayer, new: tuple[int, ...], examples: LabelledFeatures) -> _NewRowFit:
         bias = trained.bias is not None
         centre, spread = simplex_frame(examples, bias)
         left, singular, axes = torch.linalg.svd((examples.features - centre) / spread, full_matrices=False)
@@ -71,16 +71,16 @@ class _Rows:
         return cls(left * singular, axes, fixed, examples.targets, new, centre, spread, bias)
 
     def logits(self, slopes: torch.Tensor, level: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        new = self.places[rows] @ slopes.T + level
+        new = self.positions[rows] @ slopes.T + level
         return self.fixed[rows].index_copy(1, torch.tensor(self.new), new)
 
     def fit(self, looseness: float, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The slopes and levels that minimise ``looseness`` times the cross-entropy plus half the slopes' square."""
-        slopes = self.places.new_zeros(len(self.new), self.places.shape[1], requires_grad=True)
-        level = self.places.new_zeros(len(self.new), requires_grad=self.bias)
+        """Return slopes and levels that minimise ``looseness`` times cross-entropy plus half the slopes' square."""
+        slopes = self.positions.new_zeros(len(self.new), self.positions.shape[1], requires_grad=True)
+        level = self.positions.new_zeros(len(self.new), requires_grad=self.bias)
         optimizer = torch.optim.LBFGS(
-            [slopes, level] if self.bias else [slopes], max_iter=STEPS, tolerance_grad=1e-9, tolerance_change=1e-12,
-            line_search_fn="strong_wolfe",
+            [slopes, level] if self.bias else [slopes], max_iter=LBFGS_STEPS, tolerance_grad=1e-9,
+            tolerance_change=1e-12, line_search_fn="strong_wolfe",
         )  # fmt: skip
 
         def closure() -> torch.Tensor:
@@ -94,7 +94,7 @@ class _Rows:
         return slopes.detach(), level.detach()
 
     def unseen(self, looseness: float, fold: torch.Tensor, folds: int) -> float:
-        """The cross-entropy of every fold by the fit to the others, summed."""
+        """Sum the cross-entropy of every fold by the fit to the others."""
         total = 0.0
         for number in range(folds):
             inside, outside = (fold != number).nonzero()[:, 0], (fold == number).nonzero()[:, 0]
@@ -102,7 +102,7 @@ class _Rows:
         return total
 
     def weights(self, slopes: torch.Tensor, level: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows, and their biases, for features as they are."""
+        """Return the rows, and their biases, for the features before centring and scaling."""
         weight = slopes @ self.axes / self.spread
         return weight, level - weight @ self.centre
 

@@ -30,24 +30,24 @@ class SolvedLayer:
 
     weight: torch.Tensor
     bias: torch.Tensor | None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         logits = features @ self.weight.T
         return logits if self.bias is None else logits + self.bias
 
     def scaled(self, factor: float) -> SolvedLayer:
-        """The layer whose logits are those of this one times a factor."""
+        """Return the layer whose logits are those of this one times a factor."""
         bias = None if self.bias is None else self.bias * factor
         return SolvedLayer(self.weight * factor, bias, {**self.facts, "scale": factor})
 
 
-Layers: TypeAlias = tuple[SolvedLayer, ...]
+CandidateLayers: TypeAlias = tuple[SolvedLayer, ...]
 """Those among which examples that a layer hasn't seen choose; the first one where there are none."""
 
 
 def solve_layer(method: str, examples: LabelledFeatures, *, bias: bool = True) -> SolvedLayer:
-    """The layer that a method gives for labelled features, before unseen examples have had a say.
+    """Solve a layer from labelled features by a method, without calibration on unseen examples.
 
     Args:
         method: a key of ``METHODS``.
@@ -66,7 +66,7 @@ def solve_layer(method: str, examples: LabelledFeatures, *, bias: bool = True) -
     return candidates(method, examples, bias=bias)[0]
 
 
-def candidates(method: str, examples: LabelledFeatures, *, bias: bool = True) -> Layers:
+def candidates(method: str, examples: LabelledFeatures, *, bias: bool = True) -> CandidateLayers:
     """Return a method's layers, equally many and in one order for every set of examples; raises as ``solve_layer``."""
     if method not in METHODS:
         raise PlanError(f"head: unknown method {method!r}; known: {', '.join(METHODS)}")
@@ -75,8 +75,8 @@ def candidates(method: str, examples: LabelledFeatures, *, bias: bool = True) ->
     return METHODS[method](examples.checked(), bias)
 
 
-def class_means(examples: LabelledFeatures, bias: bool) -> Layers:
-    """The nearest class mean: ``w_c = M^-1 m_c``, ``b_c = -m_c' M^-1 m_c / 2``, with ``M = (1-a) S/s + a I``.
+def class_means(examples: LabelledFeatures, bias: bool) -> CandidateLayers:
+    """Take the nearest class mean: ``w_c = M^-1 m_c``, ``b_c = -m_c' M^-1 m_c / 2``, with ``M = (1-a) S/s + a I``.
 
     S is the covariance within the classes and s its mean variance: a direction in which examples of one class differ
     anyway counts for less. For each share a of ``SHARES`` there is a layer; a = 1 is the plain distance, where
@@ -87,21 +87,21 @@ def class_means(examples: LabelledFeatures, bias: bool) -> Layers:
     1989, for M and its choice by unseen examples; Bateni et al., "Improved Few-Shot Visual Classification" (Simple
     CNAPS), 2020, for such a distance to the means of a few examples.
     """
-    means = _means(examples)
+    means = _class_means(examples)
     _, singular, axes = torch.linalg.svd(examples.features - means[examples.targets], full_matrices=False)
     tiny = torch.finfo(singular.dtype).tiny
     variances = singular.square() / (singular.square().sum() / examples.features.shape[1]).clamp_min(tiny)
     along = means @ axes.T
-    found = []
+    layers = []
     for share in SHARES:
         weight = means / share + (along * (1 / ((1 - share) * variances + share) - 1 / share)) @ axes
         layer = _with_constant(weight, -(weight * means).sum(1) / 2, examples, bias)
-        found.append(SolvedLayer(layer.weight, layer.bias, {"share": share}))
-    return tuple(found)
+        layers.append(SolvedLayer(layer.weight, layer.bias, {"share": share}))
+    return tuple(layers)
 
 
-def lda(examples: LabelledFeatures, bias: bool) -> Layers:
-    """Linear discriminant analysis: ``w_c = S^-1 m_c``, ``b_c = -m_c' S^-1 m_c / 2 + log(n_c / n)``.
+def lda(examples: LabelledFeatures, bias: bool) -> CandidateLayers:
+    """Solve by linear discriminant analysis: ``w_c = S^-1 m_c``, ``b_c = -m_c' S^-1 m_c / 2 + log(n_c / n)``.
 
     S is the covariance within the classes, shrunk towards a multiple of the identity by the amount that minimises the
     expected squared error.
@@ -109,7 +109,7 @@ def lda(examples: LabelledFeatures, bias: bool) -> Layers:
     Source: Fisher, 1936; Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices",
     2004, for the shrinkage.
     """
-    means = _means(examples)
+    means = _class_means(examples)
     within = examples.features - means[examples.targets]
     covariance, shrinkage = _shrunk_covariance(within)
     weight = torch.linalg.solve(covariance, means.T).T
@@ -118,8 +118,8 @@ def lda(examples: LabelledFeatures, bias: bool) -> Layers:
     return (SolvedLayer(layer.weight, layer.bias, {"shrinkage": shrinkage}),)
 
 
-def ridge(examples: LabelledFeatures, bias: bool) -> Layers:
-    """Least squares on the classes' indicators (or on numbers) with an L2 penalty.
+def ridge(examples: LabelledFeatures, bias: bool) -> CandidateLayers:
+    """Solve least squares on the classes' indicators (or on numbers) with an L2 penalty.
 
     The penalty is the one of ``STRENGTHS`` with the smallest leave-one-out error, which has a closed form.
 
@@ -129,15 +129,15 @@ def ridge(examples: LabelledFeatures, bias: bool) -> Layers:
     centre, level = (features.mean(0), wanted.mean(0)) if bias else (0 * features[0], 0 * wanted[0])
     left, singular, right = torch.linalg.svd(features - centre, full_matrices=False)
     unit = singular.square().mean().clamp_min(torch.finfo(singular.dtype).tiny)
-    errors = [_left_out(left, singular, wanted - level, strength * unit, bias) for strength in STRENGTHS]
+    errors = [_leave_one_out_error(left, singular, wanted - level, strength * unit, bias) for strength in STRENGTHS]
     best = STRENGTHS[int(torch.stack(errors).argmin())]
     shrink = singular / (singular.square() + best * unit)
     weight = ((left.T @ (wanted - level)) * shrink[:, None]).T @ right
     return (SolvedLayer(weight, level - weight @ centre if bias else None, {"penalty": best}),)
 
 
-def logistic(examples: LabelledFeatures, bias: bool) -> Layers:
-    """Multinomial logistic regression with an L2 penalty, by scikit-learn: a layer for each of ``LOOSENESS``.
+def logistic(examples: LabelledFeatures, bias: bool) -> CandidateLayers:
+    """Fit multinomial logistic regression with an L2 penalty by scikit-learn: a layer for each of ``LOOSENESS``.
 
     Raises:
         HfInitError: scikit-learn isn't installed (extra ``probe``).
@@ -151,17 +151,17 @@ def logistic(examples: LabelledFeatures, bias: bool) -> Layers:
     rows, labels = ((examples.features - centre) / spread).numpy(), examples.targets.numpy()
     with threadpool_limits(1):  # many small products: threads would only wait for each other
         models = [LogisticRegression(C=C, max_iter=2000, fit_intercept=bias).fit(rows, labels) for C in LOOSENESS]
-    return tuple(_of_regression(model, examples.classes, centre, spread) for model in models)
+    return tuple(_layer_of_regression(model, examples.classes, centre, spread) for model in models)
 
 
-def _of_regression(model: Any, classes: int, centre: torch.Tensor, spread: float) -> SolvedLayer:
+def _layer_of_regression(model: Any, classes: int, centre: torch.Tensor, spread: float) -> SolvedLayer:
     weight, level = torch.from_numpy(model.coef_) / spread, torch.from_numpy(model.intercept_)
     if len(weight) == 1 < classes:  # two classes share one row there
         weight, level = torch.cat([-weight, weight]) / 2, torch.cat([-level, level]) / 2
     return SolvedLayer(weight, level - weight @ centre if model.fit_intercept else None, {"C": float(model.C)})
 
 
-METHODS: dict[str, Callable[[LabelledFeatures, bool], Layers]] = {
+METHODS: dict[str, Callable[[LabelledFeatures, bool], CandidateLayers]] = {
     "class_means": class_means,
     "lda": lda,
     "ridge": ridge,
@@ -170,23 +170,23 @@ METHODS: dict[str, Callable[[LabelledFeatures, bool], Layers]] = {
 
 
 def simplex_frame(examples: LabelledFeatures, bias: bool) -> tuple[torch.Tensor, float]:
-    """A centre and a spread by which features become numbers of about 1; without a bias nothing can be centred."""
+    """Return a centre and a spread that bring features to about 1; without a bias nothing can be centred."""
     centre = examples.features.mean(0) if bias else 0 * examples.features[0]
     return centre, float(examples.features.std(0).mean()) or 1.0
 
 
 def constant(features: torch.Tensor) -> torch.Tensor:
-    """The direction along which features are nearest to 1, so that a layer without a bias has something like one."""
+    """Return the direction in which features are nearest to 1: what a layer without a bias has in place of one."""
     ones = features.new_ones(len(features), 1)
     return torch.linalg.lstsq(features, ones, driver="gelsd").solution[:, 0]
 
 
-def _means(examples: LabelledFeatures) -> torch.Tensor:
+def _class_means(examples: LabelledFeatures) -> torch.Tensor:
     return (examples.one_hot.T @ examples.features) / examples.counts[:, None]
 
 
 def _shrunk_covariance(centred: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The covariance of centred rows, shrunk by Ledoit and Wolf's estimate, and how much it was shrunk."""
+    """Return the covariance of centred rows, shrunk by Ledoit and Wolf's estimate, and how much it was shrunk."""
     rows, width = centred.shape
     sample = centred.T @ centred / rows
     level = sample.diagonal().mean()
@@ -199,10 +199,10 @@ def _shrunk_covariance(centred: torch.Tensor) -> tuple[torch.Tensor, float]:
     return (1 - amount) * sample + amount * target, amount
 
 
-def _left_out(
+def _leave_one_out_error(
     left: torch.Tensor, singular: torch.Tensor, wanted: torch.Tensor, penalty: torch.Tensor, bias: bool
 ) -> torch.Tensor:
-    """The mean squared error on each example, by the fit to all others: ``e_i / (1 - h_ii)``."""
+    """Return the mean squared error on each example by the fit to all others: ``e_i / (1 - h_ii)``."""
     kept = singular.square() / (singular.square() + penalty)
     residual = wanted - (left * kept) @ (left.T @ wanted)
     leverage = (left.square() * kept).sum(1) + (1 / len(left) if bias else 0)
@@ -210,7 +210,7 @@ def _left_out(
 
 
 def _with_constant(weight: torch.Tensor, level: torch.Tensor, examples: LabelledFeatures, bias: bool) -> SolvedLayer:
-    """The layer with its constants in the bias, or, without one, in the weight.
+    """Return the layer with its constants in the bias, or, without one, in the weight.
 
     What all classes have in common changes no probability and is taken off: in half precision it would round away
     what tells the classes apart.

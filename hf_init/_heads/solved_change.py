@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init import schemes
 from hf_init._architecture import Target
@@ -20,14 +20,14 @@ from hf_init._heads.examples import Examples
 from hf_init._heads.features import labelled_features
 from hf_init._heads.label_priors import is_last, rows_of
 from hf_init._heads.label_rows import head_of
-from hf_init._heads.labelled import LabelledFeatures, TaskKind
+from hf_init._heads.labelled import TaskKind
 from hf_init._heads.new_rows import solve_new_rows
 from hf_init._heads.solutions import METHODS, SolvedLayer
 from hf_init._plan import Choice, Fill, Match, Plan, TensorPlan
 from hf_init._tensors import Region, Rows, Status
 from hf_init._text import format_count, join_names
 
-DEFAULT = "ridge"
+DEFAULT_METHOD = "ridge"
 BESIDE = "logistic"
 """Beside trained rows of a softmax: the one method whose rows come on the scale of those."""
 
@@ -78,26 +78,26 @@ class FittedHeadChange(Change):
             new = rows_new(planned)
             if new == ():  # the user's own keep took all
                 return {}
-            method = self.method or _default(kind, held=new is not None)
-            return is_solved(method, self.examples, target.base.folder, replace(layer, new=new), model)
+            method = self.method or _default_method(kind, beside_kept=new is not None)
+            return solve_last_layer(method, self.examples, target.base.folder, replace(layer, new=new), model)
 
         return ChangePlan(fills=fills, values=values)
 
     def _method(self, match: Match, kind: TaskKind) -> str:
-        """The method for a tensor of the layer.
+        """Return the method for a tensor of the layer.
 
         Raises:
             PlanError: a part of each row is kept, or the rows would come on another scale than the kept ones.
         """
-        held = match.status is not Status.NEW
-        method = self.method or _default(kind, held)
-        if held and not all(_whole_rows(region, match.target.shape) for region in match.new):
+        beside_kept = match.status is not Status.NEW
+        method = self.method or _default_method(kind, beside_kept)
+        if beside_kept and not all(_is_whole_rows(region, match.target.shape) for region in match.new):
             raise PlanError(f"{match.target.name}: a part of each row is kept, and rows are solved as a whole")
-        if held and kind == "softmax" and method != BESIDE:
+        if beside_kept and kind == "softmax" and method != BESIDE:
             raise PlanError(
                 f"{match.target.name}: some rows are kept, and those of {method} would come on a scale of their own; "
-                f"head={BESIDE!r} solves the new ones with the kept ones held, and labels_keep='none' makes the whole "
-                "head new"
+                f"head={BESIDE!r} solves the new ones while the kept rows stay fixed, and labels_keep='none' makes the "
+                "whole head new"
             )
         return method
 
@@ -106,17 +106,17 @@ class FittedHeadChange(Change):
         if kind == "regression":
             return why
         beside_kept = kind == "softmax" and match.status is not Status.NEW
-        return f"{why}, the kept rows held as they are" if beside_kept else f"{why}, its scale calibrated"
+        return f"{why}, while the kept rows stay fixed" if beside_kept else f"{why}, its scale calibrated"
 
 
-def _default(kind: TaskKind, held: bool) -> str:
-    return BESIDE if held and kind == "softmax" else DEFAULT
+def _default_method(kind: TaskKind, beside_kept: bool) -> str:
+    return BESIDE if beside_kept and kind == "softmax" else DEFAULT_METHOD
 
 
-def is_solved(
+def solve_last_layer(
     method: str, examples: Examples, folder: Path, layer: LastLayer, model: PreTrainedModel
 ) -> dict[str, torch.Tensor]:
-    """The last layer's tensors by their names on disk: float32.
+    """Solve the last layer: its tensors by their names on disk, in float32.
 
     Args:
         folder: holds the tokenizer.
@@ -128,21 +128,14 @@ def is_solved(
     """
     names, kind = tuple(label_names(model.config)), kind_of(model.config)
     batches = examples.ready(folder, _label2id(model.config), kind)
-    found = _layer(method, labelled_features(model, layer.module, batches, names, kind), layer, model)
-    made = {layer.weight: found.weight.float()}
-    return made if layer.bias is None or found.bias is None else {**made, layer.bias: found.bias.float()}
-
-
-def _layer(method: str, features: LabelledFeatures, layer: LastLayer, model: PreTrainedModel) -> SolvedLayer:
-    if layer.new is None or features.kind != "softmax":
-        return calibrate(method, features, bias=layer.bias is not None)
-    held: Any = model.get_submodule(layer.module)
-    weight, bias = held.weight, getattr(held, "bias", None)
-    return solve_new_rows(SolvedLayer(_exact(weight), None if bias is None else _exact(bias)), layer.new, features)
-
-
-def _exact(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().double().cpu()
+    features = labelled_features(model, layer.module, batches, names, kind)
+    if layer.new is None or kind != "softmax":
+        solved = calibrate(method, features, bias=layer.bias is not None)
+    else:
+        state = {name: value.double().cpu() for name, value in model.get_submodule(layer.module).state_dict().items()}
+        solved = solve_new_rows(SolvedLayer(state["weight"], state.get("bias")), layer.new, features)
+    tensors = {layer.weight: solved.weight.float()}
+    return tensors if layer.bias is None or solved.bias is None else {**tensors, layer.bias: solved.bias.float()}
 
 
 @dataclass(frozen=True)
@@ -164,62 +157,61 @@ class LastLayer:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
 
-def kind_of(config: Any) -> TaskKind:
-    """What an output of a classifier is by its config: without ``problem_type``, one output alone is a number."""
+def kind_of(config: PreTrainedConfig) -> TaskKind:
+    """Return what an output of a classifier is by its config: without ``problem_type``, a single output is a number."""
     problem = getattr(config, "problem_type", None)
     if problem == "regression" or (problem is None and len(label_names(config)) == 1):
         return "regression"
     return "sigmoid" if problem == "multi_label_classification" else "softmax"
 
 
-def label_names(config: Any) -> list[str]:
-    """The labels of a config, in the order of their numbers."""
-    names = dict(config.id2label or {})
-    return [str(names[k]) for k in sorted(names)]
+def label_names(config: PreTrainedConfig) -> list[str]:
+    """Return the labels of a config, in the order of their numbers."""
+    return [str(name) for _, name in sorted((config.id2label or {}).items())]
 
 
-def _label2id(config: Any) -> dict[str, int]:
+def _label2id(config: PreTrainedConfig) -> dict[str, int]:
     return {name: k for k, name in enumerate(label_names(config))}
 
 
 def last_layer(target: Target) -> LastLayer:
-    """The last layer of the target's head: the one whose outputs are the labels.
+    """Return the last layer of the target's head: the one whose outputs are the labels.
 
     Raises:
         PlanError: there is none, or more than one.
     """
     count, head = len(label_names(target.model.config)), head_of(target)
-    found = [
+    candidates = [
         t
         for t in target.layout.tensors
         if t.name in head and t.shape[0] == count and len(t.shape) == 2 and is_last(t, head[t.name])
     ]
-    if len(found) != 1:
-        seen = join_names([t.name for t in found]) if found else "none"
+    if len(candidates) != 1:
+        seen = join_names([t.name for t in candidates]) if candidates else "none"
         raise PlanError(
             f"head: {type(target.model).__name__} has no single linear layer with one output for each of its {count} "
             f"labels (found: {seen}), which is what examples can solve"
         )
-    module = found[0].parameter.rpartition(".")[0]
+    module = candidates[0].parameter.rpartition(".")[0]
     bias = next((t.name for t in target.layout.tensors if t.parameter == f"{module}.bias"), None)
-    return LastLayer(module, found[0].name, bias)
+    return LastLayer(module, candidates[0].name, bias)
 
 
 def solved_layer(plan: Plan) -> LastLayer:
-    """The last layer of a plan in which one is solved."""
-    mine = {len(t.shape): t for t in plan.tensors if any(isinstance(f.scheme, schemes.Fitted) for f in t.new)}
-    bias = mine[1].name if 1 in mine else None
-    return LastLayer(mine[2].parameter.rpartition(".")[0], mine[2].name, bias, rows_new(mine[2]))
+    """Return the last layer of a plan in which one is solved."""
+    solved = {len(t.shape): t for t in plan.tensors if any(isinstance(f.scheme, schemes.Fitted) for f in t.new)}
+    bias = solved[1].name if 1 in solved else None
+    return LastLayer(solved[2].parameter.rpartition(".")[0], solved[2].name, bias, rows_new(solved[2]))
 
 
 def rows_new(tensor: TensorPlan) -> tuple[int, ...] | None:
-    """The new rows of a tensor of which others are kept; None where all are new."""
+    """Return the new rows of a tensor of which others are kept; None where all are new."""
     if tensor.status is Status.NEW:
         return None
     return tuple(sorted(row for fill in tensor.new for row in rows_of(fill.region)))
 
 
-def _whole_rows(region: Region, shape: Sequence[int]) -> bool:
+def _is_whole_rows(region: Region, shape: Sequence[int]) -> bool:
     if isinstance(region, Rows):
         return region.dim == 0
     return not any(region.start[1:]) and tuple(region.stop[1:]) == tuple(shape[1:])

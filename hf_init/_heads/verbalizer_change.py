@@ -54,9 +54,9 @@ class VerbalizerChange(Change):
     def plan(self, context: TargetContext) -> ChangePlan:
         target = context.target
         layer = last_layer(target)
-        table = _table(target, layer)
+        table = _word_table(target, layer)
         words = self._of(label_names(target.model.config))
-        pieces = _pieces(target, words, first=table.is_head)
+        pieces = _word_pieces(target, words, first=table.is_head)
         rows = schemes.SubTokens(table=table.weight.name, pieces=pieces)
         why = f"the rows of {table.weight.name} for the words of each label: " + "; ".join(
             f"{label}: {', '.join(texts)}" for label, texts in words.items()
@@ -101,8 +101,8 @@ class WordTable:
     is_head: bool
 
 
-def _table(target: Target, layer: LastLayer) -> WordTable:
-    """The language model's head of the source; where it has none, its input embeddings.
+def _word_table(target: Target, layer: LastLayer) -> WordTable:
+    """Return the language model's head of the source; where it has none, its input embeddings.
 
     Raises:
         PlanError: there is neither of the layer's width, or features are transformed before they meet the rows.
@@ -126,7 +126,7 @@ def _table(target: Target, layer: LastLayer) -> WordTable:
 
 
 def _check_transform(target: Target, placed: set[tuple[Any, ...]], head: SourceTensor | None) -> None:
-    """A language-model head with a layer of its own sees other features than a classifier does."""
+    """Raise PlanError if the language-model head has a layer of its own: it sees other features than a classifier."""
     layers = [t.name for t in target.source if t.address not in placed and len(t.shape) == 2 and t != head]
     if any("transform" in name or ".dense." in name for name in layers):
         raise PlanError(
@@ -136,8 +136,8 @@ def _check_transform(target: Target, placed: set[tuple[Any, ...]], head: SourceT
         )
 
 
-def _pieces(target: Target, words: Mapping[str, Sequence[str]], *, first: bool) -> tuple[tuple[int, ...], ...]:
-    """For each label the ids of its words' pieces, each word as it stands within a text."""
+def _word_pieces(target: Target, words: Mapping[str, Sequence[str]], *, first: bool) -> tuple[tuple[int, ...], ...]:
+    """Return for each label the ids of its words' pieces, each word as it stands within a text."""
     tokenizer = tokenizer_of(target.base.folder)
     found = {
         text: tokenizer(f" {text.strip()}", add_special_tokens=False)["input_ids"]

@@ -13,7 +13,7 @@ from hf_init._architecture import InitialValues, Target
 from hf_init._checkpoint import Bases, Reader, as_bytes, config_json
 from hf_init._errors import PlanError, option
 from hf_init._fill import draw_slot, slots_of
-from hf_init._heads import Examples, is_solved, solved_layer
+from hf_init._heads import Examples, solve_last_layer, solved_layer
 from hf_init._load.load import from_pretrained
 from hf_init._multihead import MultiHeadConfig
 from hf_init._plan import Fill, Manifest, Plan, TensorPlan
@@ -75,4 +75,4 @@ def _solved(target: Target, plan: Plan, scheme: Fitted, examples: Any) -> dict[s
     if given.fingerprint != scheme.data:
         raise PlanError(f"these are not the examples that the head was solved from: {given.fingerprint}, not {scheme}")
     model = from_pretrained(target.cls, target.base.folder, config=target.config)
-    return is_solved(scheme.method, given, target.base.folder, solved_layer(plan), model)
+    return solve_last_layer(scheme.method, given, target.base.folder, solved_layer(plan), model)

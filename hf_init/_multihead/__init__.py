@@ -6,12 +6,10 @@ from transformers import AutoConfig, AutoModel
 
 from hf_init._multihead.configuration_multi_head import MultiHeadConfig as MultiHeadConfig
 from hf_init._multihead.example_labels import labels_for as labels_for
+from hf_init._multihead.heads_change import HeadsChange as HeadsChange
 from hf_init._multihead.listing import HeadListing as HeadListing
 from hf_init._multihead.listing import list_heads as list_heads
 from hf_init._multihead.modeling_multi_head import MultiHead as MultiHead
-from hf_init._multihead.request import HEAD_OPTIONS as HEAD_OPTIONS
-from hf_init._multihead.surgery import HeadSurgery as HeadSurgery
-from hf_init._multihead.surgery import reshape_heads as reshape_heads
 
 AutoConfig.register(MultiHeadConfig.model_type, MultiHeadConfig, exist_ok=True)
 AutoModel.register(MultiHeadConfig, MultiHead, exist_ok=True)

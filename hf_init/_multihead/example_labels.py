@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -12,17 +11,16 @@ from hf_init._multihead.modeling_multi_head import MultiHead
 
 
 def labels_for(model: MultiHead, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """For each head that can read the batch: every class in turn, 0 and 1 in turn where answers are numbers."""
+    """Return labels of each head that can read the batch: every class in turn; 0 and 1 where answers are numbers."""
     with torch.no_grad():
         logits = model(**batch, return_loss=False).logits or {}
-    mask = batch.get("attention_mask")
-    return {name: _labels(model.specs[name].kind, found, batch, mask) for name, found in logits.items()}
+    return {name: _example_labels(model.specs[name].kind, answers, batch) for name, answers in logits.items()}
 
 
-def _labels(kind: str, logits: torch.Tensor, batch: Mapping[str, Any], mask: torch.Tensor | None) -> torch.Tensor:
+def _example_labels(kind: str, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     rows, outputs = torch.arange(len(logits)), logits.shape[-1]
     if kind == "language-model":
-        return _masked(batch["input_ids"], mask, IGNORE_INDEX)
+        return _without_padding(batch["input_ids"], batch, IGNORE_INDEX)
     if kind == "similarity":
         return rows // 2
     if kind == "question-answering":
@@ -30,15 +28,17 @@ def _labels(kind: str, logits: torch.Tensor, batch: Mapping[str, Any], mask: tor
     if kind == "multi-label":
         return torch.nn.functional.one_hot(rows % outputs, outputs).float()
     if kind in ("regression", "reward"):
-        found = ((rows + 1) % 2).float()
-        return found if outputs == 1 else found[:, None].expand(-1, outputs)
+        numbers = ((rows + 1) % 2).float()
+        return numbers if outputs == 1 else numbers[:, None].expand(-1, outputs)
+    if logits.dim() < 3:
+        return rows % outputs
+    tokens = torch.arange(logits[..., 0].numel()).reshape(logits.shape[:2])
     if kind == "value":
-        tokens = torch.arange(logits[..., 0].numel()).reshape(logits.shape[:2]) % 2
-        return _masked(tokens.float(), mask, float("nan"))
-    if logits.dim() == 3:
-        return _masked(torch.arange(logits[..., 0].numel()).reshape(logits.shape[:2]) % outputs, mask, IGNORE_INDEX)
-    return rows % outputs
+        return _without_padding((tokens % 2).float(), batch, float("nan"))
+    return _without_padding(tokens % outputs, batch, IGNORE_INDEX)
 
 
-def _masked(labels: torch.Tensor, mask: torch.Tensor | None, none: float) -> torch.Tensor:
+def _without_padding(labels: torch.Tensor, batch: Mapping[str, torch.Tensor], none: float) -> torch.Tensor:
+    """Return token labels with ``none`` where the attention mask is 0."""
+    mask = batch.get("attention_mask")
     return labels if mask is None or mask.shape != labels.shape else labels.masked_fill(mask == 0, none)

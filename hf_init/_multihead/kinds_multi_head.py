@@ -10,13 +10,14 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import transformers
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto import modeling_auto
 
+Batch: TypeAlias = Mapping[str, Any]  # tensors, and flags such as output_hidden_states
 IGNORE_INDEX = -100  # the label of a row, or of a token, that has none; where labels are numbers it is NaN
 
 
@@ -85,7 +86,7 @@ def backbone_class(backbone: PreTrainedConfig) -> type[PreTrainedModel]:
     """
     if type(backbone) not in modeling_auto.MODEL_MAPPING:
         raise ValueError(f"{type(backbone).__name__} has no AutoModel in transformers, and a backbone is one")
-    return _first(modeling_auto.MODEL_MAPPING[type(backbone)])
+    return _class_in(modeling_auto.MODEL_MAPPING[type(backbone)])
 
 
 def input_modality(backbone: PreTrainedConfig) -> str:
@@ -159,7 +160,7 @@ def fitting_class(backbone: PreTrainedConfig, kind: str, values: Mapping[str, ob
     return None, why
 
 
-def _first(known: Any) -> type[PreTrainedModel]:
+def _class_in(known: Any) -> type[PreTrainedModel]:
     """Return the class that the library maps a config to; it keeps several for some."""
     return known[0] if isinstance(known, (list, tuple)) else known
 
@@ -169,7 +170,7 @@ def _candidate_classes(backbone: PreTrainedConfig, kind: str) -> list[type[PreTr
     if kind == TEXT and not getattr(backbone, "is_decoder", False):
         autos.reverse()  # an encoder has both
     maps = [getattr(transformers, name)._model_mapping for name in autos]
-    return [_first(mapping[type(backbone)]) for mapping in maps if type(backbone) in mapping]
+    return [_class_in(mapping[type(backbone)]) for mapping in maps if type(backbone) in mapping]
 
 
 def is_in_backbone(plain: PreTrainedModel, name: str) -> bool:
@@ -228,20 +229,20 @@ def _sample_input(main: str, kind: str) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.tensor([1, 1, 1, 0]).expand(rows)}
 
 
-def decoder_inputs(backbone: Any, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def decoder_inputs(backbone: Any, given: Batch) -> dict[str, Any]:
     """Return what the decoder in a backbone reads, as T5's classes make it: T5's backbone doesn't, and BART's does."""
     if not backbone.config.is_encoder_decoder or "decoder_input_ids" in given or not hasattr(backbone, "_shift_right"):
         return {}
     return {"decoder_input_ids": backbone._shift_right(given["input_ids"])}
 
 
-def has_choices(given: Mapping[str, torch.Tensor]) -> bool:
+def has_choices(given: Batch) -> bool:
     """Return whether each row holds several choices."""
     ids = given.get("input_ids")
     return ids is not None and ids.dim() == 3
 
 
-def flatten_choices(given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def flatten_choices(given: Batch) -> dict[str, Any]:
     """Return rows of several choices as one row for each choice."""
     return {key: value.flatten(0, 1) if isinstance(value, torch.Tensor) else value for key, value in given.items()}
 
@@ -253,5 +254,5 @@ def forward_arguments(forward: Callable[..., object]) -> frozenset[str] | None:
     return None if accepts_any else frozenset(parameters)
 
 
-def accepted(names: frozenset[str] | None, given: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def accepted(names: frozenset[str] | None, given: Batch) -> dict[str, Any]:
     return {key: value for key, value in given.items() if names is None or key in names}

@@ -105,7 +105,7 @@ def default_pooling(backbone: PreTrainedConfig, spec: HeadSpec) -> str:
     return "last" if is_causal(backbone) else "first"
 
 
-def pooling_mask(backbone: Any, hidden: torch.Tensor, mask: torch.Tensor | None, reads: str) -> torch.Tensor:
+def pooling_mask(backbone: Any, hidden: torch.Tensor, mask: Any, reads: str) -> torch.Tensor:
     """Return which states count, ``(rows, tokens)``.
 
     Raises:
@@ -115,8 +115,10 @@ def pooling_mask(backbone: Any, hidden: torch.Tensor, mask: torch.Tensor | None,
     if mask is None or reads == "vision":
         return torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
     if reads == "audio" and mask.shape[1] > num_tokens:
-        frames = getattr(backbone, "_get_feature_vector_attention_mask", None)  # Wav2Vec2 and its relatives
-        mask = frames(num_tokens, mask) if frames else mask[:, :: mask.shape[1] // num_tokens][:, :num_tokens]
+        if hasattr(backbone, "_get_feature_vector_attention_mask"):  # Wav2Vec2 and its relatives
+            mask = backbone._get_feature_vector_attention_mask(num_tokens, mask)
+        else:
+            mask = mask[:, :: mask.shape[1] // num_tokens][:, :num_tokens]
     if mask.shape != hidden.shape[:2]:
         raise ValueError(f"attention_mask {tuple(mask.shape)} for states {tuple(hidden.shape)}: pooling needs one "
                          "value a token")  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from hf_init._multihead.origins import HeadOrigin
 from hf_init._tensors import num_elements
 from hf_init._text import format_count, text_table
 
-COLUMNS = ("head", "kind", "class", "outputs", "labels", "tensors", "elements")
+HEAD_COLUMNS = ("head", "kind", "class", "outputs", "labels", "tensors", "parameters")
 
 
 @dataclass(frozen=True)
@@ -20,9 +19,9 @@ class ListedHead:
     """One head.
 
     Attributes:
-        plain: the class of transformers that it is; None: one of MultiHead's own.
+        plain: the class of transformers that it is; None: a custom head of MultiHead's own.
         outputs: numbers of an answer, where they aren't the vocabulary's or a vector's.
-        elements: in the files; what it shares with the trunk isn't counted.
+        parameters: in the files; what it shares with the backbone isn't counted.
     """
 
     name: str
@@ -31,77 +30,66 @@ class ListedHead:
     outputs: int | None
     labels: tuple[str, ...] | None
     tensors: int
-    elements: int
+    parameters: int
+
+    def cells(self) -> tuple[str, ...]:
+        outputs = "" if self.outputs is None else str(self.outputs)
+        labels = ", ".join(self.labels or ())
+        count = format_count(self.parameters)
+        return self.name, self.kind, self.plain or "own", outputs, labels, str(self.tensors), count
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeadListing:
-    """The heads of a checkpoint, and the size of its trunk."""
+    """The heads of a checkpoint, and the size of its backbone.
+
+    Attributes:
+        parameters: of the backbone.
+    """
 
     folder: str
-    trunk: str
-    elements: int
+    backbone: str
+    parameters: int
     heads: tuple[ListedHead, ...]
 
+    @property
+    def ok(self) -> bool:
+        """Return True: a checkpoint that can't be listed is an error."""
+        return True
+
+    def __repr__(self) -> str:
+        return f"<HeadListing: {self._title}>"
+
     def __str__(self) -> str:
-        return text_table(self._title, COLUMNS, list(self._rows()))
+        return text_table(self._title, HEAD_COLUMNS, [head.cells() for head in self.heads])
 
     def _repr_html_(self) -> str:
-        return _html.html_document([_html.html_table(self._title, COLUMNS, list(self._rows()))])
+        return _html.html_document([_html.html_table(self._title, HEAD_COLUMNS, [each.cells() for each in self.heads])])
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "trunk": {"class": self.trunk, "elements": self.elements},
-            "heads": [asdict(each) for each in self.heads],
-        }
+    def to_json(self) -> dict[str, object]:
+        backbone = {"class": self.backbone, "parameters": self.parameters}
+        heads = [asdict(head) for head in self.heads]
+        return {"schema": "hf_init.heads/1", "ok": self.ok, "backbone": backbone, "heads": heads}
 
     @property
     def _title(self) -> str:
-        many = f"{len(self.heads)} head{'' if len(self.heads) == 1 else 's'}"
-        return f"{self.folder}: {many} on a {self.trunk} of {format_count(self.elements)} elements"
-
-    def _rows(self) -> Iterable[tuple[str, ...]]:
-        for head in self.heads:
-            labels = ", ".join(head.labels or ())
-            outputs = "" if head.outputs is None else str(head.outputs)
-            yield (
-                head.name,
-                head.kind,
-                head.plain or "own",
-                outputs,
-                labels,
-                str(head.tensors),
-                format_count(head.elements),
-            )
+        heads = f"{len(self.heads)} head{'s' * (len(self.heads) != 1)}"
+        return f"{self.folder}: {heads} on a {self.backbone} of {format_count(self.parameters)} parameters"
 
 
-def list_heads(name: str, **hub: Any) -> HeadListing:
-    """The heads of a folder or a hub id.
+def list_heads(name: str, *, subfolder: str = "", **hub: Any) -> HeadListing:
+    """List the heads of a folder or a hub id.
 
     Raises:
-        CheckpointError, PlanError: it can't be read, or isn't a trunk with heads.
+        CheckpointError, PlanError: it can't be read, or isn't a backbone with heads.
     """
-    base = BaseCheckpoint.open(name, headers_only=True, hub=hub)
+    base = BaseCheckpoint.open(name, headers_only=True, subfolder=subfolder, hub=hub)
     origin = HeadOrigin.of(base, None)
-    shapes = {tensor: num_elements(entry.shape) for tensor, entry in base.source.entries.items()}
-    mine = {head: [n for n in shapes if _is_of(n, head, origin)] for head in origin.heads}
-    entries = tuple(
-        ListedHead(
-            head,
-            spec.kind,
-            spec.plain,
-            None if spec.kind in ("language-model", "similarity") else spec.num_outputs,
-            spec.labels,
-            len(mine[head]),
-            sum(shapes[n] for n in mine[head]),
-        )
-        for head, spec in origin.heads.items()
-    )
-    rest = sum(shapes.values()) - sum(entry.elements for entry in entries)
-    return HeadListing(name, (origin.trunk.architectures or [""])[0], rest, entries)
-
-
-def _is_of(name: str, head: str, origin: HeadOrigin) -> bool:
-    if origin.multi:
-        return name.startswith(f"heads.{head}.")
-    return name.partition(".")[0] in origin.modules
+    sizes = {tensor: num_elements(entry.shape) for tensor, entry in base.source.entries.items()}
+    heads = []
+    for head, spec in origin.heads.items():
+        mine = [size for tensor, size in sizes.items() if origin.is_of_head(tensor, head)]
+        outputs = None if spec.kind in ("language-model", "similarity") else spec.num_outputs
+        heads.append(ListedHead(head, spec.kind, spec.plain, outputs, spec.labels, len(mine), sum(mine)))
+    rest = sum(sizes.values()) - sum(head.parameters for head in heads)
+    return HeadListing(name, (origin.backbone.architectures or [""])[0], rest, tuple(heads))

@@ -12,7 +12,7 @@ import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import transformers
@@ -25,6 +25,7 @@ from .kinds_multi_head import (
     CHOICE,
     KINDS,
     TEXT,
+    Batch,
     accepted,
     decoder_inputs,
     flatten_choices,
@@ -36,6 +37,8 @@ from .kinds_multi_head import (
 )
 from .layers_multi_head import CustomHead, SharedBackbone, num_patches, pooling_mask
 
+GenerationValue: TypeAlias = "torch.Tensor | GenerationConfig | Sequence[Any] | str | float | None"
+HubValue: TypeAlias = "str | os.PathLike[str] | Mapping[str, str] | bool | None"
 BACKBONE, ENCODER = "trunk.", "trunk.encoder"  # keys of forward arguments; heads' names are the others
 
 
@@ -132,7 +135,7 @@ class MultiHead(PreTrainedModel):
         labels: Mapping[str, torch.Tensor] | None = None,
         heads: Sequence[str] | None = None,
         return_loss: bool | None = None,
-        **kwargs: Any,
+        **kwargs: torch.Tensor | bool | None,
     ) -> MultiHeadOutput:
         """Run the backbone once, and then heads.
 
@@ -221,7 +224,7 @@ class MultiHead(PreTrainedModel):
         return plain
 
     @torch.no_grad()
-    def generate(self, *args: Any, head: str | None = None, **kwargs: Any) -> Any:
+    def generate(self, *args: Any, head: str | None = None, **kwargs: GenerationValue) -> Any:
         """Generate text by a language-model head, as its plain class does; the only one if none is named."""
         names = self._generating_heads()
         if len(names) != 1 if head is None else head not in names:
@@ -232,7 +235,7 @@ class MultiHead(PreTrainedModel):
     def can_generate(self) -> bool:  # the library asks a model, never its class
         return bool(self._generating_heads())
 
-    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
+    def adjust_generation_fn(self, *args: Any, **kwargs: HubValue) -> None:
         """Set the generation config, at the end of a load: that of the folder, or the backbone's."""
         mixin: Any = GenerationMixin
         mixin.adjust_generation_fn(self, *args, **kwargs)
@@ -289,7 +292,7 @@ class MultiHead(PreTrainedModel):
         return plain
 
     def _chosen_heads(
-        self, labels: object, heads: Iterable[str] | None, return_loss: bool | None, given: Mapping[str, Any]
+        self, labels: object, heads: Iterable[str] | None, return_loss: bool | None, given: Batch
     ) -> list[str]:
         """Return the heads to run, or raise ValueError if labels, heads and inputs don't go together."""
         if labels is not None and not isinstance(labels, Mapping):
@@ -309,7 +312,7 @@ class MultiHead(PreTrainedModel):
             return requested
         return [name for name in self.specs if (name in choice) == has_choices(given) or name in requested]
 
-    def _run_backbone(self, given: Mapping[str, Any], chosen: Iterable[str]) -> Any:
+    def _run_backbone(self, given: Batch, chosen: Iterable[str]) -> Any:
         """Return the backbone's outputs; of an encoder-decoder no more runs than is read."""
         plain = [self.heads[name] for name in chosen if self.specs[name].plain]
         if self._encoder_runs_alone and not plain:
@@ -319,7 +322,7 @@ class MultiHead(PreTrainedModel):
             inputs["output_hidden_states"] = True
         return self.trunk(**inputs)
 
-    def _logits_of(self, name: str, states: Any, given: Mapping[str, Any]) -> torch.Tensor:
+    def _logits_of(self, name: str, states: Any, given: Batch) -> torch.Tensor:
         head: Any = self.heads[name]
         if self.specs[name].plain is None:
             return head(*self._tokens_for(self.specs[name], states, given))
@@ -331,9 +334,7 @@ class MultiHead(PreTrainedModel):
             return torch.stack([outputs.start_logits, outputs.end_logits], -1)
         return outputs.logits
 
-    def _tokens_for(
-        self, spec: HeadSpec, states: Any, given: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _tokens_for(self, spec: HeadSpec, states: Any, given: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the last states ``(rows, tokens, width)`` that a custom head reads, and which of them count."""
         encoder = states.get("encoder_last_hidden_state") if self._encoder_runs_alone else None
         hidden = states.last_hidden_state if encoder is None else encoder

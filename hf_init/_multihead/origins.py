@@ -1,4 +1,4 @@
-"""Where heads come from: what a checkpoint's own class is to a trunk with heads, and where its tensors go."""
+"""Where heads come from: a checkpoint read as a backbone with heads, and where its tensors go."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import BAD_VALUE, NOWHERE, auto_classes, quiet_library
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._heads import names_of
 from hf_init._multihead.configuration_multi_head import HeadSpec, MultiHeadConfig
-from hf_init._multihead.kinds_multi_head import KINDS, LABELLED_KINDS, backbone_class, input_modality
+from hf_init._multihead.kinds_multi_head import KINDS, LABELLED_KINDS, MULTI, NUMBER, backbone_class, input_modality
 from hf_init._text import one_line
 
-OF_HEADS = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "auto_map", "_name_or_path", "dtype",
-            "torch_dtype")  # fmt: skip
-DONE = "@"  # before a name that has been renamed, so that no other rule takes it up
+HEAD_FIELDS = ("id2label", "label2id", "num_labels", "problem_type", "architectures", "auto_map", "_name_or_path",
+               "dtype", "torch_dtype")  # fmt: skip
+RENAMED = "@"  # before a name that has been renamed, so that no other rule matches it
 
 
 @dataclass(frozen=True)
 class HeadOrigin:
-    """A checkpoint as a trunk with heads.
+    """A checkpoint as a backbone with heads.
 
     Attributes:
-        trunk: the config of its trunk. dtype: of the checkpoint, by its config.
+        backbone: the config of its backbone. dtype: of the checkpoint, by its config.
         heads: by name.
-        prefix: of the trunk's names on disk; empty where the checkpoint holds a trunk alone.
-        modules: of its own class besides the trunk.
-        multi: whether it is one already.
+        prefix: of the backbone's names on disk; empty where the checkpoint holds a backbone alone.
+        modules: of its own class besides the backbone.
+        multi: whether its class is ``MultiHead``.
     """
 
     name: str
-    trunk: PreTrainedConfig
+    backbone: PreTrainedConfig
     heads: Mapping[str, HeadSpec]
     prefix: str = ""
     modules: tuple[str, ...] = ()
@@ -45,72 +45,76 @@ class HeadOrigin:
     dtype: Any = None
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, name_head: str | None, values: Mapping[str, Any] | None = None) -> HeadOrigin:
-        """What the config says of a checkpoint.
+    def of(cls, base: BaseCheckpoint, name_head: str | None, values: Mapping[str, object] | None = None) -> HeadOrigin:
+        """Read a checkpoint's config.
 
         Args:
-            name_head: of the one head that a plain class has; None: its kind.
-            values: of the trunk's config, by the user.
+            name_head: names the one head that a plain class has; None: its kind is the name.
+            values: of the backbone's config, set by the user.
 
         Raises:
-            PlanError: its config can't be read so, or has its own code.
+            PlanError: the config can't be read so, or has its own code.
         """
         raw = dict(base.config)
-        if raw.get("model_type") == MultiHeadConfig.model_type:
-            return cls._multi(base, raw, name_head, values or {})
-        kind = raw.get("model_type")
+        kind, dtype = raw.get("model_type"), raw.get("dtype") or raw.get("torch_dtype")
+        if kind == MultiHeadConfig.model_type:
+            if name_head is not None:
+                raise PlanError(f"name_head: the heads of {base.name} have names; change one with rename_heads")
+            config = make_config(raw)
+            heads = {name: config.spec(name) for name in config.heads}
+            backbone = _backbone_config(config.trunk.to_dict(), values or {})
+            return cls(base.name, backbone, heads, "trunk", (), True, dtype)
         if kind not in CONFIG_MAPPING:
             raise PlanError(f"{base.name}: heads go on a model_type that transformers knows, not {kind!r}")
-        trunk = _trunk({key: value for key, value in raw.items() if key not in OF_HEADS}, values or {})
-        trunk.architectures = [_class_of(trunk)]
+        backbone = _backbone_config({key: value for key, value in raw.items() if key not in HEAD_FIELDS}, values or {})
+        try:
+            backbone.architectures = [backbone_class(backbone).__name__]
+        except ValueError as error:
+            raise PlanError(str(error)) from None
         own = getattr(transformers, base.class_name, None)
-        prefix = _prefix(base, own)
-        spec = _own_head(raw, trunk, own) if prefix else None
-        modules = _modules(own, raw, prefix) if prefix else ()
-        if spec is None:
-            if name_head is not None:
-                raise PlanError(f"name_head: {base.name} ({base.class_name or 'no class named'}) has no head to name")
-            return cls(base.name, trunk, {}, prefix, modules, dtype=_dtype(raw))
-        heads = {name_head or spec.kind.replace("-", "_"): spec}
-        return cls(base.name, trunk, heads, prefix, modules, dtype=_dtype(raw))
+        prefix = getattr(own, "base_model_prefix", "")
+        if own is None or not prefix or not any(name.startswith(f"{prefix}.") for name in base.source.entries):
+            prefix, modules, spec = "", (), None
+        else:
+            modules, spec = _modules_besides(own, raw, prefix), _plain_spec(raw, backbone, own)
+        if spec is None and name_head is not None:
+            raise PlanError(f"name_head: {base.name} ({base.class_name or 'no class named'}) has no head to name")
+        heads = {} if spec is None else {name_head or spec.kind.replace("-", "_"): spec}
+        return cls(base.name, backbone, heads, prefix, modules, dtype=dtype)
 
-    @classmethod
-    def _multi(
-        cls, base: BaseCheckpoint, raw: dict[str, Any], name_head: str | None, values: Mapping[str, Any]
-    ) -> HeadOrigin:
-        if name_head is not None:
-            raise PlanError(f"name_head: the heads of {base.name} have names; change one with rename_heads")
-        config = config_made(raw)
-        heads = {name: config.spec(name) for name in config.heads}
-        return cls(base.name, _trunk(config.trunk.to_dict(), values), heads, "trunk", (), True, _dtype(raw))
+    def is_of_head(self, tensor: str, head: str) -> bool:
+        """Return whether a tensor, by its name on disk, is a head's."""
+        return tensor.startswith(f"heads.{head}.") if self.multi else tensor.partition(".")[0] in self.modules
 
-    def rules(self, part: str, moves: Mapping[str, str], trunk: bool = True) -> Iterator[tuple[str, str]]:
-        """Patterns of this checkpoint's names with what they become, each marked as done.
+    def renaming_rules(
+        self, part: str, moves: Mapping[str, str], keep_backbone: bool = True
+    ) -> Iterator[tuple[str, str]]:
+        """Yield patterns of this checkpoint's names with what they become, each marked as renamed.
 
         Args:
             part: what the names have before them, where several checkpoints are one.
             moves: its heads by their names in the target; others go nowhere.
-            trunk: whether its trunk is the target's.
+            keep_backbone: whether its backbone is the target's.
         """
-        before, nowhere = "^" + re.escape(part), f"{DONE}{NOWHERE}{part}"
+        before, nowhere = "^" + re.escape(part), f"{RENAMED}{NOWHERE}{part}"
+        backbone = f"{RENAMED}trunk." if keep_backbone else f"{nowhere}trunk."
+        rest = RENAMED if keep_backbone else nowhere
         if self.multi:
-            yield f"{before}trunk\\.", f"{DONE}trunk." if trunk else f"{nowhere}trunk."
+            yield f"{before}trunk\\.", backbone
             for old, new in moves.items():
-                yield f"{before}heads\\.{old}\\.", f"{DONE}heads.{new}."
+                yield f"{before}heads\\.{old}\\.", f"{RENAMED}heads.{new}."
             yield f"{before}heads\\.", f"{nowhere}heads."
-            yield f"{before}(?!{DONE})", DONE if trunk else nowhere
-            return
-        if self.prefix:
-            yield f"{before}{re.escape(self.prefix)}\\.", f"{DONE}trunk." if trunk else f"{nowhere}trunk."
-            head = next((f"{DONE}heads.{new}." for new in moves.values()), nowhere)
+        elif self.prefix:
+            yield f"{before}{re.escape(self.prefix)}\\.", backbone
+            head = next((f"{RENAMED}heads.{new}." for new in moves.values()), nowhere)
             yield from ((f"{before}(?={re.escape(module)}(\\.|$))", head) for module in self.modules)
-            yield f"{before}(?!{DONE})", DONE if trunk else nowhere
         else:
-            yield f"{before}(?!{DONE})", f"{DONE}trunk." if trunk else nowhere
+            rest = f"{RENAMED}trunk." if keep_backbone else nowhere
+        yield f"{before}(?!{RENAMED})", rest
 
 
-def config_made(raw: Mapping[str, Any]) -> Any:
-    """A config from its JSON.
+def make_config(raw: Mapping[str, Any]) -> Any:
+    """Return the config of its JSON, of the class that ``model_type`` names.
 
     Raises:
         PlanError: its class can't take the values.
@@ -122,72 +126,53 @@ def config_made(raw: Mapping[str, Any]) -> Any:
         raise PlanError(f"the config can't be made: {one_line(error)}") from error
 
 
-def _trunk(raw: Mapping[str, Any], values: Mapping[str, Any]) -> PreTrainedConfig:
-    made = config_made(raw)
-    if unknown := [key for key in values if key not in made.to_dict()]:
-        raise PlanError(
-            f"{type(made).__name__} takes no {', '.join(map(repr, unknown))}; values are those of the trunk"
-        )
-    return config_made({**raw, **values}) if values else made
+def _backbone_config(raw: Mapping[str, Any], values: Mapping[str, object]) -> PreTrainedConfig:
+    config = make_config(raw)
+    if unknown := [key for key in values if key not in config.to_dict()]:
+        names = ", ".join(map(repr, unknown))
+        raise PlanError(f"{type(config).__name__} takes no {names}; values are those of the backbone")
+    return make_config({**raw, **values}) if values else config
 
 
-def _class_of(trunk: PreTrainedConfig) -> str:
-    try:
-        return backbone_class(trunk).__name__
-    except ValueError as error:
-        raise PlanError(str(error)) from None
-
-
-def _dtype(raw: Mapping[str, Any]) -> Any:
-    return raw.get("dtype") or raw.get("torch_dtype")
-
-
-def _prefix(base: BaseCheckpoint, own: Any) -> str:
-    """The prefix of the trunk's names, where the files have it."""
-    prefix = getattr(own, "base_model_prefix", "")
-    return prefix if prefix and any(name.startswith(prefix + ".") for name in base.source.entries) else ""
-
-
-def _modules(own: Any, raw: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
-    """What a plain class has besides its trunk."""
+def _modules_besides(own: type[PreTrainedModel], raw: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
+    """Return the modules that a plain class has besides its backbone."""
     try:
         with quiet_library(), torch.device("meta"):
-            plain = own(config_made(raw))
+            plain = own(make_config(raw))
     except (*BAD_VALUE, RuntimeError, ImportError) as error:
         raise PlanError(f"{own.__name__} can't be built with its own config: {one_line(error)}") from error
     return tuple(sorted({name.partition(".")[0] for name in plain.state_dict()} - {prefix}))
 
 
-def _own_head(raw: Mapping[str, Any], trunk: PreTrainedConfig, own: Any) -> HeadSpec | None:
-    """The head of a plain class, where that is of a kind."""
+def _plain_spec(raw: Mapping[str, Any], backbone: PreTrainedConfig, own: type[PreTrainedModel]) -> HeadSpec | None:
+    """Return the spec of a plain class's head; None where the class is of no kind."""
     names = names_of(raw)
-    kind = _kind(raw, len(names), trunk, own)
+    kind = _kind_of_class(raw, len(names), backbone, own)
     if kind is None:
         return None
-    spec: dict[str, Any] = {"kind": kind}
-    if kind in LABELLED_KINDS:
-        spec["labels"] = names
-    elif kind == "regression":
-        spec["outputs"] = len(names)
-    made = HeadSpec.of(kind, spec)
+    labels, outputs = names if kind in LABELLED_KINDS else None, len(names) if kind == "regression" else None
+    spec = HeadSpec.of(kind, {"kind": kind, "labels": labels, "outputs": outputs})
     with quiet_library():
-        fits = made.plain_class(trunk)[0] == own.__name__
-    return replace(made, plain=own.__name__) if fits else None
+        fits = spec.plain_class(backbone)[0] == own.__name__
+    return replace(spec, plain=own.__name__) if fits else None
 
 
-def _kind(raw: Mapping[str, Any], labels: int, trunk: PreTrainedConfig, own: Any) -> str | None:
+def _kind_of_class(
+    raw: Mapping[str, Any], num_labels: int, backbone: PreTrainedConfig, own: type[PreTrainedModel]
+) -> str | None:
     try:
-        reads = input_modality(trunk)
-    except ValueError:  # no head goes on it; one that is asked for is refused in these words
+        reads = input_modality(backbone)
+    except ValueError:  # no head goes on it; one that is added is refused with this message
         return None
-    found = [
-        kind
-        for kind, each in KINDS.items()
-        if reads in each.inputs and any(own in auto_classes(getattr(transformers, auto), trunk) for auto in each.autos)
+    kinds = [
+        name
+        for name, kind in KINDS.items()
+        if reads in kind.inputs
+        and any(own in auto_classes(getattr(transformers, auto), backbone) for auto in kind.autos)
     ]
     problem = raw.get("problem_type")
-    if problem == "multi_label_classification" and "multi-label" in found:
+    if problem == MULTI and "multi-label" in kinds:
         return "multi-label"
-    if (problem == "regression" or labels == 1) and "regression" in found:
+    if (problem == NUMBER or num_labels == 1) and "regression" in kinds:
         return "regression"
-    return found[0] if found else None
+    return kinds[0] if kinds else None

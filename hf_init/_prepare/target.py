@@ -9,19 +9,25 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from hf_init._architecture import REFUSED, Target, check_options, dtype_of
-from hf_init._change import Change
+from hf_init._architecture import REFUSED, Target, check_options
+from hf_init._change import Change, TargetRequest
 from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint, dtype_bits
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
-from hf_init._multihead import HEAD_OPTIONS as HEADS
-from hf_init._multihead import HeadSurgery, MultiHead, reshape_heads
+from hf_init._multihead import HeadsChange
 from hf_init._options import MemoryOptions, options_of
 from hf_init._prepare.allow_new import AllowNew
 from hf_init._text import join_names
 from hf_init._vocabulary import TokenChange
 
-CHANGES: tuple[type[Change], ...] = (FittedHeadChange, VerbalizerChange, LabelChange, TokenChange, AllowNew)
+CHANGES: tuple[type[Change], ...] = (
+    HeadsChange,
+    FittedHeadChange,
+    VerbalizerChange,
+    LabelChange,
+    TokenChange,
+    AllowNew,
+)
 
 
 def change_options() -> tuple[str, ...]:
@@ -29,16 +35,18 @@ def change_options() -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for change in CHANGES for word in change.OPTIONS))
 
 
-def requested_changes(
-    base: BaseCheckpoint, words: Mapping[str, Any], kinds: tuple[type[Change], ...] = CHANGES
-) -> tuple[Change, ...]:
+def requested_changes(base: BaseCheckpoint, options: Mapping[str, Any]) -> tuple[Change, ...]:
     """Return the changes that a user's options ask for.
 
     Raises:
-        PlanError: the words contradict each other, or the base.
+        PlanError: the options contradict each other, or the base.
     """
-    made = (kind.of(base, {key: value for key, value in words.items() if key in kind.OPTIONS}) for kind in kinds)
-    return tuple(change for change in made if change is not None)
+    changes: list[Change] = []
+    for kind in CHANGES:
+        if not any(kind in change.REPLACES for change in changes):
+            change = kind.of(base, {key: value for key, value in options.items() if key in kind.OPTIONS})
+            changes += [] if change is None else [change]
+    return tuple(changes)
 
 
 DTYPE_OPTIONS = ("dtype", "torch_dtype")
@@ -88,57 +96,30 @@ def resolve_target(
     if "num_labels" in given:  # a config value and a change
         words.setdefault("num_labels", given["num_labels"])
     opened = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=hub)
-    wanted = {key: options.pop(key) for key in HEADS if options.get(key) is not None}
-    if wanted:
-        _check_beside_heads(architecture, config, words, opened)
-        shape = reshape_heads(
-            opened,
-            wanted,
-            {**given, **options},
-            lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub=hub),
-        )
-        return _of_heads(shape, words, dtype if dtype is not None else torch_dtype, load)
-    _check_readable(opened.source)
     changes = requested_changes(opened, words)
-    target = Target.of(
+    request = TargetRequest(
         opened,
         architecture,
         config if isinstance(config, PreTrainedConfig) else None,
-        values={**given, **options},
+        {**given, **options},
+        open_other=lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub=hub),
+    )
+    for change in changes:
+        request = change.retarget(request)
+    _check_readable(request.base.source)
+    target = Target.of(
+        request.base,
+        request.architecture,
+        request.config,
+        values=request.values,
         changed={key: value for change in changes for key, value in change.config_values().items()},
         trust=trust_remote_code,
         model_kwargs=model_kwargs or {},
         dtype=dtype if dtype is not None else torch_dtype,
     )
+    if request.key_mapping:
+        load["key_mapping"] = {**(load.get("key_mapping") or {}), **request.key_mapping}
     return replace(target, model_args=model_args, load_options=load), changes
-
-
-def _of_heads(
-    shape: HeadSurgery, words: Mapping[str, Any], dtype: Any, load: Mapping[str, Any]
-) -> tuple[Target, tuple[Change, ...]]:
-    """Return the target that has other heads than its base."""
-    base = shape.base
-    _check_readable(base.source)
-    load = {**load, "key_mapping": {**(load.get("key_mapping") or {}), **shape.renaming}}
-    target = Target(base, shape.cls, shape.config, dtype_of(dtype, shape.config, base.source), load_options=load)
-    return target, (shape.change, *requested_changes(base, words, (AllowNew,)))
-
-
-def _check_beside_heads(architecture: Any, config: Any, words: Mapping[str, Any], base: BaseCheckpoint) -> None:
-    """Raise PlanError for options that have no meaning, or two, where heads are added or taken."""
-    problems = [
-        f"{word}: say it of each head, or in an extension of its own"
-        for word in words
-        if word != "allow_new" and words[word] is not None
-    ]
-    if architecture not in (None, MultiHead, MultiHead.__name__):
-        problems.append(f"the class of a model with named heads is MultiHead, not {architecture!r}")
-    if isinstance(config, PreTrainedConfig):
-        problems.append("config: give values, which are the trunk's, and not an object")
-    if base.source.parts:
-        problems.append("a base of several checkpoints: make one of them first")
-    if problems:
-        raise PlanError("; ".join(problems))
 
 
 def _check_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
