@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
-from hf_init._errors import CheckpointError
+from hf_init._errors import CheckpointError, ProofError
 from hf_init._verify.diff import diff_checkpoints
 
 
@@ -50,6 +50,17 @@ def test_a_checkpoint_is_identical_to_itself(a):
     assert [tensor["name"] for tensor in report.tensors] == list(Checkpoint.open(a).entries)
     assert entry(report, "w") == {"name": "w", "status": "identical", "shape": [4, 3], "dtype": "float32"}
     assert str(report) == f"{a} -> {a}: 4 identical, 0 changed, 0 added, 0 removed"
+
+
+def test_a_diff_is_true_where_nothing_differs_and_raises_where_something_does(a, tmp_path):
+    same = diff_checkpoints(a, a)
+    same.raise_if_failed()
+    assert same and same.ok and same.to_json()["schema"] == "hf_init.diff/1"
+    other = diff_checkpoints(a, write(tmp_path / "b", {**tensors(), "new": np.ones(2)}))
+    assert not other and not other.ok and other.to_json()["ok"] is False
+    assert repr(other) == f"<DiffReport: {a} -> {tmp_path / 'b'}: 4 identical, 0 changed, 1 added, 0 removed>"
+    with pytest.raises(ProofError, match="expected identical ones:\n  new: added"):
+        other.raise_if_failed()
 
 
 def test_real_checkpoints_are_identical_to_themselves(minilm, smollm2):

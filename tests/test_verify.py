@@ -212,6 +212,7 @@ def test_a_result_as_planned_is_proved(made):
     assert report.bytes_digested == 4 * (8 + 3 + 6 + 6)
     assert report.base == str(base)
     report.raise_if_failed()
+    assert report and repr(report) == "<VerifyReport: proved, 9 tensors>"
     assert str(report).startswith("proved: 9 tensors, 3 kept")
 
 
@@ -366,7 +367,8 @@ def test_only_the_first_differences_are_spelled_out():
         ProofError, match=r"7 differences(.|\n)*t4: shape: seen \[1\], expected \[2\]\n  \.\.\. and 2 more"
     ):
         report.raise_if_failed()
-    assert not report.ok and "t5" not in str(report)
+    assert not report and not report.ok and "t5" not in str(report)
+    assert repr(report) == "<VerifyReport: 7 differences, 0 tensors>"
 
 
 @pytest.mark.parametrize(
