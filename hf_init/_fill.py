@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
+from typing_extensions import assert_never
 
 from hf_init._checkpoint import Reader, equal_bytes, region_of, tensor_digest
 from hf_init._errors import ProofError, option
@@ -26,13 +27,19 @@ def make_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | 
 
     A kept tensor is a mapped view of the source. What is new is drawn in float32 by its scheme and rounded once.
     """
-    if plan.status is Status.KEPT:
-        assert plan.source is not None
-        return reader.tensor(plan.source)
-    if plan.status is Status.NEW:
-        ((scheme, slot),) = slots_of(plan, reader, seed, context)
-        return draw_slot(scheme, slot)
-    return _composed_tensor(plan, reader, seed, context)
+    match plan.status:
+        case Status.KEPT:
+            assert plan.source is not None
+            return reader.tensor(plan.source)
+        case Status.NEW:
+            ((scheme, slot),) = slots_of(plan, reader, seed, context)
+            return draw_slot(scheme, slot)
+        case Status.RESIZED:
+            return _composed_tensor(plan, reader, seed, context)
+        case Status.TIED:
+            raise ValueError(f"{plan.name} is tied to {plan.tied_to}: that tensor is made, and not this one")
+        case _:
+            assert_never(plan.status)
 
 
 def make_tensors(

@@ -57,18 +57,18 @@ def by_layer(tensors: Iterable[TensorDrift]) -> tuple[LayerDrift, ...]:
     for tensor in tensors:
         if tensor.origin == "kept":
             stack, index, _ = tensor.layer
-            key = (_module_of(tensor.name), None) if index is None else (stack, index)
+            key = (_outer_module(tensor.name), None) if index is None else (stack, index)
             layers.setdefault(key, []).append(tensor)
     first = {stack: number for number, (stack, _) in reversed([*enumerate(layers)])}
     order = sorted(layers, key=lambda key: (first[key[0]], -1 if key[1] is None else key[1]))
     return tuple(_layer_drift(*key, layers[key]) for key in order)
 
 
-def _module_of(name: str) -> str:
+def _outer_module(name: str) -> str:
     """Return the module that a tensor outside of the layers is counted under.
 
     Example:
-        >>> _module_of("bert.embeddings.LayerNorm.bias"), _module_of("lm_head.weight")
+        >>> _outer_module("bert.embeddings.LayerNorm.bias"), _outer_module("lm_head.weight")
         ('bert.embeddings', 'lm_head')
     """
     parts = name.split(".")

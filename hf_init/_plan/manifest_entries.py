@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, TypeGuard
+
+from typing_extensions import assert_never
 
 from hf_init._checkpoint import DTYPES, dtype_bits, is_count, is_json_list, is_json_object, is_shape, short_name
 from hf_init._tensors import Box, Region, RegionJson, Shape, Status, region_from_json
@@ -45,7 +47,7 @@ def entry_faults(entry: JsonObject) -> Iterator[str]:
         yield from (f"{short_name(name)}: {key} is {short_name(entry[key])}, expected a string" for key in wrong)
     else:
         tensor = _TensorForm(tuple(shape), str(dtype))
-        yield from (f"{short_name(name)}: {fault}" for fault in _FAULTS_OF[Status(status)](entry, tensor))
+        yield from (f"{short_name(name)}: {fault}" for fault in _status_faults(Status(status), entry, tensor))
         if (geometry := entry.get("geometry")) is not None and not _is_geometry(geometry):
             yield f"{short_name(name)}: geometry is {short_name(geometry)}, expected {', '.join(sorted(_GEOMETRY))}"
 
@@ -55,7 +57,7 @@ class _TensorForm(NamedTuple):
     dtype: str
 
 
-def _kept_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
+def _kept_faults(entry: JsonObject) -> Iterator[str]:
     if not isinstance(entry.get("source"), str):
         yield f"kept, its source is {short_name(entry.get('source'))}, expected a string"
     if entry.get("new"):
@@ -78,19 +80,25 @@ def _new_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
     yield from _fill_faults(entry.get("new"), tensor)
 
 
-def _tied_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
+def _tied_faults(entry: JsonObject) -> Iterator[str]:
     if not isinstance(entry.get("tied_to"), str):
         yield f"tied to {short_name(entry.get('tied_to'))}, expected the name of another tensor"
     if entry.get("new") or entry.get("kept"):
         yield "tied, but it has regions of its own"
 
 
-_FAULTS_OF: dict[Status, Callable[[JsonObject, _TensorForm], Iterator[str]]] = {
-    Status.KEPT: _kept_faults,
-    Status.RESIZED: _resized_faults,
-    Status.NEW: _new_faults,
-    Status.TIED: _tied_faults,
-}
+def _status_faults(status: Status, entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
+    match status:
+        case Status.KEPT:
+            return _kept_faults(entry)
+        case Status.RESIZED:
+            return _resized_faults(entry, tensor)
+        case Status.NEW:
+            return _new_faults(entry, tensor)
+        case Status.TIED:
+            return _tied_faults(entry)
+        case _:
+            assert_never(status)
 
 
 def _copy_faults(copy: object, tensor: _TensorForm) -> Iterator[str]:

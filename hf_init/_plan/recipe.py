@@ -319,11 +319,8 @@ def _parsed_rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
             raise RecipeError("it has no scheme")
         return Rule(**{key: value for key, value in rule.items() if value is not None})
     except RecipeError as error:
-        raise RecipeError(f"rule {number} ({_conditions_text(rule)}): {error}") from None
-
-
-def _conditions_text(rule: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in rule.items() if key != "scheme") or "no condition"
+        conditions = ", ".join(f"{key}: {value}" for key, value in rule.items() if key != "scheme") or "no condition"
+        raise RecipeError(f"rule {number} ({conditions}): {error}") from None
 
 
 def _parsed_default(what: str, scheme: SchemeLike) -> Scheme:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypedDict
 
+from typing_extensions import assert_never
+
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._tensors import (
@@ -199,12 +201,17 @@ class TensorPlan:
 
 
 def _copies_from_json(entry: TensorJson, status: Status, shape: Shape) -> Iterator[Copy]:
-    whole = Box.whole(shape)
-    if status is Status.KEPT:
-        yield Copy(whole, entry.get("source", ""), whole)
-    for copy in entry.get("kept") or () if status is Status.RESIZED else ():
-        regions = (region_from_json(copy[key], shape) for key in ("region", "source_region"))
-        yield Copy(next(regions), copy["source"], next(regions))
+    match status:
+        case Status.KEPT:
+            yield Copy(Box.whole(shape), entry.get("source", ""), Box.whole(shape))
+        case Status.RESIZED:
+            for copy in entry.get("kept", ()):
+                region = region_from_json(copy["region"], shape)
+                yield Copy(region, copy["source"], region_from_json(copy["source_region"], shape))
+        case Status.NEW | Status.TIED:
+            return
+        case _:
+            assert_never(status)
 
 
 def _fill_from_json(fill: FillJson, shape: Shape) -> Fill:
