@@ -35,6 +35,7 @@ DETR: dict[str, Any] = {
     "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "use_timm_backbone": False,
     "use_pretrained_backbone": False, "backbone": None,
 }  # fmt: skip
+ALPHABET = list("abcdefghijk")
 SENTIMENTS = ["neg", "neu", "pos"]
 ANIMALS = ["cat", "dog", "car"]
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -169,6 +170,10 @@ BASES: dict[str, Callable[[Path], object]] = {
     "roberta": partial(_model, transformers.RobertaModel, **TEXT),
     "sentiment": partial(_model, transformers.BertForSequenceClassification, **TEXT, **named(SENTIMENTS)),
     "numbered": partial(_model, transformers.BertForSequenceClassification, **TEXT, num_labels=3),
+    "eleven labels": partial(_model, transformers.BertForSequenceClassification, **TEXT, **named(ALPHABET)),
+    "tags of one type": partial(
+        _edited, "tags", config={"id2label": dict(enumerate(["O", *(f"{k}-PER" for k in "BIES")])), "label2id": None}
+    ),
     "misnamed head": partial(_edited, "sentiment", names=MISNAMED),
     "misnamed head of a trunk": partial(_edited, "sentiment", names=MISNAMED, config={"architectures": ["BertModel"]}),
     "misnamed head of nobody": partial(_edited, "sentiment", names=MISNAMED, config={"architectures": None}),
