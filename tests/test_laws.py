@@ -93,9 +93,16 @@ def test_a_plan_is_the_same_whoever_makes_it(result):
 
 @law
 def test_memory_is_what_is_on_disk(result):
-    mine, theirs = result.model.state_dict(), result.plainly().state_dict()
-    assert mine.keys() == theirs.keys()
-    assert [name for name in mine if not result.skips(name) and stored(mine[name]) != stored(theirs[name])] == []
+    plain = result.plainly()
+    assert result.model.training is plain.training is False
+    for tensors_of in (lambda m: m.named_parameters(remove_duplicate=False), lambda m: m.named_buffers()):
+        mine, theirs = dict(tensors_of(result.model)), dict(tensors_of(plain))
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            assert mine[name].requires_grad is theirs[name].requires_grad, name
+            assert result.skips(name) or stored(mine[name]) == stored(theirs[name]), name
+    configs = [{**model.config.to_dict(), "_name_or_path": "", "architectures": ""} for model in (result.model, plain)]
+    assert configs[0] == configs[1]
 
 
 @over(lambda change: not change.skipped)
