@@ -214,7 +214,7 @@ def _topic(name: str) -> str | None:
 
 TAGGING = {"kind": "token-classification", "labels": ["x", "y"]}
 SKIPPING = Recipe([Rule("skip", name="classifier.bias")], default="normal(std=0.5)")
-LONGER = {"max_position_embeddings": 96}
+LONGER = {"config": {"max_position_embeddings": 96}}
 MATCHED = Recipe([Rule("matched_normal", role="embedding.position")], seed=4)
 HALF = slice(0, 32), slice(32, 64), slice(64, 96)
 WIDER: dict[str, Any] = {
@@ -258,7 +258,7 @@ CHANGES: dict[str, Change] = {
         gone=POOLER,
     ),
     "bert, a layer more by a known recipe": Change(
-        "bert", options={"num_hidden_layers": 3, "recipe": "auto"}, new=("encoder.layer.2.*",)
+        "bert", options={"config": {"num_hidden_layers": 3}, "recipe": "auto"}, new=("encoder.layer.2.*",)
     ),
     "bert, a class with its own recipe": Change(
         "bert", Classifier, {"num_labels": 3}, below("bert."), CLASSIFIER
@@ -276,7 +276,7 @@ CHANGES: dict[str, Change] = {
     ),
     "a class that adds an adapter": Change("sentiment", Adapted, ONLY_DRAWN, new=("adapter.*",)),
     "a class that adds an adapter, and a layer goes": Change(
-        "sentiment", Adapted, {**ONLY_DRAWN, "num_hidden_layers": 1}, new=("adapter.*",),
+        "sentiment", Adapted, {**ONLY_DRAWN, "config": {"num_hidden_layers": 1}}, new=("adapter.*",),
         gone=("bert.encoder.layer.1.*",),
     ),
     "a head that the class names otherwise, given up": Change(
@@ -332,12 +332,15 @@ CHANGES: dict[str, Change] = {
         gone=("encoder.*",),
     ),
     "llama untied, one tensor in two places": Change(
-        "llama", options={"tie_word_embeddings": False},
+        "llama", options={"config": {"tie_word_embeddings": False}},
         taken={"llama": lambda name: "lm_head.weight" if name == "model.embed_tokens.weight" else None},
     ),
     "llama untied, its head by a rule": Change(
         "llama trunk", "LlamaForCausalLM",
-        {"tie_word_embeddings": False, "recipe": Recipe([Rule("normal(std=0.5)", name="lm_head.weight")])},
+        {
+            "config": {"tie_word_embeddings": False},
+            "recipe": Recipe([Rule("normal(std=0.5)", name="lm_head.weight")]),
+        },
         below("model."), ("lm_head.weight",),
     ),
     "llama's table made anew, with the head that is tied to it": Change(
@@ -509,7 +512,7 @@ CHANGES: dict[str, Change] = {
         },
     ),
     "more experts, new ones on disk and rows of one tensor in memory": Change(
-        "mixtral", options={"keep": {"*.gate.weight": "leading"}, "num_local_experts": 6, "seed": 2},
+        "mixtral", options={"keep": {"*.gate.weight": "leading"}, "config": {"num_local_experts": 6}, "seed": 2},
         new=EXPERTS, moved={"*.gate.weight": grown(4, 2)},
     ),
     # Real checkpoints.
