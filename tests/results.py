@@ -117,7 +117,7 @@ class Result:
     Attributes:
         base: what ``base`` was; ``parts``: the folder of each checkpoint that anything comes from, by its prefix.
         out: the folder that was written; ``model``: the same in memory; ``plan``: made before both.
-        report: of the proof that ``extend`` ended with.
+        report: of the proof that ``extend`` ended with; ``recomputed``: of a later one, from the manifest alone.
         worlds: what a verb must leave alone, before the first and after each.
     """
 
@@ -129,6 +129,7 @@ class Result:
     options: dict[str, Any]
     plan: hf_init.Plan
     report: Any
+    recomputed: Any
     model: Any
     worlds: dict[str, tuple[dict[str, Any], dict[str, Any]]]
 
@@ -284,8 +285,8 @@ def done(change: Change, bases: Callable[[str], Path], scratch: Path) -> Result:
     cls = class_of(change.target, options, out)
     model = run("from_pretrained", lambda: loaded(cls, base, options))
     examples = options.get("examples")
-    run("verify", lambda: hf_init.verify(out, recompute=True, examples=examples).raise_if_failed())
-    return Result(change, bases, base, parts, out, said, plan, report, model, worlds)
+    recomputed = run("verify", lambda: hf_init.verify(out, recompute=True, examples=examples))
+    return Result(change, bases, base, parts, out, said, plan, report, recomputed, model, worlds)
 
 
 def class_of(target: Any, options: Mapping[str, Any], out: Path) -> Any:
