@@ -97,7 +97,8 @@ def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
         _check_probe(args, plan, texts)
     with terminal.progress_bar("extend", lambda: extension.nbytes) as progress, terminal.stopped_by_signal():
         report = extension.run(progress, terminal.notice)
-    document, parts = {"out": args.out, "plan": plan.to_json(), "verify": report.to_json()}, [plan, report]
+    document: dict[str, object] = {"out": args.out, "plan": plan.to_json(), "verify": report.to_json()}
+    parts: list[object] = [plan, report]
     if texts is not None:
         from hf_init._probe import probe_vocabulary
 

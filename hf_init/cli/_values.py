@@ -90,9 +90,10 @@ def option_values(given: Mapping[str, object], options: Mapping[str, Option]) ->
 def _parsed(name: str, described: Option, value: object) -> object:
     if not isinstance(value, list):
         return value
-    if described.form not in REPEATED and len(value) > 1:
-        raise PlanError(f"{option(name)}: given twice, as {value[0]!r} and as {value[1]!r}; give it once")
-    return PARSERS[described.form](name, value)
+    texts = [str(text) for text in value]
+    if described.form not in REPEATED and len(texts) > 1:
+        raise PlanError(f"{option(name)}: given twice, as {texts[0]!r} and as {texts[1]!r}; give it once")
+    return PARSERS[described.form](name, texts)
 
 
 def key_value_pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
