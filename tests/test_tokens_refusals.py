@@ -19,7 +19,7 @@ from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._report.report import write_report
 from hf_init._report.untrained import untrained_rows, untrained_tables
 from hf_init._vocabulary.request import read_token_file
-from hf_init._vocabulary.rows import Vocabulary, VocabularyRows, id_ranges, num_rows
+from hf_init._vocabulary.rows import Vocabulary, VocabularyRows, id_ranges, rows_needed
 from hf_init._vocabulary.tokenizer import TokenSplitter, ids_by_text, is_word_piece, text_of
 
 
@@ -227,7 +227,12 @@ def test_rows_behind_the_vocabulary_stay_behind_it():
 
 def test_numbers_of_rows():
     assert id_ranges([]) == () and id_ranges([3, 1, 2, 9]) == ((1, 4), (9, 10))
-    assert [num_rows(5, 8), num_rows(5, 8, shrink=True), num_rows(9, 8, 4), num_rows(5, 8, 4, True)] == [8, 5, 12, 8]
+    assert [rows_needed(5, 8), rows_needed(5, 8, shrink=True), rows_needed(9, 8, 4), rows_needed(5, 8, 4, True)] == [
+        8,
+        5,
+        12,
+        8,
+    ]
 
 
 def test_untrained_rows_are_found_by_their_size_and_only_those(phi, copy):

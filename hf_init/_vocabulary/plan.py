@@ -19,7 +19,7 @@ from hf_init._vocabulary.choose import NewToken
 from hf_init._vocabulary.config_fields import VocabularyFields, vocabulary_fields
 from hf_init._vocabulary.record import EarlierTokens, earlier_tokens
 from hf_init._vocabulary.request import RequestedToken, TokenRequest
-from hf_init._vocabulary.rows import Vocabulary, format_ids, id_ranges, num_rows
+from hf_init._vocabulary.rows import Vocabulary, format_ids, id_ranges, rows_needed
 from hf_init._vocabulary.save import extended_tokenizer, generation_token_ids
 from hf_init._vocabulary.tokenizer import TokenSplitter, has_tokenizer, ids_of, load_tokenizer, text_of
 
@@ -96,7 +96,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
     end = max([*ids.values(), *added.values()], default=fields.rows - 1) + 1
     vocabulary = Vocabulary(
         fields.rows,
-        num_rows(end, fields.rows, request.multiple_of, request.shrink),
+        rows_needed(end, fields.rows, request.multiple_of, request.shrink),
         frozenset({*added.values(), *request.reinit_ids}),
     )
     _check_reserved_ids(fields, vocabulary.after)
@@ -139,7 +139,7 @@ def _replaced_vocabulary(
     moved = {id_: base_ids[text] for text, id_ in ids.items() if base_ids.get(text, fields.rows) < fields.rows}
     if not moved:
         raise PlanError(f"{request.tokenizer}: its tokenizer and the base's have no token in common; take another")
-    rows = num_rows(max(ids.values()) + 1, fields.rows, request.multiple_of, request.shrink)
+    rows = rows_needed(max(ids.values()) + 1, fields.rows, request.multiple_of, request.shrink)
     _check_reserved_ids(fields, rows)
     new_tokens = [_requested_token(token, added[token.text], splitter) for token in wanted]
     _check_pieces(new_tokens)

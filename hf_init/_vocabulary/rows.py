@@ -82,11 +82,11 @@ class VocabularyRows(RowMapping):
         return RowMap(index, self.dim, drop=True).regions(source, before, after)
 
 
-def num_rows(tokens: int, before: int, multiple: int | None = None, shrink: bool = False) -> int:
+def rows_needed(tokens: int, before: int, multiple: int | None = None, shrink: bool = False) -> int:
     """Return how many rows serve ids below ``tokens``, where there were ``before``: never fewer, unless ``shrink``.
 
     Example:
-        >>> num_rows(151_671, 151_936), num_rows(151_671, 151_936, 64, shrink=True), num_rows(1001, 1000, 64)
+        >>> rows_needed(151_671, 151_936), rows_needed(151_671, 151_936, 64, shrink=True), rows_needed(1001, 1000, 64)
         (151936, 151680, 1024)
     """
     least = tokens if shrink else max(tokens, before)

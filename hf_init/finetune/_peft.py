@@ -46,13 +46,13 @@ def peft_arguments(plan: Plan) -> PeftArguments:
         config = LoraConfig(r=8, target_modules="all-linear", **peft_arguments(Plan.load("sentiment")))
         check_rewriting(config)
     """
-    kept = {_module_of(tensor) for tensor in plan.tensors if tensor.kept and tensor.status is Status.KEPT}
-    new = list(dict.fromkeys(_module_of(tensor) for tensor in plan.tensors if tensor.status is Status.NEW))
+    kept = {_peft_module(tensor) for tensor in plan.tensors if tensor.kept and tensor.status is Status.KEPT}
+    new = list(dict.fromkeys(_peft_module(tensor) for tensor in plan.tensors if tensor.status is Status.NEW))
     rows: defaultdict[str, set[int]] = defaultdict(set)
     for tensor in plan.tensors:
         if tensor.status is Status.RESIZED and _is_table(tensor):
             for fill in tensor.new:
-                rows[_module_of(tensor)].update(_rows_of_region(fill.region, tensor.shape) or ())
+                rows[_peft_module(tensor)].update(_rows_of_region(fill.region, tensor.shape) or ())
     tables = {name: sorted(numbers) for name, numbers in rows.items()}
     faults = [*_peft_faults(plan, new, {*kept, *tables})]
     if faults:
@@ -96,7 +96,7 @@ def check_rewriting(config: object) -> None:
         )
 
 
-def _module_of(tensor: TensorPlan) -> str:
+def _peft_module(tensor: TensorPlan) -> str:
     return tensor.parameter.rpartition(".")[0]
 
 
@@ -116,7 +116,7 @@ def _peft_faults(plan: Plan, new: Iterable[str], kept_in_part: set[str]) -> Iter
     for module in new:
         if module in kept_in_part or not module:
             yield f"{module or 'the model itself'} is new in part: modules_to_save would train what is kept of it too"
-    modules = {_module_of(tensor) for tensor in plan.tensors}
+    modules = {_peft_module(tensor) for tensor in plan.tensors}
     for module in filter(None, new):
         others = sorted(each for each in modules if each.endswith(module) and each != module)
         if others:  # PEFT takes a name for every module that ends in it
