@@ -13,6 +13,7 @@ import pytest
 
 import hf_init
 from hf_init import _options
+from hf_init._checkpoint import HUB_OPTIONS
 from hf_init._load.load import from_pretrained
 from hf_init._options import option_group, options_of
 from hf_init.cli._commands import COMMANDS
@@ -144,6 +145,7 @@ def test_defaults_are_those_of_the_code():
     for name, found in options_of(_options.FileOptions).items():
         assert files[name].default == (found.default or (False if found.form == "flag" else None))
     assert inspect.signature(measure_drift).parameters["frozen"].default == "none"
+    assert {*HUB_OPTIONS, "subfolder"} == {*options_of(_options.HubOptions)}
 
 
 def command_lists() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from hf_init._architecture.classes import auto_map, remote
 from hf_init._architecture.library import quiet_library
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError, PlanError, option
-from hf_init._options import LoadOptions, options_of
 from hf_init._text import closest, one_line
 
 REFUSED = {
@@ -124,12 +123,14 @@ def check_quantized(config: PreTrainedConfig) -> None:
         raise PlanError("the config asks for quantization; " + REFUSED["quantization_config"])
 
 
-def check_unknown(cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Mapping[str, Any]) -> None:
+def check_unknown(
+    cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Mapping[str, Any], options: Iterable[str] = ()
+) -> None:
     """Raise PlanError for values that neither a field of the config nor the class's constructor takes."""
     accepted = inspect.signature(cls.__init__).parameters
     if any(p.kind is p.VAR_KEYWORD for p in accepted.values()) and cls.__init__ is not PreTrainedModel.__init__:
         accepted = {**accepted, **inspect.signature(PreTrainedModel.__init__).parameters}
-    known = [*config.to_dict(), *options_of(LoadOptions)]
+    known = [*config.to_dict(), *options]
     unknown = [f"{key!r}{closest(key, known)}" for key in rest if key not in accepted]
     if unknown:
         raise PlanError(f"{type(config).__name__} and {cls.__name__} take no {', '.join(unknown)}")

@@ -82,6 +82,7 @@ class Target:
         values: Mapping[str, Any],
         changed: Mapping[str, Any],
         model_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        options: Iterable[str] = (),
         trust: bool | None = None,
         dtype: Any = None,
     ) -> Target:
@@ -93,6 +94,7 @@ class Target:
             values: of the config; what has no field there is for the class's constructor.
             changed: values of the config that changes set.
             model_kwargs: what the class's constructor takes besides its config.
+            options: names that a value may have been meant for.
             trust: whether code that the checkpoint brings may run.
 
         Raises:
@@ -109,7 +111,7 @@ class Target:
         check_misfit(model_class, own)
         check_retyped(values.get("model_type"), own)
         rest = {**rest, **model_kwargs}
-        check_unknown(model_class, own, rest)
+        check_unknown(model_class, own, rest, options)
         return cls(base, model_class, own, dtype_of(dtype, own, base.source), model_kwargs=rest)
 
     @cached_property

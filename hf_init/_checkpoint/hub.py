@@ -19,11 +19,10 @@ from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint, assembled,
 from hf_init._checkpoint.header import Header, header_from
 from hf_init._checkpoint.strict import AGAIN
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._options import HubOptions, options_of
 from hf_init._text import one_line
 
 _GIVE_FOLDER = "give a folder that save_pretrained wrote, or a hub id"
-HUB_OPTIONS = tuple(name for name in options_of(HubOptions) if name != "subfolder")
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "*.md", "*.yaml"]
 _HEADERS_AT_ONCE = 8  # headers fetched at once, as the hub's own client does
 _PATHS_A_REQUEST = 500  # asked for in one request

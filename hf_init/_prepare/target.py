@@ -15,7 +15,7 @@ from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint, 
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead import HeadsChange
-from hf_init._options import MemoryOptions, options_of
+from hf_init._options import LoadOptions, MemoryOptions, options_of
 from hf_init._prepare.allow_new import AllowNew
 from hf_init._text import join_names
 from hf_init._vocabulary import TokenChange
@@ -115,6 +115,7 @@ def resolve_target(
         changed={key: value for change in changes for key, value in change.config_values().items()},
         trust=trust_remote_code,
         model_kwargs=model_kwargs or {},
+        options=options_of(LoadOptions),
         dtype=dtype if dtype is not None else torch_dtype,
     )
     if request.key_mapping:

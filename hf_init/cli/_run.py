@@ -23,7 +23,7 @@ from hf_init.cli._values import command_line_spelling, long_name, option_values
 
 if TYPE_CHECKING:
     from hf_init._plan import Plan
-    from hf_init._probe.comparison import SchemeComparison
+    from hf_init._probe import SchemeComparison
 
 
 def given_options(args: Namespace, group: type) -> dict[str, Any]:
