@@ -35,6 +35,19 @@ def edited(folder, out, without=(), **config):
     return out
 
 
+def test_all_that_is_wrong_is_said_at_once_and_each_tensor_once(bases, tmp_path):
+    pooler, moved = "bert.pooler.dense.weight", "language_model.pooler.dense.weight"
+    base = edited(bases("sentiment"), tmp_path / "base", without=CLASSIFIER)
+    tensors = load_file(base / "model.safetensors")
+    save_file({moved if name == pooler else name: t for name, t in tensors.items()}, base / "model.safetensors")
+    with pytest.raises(HfInitError) as error:
+        hf_init.plan(base)
+    renamed, lacking = str(error.value).split("\n")
+    assert renamed.endswith(f"under nearly the same names: {moved} -> {pooler}")
+    assert "lacks 2 of its tensors, which would start anew: classifier." in lacking
+    assert lacking.count("key_mapping") == 1 and "key_mapping" not in renamed, "one way out for both"
+
+
 # What is new because it was asked for.
 
 

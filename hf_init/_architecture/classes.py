@@ -52,7 +52,7 @@ def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedMo
 SAY_WHICH = f"say which class to load it into: {option('architecture', 'CLASS')}"
 
 
-def class_of(architecture: Any, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+def class_of(architecture: Any, raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
     """Return the ``PreTrainedModel`` or ``AutoModelFor*`` class that a user gave; None means the checkpoint's own.
 
     Args:
@@ -100,7 +100,7 @@ def check_misfit(cls: type[PreTrainedModel], config: PreTrainedConfig) -> None:
         )
 
 
-def remote(reference: Any, folder: Path, trust: bool | None) -> Any:
+def remote(reference: object, folder: Path, trust: bool | None) -> Any:
     """Return a class of the code that a checkpoint brings, which runs when it is imported.
 
     Raises:
@@ -121,13 +121,13 @@ def remote(reference: Any, folder: Path, trust: bool | None) -> Any:
         ) from error
 
 
-def auto_map(raw: Mapping[str, Any]) -> dict[str, Any]:
+def auto_map(raw: Mapping[str, object]) -> dict[str, Any]:
     """Return the classes that a checkpoint brings, by the ``Auto*`` class that stands for each."""
     found = raw.get("auto_map")
     return found if isinstance(found, dict) else {}
 
 
-def _own_class(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+def _own_class(raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
     names = raw.get("architectures")
     if not names or not isinstance(names, list) or not isinstance(names[0], str):
         raise PlanError(f"{folder / 'config.json'} names no architecture; {SAY_WHICH}")
@@ -144,21 +144,21 @@ def _own_class(raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
     return found
 
 
-def _class_named(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+def _class_named(name: str, raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
     found = _class_in_library(name) or _registered_class(name, raw) or _class_in_folder(name, raw, folder, trust)
     if found is None:
         raise PlanError(f"transformers {transformers.__version__} has no model class {name!r}{_close_classes(name)}")
     return found
 
 
-def _class_in_folder(name: str, raw: Mapping[str, Any], folder: Path, trust: bool | None) -> Any:
+def _class_in_folder(name: str, raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
     for auto, reference in auto_map(raw).items():
         if auto.startswith("AutoModel") and str(reference).rpartition(".")[2] == name:
             return remote(reference, folder, trust)
     return None
 
 
-def _registered_class(name: str, raw: Mapping[str, Any]) -> Any:
+def _registered_class(name: str, raw: Mapping[str, object]) -> Any:
     """Return the registered class of this name, of which the code in the folder is a copy."""
     kind, registered = raw.get("model_type"), CONFIG_MAPPING._extra_content
     if not isinstance(kind, str) or kind not in registered:
@@ -176,7 +176,7 @@ def _class_in_library(name: str) -> Any:
     return found if _is_model_class(found) else None
 
 
-def _is_model_class(found: Any) -> bool:
+def _is_model_class(found: object) -> bool:
     return isinstance(found, type) and issubclass(found, (PreTrainedModel, _BaseAutoModelClass))
 
 

@@ -25,7 +25,7 @@ def layout_of(model: PreTrainedModel, addresses: Addresses | None = None) -> Lay
         addresses: of the model, without renamings; made where they aren't at hand.
     """
     specs = describe_model(model)
-    alias = _second_names(model)
+    alias = _tied_and_shared(model)
     with torch.no_grad():
         state = model.state_dict(keep_vars=True)  # nothing is detached
         stored = on_disk(model, {name: tensor for name, tensor in state.items() if name not in alias})
@@ -36,7 +36,7 @@ def layout_of(model: PreTrainedModel, addresses: Addresses | None = None) -> Lay
     return Layout(type(model).__name__, tensors, ties, _weight_std(model), _num_blocks(model))
 
 
-def _second_names(model: PreTrainedModel) -> dict[str, str]:
+def _tied_and_shared(model: PreTrainedModel) -> dict[str, str]:
     """Return the second names of tensors: tied by the config's word, or one object under two names."""
     declared = tied_names(model)
     same = {name: of for name, of in shared(model).items() if name not in declared and of not in declared}

@@ -131,7 +131,7 @@ class _Standing:
         return getattr(type(self._model), name)
 
 
-def load_into(model: PreTrainedModel, state: Mapping[str, Any], **options: Any) -> Any:
+def load_into(model: PreTrainedModel, state: Mapping[str, object], **options: Any) -> Any:
     """Load a state dict with the library's loader into a model of ``build_on_meta`` instead of one of its own."""
     load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]  # of a bound class method
     return load(_Standing(model), None, config=model.config, state_dict=state, **options)

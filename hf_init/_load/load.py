@@ -128,7 +128,7 @@ def _with_zeros(plan: Plan) -> Plan:
     return replace(plan, tensors=tuple(replace(t, new=tuple(map(zeroed, t.new))) for t in plan.tensors))
 
 
-def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, LoadingInfo]:
     """Return the model and what the library said, after every tensor was compared with the files.
 
     Args:
@@ -144,7 +144,7 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
     # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
     with Reader(prepared.source) as reader:
         report = prove(prepared.plan, reader, prepared.initial_values, state.digests, _finder_by_name(model, prepared))
-    report = replace(report, restored=(*report.restored, *_restore_buffers(model, wanted)))
+    report = replace(report, restored=(*report.restored, *_restore_unsaved_buffers(model, wanted)))
     _finish_model(model, prepared)
     vars(model).update(init_plan=prepared.plan, init_report=report)
     return model, info
@@ -152,7 +152,7 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
 
 def _library_load(
     prepared: Prepared, state: StateDict, into: PreTrainedModel | None = None
-) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+) -> tuple[PreTrainedModel, LoadingInfo]:
     """Return what the library loads of a state dict in which nothing is missing.
 
     Args:
@@ -178,9 +178,7 @@ def _library_load(
     return _check_whole(prepared.plan, loaded)
 
 
-def _check_whole(
-    plan: Plan, loaded: tuple[PreTrainedModel, Mapping[str, Any]]
-) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+def _check_whole(plan: Plan, loaded: tuple[PreTrainedModel, LoadingInfo]) -> tuple[PreTrainedModel, LoadingInfo]:
     """Return what was loaded, or raise PlanError if something is missing in it."""
     info = loaded[1]
     left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
@@ -213,7 +211,7 @@ def _fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
     return {name: prepared.initial_values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}
 
 
-def _restore_buffers(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
+def _restore_unsaved_buffers(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:
     """Give every buffer that no file holds its value; return the names of those that held another."""
     restored = []
     for name, want in wanted.items():

@@ -107,7 +107,7 @@ def _lazy_values(plan: Plan, reader: Reader) -> Iterator[tuple[str, Any]]:
     The two are not tied: what training does to one must not happen to the other, and ``save_pretrained`` must not take
     them for one tensor and leave one out.
     """
-    places: set[Any] = set()
+    places: set[object] = set()
     for tensor in plan.stored:
         if tensor.status is Status.KEPT and tensor.source:
             place = reader.place(tensor.source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
@@ -24,7 +23,7 @@ class AllowNew(Change):
     OPTIONS = ("allow_new",)
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> AllowNew | None:
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> AllowNew | None:
         given = options.get("allow_new")
         if given is None:
             return None

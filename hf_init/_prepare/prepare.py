@@ -50,7 +50,7 @@ class Prepared:
 def prepare_plan(
     base: Bases,
     architecture: Any = None,
-    *model_args: Any,
+    *model_args: object,
     recipe: RecipeLike = None,
     seed: int | None = None,
     keep: Keep | None = None,
