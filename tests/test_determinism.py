@@ -1,108 +1,47 @@
-"""The same seed gives the same bytes, whatever else changes; and the caller's random state is left alone."""
+"""What a value depends on beside the laws: no device's seed, no order of rules; and it is rounded once."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 
 import hf_init
 from hf_init import Recipe, Rule, schemes
-from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init.schemes import RowScheme, finish, whole_slot
 
 RECIPE = Recipe([Rule("xavier_uniform", name="classifier.weight")], default="model", seed=11)
 CLS = transformers.BertForSequenceClassification
 
 
-def head(model: torch.nn.Module) -> bytes:
-    return b"".join(tensor.detach().numpy().tobytes() for tensor in model.classifier.parameters())
-
-
-@pytest.fixture(scope="module")
-def reference(request):
-    base = request.getfixturevalue("minilm")
-    return head(hf_init.from_pretrained(CLS, base, recipe=RECIPE, num_labels=3))
-
-
-def test_after_any_manual_seed_and_without_a_trace(minilm, reference):
-    torch.manual_seed(987)
-    before = torch.get_rng_state()
-    model = hf_init.from_pretrained(CLS, minilm, recipe=RECIPE, num_labels=3)
-    assert head(model) == reference
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 @pytest.mark.parametrize("scheme", ["model", "declared"])
-def test_no_other_device_is_seeded(minilm, tmp_path, monkeypatch, scheme):
+def test_no_other_device_is_seeded(bases, tmp_path, monkeypatch, scheme):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    hf_init.from_pretrained(CLS, minilm, recipe={"default": scheme}, num_labels=3)
-    hf_init.extend(minilm, tmp_path / "out", CLS, recipe={"default": scheme}, num_labels=3)
+    hf_init.from_pretrained(CLS, bases("bert"), recipe={"default": scheme}, num_labels=3)
+    hf_init.extend(bases("bert"), tmp_path / "out", CLS, recipe={"default": scheme}, num_labels=3)
     hf_init.verify(tmp_path / "out", recompute=True).raise_if_failed()
     assert not seeded
     torch.manual_seed(0)
     assert seeded == [0], "what is watched is what torch.manual_seed calls"
 
 
-def test_writing_leaves_no_trace_either(minilm, reference, tmp_path):
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    hf_init.extend(minilm, tmp_path / "out", CLS, recipe=RECIPE, num_labels=3)
-    hf_init.verify(tmp_path / "out", recompute=True).raise_if_failed()
-    assert torch.equal(torch.get_rng_state(), before)
-    assert head(CLS.from_pretrained(tmp_path / "out")) == reference
-
-
-def test_in_a_fresh_process(minilm, reference):
-    program = (
-        "import hashlib, hf_init, transformers\n"
-        "recipe = {'seed': 11, 'rules': [{'name': 'classifier.weight', 'scheme': 'xavier_uniform'}]}\n"
-        f"m = hf_init.from_pretrained(transformers.BertForSequenceClassification, {str(minilm)!r}, "
-        "recipe=recipe, num_labels=3)\n"
-        "data = b''.join(t.detach().numpy().tobytes() for t in m.classifier.parameters())\n"
-        "print(data.hex())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert bytes.fromhex(done.stdout.strip().splitlines()[-1]) == reference
-
-
-def test_with_more_rules_and_another_order(minilm, reference):
+def test_more_rules_in_another_order_change_no_value(bases):
     more = Recipe([Rule("zeros", name="classifier.bias"), Rule("xavier_uniform", role="linear.weight")], seed=11)
-    assert head(hf_init.from_pretrained(CLS, minilm, recipe=more, num_labels=3)) == reference
+    models = [hf_init.from_pretrained(CLS, bases("bert"), recipe=recipe, num_labels=3) for recipe in (RECIPE, more)]
+    assert torch.equal(models[0].classifier.weight, models[1].classifier.weight)
 
 
-def test_with_another_order_of_tensors_in_the_file_and_other_shards(minilm, reference, tmp_path):
-    tensors = load_file(minilm / "model.safetensors")
-    backwards = dict(reversed(list(tensors.items())))
-    save_file(backwards, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    (tmp_path / "config.json").write_bytes((minilm / "config.json").read_bytes())
-    assert head(hf_init.from_pretrained(CLS, tmp_path, recipe=RECIPE, num_labels=3)) == reference
-    out = tmp_path / "out"
-    hf_init.extend(minilm, out, CLS, recipe=RECIPE, num_labels=3, max_shard_size="20MB")
-    assert len(Checkpoint.open(out).shards) > 3
-    assert head(CLS.from_pretrained(out)) == reference
-
-
-def test_another_seed_gives_other_values(minilm, reference):
-    assert head(hf_init.from_pretrained(CLS, minilm, recipe=RECIPE, seed=12, num_labels=3)) != reference
-
-
-def test_the_librarys_own_scheme_is_keyed_by_name_too(tiny):
-    """A tensor's values don't depend on what else is new beside it."""
-    one = hf_init.from_pretrained(transformers.BertForMaskedLM, tiny("bert"), seed=3)
-    both = hf_init.from_pretrained(transformers.BertForPreTraining, tiny("bert"), seed=3)
+def test_a_value_is_keyed_by_its_name_whatever_the_class(bases):
+    one = hf_init.from_pretrained(transformers.BertForMaskedLM, bases("bert"), seed=3)
+    both = hf_init.from_pretrained(transformers.BertForPreTraining, bases("bert"), seed=3)
     name = "cls.predictions.transform.dense.weight"
     assert torch.equal(one.state_dict()[name], both.state_dict()[name])
 
 
-def test_the_librarys_own_scheme_is_the_librarys(tiny):
+def test_the_librarys_own_scheme_is_the_librarys(bases):
     """GPT-2 re-draws every residual projection smaller, from the block around it."""
-    grown = hf_init.from_pretrained(transformers.GPT2LMHeadModel, tiny("gpt2"), n_layer=64, n_embd=32)
+    grown = hf_init.from_pretrained(transformers.GPT2LMHeadModel, bases("gpt2"), n_layer=64, n_embd=32)
     new = [t for name, t in grown.state_dict().items() if name.endswith("mlp.c_proj.weight") and ".h.0." not in name]
     spread = torch.stack(new[2:]).std()
     assert abs(spread / (0.02 / (2 * 64) ** 0.5) - 1) < 0.02

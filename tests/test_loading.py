@@ -1,0 +1,199 @@
+"""Loads into memory: what they prove and how, the mixin's class however it is made, and the heads of CTC."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+import pytest
+import torch
+import transformers
+from bases import CHARACTERS, character_tokenizer
+from changes import OTHER_CHARACTERS, Classifier
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel, Wav2Vec2ForCTC
+
+import hf_init
+from hf_init import HfInitError, InitMixin, Recipe, Rule
+
+# What is proved.
+
+
+def test_another_dtype_in_memory_is_the_one_exact_cast(bases):
+    plain = transformers.LlamaModel.from_pretrained(bases("llama in bfloat16"), dtype=torch.float32)
+    cls = transformers.LlamaForTokenClassification
+    model = hf_init.from_pretrained(cls, bases("llama in bfloat16"), num_labels=2, dtype=torch.float32)
+    assert len(model.init_report.cast) == len(plain.state_dict())
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[f"model.{name}"]), name
+
+
+class Careful(BertForSequenceClassification):
+    """Its norms are held in float32, whatever the model is."""
+
+    _keep_in_fp32_modules_strict: ClassVar = {"LayerNorm"}
+
+
+def test_what_a_class_holds_in_float32_is_cast_and_proved(bases):
+    model = hf_init.from_pretrained(Careful, bases("sentiment"), dtype=torch.bfloat16)
+    dtypes = {name: tensor.dtype for name, tensor in model.named_parameters()}
+    assert {dtypes[name] for name in dtypes if "LayerNorm" in name} == {torch.float32}
+    assert {dtypes[name] for name in dtypes if "LayerNorm" not in name} == {torch.bfloat16}
+    before = load_file(bases("sentiment") / "model.safetensors")
+    assert all(torch.equal(tensor, before[name].to(tensor.dtype)) for name, tensor in model.state_dict().items())
+
+
+def test_a_load_builds_the_model_once(bases):
+    built = []
+
+    class Counted(BertForSequenceClassification):
+        def __init__(self, config):
+            super().__init__(config)
+            built.append(self)
+
+    model = hf_init.from_pretrained(Counted, bases("bert"), recipe="transformer")
+    assert built == [model]
+
+
+def test_where_pages_cannot_be_asked_for_every_byte_is_compared(bases, monkeypatch):
+    usual = hf_init.from_pretrained(BertModel, bases("bert")).init_report
+    really = os.open
+
+    def refuse(path, *rest, **options):
+        if str(path).endswith("pagemap"):
+            raise PermissionError(path)
+        return really(path, *rest, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    report = hf_init.from_pretrained(BertModel, bases("bert")).init_report
+    assert report.bytes_mapped == 0 and report.bytes_compared == usual.bytes_proved > 0
+    assert usual.bytes_proved == usual.bytes_compared + usual.bytes_mapped and str(report) == str(usual)
+
+
+class Overwritten(BertModel):
+    """Writes to one pretrained element after it is loaded."""
+
+    def eval(self):
+        self.encoder.layer[1].output.dense.weight.data[3, 4] = 7.0
+        return super().eval()
+
+
+def test_one_element_written_in_place_is_found_and_put_back(bases):
+    assert Overwritten.from_pretrained(bases("bert")).encoder.layer[1].output.dense.weight[3, 4] == 7.0
+    model = hf_init.from_pretrained(Overwritten, bases("bert"))
+    assert model.init_report.restored == ("encoder.layer.1.output.dense.weight",)
+    before = load_file(bases("bert") / "model.safetensors")
+    assert torch.equal(model.encoder.layer[1].output.dense.weight, before["encoder.layer.1.output.dense.weight"])
+
+
+def test_what_is_kept_at_two_places_is_not_one_memory(bases):
+    """Else training the head of an untied model would move its table, and saving would leave one of them out."""
+    cls = transformers.LlamaForCausalLM
+    model = hf_init.from_pretrained(cls, bases("llama"), tie_word_embeddings=False)
+    before = model.model.embed_tokens.weight.clone()
+    model.lm_head.weight.data += 1
+    assert torch.equal(model.model.embed_tokens.weight, before)
+
+
+# A class with the mixin obeys its recipe, however it is made.
+
+
+class Nested(InitMixin, BertForSequenceClassification):
+    """A rule for modules that live in the inner model, whose own `_init_weights` the library would ask."""
+
+    init_recipe: ClassVar = {"rules": [{"name": "*.query.weight", "scheme": "orthogonal"}], "seed": 3}
+
+
+class Decoder(InitMixin, transformers.LlamaForCausalLM):
+    init_recipe: ClassVar = {"rules": [{"role": "embedding", "scheme": "constant(val=0.5)"}]}
+
+
+SIZE = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SMALL = transformers.BertConfig(**SIZE, num_labels=3)
+
+
+def test_a_load_takes_another_recipe_and_gives_loading_info(bases):
+    model, info = Classifier.from_pretrained(bases("bert"), recipe={"default": "ones"}, output_loading_info=True)
+    assert type(model) is Classifier and bool((model.classifier.weight == 1).all()) and not info["missing_keys"]
+
+
+def test_without_a_checkpoint_everything_is_new_and_nested_models_obey_the_root():
+    torch.manual_seed(1)
+    model = Nested(SMALL)
+    for layer in model.bert.encoder.layer:
+        weight = layer.attention.self.query.weight.detach()
+        assert torch.allclose(weight @ weight.T, torch.eye(32), atol=1e-5)
+    assert abs(float(model.bert.pooler.dense.weight.detach().std()) / 0.02 - 1) < 0.2
+    torch.manual_seed(2)
+    again = Nested(SMALL).state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.state_dict().items())
+
+
+def test_from_a_config_and_into_a_larger_architecture_one_name_has_one_value(bases):
+    built = Nested(transformers.BertConfig.from_pretrained(bases("bert"), num_labels=3))
+    loaded = Nested.from_pretrained(bases("bert"), num_labels=3, recipe={"seed": 3})
+    assert torch.equal(built.classifier.weight, loaded.classifier.weight)
+
+
+def test_a_resized_matrix_obeys_the_rules_that_know_its_kind():
+    model = Decoder(transformers.LlamaConfig(**SIZE))
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:64] = 2.0
+    model.resize_token_embeddings(80, mean_resizing=False, pad_to_multiple_of=1)
+    rows = model.model.embed_tokens.weight.detach()
+    assert bool((rows[:64] == 2.0).all()) and bool((rows[64:] == 0.5).all())
+
+
+def test_auto_as_a_default_serves_construction_too():
+    class Auto(InitMixin, BertForSequenceClassification):
+        init_recipe = "auto"
+
+    model = Auto(SMALL)
+    assert bool((model.bert.encoder.layer[0].output.LayerNorm.weight == 1).all())
+    assert model.bert.embeddings.word_embeddings.weight[0].abs().max() == 0  # the padding row
+
+
+def test_recipes_that_cover_too_little_or_nothing_are_refused(bases):
+    class Strict(InitMixin, BertForSequenceClassification):
+        init_recipe = Recipe([Rule("zeros", name="classifier.*")], default="error")
+
+    class Misspelt(InitMixin, BertForSequenceClassification):
+        init_recipe = Recipe([Rule("zeros", name="clasifier.*")])
+
+    with pytest.raises(HfInitError, match=r"no rule covers bert\.embeddings"):
+        Strict(SMALL)
+    with pytest.raises(HfInitError, match="matches no tensor"):
+        Misspelt.from_pretrained(bases("bert"), num_labels=3)
+
+
+def test_a_saved_model_loads_again_though_nothing_is_new(bases, tmp_path):
+    model = Classifier.from_pretrained(bases("bert"), num_labels=3)
+    model.save_pretrained(tmp_path)
+    again = Classifier.from_pretrained(tmp_path)
+    assert not again.init_plan.counts["new"] and torch.equal(again.classifier.weight, model.classifier.weight)
+
+
+# Heads with a row for each token and no table of input rows.
+
+
+def test_the_old_logits_of_ctc_are_at_their_tokens_new_places(bases, tmp_path):
+    """The blank is a token like others: it moves with its row, and the config says where it is now."""
+    other = character_tokenizer(tmp_path / "other", OTHER_CHARACTERS)
+    hf_init.extend(bases("ctc"), tmp_path / "out", tokenizer=str(other))
+    before, after = Wav2Vec2ForCTC.from_pretrained(bases("ctc")), Wav2Vec2ForCTC.from_pretrained(tmp_path / "out")
+    sound = torch.randn(1, 400, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        old, new = before(sound).logits, after(sound).logits
+    kept = [token for token in OTHER_CHARACTERS if token in CHARACTERS]
+    places, origins = [OTHER_CHARACTERS.index(token) for token in kept], [CHARACTERS.index(token) for token in kept]
+    torch.testing.assert_close(new[..., places], old[..., origins], rtol=0, atol=2e-6)
+    assert (after.config.vocab_size, after.config.pad_token_id) == (9, OTHER_CHARACTERS.index("<pad>"))
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").decode([7, 7, 4, 7, 5, 0, 6]) == "aac d"
+
+
+def test_a_new_character_starts_as_the_one_that_describes_it(bases):
+    tokens = [{"token": "\u00e1", "description": "a"}]
+    model = hf_init.from_pretrained(Wav2Vec2ForCTC, bases("ctc"), add_tokens=tokens)
+    assert torch.equal(model.lm_head.weight[8], model.lm_head.weight[5])
+    assert torch.equal(model.lm_head.bias[8], model.lm_head.bias[5])
+    assert model.init_tokenizer("a\u00e1b").input_ids == [5, 8, 6]
