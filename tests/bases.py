@@ -225,6 +225,10 @@ BASES: dict[str, Callable[[Path], object]] = {
     ),
     "mixtral": _MIXTRAL,
     "mixtral in shards": partial(_MIXTRAL, max_shard_size="60KB"),
+    "qwen3 of experts": partial(
+        _model, transformers.Qwen3MoeModel, **DECODER, num_experts=4, moe_intermediate_size=16, head_dim=8
+    ),
+    "gte": partial(_model, transformers.GteModel, **TEXT, pad_token_id=0),
     "bart": partial(_model, transformers.BartModel, **_BART),
     **{
         f"{name} with tokens": partial(_of_tokens, name)

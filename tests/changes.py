@@ -323,6 +323,15 @@ CHANGES: dict[str, Change] = {
         "mixtral", "MixtralForSequenceClassification", {"num_labels": 3}, new=("score.weight",),
         gone=("lm_head.weight",),
     ),
+    "mixtral, a layer more": Change(
+        "mixtral", options={"config": {"num_hidden_layers": 3}}, new=("model.layers.2.*",)
+    ),
+    "qwen3, experts that are converted": Change(
+        "qwen3 of experts", "Qwen3MoeForSequenceClassification", {"num_labels": 2}, below("model."), ("score.weight",)
+    ),
+    "gte, a layer more that is fused on disk": Change(
+        "gte", options={"config": {"num_hidden_layers": 3}}, new=("encoder.layer.2.*",)
+    ),
     "mixtral in shards, other shards": Change(
         "mixtral in shards", "MixtralForTokenClassification", {"num_labels": 2}, new=("score.*",),
         gone=("lm_head.weight",),

@@ -16,10 +16,10 @@ CLS = transformers.BertForSequenceClassification
 
 @pytest.mark.parametrize("scheme", ["model", "declared"])
 def test_no_other_device_is_seeded(bases, tmp_path, monkeypatch, scheme):
-    seeded = []
+    seeded, base = [], bases("bert")
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    hf_init.from_pretrained(CLS, bases("bert"), recipe={"default": scheme}, num_labels=3)
-    hf_init.extend(bases("bert"), tmp_path / "out", CLS, recipe={"default": scheme}, num_labels=3)
+    hf_init.from_pretrained(CLS, base, recipe={"default": scheme}, num_labels=3)
+    hf_init.extend(base, tmp_path / "out", CLS, recipe={"default": scheme}, num_labels=3)
     hf_init.verify(tmp_path / "out", recompute=True).raise_if_failed()
     assert not seeded
     torch.manual_seed(0)
@@ -47,6 +47,13 @@ def test_the_librarys_own_scheme_is_the_librarys(bases):
     assert abs(spread / (0.02 / (2 * 64) ** 0.5) - 1) < 0.02
     plain = torch.stack([t for n, t in grown.state_dict().items() if n.endswith("mlp.c_fc.weight")][2:]).std()
     assert abs(plain / 0.02 - 1) < 0.02
+
+
+def test_a_new_layer_s_experts_are_drawn_as_the_architecture_draws_them(bases):
+    config = {"num_hidden_layers": 3}
+    grown = hf_init.from_pretrained(transformers.MixtralForCausalLM, bases("mixtral"), config=config).state_dict()
+    experts = [tensor for name, tensor in grown.items() if "layers.2." in name and ".experts." in name]
+    assert experts and all(abs(float(tensor.std()) / 0.02 - 1) < 0.1 for tensor in experts)
 
 
 ASKING = {"model", "skip", "declared", "auto", "matched_normal", "fitted"}

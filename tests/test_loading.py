@@ -43,6 +43,29 @@ def test_what_a_class_holds_in_float32_is_cast_and_proved(bases):
     assert all(torch.equal(tensor, before[name].to(tensor.dtype)) for name, tensor in model.state_dict().items())
 
 
+def test_what_the_loader_computes_with_or_fuses_is_asked_of_it(bases):
+    options = {"num_labels": 2, "attn_implementation": "eager"}
+    config = transformers.ViTConfig.from_pretrained(bases("vit"), fusion_config={"patch_embeddings": True}, **options)
+    cls = transformers.ViTForImageClassification
+    model = hf_init.from_pretrained(cls, bases("vit"), config=config, attn_implementation="eager")
+    plain = cls.from_pretrained(bases("vit"), config=config)
+    assert model.config._attn_implementation == plain.config._attn_implementation == "eager"
+    assert [type(each) for each in model.modules()] == [type(each) for each in plain.modules()]
+    assert all(torch.equal(tensor, model.vit.state_dict()[name]) for name, tensor in plain.vit.state_dict().items())
+
+
+def test_what_a_constructor_can_not_draw_is_said_and_torch_is_left_as_it_was(bases):
+    class Wrong(BertModel):
+        def __init__(self, config):
+            super().__init__(config)
+            self.extra = torch.nn.Parameter(torch.nn.init.kaiming_uniform_(torch.empty(2)))
+
+    before = torch.nn.init.kaiming_uniform_
+    with pytest.raises(HfInitError, match=r"Wrong can't be built.*fewer than 2 dimensions"):
+        hf_init.from_pretrained(Wrong, bases("bert"))
+    assert torch.nn.init.kaiming_uniform_ is before
+
+
 def test_a_load_builds_the_model_once(bases):
     built = []
 
