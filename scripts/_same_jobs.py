@@ -146,7 +146,9 @@ def heads(at: Callable[[str], str]) -> dict[str, Job]:
         ),
         "head of Wav2Vec2": Job(at("wav2vec2"), t.AutoModelForAudioClassification, {"num_labels": 4, "seed": 9}),
         **{f"labels {name}": Job(trained, None, words) for name, words in of_labels.items()},
-        "regression": Job(bert, classifier, {"num_labels": 1, "problem_type": "regression", "target_mean": 2.5}),
+        "regression": Job(
+            bert, classifier, {"num_labels": 1, "config": {"problem_type": "regression"}, "target_mean": 2.5}
+        ),
         **{
             f"fitted {name}": Job(bert, classifier, {"labels": ["bad", "good"], "examples": EXAMPLES, **words})
             for name, words in fitted.items()
@@ -220,19 +222,24 @@ def architectures(at: Callable[[str], str]) -> dict[str, Job]:
         "columns": (64, {"dim": 1, "index": [*range(31, -1, -1)]}),
         "boxes": (80, {"boxes": [[[[16, 80], [0, 32]], [[0, 64], [0, 32]]]]}),
     }
-    longer = {"max_position_embeddings": 80, "keep": {position: "leading"}}
+    three = {"num_hidden_layers": 3}
+    longer = {"config": {"max_position_embeddings": 80}, "keep": {position: "leading"}}
     values = torch.linspace(-1, 1, 16 * SIZE["hidden_size"]).reshape(16, -1)
     further = {"matched": schemes.MatchedNormal(scale=0.5), "given": schemes.FromTensor(values=values)}
     return {
         "schemes": Job(bert, Zoo, {"recipe": ZOO}),
-        "layers of GPT-2": Job(at("gpt2"), None, {"n_layer": 4, "recipe": "auto"}),
-        "experts of Mixtral": Job(at("mixtral"), None, {"num_hidden_layers": 3}, {"max_shard_size": "60KB"}),
-        "experts of Qwen": Job(at("qwen-moe"), None, {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}),
+        "layers of GPT-2": Job(at("gpt2"), None, {"config": {"n_layer": 4}, "recipe": "auto"}),
+        "experts of Mixtral": Job(
+            at("mixtral"), None, {"config": {"num_hidden_layers": 3}}, {"max_shard_size": "60KB"}
+        ),
+        "experts of Qwen": Job(
+            at("qwen-moe"), None, {"config": {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}}
+        ),
         "head of Mixtral": Job(at("mixtral"), "MixtralForTokenClassification", {"num_labels": 2}),
         "head of shards": Job(at("shards"), "LlamaForSequenceClassification", {"num_labels": 2}, {"link": "hard"}),
         "towers": Job(towers, t.LlavaForConditionalGeneration, {"config": whole, "recipe": "auto"}, {"digest": True}),
         **{
-            f"keep {name}": Job(bert, None, {"max_position_embeddings": rows, "keep": {position: how}})
+            f"keep {name}": Job(bert, None, {"config": {"max_position_embeddings": rows}, "keep": {position: how}})
             for name, (rows, how) in kept.items()
         },
         **{
@@ -247,12 +254,12 @@ def architectures(at: Callable[[str], str]) -> dict[str, Job]:
 def in_memory(at: Callable[[str], str]) -> dict[str, Job]:
     classifier = t.BertForSequenceClassification
     made: dict[str, tuple[str | None, Any, dict[str, Any]]] = {
-        "mixin": (at("bert"), Classifier, {"num_labels": 3, "num_hidden_layers": 3}),
+        "mixin": (at("bert"), Classifier, {"num_labels": 3, "config": {"num_hidden_layers": 3}}),
         "mixin of a config": (None, Classifier, {"config": t.BertConfig(vocab_size=40, **SIZE)}),
         "head": (at("bert"), classifier, {"labels": ["a", "b"], "recipe": "classic", "dtype": "bfloat16"}),
         "fitted": (at("bert"), classifier, {"labels": ["bad", "good"], "head": "ridge", "examples": EXAMPLES}),
         "tokens": (at("tied"), t.AutoModelForCausalLM, {"add_tokens": TOKENS}),
-        "experts": (at("mixtral"), t.AutoModelForCausalLM, {"num_hidden_layers": 3}),
+        "experts": (at("mixtral"), t.AutoModelForCausalLM, {"config": {"num_hidden_layers": 3}}),
         "heads": (at("heads added"), hf_init.MultiHead, {"add_heads": {"value": "value"}}),
     }
     return {f"memory, {name}": Job(base, cls, words, memory=True) for name, (base, cls, words) in made.items()}
