@@ -222,7 +222,6 @@ def architectures(at: Callable[[str], str]) -> dict[str, Job]:
         "columns": (64, {"dim": 1, "index": [*range(31, -1, -1)]}),
         "boxes": (80, {"boxes": [[[[16, 80], [0, 32]], [[0, 64], [0, 32]]]]}),
     }
-    three = {"num_hidden_layers": 3}
     longer = {"config": {"max_position_embeddings": 80}, "keep": {position: "leading"}}
     values = torch.linspace(-1, 1, 16 * SIZE["hidden_size"]).reshape(16, -1)
     further = {"matched": schemes.MatchedNormal(scale=0.5), "given": schemes.FromTensor(values=values)}
