@@ -1,18 +1,23 @@
-"""What the tests of schemes share: one of every scheme, and checks that test_schemes_statistics.py proves can fail."""
+"""What the tests of schemes share: one of every scheme, slots by hand, and checks that are proved able to fail."""
 
 from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
 from hf_init import schemes
-from hf_init._tensors import Box, Rows, Slot
+from hf_init._tensors import Box as Box
+from hf_init._tensors import Geometry as Geometry
+from hf_init._tensors import Rows as Rows
+from hf_init._tensors import Slot as Slot
 from hf_init.schemes import RowScheme, Scheme, finish, whole_slot
 
 SIGMAS = 5.0
@@ -68,6 +73,7 @@ SAMPLES: list[Scheme] = [
     schemes.FromTensor(values=torch.linspace(-1, 1, 24).reshape(4, 6)),
     schemes.Omp(FOLDER.name, 3, "donor", "table", (9, 8, 7, 6), tuple((row, row) for row in range(6))),
 ]
+DRAWN = [scheme for scheme in SAMPLES if scheme.name not in ("auto", "skip")]
 
 
 def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32") -> Slot:
@@ -117,7 +123,22 @@ class Architecture:
         return torch.full(slot.shape, 0.125, device="cpu")
 
 
-DRAWN = [scheme for scheme in SAMPLES if scheme.name not in ("auto", "skip")]
+def by_name(kinds: list[Any]) -> pytest.MarkDecorator:
+    """The test runs with each of these schemes."""
+    return pytest.mark.parametrize("scheme", kinds, ids=lambda scheme: scheme.name)
+
+
+def assert_same_on_any_number_of_threads(make: Callable[[], torch.Tensor]) -> None:
+    """The bytes don't change, and the number of threads neither."""
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            seen.append(make())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
 
 
 def assert_moments(values: torch.Tensor, mean: float, std: float) -> None:
