@@ -55,7 +55,7 @@ def put_file(out: Path, data: bytes) -> None:
 
 ON_PAPER = {
     "new": "#2f6fdb",
-    "promise": "#c2500a",
+    "expected": "#c2500a",
     "kept-1": "#5b8a72",
     "kept-2": "#8a5a9e",
     "kept-3": "#8a7a3a",

@@ -58,7 +58,7 @@ def planned(
 
 
 def result(folder: Path, tensors: dict[str, np.ndarray], entries: list[dict[str, Any]], nasty: str = "") -> Path:
-    """A folder as `extend` writes it, with these values whatever its manifest promises."""
+    """A folder as `extend` writes it, with these values whatever its manifest says."""
     saved(folder, tensors)
     unused = {"unused": [f"old{nasty}"], "unused_why": {f"old{nasty}": f"no place{nasty}"}}
     plan = {"architecture": f"Model{nasty}", "seed": 0, "tensors": entries, **unused}
@@ -90,9 +90,9 @@ WRONG = {
     "alike": (normal((1, 64)) + normal(std=1e-5), None, (), "identical rows", "practically one vector"),
     "wide": (normal(std=0.3), None, [normal(std=0.02)], "unlike its neighbours", "times that of tensors"),
     "narrow": (normal(std=0.001), None, [normal()] * 3, "unlike its neighbours", "1/20"),
-    "std": (normal(std=0.03), SCHEME, (), "unlike its scheme", "promises 0.02"),
+    "std": (normal(std=0.03), SCHEME, (), "unlike its scheme", "distribution has 0.02"),
     "mean": (normal() + np.float32(0.01), SCHEME, (), "unlike its scheme", "its mean is"),
-    "zeros": (normal(), schemes.Zeros(), (), "unlike its scheme", "promises constant 0"),
+    "zeros": (normal(), schemes.Zeros(), (), "unlike its scheme", "distribution is constant 0"),
     "another constant": (FULL, schemes.Ones(), (), "unlike its scheme", "go from 0.5 to 0.5"),
 }
 
@@ -261,7 +261,7 @@ def test_a_page_says_what_there_is_to_say(tmp_path):
     page = Page(text_of(grown(tmp_path / "out"), tmp_path / "page.html"))
     for words in ("Model", "with seed 0", "1 resized", "1 unused", "rows 20 to 29 of 30", "normal(std=0.02)"):
         assert words in page.text
-    assert "Nothing looks wrong" in page.text and "promises normal, mean 0, std 0.02" in page.text
+    assert "Nothing looks wrong" in page.text and "expected: normal, mean 0, std 0.02" in page.text
     assert "No pretrained tensor has the role linear.weight" not in page.text.split("gate")[0]
 
 

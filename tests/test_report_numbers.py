@@ -1,4 +1,4 @@
-"""The numbers under a report: statistics as numpy has them, and promises that schemes keep."""
+"""The numbers under a report: statistics as numpy has them, and the distributions of schemes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from hf_init._checkpoint import numbers as _values
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.header import DTYPES, dtype_bits
 from hf_init._report import measure as _measure
+from hf_init._report.expected import density, expected_distribution
 from hf_init._report.measure import Measure, Stats, measure_values
 from hf_init._report.neighbours import Candidate, nearest_neighbours
 from hf_init._report.picture import chart, picture
-from hf_init._report.promise import density, expected_distribution
 
 
 def measured(folder: Path, values: np.ndarray, region: Box | Rows | None = None, stack: int = 0) -> Measure:
@@ -164,11 +164,11 @@ def slots_and_schemes():
 def _made(kind):
     try:
         return kind(**SETTINGS.get(kind.name, {}))
-    except TypeError:  # a scheme with settings of its own, that promises nothing
+    except TypeError:  # a scheme with settings of its own, of which nothing is expected
         return None
 
 
-def test_a_promise_has_the_moments_of_its_scheme_and_adds_up_to_one():
+def test_an_expected_distribution_has_the_moments_of_its_scheme_and_adds_up_to_one():
     seen = set()
     for scheme, slot in slots_and_schemes():
         due = expected_distribution(scheme, slot)
@@ -184,7 +184,7 @@ def test_a_promise_has_the_moments_of_its_scheme_and_adds_up_to_one():
 
 
 def area(due: schemes.Distribution, low: float, high: float) -> float:
-    """The promised share of elements between two values."""
+    """The expected share of elements between two values."""
     reach = 9 * max(due.widest, 1e-9)
     x = np.linspace(max(low, due.mean - reach), min(high, due.mean + reach), 40_001)
     curve = density(due, x)
@@ -193,14 +193,14 @@ def area(due: schemes.Distribution, low: float, high: float) -> float:
 
 
 def misfit(values: np.ndarray, due: schemes.Distribution) -> float:
-    """The greatest distance, at a few values, between shares seen and promised, in standard errors."""
+    """The greatest distance, at a few values, between shares seen and expected, in standard errors."""
     ends = np.quantile(values, [0.05, 0.2, 0.5, 0.8, 0.95])
     seen = [float((values <= end).mean()) for end in ends]
     errors = [abs(area(due, -math.inf, end) - share) for end, share in zip(ends, seen, strict=True)]
     return max(errors) * math.sqrt(values.size) * 2
 
 
-def test_what_a_scheme_draws_has_the_promised_density():
+def test_what_a_scheme_draws_has_the_expected_density():
     for scheme, slot in slots_and_schemes():
         due = expected_distribution(scheme, slot)
         if due is not None:
@@ -214,7 +214,7 @@ def test_another_density_is_told_apart():
     assert same_moments is not None and misfit(values, same_moments) > 5
 
 
-def test_no_promise_is_made_up():
+def test_no_distribution_is_made_up():
     slot = schemes.whole_slot("w", (4, 4))
     assert expected_distribution(schemes.Model(), slot) is None
     assert expected_distribution(schemes.Eye(), slot) is None

@@ -34,12 +34,12 @@ def column_heads() -> list[Html]:
     return [tag("th", name, class_="n") for name in COLUMNS]
 
 
-def measure_cells(measure: Measure, promise: Distribution | None = None) -> list[Html]:
+def measure_cells(measure: Measure, expected: Distribution | None = None) -> list[Html]:
     """Return one cell for each of ``COLUMNS``; the farthest value in expected standard deviations, if there are any."""
     stats = measure.stats
     if stats is None or not stats.finite:
         return [right_cell("-")] * len(COLUMNS)
-    mean, std = (promise.mean, promise.widest) if promise else (stats.mean, stats.std)
+    mean, std = (expected.mean, expected.widest) if expected else (stats.mean, stats.std)
     numbers = (stats.mean, stats.std, stats.norm, stats.zeros / stats.count, stats.low, stats.high)
     shown = [f"{100 * value:.3g}%" if at == 3 else format_value(value) for at, value in enumerate(numbers)]
     far = Html(f"{stats.farthest(mean) / std:.3g} &sigma;") if std else "-"
@@ -54,9 +54,9 @@ def rank_text(rows: RowStats | None) -> str:
     return f"{rows.rank} / {min(rows.side)}{part}, eff. {rows.effective:.4g}"
 
 
-def expected_cells(promise: Distribution) -> list[Html]:
+def expected_cells(expected: Distribution) -> list[Html]:
     """Return the cells of what is expected."""
-    known = {"mean": format_value(promise.mean), "std": format_value(promise.std)}
+    known = {"mean": format_value(expected.mean), "std": format_value(expected.std)}
     return [right_cell(known.get(name, "")) for name in COLUMNS]
 
 

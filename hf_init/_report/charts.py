@@ -18,7 +18,7 @@ PANELS = 48
 
 ON_DARK = {
     "new": "#6ea3ff",
-    "promise": "#ffa35c",
+    "expected": "#ffa35c",
     "kept-1": "#7fc4a0",
     "kept-2": "#c79be0",
     "kept-3": "#d3c07a",
@@ -67,11 +67,11 @@ def _draw_chart(axes: Axes, chart: Chart, colours: Sequence[str], palette: Mappi
     for trace, colour in zip(chart.traces, colours, strict=True):
         _draw_trace(axes, trace, palette[colour], chart.top, filled=colour in ("new", "kept-1"))
     if chart.curve is not None:
-        axes.plot(*chart.curve, color=palette["promise"], linewidth=1.6, clip_on=False, label="promised")
+        axes.plot(*chart.curve, color=palette["expected"], linewidth=1.6, clip_on=False, label="expected")
     for constant in chart.constants:
-        label = None if chart.curve is not None else "promised"
+        label = None if chart.curve is not None else "expected"
         _draw_stem(
-            axes, constant, chart.top, linestyle=(0, (2, 1)), linewidth=1.6, color=palette["promise"], label=label
+            axes, constant, chart.top, linestyle=(0, (2, 1)), linewidth=1.6, color=palette["expected"], label=label
         )
 
 

@@ -25,9 +25,9 @@ LONG = 8
 """Elements that a row must have before equality of two rows can't be chance in a coarse dtype."""
 
 SIGMAS = 6.0
-"""Standard errors beyond which a sample is not of the promised distribution."""
+"""Standard errors beyond which a sample is not of the expected distribution."""
 
-# The relative error of one rounding, with room: beyond it a constant isn't the one that was promised.
+# The relative error of one rounding, with room: beyond it a constant isn't the expected one.
 _ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-10, "float32": 2.0**-20, "float64": 2.0**-20}
 
 
@@ -52,13 +52,13 @@ class JudgedTensor:
     measure: Measure
     stats: Stats
     scheme: Scheme | None = None
-    promise: Distribution | None = None
+    expected: Distribution | None = None
     neighbours: Sequence[Measure] = ()
 
     @property
     def shaped(self) -> bool:
         """Tell whether the scheme gives values a structure (a diagonal, gates), which no general rule judges."""
-        return self.promise is None and not (self.scheme is None or isinstance(self.scheme, Model))
+        return self.expected is None and not (self.scheme is None or isinstance(self.scheme, Model))
 
     @property
     def matrix(self) -> bool:
@@ -72,13 +72,13 @@ class JudgedTensor:
 def judge_report(
     measure: Measure,
     scheme: Scheme | None = None,
-    promise: Distribution | None = None,
+    expected: Distribution | None = None,
     neighbours: Sequence[Measure] = (),
 ) -> tuple[ReportFinding, ...]:
     """Return everything that looks wrong with a tensor; nothing for one that isn't made of floating-point numbers."""
     if measure.stats is None or not is_floating(measure.dtype) or not measure.stats.count:
         return ()
-    case = JudgedTensor(measure, measure.stats, scheme, promise, neighbours)
+    case = JudgedTensor(measure, measure.stats, scheme, expected, neighbours)
     return tuple(ReportFinding(measure.name, kind, text) for kind, check in _CHECKS for text in check(case))
 
 
@@ -95,24 +95,24 @@ def _judge_not_finite(case: JudgedTensor) -> Iterator[str]:
 def _judge_constant(case: JudgedTensor) -> Iterator[str]:
     stats = case.stats
     # A bias at 0 and a norm at 1 are the custom, where no scheme says otherwise.
-    customary = case.promise is None and not case.matrix
-    drawn = case.promise is None or case.promise.is_random
+    customary = case.expected is None and not case.matrix
+    drawn = case.expected is None or case.expected.is_random
     if not stats.constant or stats.count < 2 or case.shaped or customary or not drawn:
         return
-    due = f", though its scheme promises {case.promise}" if case.promise else ""
+    but = f", though its scheme's distribution is {case.expected}" if case.expected else ""
     if stats.low == 0:
-        yield f"dead: all of its {format_count(stats.count)} values are 0{due}; nothing passes through it"
+        yield f"dead: all of its {format_count(stats.count)} values are 0{but}; nothing passes through it"
     else:
-        yield f"constant: all of its {format_count(stats.count)} values are {stats.low:.6g}{due}"
+        yield f"constant: all of its {format_count(stats.count)} values are {stats.low:.6g}{but}"
 
 
 def _judge_extreme(case: JudgedTensor) -> Iterator[str]:
-    stats, promise = case.stats, case.promise
-    mean, std = (promise.mean, promise.widest) if promise else (stats.mean, stats.std)
+    stats, expected = case.stats, case.expected
+    mean, std = (expected.mean, expected.widest) if expected else (stats.mean, stats.std)
     far = stats.farthest(mean) / std if std and not case.shaped else 0.0
     if far > FAR:
         low = mean - stats.low > stats.high - mean
-        whose = "the promised" if promise else "its own"
+        whose = "its scheme's" if expected else "its own"
         yield (
             f"an extreme value: {stats.low if low else stats.high:.6g} lies {far:.0f} standard deviations "
             f"({whose}, {std:.4g}) from the mean"
@@ -148,27 +148,23 @@ def _judge_neighbours(case: JudgedTensor) -> Iterator[str]:
 
 
 def _judge_distribution(case: JudgedTensor) -> Iterator[str]:
-    promise, stats = case.promise, case.stats
-    if promise is None or not stats.finite or (stats.constant and promise.is_random):
+    expected, stats = case.expected, case.stats
+    if expected is None or not stats.finite or (stats.constant and expected.is_random):
         return
-    if not promise.is_random:
-        yield from _other_constants(case, promise)
+    if not expected.is_random:
+        least, greatest = min(value for value, _ in expected.atoms), max(value for value, _ in expected.atoms)
+        low, high = least - _rounding_error(case, least), greatest + _rounding_error(case, greatest)
+        if not low <= stats.low <= stats.high <= high:
+            seen = f"its values go from {stats.low:.6g} to {stats.high:.6g}"
+            yield f"its scheme's distribution is {expected}, but {seen}"
         return
-    std_error = promise.std * math.sqrt(max(promise.kurtosis - 1, 0) / (4 * stats.finite))
-    if abs(stats.std - promise.std) > SIGMAS * std_error + 0.02 * promise.std:
-        yield f"its standard deviation is {stats.std:.4g}, its scheme promises {promise.std:.4g}"
-    mean_error = promise.std / math.sqrt(stats.finite)
-    if abs(stats.mean - promise.mean) > SIGMAS * mean_error + 0.02 * promise.std + _rounding_error(case, promise.mean):
-        yield f"its mean is {stats.mean:.4g}, its scheme promises {promise.mean:.4g}"
-
-
-def _other_constants(case: JudgedTensor, promise: Distribution) -> Iterator[str]:
-    stats, due = case.stats, [value for value, _ in promise.atoms]
-    within = min(due) - _rounding_error(case, min(due)) <= stats.low and stats.high <= max(due) + _rounding_error(
-        case, max(due)
-    )
-    if not within:
-        yield f"its scheme promises {promise}, but its values go from {stats.low:.6g} to {stats.high:.6g}"
+    std_error = expected.std * math.sqrt(max(expected.kurtosis - 1, 0) / (4 * stats.finite))
+    if abs(stats.std - expected.std) > SIGMAS * std_error + 0.02 * expected.std:
+        yield f"its standard deviation is {stats.std:.4g}, where its scheme's distribution has {expected.std:.4g}"
+    mean_error = expected.std / math.sqrt(stats.finite)
+    rounding = _rounding_error(case, expected.mean)
+    if abs(stats.mean - expected.mean) > SIGMAS * mean_error + 0.02 * expected.std + rounding:
+        yield f"its mean is {stats.mean:.4g}, where its scheme's distribution has {expected.mean:.4g}"
 
 
 def _rounding_error(case: JudgedTensor, value: float) -> float:

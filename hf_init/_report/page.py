@@ -109,14 +109,14 @@ def _region_card(at: int, subject: NewRegion) -> Html:
     tensor, fill = subject.tensor, subject.fill
     facts = [shape_text(tensor.shape), subject.measure.dtype, tensor.role, region_text(fill.region, tensor.shape)]
     why = f": {fill.why}" if fill.why else ""
-    said = subject.promise is None or str(subject.promise) == str(fill.scheme)
-    promises = "" if said else f" (promises {subject.promise})"
+    named = subject.expected is None or str(subject.expected) == str(fill.scheme)
+    expected = "" if named else f" (expected: {subject.expected})"
     warnings = [tag("li", finding.text) for finding in subject.findings]
     return tag(
         "section",
         tag("h3", dotted(tensor.name)),
         tag("p", " · ".join(facts), class_="soft"),
-        tag("p", "filled by ", tag("code", fill.scheme), why, promises),
+        tag("p", "filled by ", tag("code", fill.scheme), why, expected),
         tag("div", tag("ul", *warnings), class_="note warn") if warnings else "",
         _region_charts(subject),
         _region_table(subject),
@@ -131,7 +131,7 @@ def _region_charts(subject: NewRegion) -> Html:
         return Html("")
     step = subject.measure.step
     key = [("new", f"new (sampled: one value in {format_count(step)})" if step > 1 else "new")]
-    key += [("promise", "promised")] if subject.promise else []
+    key += [("expected", "expected")] if subject.expected else []
     charts = [_chart_figure(picture.new, ["new"], key, f"histogram of {subject.tensor.name}")]
     if picture.neighbours is None:
         charts.append(tag("p", f"No pretrained tensor has the role {subject.tensor.role}.", class_="soft"))
@@ -167,9 +167,9 @@ def _outside(traces: Sequence[Trace]) -> str:
 
 
 def _region_table(subject: NewRegion) -> Html:
-    rows = [[tag("td", "new", class_="name"), *measure_cells(subject.measure, subject.promise)]]
-    if subject.promise is not None:
-        rows.append([tag("td", "promised", class_="name"), *expected_cells(subject.promise)])
+    rows = [[tag("td", "new", class_="name"), *measure_cells(subject.measure, subject.expected)]]
+    if subject.expected is not None:
+        rows.append([tag("td", "expected", class_="name"), *expected_cells(subject.expected)])
     rows += [
         [
             tag("td", dotted(each.name), " (kept)" if each.name == subject.tensor.name else "", class_="name"),
@@ -223,9 +223,8 @@ def _page_footer(side: int) -> Iterator[Html]:
         "p",
         "Mean, standard deviation, norm, share of zeros, least and greatest value are of all finite values, decoded "
         f"from the files' bytes. Histograms are of at most {format_count(SAMPLE)} evenly spaced ones, "
-        "between the 0.1% and "
-        "the 99.9% quantile. Farthest: the greatest distance from the mean in standard deviations, for a new region "
-        "in the promised ones.",
+        "between the 0.1% and the 99.9% quantile. Farthest: the greatest distance from the mean in standard deviations "
+        "(for a new region in the expected ones).",
     )
     yield tag(
         "p",
@@ -236,5 +235,5 @@ def _page_footer(side: int) -> Iterator[Html]:
     yield tag(
         "p",
         "Neighbours: pretrained tensors of the same role and number of dimensions, nearest by the numbers in their "
-        "names. Schemes such as model promise no distribution.",
+        "names. Nothing is expected of schemes such as model, whose distribution isn't known.",
     )

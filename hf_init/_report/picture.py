@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_init._report.promise import density
+from hf_init._report.expected import density
 from hf_init.schemes import Distribution
 
 SPIKE = 0.05
@@ -34,7 +34,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Chart:
-    """Histograms over one range; a promised density's curve and its constants with their shares."""
+    """Histograms over one range; an expected density's curve and its constants with their shares."""
 
     span: Span
     traces: tuple[Trace, ...]
@@ -58,30 +58,30 @@ class Picture:
 
 
 def picture(
-    label: str, sample: np.ndarray, promise: Distribution | None, neighbours: Sequence[tuple[str, np.ndarray]]
+    label: str, sample: np.ndarray, expected: Distribution | None, neighbours: Sequence[tuple[str, np.ndarray]]
 ) -> Picture:
     """Return both charts of a region; on one scale unless that would make a line of one of them."""
-    own = _union_span([_value_span(sample), *([_expected_span(promise)] if promise else [])])
+    own = _union_span([_value_span(sample), *([_expected_span(expected)] if expected else [])])
     others = _union_span([_value_span(values) for _, values in neighbours])
     shared = _shared_span(own, others)
     return Picture(
-        chart([(label, sample)], _padded_span(shared or own), promise),
+        chart([(label, sample)], _padded_span(shared or own), expected),
         chart(neighbours, _padded_span(shared or others)) if neighbours else None,
         shared is not None,
     )
 
 
 def chart(
-    samples: Sequence[tuple[str, np.ndarray]], span: Span | None = None, promise: Distribution | None = None
+    samples: Sequence[tuple[str, np.ndarray]], span: Span | None = None, expected: Distribution | None = None
 ) -> Chart:
     """Return histograms of samples, over the range of them all unless it is given."""
     span = span or _padded_span(_union_span([_value_span(values) for _, values in samples]))
     traces = tuple(_histogram(label, values, span) for label, values in samples)
-    if promise is None:
+    if expected is None:
         return Chart(span, traces)
     x = np.linspace(*span, 241)
-    curve = (x, density(promise, x))
-    return Chart(span, traces, curve if curve[1].any() else None, promise.atoms)
+    curve = (x, density(expected, x))
+    return Chart(span, traces, curve if curve[1].any() else None, expected.atoms)
 
 
 def _histogram(label: str, values: np.ndarray, span: Span) -> Trace:
@@ -110,9 +110,9 @@ def _value_span(values: np.ndarray) -> Span | None:
     return float(low), float(high)
 
 
-def _expected_span(promise: Distribution) -> Span:
+def _expected_span(expected: Distribution) -> Span:
     ends = [
-        (max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in promise.parts
+        (max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in expected.parts
     ]
     return min(low for low, _ in ends), max(high for _, high in ends)
 

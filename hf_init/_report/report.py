@@ -13,7 +13,7 @@ DEFAULT = "hf_init-report.html"
 def write_report(
     folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Write a report on a folder: histograms of what is new over what its scheme promises, tables, warnings.
+    """Write a report on a folder: histograms of what is new over what is expected, tables, warnings.
 
     Args:
         folder: a result of ``extend``, or any folder in the HuggingFace layout: then without what only a plan knows.

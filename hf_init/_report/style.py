@@ -6,14 +6,14 @@ CSS = """
 :root {
   color-scheme: light dark;
   --paper: #ffffff; --card: #f7f8fa; --line: #dcdfe5; --text: #1d2129; --soft: #5c6470; --ink: #5c6470;
-  --new: #2f6fdb; --promise: #c2500a; --kept-1: #5b8a72; --kept-2: #8a5a9e; --kept-3: #8a7a3a;
+  --new: #2f6fdb; --expected: #c2500a; --kept-1: #5b8a72; --kept-2: #8a5a9e; --kept-3: #8a7a3a;
   --warn: #9a3b00; --warn-back: #fff4e8; --warn-line: #efc69d;
   --good: #1d6b43; --good-back: #edf8f1; --good-line: #b4dcc5;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #15181d; --card: #1d2128; --line: #343a45; --text: #e6e8ec; --soft: #a3abb8; --ink: #a3abb8;
-    --new: #6ea3ff; --promise: #ffa35c; --kept-1: #7fc4a0; --kept-2: #c79be0; --kept-3: #d3c07a;
+    --new: #6ea3ff; --expected: #ffa35c; --kept-1: #7fc4a0; --kept-2: #c79be0; --kept-3: #d3c07a;
     --warn: #ffbe85; --warn-back: #33261a; --warn-line: #6e4d2c;
     --good: #8fd6ae; --good-back: #182a21; --good-line: #2f5a43;
   }
@@ -52,7 +52,7 @@ figcaption { font-size: .82rem; color: var(--soft); overflow-wrap: anywhere; }
   content: ""; flex: none; width: .75em; height: .75em; margin-right: .35em; border-radius: .15em;
   background: var(--colour); print-color-adjust: exact; -webkit-print-color-adjust: exact;
 }
-.new { --colour: var(--new); } .promise { --colour: var(--promise); }
+.new { --colour: var(--new); } .expected { --colour: var(--expected); }
 .kept-1 { --colour: var(--kept-1); } .kept-2 { --colour: var(--kept-2); } .kept-3 { --colour: var(--kept-3); }
 .wide { overflow-x: auto; margin: .75rem 0 0; }
 table { border-collapse: collapse; width: 100%; font-size: .86rem; }
@@ -69,7 +69,7 @@ summary { cursor: pointer; }
 footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
 @media print {
   :root { color-scheme: light; --paper: #fff; --card: #fff; --line: #bbb; --text: #000; --soft: #444; --ink: #444;
-    --new: #2f6fdb; --promise: #c2500a; --kept-1: #5b8a72; --kept-2: #8a5a9e; --kept-3: #8a7a3a;
+    --new: #2f6fdb; --expected: #c2500a; --kept-1: #5b8a72; --kept-2: #8a5a9e; --kept-3: #8a7a3a;
     --warn: #9a3b00; --warn-back: #fff; --warn-line: #9a3b00; --good: #1d6b43; --good-back: #fff; --good-line: #888; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   h2, h3 { break-after: avoid; }

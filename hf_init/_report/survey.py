@@ -11,11 +11,11 @@ from pathlib import Path
 from hf_init._block_names import name_pattern
 from hf_init._checkpoint import Checkpoint, check_faults, is_floating, short_name
 from hf_init._plan import MANIFEST_NAME, Fill, Manifest, Plan, TensorPlan
+from hf_init._report.expected import expected_distribution
 from hf_init._report.judge import ReportFinding, judge_report
 from hf_init._report.measure import Measure, RegionMeasurer
 from hf_init._report.neighbours import Candidate, layer_of, nearest_neighbours, pretrained, whole_tensor
 from hf_init._report.picture import Chart, Picture, chart, picture
-from hf_init._report.promise import expected_distribution
 from hf_init._report.untrained import Untrained, untrained_tables
 from hf_init._tensors import Slot, num_elements
 from hf_init.schemes import Distribution
@@ -37,7 +37,7 @@ class NewRegion:
     tensor: TensorPlan
     fill: Fill
     measure: Measure
-    promise: Distribution | None
+    expected: Distribution | None
     neighbours: tuple[Measure, ...]
     picture: Picture | None
     findings: tuple[ReportFinding, ...]
@@ -116,17 +116,17 @@ def _new_region(
     stack = tensor.geometry.stack if tensor.geometry and len(tensor.shape) - tensor.geometry.stack > 1 else 0
     own, sample = observer.measure(tensor.name, fill.region, stack)
     others = [observer.measure(each.name, each.region, stack) for each in near]
-    due = expected_distribution(fill.scheme, slot)
+    expected = expected_distribution(fill.scheme, slot)
     measures = tuple(measure for measure, _ in others)
     traces = [(f"{m.name}{' (kept)' if m.name == tensor.name else ''}", values) for m, values in others]
     return NewRegion(
         tensor=tensor,
         fill=fill,
         measure=own,
-        promise=due,
+        expected=expected,
         neighbours=measures,
-        picture=picture(tensor.name, sample, due, traces) if pictured and sample.size else None,
-        findings=judge_report(own, fill.scheme, due, measures),
+        picture=picture(tensor.name, sample, expected, traces) if pictured and sample.size else None,
+        findings=judge_report(own, fill.scheme, expected, measures),
     )
 
 
