@@ -330,7 +330,7 @@ CHANGES: dict[str, Change] = {
         "qwen3 of experts", "Qwen3MoeForSequenceClassification", {"num_labels": 2}, below("model."), ("score.weight",)
     ),
     "gte, a layer more that is fused on disk": Change(
-        "gte", options={"config": {"num_hidden_layers": 3}}, new=("encoder.layer.2.*",)
+        "gte", options={"config": {"num_hidden_layers": 3}}, new=("encoder.layer.2.*",), by_class_name=True
     ),
     "mixtral in shards, other shards": Change(
         "mixtral in shards", "MixtralForTokenClassification", {"num_labels": 2}, new=("score.*",),
