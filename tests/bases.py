@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from token_bases import ROWS, tokenizer
 from token_bases import base as _of_tokens
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -74,6 +75,15 @@ class Anchored(Tagger):
         self.post_init()
 
 
+class RowBehind(transformers.LlamaForCausalLM):
+    """A table with a row more than the vocabulary, which no token has."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.more = torch.nn.Embedding(config.vocab_size + 1, config.hidden_size)
+        self.post_init()
+
+
 def named(labels: list[str]) -> dict[str, Any]:
     """The config values of named labels."""
     return {"id2label": dict(enumerate(labels)), "label2id": {name: k for k, name in enumerate(labels)}}
@@ -124,6 +134,11 @@ def _edited(
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     values = {**json.loads((folder / "config.json").read_text()), **(config or {})}
     (folder / "config.json").write_text(json.dumps({key: each for key, each in values.items() if each is not None}))
+
+
+def _row_behind(folder: Path) -> None:
+    tokenizer().save_pretrained(folder)
+    _model(RowBehind, folder, **{**DECODER, "vocab_size": ROWS})
 
 
 def _ctc(folder: Path) -> None:
@@ -223,6 +238,7 @@ BASES: dict[str, Callable[[Path], object]] = {
         _model, transformers.GPT2LMHeadModel, vocab_size=96, n_embd=32, n_layer=2, n_head=4, n_positions=64,
         bos_token_id=1, eos_token_id=2, pad_token_id=0,
     ),
+    "a row behind the tokens": _row_behind,
     "mixtral": _MIXTRAL,
     "mixtral in shards": partial(_MIXTRAL, max_shard_size="60KB"),
     "qwen3 of experts": partial(

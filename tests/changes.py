@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import transformers
-from bases import ANIMALS, CHARACTERS, HEADS, SENTIMENTS, TAGS, Tagger, character_tokenizer, llava_config
+from bases import ANIMALS, CHARACTERS, HEADS, SENTIMENTS, TAGS, RowBehind, Tagger, character_tokenizer, llava_config
 from token_bases import ROWS, tokenizer
 
 from hf_init import InitMixin, Recipe, Rule
@@ -423,6 +423,10 @@ CHANGES: dict[str, Change] = {
     "tokens of text beside pictures": _tokens("gemma3", "language_model.model.embed_tokens.weight"),
     "tokens with a table for each layer": _tokens(
         "gemma3n", "model.embed_tokens.weight", "model.embed_tokens_per_layer.weight"
+    ),
+    "tokens before a row behind them": Change(
+        "a row behind the tokens", RowBehind, {"add_tokens": ["hello", "abcab"]},
+        moved={"more.weight": Along([*range(ROWS), None, None, ROWS]), **dict.fromkeys(QWEN, grown(ROWS, 2))},
     ),
     "another tokenizer": Change(
         "phi with tokens", options={"seed": 2}, places=_another_tokenizer, moved=dict.fromkeys(PHI, _by_text())

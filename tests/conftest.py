@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 # Before anything imports transformers or huggingface_hub, which read them once.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
@@ -70,6 +71,15 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return make_base(name, tmp_path_factory.mktemp("base") / name.replace(" ", "-"))
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def results(bases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Give a row of the table of changes by its name, planned, written, proved and loaded, once a session."""
+    from changes import CHANGES
+    from results import done
+
+    return cache(lambda name: done(CHANGES[name], bases, tmp_path_factory.mktemp("row")))
 
 
 def _tiny_model(name: str):

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,10 @@ import pytest
 import torch
 import transformers
 from changes import CHANGES, Along, Change
-from results import Expected, Result, digests, done, flipped, heard, seeded, spread, stored, tensors, world
+from results import Expected, Result, digests, flipped, heard, seeded, spread, stored, tensors, world
 from torch import nn
 
 import hf_init
-
-
-@pytest.fixture(scope="session")
-def results(bases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Result]:
-    """A row of the table by its name, done once."""
-
-    @cache
-    def result(name: str) -> Result:
-        return done(CHANGES[name], bases, tmp_path_factory.mktemp("row"))
-
-    return result
-
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -292,7 +279,6 @@ def test_a_process_without_hf_init_loads_the_same(results):
 
 MAKE = """
 import json, sys
-from functools import cache
 from pathlib import Path
 from bases import make_base
 from changes import CHANGES

@@ -60,7 +60,7 @@ LABELS: list[tuple[Any, ...]] = [
     ("sentiment", None, {"rename_labels": {"neg": "x", "pos": "x"}}, "2 labels would be named 'x'"),
     ("sentiment", None, {"rename_labels": {"neg": "pos"}}, "2 labels would be named 'pos'"),
     ("sentiment", None, {"rename_labels": {"neg": " "}}, "'neg' -> ' ': expected a name"),
-    ("sentiment", None, {"rename_labels": {"neg": "x"}, "labels": ["pos"]}, "'x' is none of the labels asked for"),
+    ("sentiment", None, {"rename_labels": {"neg": "x"}, "labels": ["pos"]}, "'x' is none of the requested labels"),
     ("sentiment", None, {"rename_labels": ["neg"]}, "rename_labels: expected"),
     ("bert", SEQUENCES, {"rename_labels": {"LABEL_0": "x"}}, "no trained row for any label of this head"),
     ("sentiment", None, {"labels": ["a", "a"]}, "labels: named twice: a"),

@@ -9,62 +9,26 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import save_file
-from token_bases import ROWS, base, tensors, tokenizer
+from token_bases import ROWS, tensors, tokenizer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 import hf_init
 from hf_init import HfInitError
-from hf_init._checkpoint.checkpoint import Checkpoint
-from hf_init._report.report import write_report
-from hf_init._report.untrained import untrained_rows, untrained_tables
-from hf_init._vocabulary.request import read_token_file
-from hf_init._vocabulary.rows import Vocabulary, VocabularyRows, id_ranges, rows_needed
 from hf_init._vocabulary.tokenizer import TokenSplitter, ids_by_text, is_word_piece, text_of
+from hf_init.cli import main
 
 
-@pytest.fixture(scope="module")
-def phi(tmp_path_factory):
-    return base("phi", tmp_path_factory.mktemp("phi") / "phi")
+@pytest.fixture
+def phi(bases):
+    return bases("phi with tokens")
 
 
 @pytest.fixture
 def copy(phi, tmp_path):
     """A base of one's own, to be spoilt."""
-    shutil.copytree(phi, tmp_path / "base")
+    shutil.copytree(phi, tmp_path / "base", copy_function=shutil.copyfile)
     return tmp_path / "base"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ({"add_tokens": "hello"}, r"add_tokens: expected a list of tokens.*not 'hello'"),
-        ({"add_tokens": [7]}, r"add_tokens: expected texts, or mappings.*not 7"),
-        ({"add_tokens": [{"token": "x1", "descriptoin": "y"}]}, r"expected texts, or mappings with token, description"),
-        ({"add_tokens": ["hello", ""]}, "token 2 is empty"),
-        ({"add_tokens": ["hello", "x1"], "special_tokens": ["x1"]}, "named twice: 'x1'"),
-        ({"add_tokens": ["abc", "<s>"]}, r"'abc' \(id \d+\), '<s>' \(id 0\): one token of the tokenizer already"),
-        ({"add_tokens": [" the"]}, r"' the' \(id \d+\): one token of the tokenizer already"),
-        ({"add_tokens": [{"token": "x1", "description": " "}]}, "an empty description for 'x1'"),
-        ({"pad_to_multiple_of": 0}, "pad_to_multiple_of: expected a whole number of at least 1, not 0"),
-        ({"pad_to_multiple_of": True}, "pad_to_multiple_of: expected a whole number"),
-        ({"allow_shrink": 1}, "allow_shrink: expected True or False, not 1"),
-        ({"reinit_rows": [ROWS + 3]}, rf"reinit_rows: {ROWS + 3}: the base has rows 0 to {ROWS - 1}"),
-        ({"reinit_rows": [3, 3]}, "reinit_rows: expected a list of token ids, none twice"),
-        ({"reinit_rows": [True]}, "reinit_rows: expected a list of token ids"),
-        ({"guarantee": "best", "add_tokens": ["hello"]}, "guarantee: expected one of distribution, greedy, learning"),
-        ({"guarantee": "greedy"}, "guarantee: no row is new"),
-        ({"existing": "keep", "add_tokens": ["hello"]}, "existing: expected 'error' or 'skip'"),
-        ({"tokenizer": "nowhere/at/all"}, "has no tokenizer"),
-        ({"add_tokens": ["hello"], "row_scheme": "description"}, "'hello' has no description"),
-        ({"add_tokens": ["hello"], "row_scheme": {"copy": {"token": "zzz"}}}, "'zzz' isn't one token"),
-        ({"add_tokens": ["hello"], "row_scheme": "subtoken"}, "unknown scheme 'subtoken'"),
-    ],
-)
-def test_words_that_make_no_sense_are_refused(phi, tmp_path, words, message):
-    with pytest.raises(HfInitError, match=message):
-        hf_init.extend(phi, tmp_path / "out", **words)
-    assert not (tmp_path / "out").exists()
 
 
 def test_tokens_that_exist_may_be_skipped_and_are_named(phi):
@@ -107,25 +71,12 @@ def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(copy):
         hf_init.plan(copy, add_tokens=["world!"])
 
 
-def test_a_scheme_for_one_side_of_a_tied_table_is_refused(tmp_path):
-    folder = base("llama", tmp_path / "llama")
-    with pytest.raises(HfInitError, match="output_rows: the vocabulary's tables are tied here"):
-        hf_init.plan(folder, add_tokens=["hello"], output_rows="mean")
-
-
 def test_ids_that_mean_images_and_sounds_are_not_given_to_tokens(copy):
     config = json.loads((copy / "config.json").read_text())
     config["audio_config"] = {"vocab_offset": ROWS}
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(HfInitError, match=rf"ids from {ROWS} on aren't text's.*audio_config.vocab_offset"):
         hf_init.plan(copy, add_tokens=["hello"])
-
-
-def test_a_model_without_a_vocabulary_is_refused(tmp_path):
-    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    transformers.ViTModel(transformers.ViTConfig(**shape, image_size=28, patch_size=14)).save_pretrained(tmp_path)
-    with pytest.raises(HfInitError, match="a vit has no vocabulary"):
-        hf_init.plan(tmp_path, add_tokens=["hello"])
 
 
 def test_a_tokenizer_without_a_common_token_is_refused(phi, tmp_path):
@@ -204,84 +155,63 @@ def test_tokens_of_unlike_tokenizers_come_together_by_their_texts(minilm):
     assert [is_word_piece(one) for one in (pieces, tokenizer(), transformers.ByT5Tokenizer())] == [True, False, False]
 
 
-def test_tokens_that_a_splitter_is_to_know_nothing_of_are_split_like_any_text_and_others_keep_their_ids():
-    known = tokenizer()
-    known.add_tokens(["abcabc", "hellohello"])
-    splitter = TokenSplitter(known, {"abcabc"})
-    assert splitter.spellings(splitter.pieces("abcabc")) == ["abc", "abc"]
-    assert splitter.pieces("hellohello") == (ROWS + 1,) and "abcabc" not in splitter.vocabulary
-    assert known.tokenize("abcabc") == ["abcabc"]
+# Rows that were never trained.
 
 
-# What is pure.
-
-
-def test_rows_behind_the_vocabulary_stay_behind_it():
-    vocabulary = Vocabulary(4, 6, frozenset({4, 5}))
-    assert vocabulary.sources(5, 7) == (0, 1, 2, 3, None, None, 4)
-    with pytest.raises(ValueError, match="which row is which token's isn't known"):
-        vocabulary.sources(5, 6)
-    copies, new = VocabularyRows(vocabulary).regions("w", (5, 2), (7, 2))
-    assert [region.to_json() for region in new] == [{"dim": 0, "index": [4, 5]}] and len(copies) == 1
-
-
-def test_numbers_of_rows():
-    assert id_ranges([]) == () and id_ranges([3, 1, 2, 9]) == ((1, 4), (9, 10))
-    assert [rows_needed(5, 8), rows_needed(5, 8, shrink=True), rows_needed(9, 8, 4), rows_needed(5, 8, 4, True)] == [
-        8,
-        5,
-        12,
-        8,
-    ]
-
-
-def test_untrained_rows_are_found_by_their_size_and_only_those(phi, copy):
-    assert untrained_rows(phi, ROWS) == ()
+def test_untrained_rows_are_in_the_report_of_a_base_and_of_a_result_and_stay_as_they_are(phi, copy, tmp_path, capsys):
     data = tensors(copy)
     data["lm_head.weight"][[5, 9]] = 1e-9
-    data["lm_head.weight"][7] = -data["lm_head.weight"][7].abs()
-    save_file(data, copy / "model.safetensors", {"format": "pt"})
-    (found,) = untrained_rows(copy, ROWS)
-    assert (found.table, found.rows) == ("lm_head.weight", (5, 9)) and found.largest < 1e-8 < found.typical
-    assert Checkpoint.open(copy).entries["lm_head.weight"].shape[0] == ROWS
-    assert untrained_tables(copy) == (found,) and untrained_tables(phi) == ()
-    (copy / "config.json").write_text(json.dumps({"text_config": {"vocab_size": ROWS}, "other": {"vocab_size": 3}}))
-    assert untrained_tables(copy) == (found,)
-    (copy / "config.json").unlink()
-    assert untrained_tables(copy) == ()
-
-
-def test_untrained_rows_are_in_the_report_of_a_base_and_of_a_result_and_stay_as_they_are(phi, copy, tmp_path):
-    data = tensors(copy)
-    data["lm_head.weight"][[5, 9]] = 1e-9
+    data["lm_head.weight"][7] = -data["lm_head.weight"][7].abs()  # no sign of it
     save_file(data, copy / "model.safetensors", {"format": "pt"})
     hf_init.extend(copy, tmp_path / "out", add_tokens=["hello"], guarantee="distribution")
     assert torch.equal(tensors(tmp_path / "out")["lm_head.weight"][:ROWS], data["lm_head.weight"])
-    pages = [
-        write_report(folder, tmp_path / f"{folder.name}.html").read_text() for folder in (phi, copy, tmp_path / "out")
-    ]
-    said = "lm_head.weight: 2 rows (5, 9) never trained: max |x| 1e-09"
-    assert [said in page for page in pages] == [False, True, True]
+    pages = [page(folder, tmp_path / f"{folder.name}.html") for folder in (phi, copy, tmp_path / "out")]
+    assert [UNTRAINED in text for text in pages] == [False, True, True]
     assert "guarantee: distribution kept" in pages[2]
 
 
+@pytest.mark.parametrize("config", [{"text_config": {"vocab_size": ROWS}, "other": {"vocab_size": 3}}, None])
+def test_the_number_of_rows_is_found_in_any_config(copy, tmp_path, config):
+    data = tensors(copy)
+    data["lm_head.weight"][[5, 9]] = 1e-9
+    save_file(data, copy / "model.safetensors", {"format": "pt"})
+    (copy / "config.json").unlink()
+    if config is not None:
+        (copy / "config.json").write_text(json.dumps(config))
+    assert (UNTRAINED in page(copy, tmp_path / "page.html")) is (config is not None)
+
+
+UNTRAINED = "lm_head.weight: 2 rows (5, 9) never trained: max |x| 1e-09"
+
+
+def page(folder, out):
+    assert main(["report", str(folder), "-o", str(out)]) == 0
+    return out.read_text()
+
+
+# Files of tokens.
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "tokens"),
+    ("name", "text", "tokens", "special"),
     [
-        ("t.txt", "one\n two \n\n<x>\r\n", ["one", " two ", "<x>"]),
-        ("t.json", '["one", {"token": "<x>", "special": true}]', ["one", {"token": "<x>", "special": True}]),
-        ("t.json", '{"<x>": "a tool", "y": null}', [
-            {"token": "<x>", "description": "a tool"}, {"token": "y", "description": None}]),
+        ("t.txt", "one\n two \n\n<x>\r\n", ["one", " two ", "<x>"], []),
+        ("t.json", '["one", {"token": "<x>", "special": true}]', ["one", "<x>"], ["<x>"]),
+        ("t.json", '{"<x>": "the tab", "y!": null}', ["<x>", "y!"], []),
     ],
-)  # fmt: skip
-def test_a_file_of_tokens_is_read(tmp_path, name, text, tokens):
+)
+def test_a_file_of_tokens_is_read(phi, tmp_path, name, text, tokens, special):
     (tmp_path / name).write_text(text, newline="")
-    assert read_token_file(tmp_path / name) == tokens
+    hf_init.extend(phi, tmp_path / "out", add_tokens_file=tmp_path / name)
+    added = AutoTokenizer.from_pretrained(tmp_path / "out").added_tokens_decoder
+    assert [(str(added[id_]), added[id_].special) for id_ in range(ROWS, ROWS + len(tokens))] == [
+        (token, token in special) for token in tokens
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "7", '"x"', None])
-def test_a_file_of_no_tokens_is_refused(tmp_path, text):
+def test_a_file_of_no_tokens_is_refused(phi, tmp_path, text):
     if text is not None:
         (tmp_path / "t.json").write_text(text)
     with pytest.raises(HfInitError, match=r"t\.json"):
-        read_token_file(tmp_path / "t.json")
+        hf_init.plan(phi, add_tokens_file=tmp_path / "t.json")
