@@ -37,6 +37,7 @@ LAYERS = (
         "_progress",
         "_register",
         "_roles",
+        "_statistics",
         "_tensors",
         "_text",
         "_version",

@@ -21,9 +21,10 @@ from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.header import DTYPES, dtype_bits
 from hf_init._report import measure as _measure
 from hf_init._report.expected import density, expected_distribution
-from hf_init._report.measure import Measure, Stats, measure_values
+from hf_init._report.measure import Measure, measure_values
 from hf_init._report.neighbours import Candidate, nearest_neighbours
 from hf_init._report.picture import chart, picture
+from hf_init._statistics import Stats
 
 
 def measured(folder: Path, values: np.ndarray, region: Box | Rows | None = None, stack: int = 0) -> Measure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 
 from hf_init._check.facts import LayerFacts, Units
+from hf_init._statistics import Stats
 
 TAIL = {"relu": 0.0, "gelu": -3.5, "silu": -8.0}
 """The input from which on downwards a function is flat: its slope is below .003 in size."""
@@ -44,26 +45,14 @@ class _OutputSums:
 
     kind: str
     calls: int = 0
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    zeros: int = 0
-    not_finite: int = 0
+    stats: Stats = field(default_factory=Stats)
     width: int = 0
     gradient: float = 0.0
     gradients: int = 0
 
     def add(self, output: torch.Tensor) -> None:
-        values = output.detach()
-        finite = torch.isfinite(values)
-        many = int(finite.sum())
-        self.not_finite += values.numel() - many
-        values = values.float() if many == values.numel() else values[finite].float()
         self.calls += 1
-        self.count += many
-        self.total += float(values.sum(dtype=torch.float64))
-        self.squares += float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
-        self.zeros += int((values == 0).sum())
+        self.stats += _output_stats(output.detach())
         self.width = output.shape[-1] if output.ndim else 1
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
@@ -71,20 +60,35 @@ class _OutputSums:
         self.gradients += gradient.numel()
 
     def layer(self, name: str, new: bool) -> LayerFacts:
-        many = max(self.count, 1)
-        mean, square = self.total / many, self.squares / many
+        stats, count = self.stats, max(self.stats.finite, 1)
         return LayerFacts(
             name=name,
             kind=self.kind,
             new=new,
             calls=self.calls,
-            mean=mean,
-            std=max(square - mean * mean, 0.0) ** 0.5,
-            rms=square**0.5,
-            zeros=self.zeros / many,
-            not_finite=self.not_finite,
+            mean=stats.mean,
+            std=stats.std,
+            rms=(stats.energy / count) ** 0.5,
+            zeros=stats.zeros / count,
+            not_finite=stats.count - stats.finite,
             gradient=(self.gradient / self.gradients) ** 0.5 if self.gradients else None,
         )
+
+
+def _output_stats(values: torch.Tensor) -> Stats:
+    """Return the statistics of an output, summed on its own device."""
+    known = torch.isfinite(values)
+    count, nans = int(known.sum()), int(torch.isnan(values).sum())
+    lost = Stats(values.numel(), nans, values.numel() - count - nans)
+    finite = values.float() if count == values.numel() else values[known].float()
+    if not count:
+        return lost
+    mean = float(finite.mean(dtype=torch.float64))
+    energy = float(torch.linalg.vector_norm(finite, dtype=torch.float64)) ** 2
+    low, high = map(float, torch.aminmax(finite))
+    zeros = int((finite == 0).sum())
+    squares = max(energy - count * mean * mean, 0.0)
+    return replace(lost, zeros=zeros, mean=mean, squares=squares, energy=energy, low=low, high=high)
 
 
 @dataclass

@@ -97,23 +97,18 @@ def _format_cut(dim: int, start: int, stop: int, size: int) -> str:
 
 def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | None = None) -> Html:
     """Return findings by kind; of many of one kind the rest is folded away."""
-    kinds: dict[str, list[ReportFinding]] = {}
+    kinds: dict[str, list[Html]] = {}
     for finding in findings:
-        kinds.setdefault(finding.kind, []).append(finding)
-    return join_html(_kind_findings(kind, found, links or {}) for kind, found in kinds.items())
+        name = dotted(finding.tensor)
+        linked = tag("a", name, href=links[finding.tensor]) if links and finding.tensor in links else name
+        kinds.setdefault(finding.kind, []).append(tag("li", linked, f": {finding.text}"))
+    return join_html(_kind_findings(kind, items) for kind, items in kinds.items())
 
 
-def _kind_findings(kind: str, found: Sequence[ReportFinding], links: dict[str, str]) -> Html:
-    items = [_finding_item(finding, links) for finding in found]
+def _kind_findings(kind: str, items: Sequence[Html]) -> Html:
     rest = tag("details", tag("summary", f"{len(items) - _SHOWN} more"), tag("ul", *items[_SHOWN:]))
     heading = tag("strong", f"{kind} ({format_count(len(items))})")
     return tag("div", heading, tag("ul", *items[:_SHOWN]), rest if len(items) > _SHOWN else "", class_="note warn")
-
-
-def _finding_item(finding: ReportFinding, links: dict[str, str]) -> Html:
-    name = dotted(finding.tensor)
-    linked = tag("a", name, href=links[finding.tensor]) if finding.tensor in links else name
-    return tag("li", linked, f": {finding.text}")
 
 
 def wide_table(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hf_init._checkpoint import is_floating
-from hf_init._report.measure import Measure, RowStats, Stats
+from hf_init._report.measure import Measure, RowStats
+from hf_init._statistics import Stats
 from hf_init._text import format_count
 from hf_init.schemes import Distribution, Model, Scheme
 

@@ -17,6 +17,7 @@ from hf_init._checkpoint import (
     value_pieces,
     value_rows,
 )
+from hf_init._statistics import Stats
 from hf_init._tensors import Region, num_elements
 
 ROWS = 4096
@@ -26,96 +27,6 @@ SIDE = 512
 """The most rows and columns whose singular values are computed."""
 
 _ELEMENTS = 1 << 22
-
-
-@dataclass(frozen=True)
-class Stats:
-    """Counts and moments of a set of numbers; two of them add up.
-
-    Attributes:
-        count: all numbers.
-        nans, infinite, zeros: how many are NaN, infinite, 0.
-        mean: of the finite ones.
-        squares: the sum of the squares of their distances from the mean.
-        energy: the sum of their squares.
-        low, high: the least and the greatest.
-    """
-
-    count: int = 0
-    nans: int = 0
-    infinite: int = 0
-    zeros: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-    energy: float = 0.0
-    low: float = math.inf
-    high: float = -math.inf
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Stats:
-        """Return the statistics of an array of float64.
-
-        Example:
-            >>> found = Stats.of(np.array([0.0, 3.0, np.nan])) + Stats.of(np.array([3.0]))
-            >>> found.count, found.nans, found.mean, round(found.std, 6)
-            (4, 1, 2.0, 1.414214)
-        """
-        finite = values[np.isfinite(values)]
-        nans = int(np.isnan(values).sum())
-        lost = {"count": len(values), "nans": nans, "infinite": len(values) - len(finite) - nans}
-        if not len(finite):
-            return cls(**lost)
-        mean = float(finite.mean())
-        with np.errstate(over="ignore"):  # the squares of numbers beyond 1e154: infinite is what they are
-            squares, energy = float(((finite - mean) ** 2).sum()), float((finite**2).sum())
-        zeros = int((finite == 0).sum())
-        return cls(**lost, zeros=zeros, mean=mean, squares=squares, energy=energy, low=finite.min(), high=finite.max())
-
-    def __add__(self, other: Stats) -> Stats:
-        """Return the statistics of both together (Chan, Golub and LeVeque, "Updating Formulae", 1979)."""
-        n, m = self.finite, other.finite
-        if not n or not m:
-            more = other if m else self
-            mean, squares = more.mean, more.squares
-        else:
-            gap = other.mean - self.mean
-            mean = self.mean + gap * m / (n + m)
-            squares = self.squares + other.squares + gap * gap * n * m / (n + m)
-        return Stats(
-            self.count + other.count,
-            self.nans + other.nans,
-            self.infinite + other.infinite,
-            self.zeros + other.zeros,
-            mean,
-            squares,
-            self.energy + other.energy,
-            float(min(self.low, other.low)),
-            float(max(self.high, other.high)),
-        )
-
-    @property
-    def finite(self) -> int:
-        return self.count - self.nans - self.infinite
-
-    @property
-    def constant(self) -> bool:
-        """Tell whether all finite numbers are one and the same."""
-        return self.low == self.high
-
-    @property
-    def std(self) -> float:
-        """Return the standard deviation of the finite numbers (divided by their number)."""
-        return 0.0 if self.constant or not self.finite else math.sqrt(self.squares / self.finite)
-
-    @property
-    def norm(self) -> float:
-        """Return the square root of the sum of squares (Frobenius)."""
-        return math.sqrt(self.energy)
-
-    def farthest(self, mean: float | None = None) -> float:
-        """Return the greatest distance of a number from the mean (their own by default)."""
-        middle = self.mean if mean is None else mean
-        return max(self.high - middle, middle - self.low) if self.finite else 0.0
 
 
 @dataclass(frozen=True)
@@ -200,25 +111,20 @@ def _row_stats(array: np.ndarray, region: Region, dtype: str, stack: int, side: 
     alive = codes[(values != 0).any(axis=1)]
     repeated = len(alive) - len({row.tobytes() for row in alive})
     total, length = num_elements(region.shape[: stack + 1]), num_elements(region.shape[stack + 1 :])
-    part = _thin(values, side)
+    part = values[np.ix_(*(np.linspace(0, n - 1, min(n, side)).astype(int) for n in values.shape))]
     rank, effective = _matrix_ranks(part)
+    size, spread = math.sqrt(float(np.mean(values**2))), math.sqrt(float(np.mean((values - values.mean(axis=0)) ** 2)))
     return RowStats(
         total=total,
         seen=len(codes),
         repeated=repeated,
         length=length,
-        spread=_row_spread(values),
+        spread=spread / size if size else 0.0,
         rank=rank,
         effective=effective,
         side=part.shape,
         whole=part.shape == (total, length),
     )
-
-
-def _thin(values: np.ndarray, side: int) -> np.ndarray:
-    """Return at most ``side`` rows and columns, evenly spaced."""
-    picks = (np.linspace(0, length - 1, min(length, side)).astype(int) for length in values.shape)
-    return values[np.ix_(*picks)]
 
 
 def _matrix_ranks(matrix: np.ndarray) -> tuple[int, float]:
@@ -232,11 +138,6 @@ def _matrix_ranks(matrix: np.ndarray) -> tuple[int, float]:
     least = singular.max() * max(matrix.shape) * np.finfo(np.float32).eps
     shares = singular[singular > least] / singular[singular > least].sum()
     return len(shares), float(np.exp(-(shares * np.log(shares)).sum()))
-
-
-def _row_spread(values: np.ndarray) -> float:
-    size = math.sqrt(float(np.mean(values**2)))
-    return math.sqrt(float(np.mean((values - values.mean(axis=0)) ** 2))) / size if size else 0.0
 
 
 class RegionMeasurer:

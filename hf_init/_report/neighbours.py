@@ -47,16 +47,13 @@ def nearest_neighbours(of: Candidate, candidates: Iterable[Candidate]) -> list[C
         ['layers.8.w', 'layers.7.w', 'layers.6.w']
     """
     alike = [each for each in candidates if (each.role, each.dimensions) == (of.role, of.dimensions)]
-    return sorted(alike, key=lambda each: _layer_distance(each, of))[:MOST]
+    pattern, layers = name_pattern(of.name), layer_of(of)
 
+    def distance(each: Candidate) -> tuple[bool, tuple[int, ...], int]:
+        apart = tuple(abs(a - b) for a, b in zip(layer_of(each), layers, strict=False))
+        return name_pattern(each.name) != pattern, apart, abs(each.at - of.at)
 
-def _layer_distance(one: Candidate, other: Candidate) -> tuple[bool, tuple[int, ...], int]:
-    layers = zip(layer_of(one), layer_of(other), strict=False)
-    return (
-        name_pattern(one.name) != name_pattern(other.name),
-        tuple(abs(a - b) for a, b in layers),
-        abs(one.at - other.at),
-    )
+    return sorted(alike, key=distance)[:MOST]
 
 
 def layer_of(of: Candidate) -> tuple[int, ...]:

@@ -148,8 +148,10 @@ def _region_charts(subject: NewRegion) -> Html:
 
 def _chart_figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], label: str, note: str = "") -> Html:
     entries = [tag("li", text, class_=colour) for colour, text in key]
-    notes = [*filter(None, (note, *map(_spike_note, chart.traces), _outside(chart.traces)))]
-    caption = tag("figcaption", tag("ul", *entries, class_="key"), "; ".join(notes))
+    outside, seen = sum(trace.outside for trace in chart.traces), sum(trace.seen for trace in chart.traces)
+    rest = f"{format_count(outside)} of {format_count(seen)} values lie outside the picture" if outside else ""
+    notes = "; ".join(filter(None, (note, *map(_spike_note, chart.traces), rest)))
+    caption = tag("figcaption", tag("ul", *entries, class_="key"), notes)
     return tag("figure", _charts.picture_of(chart, colours, label), caption)
 
 
@@ -159,11 +161,6 @@ def _spike_note(trace: Trace) -> str:
         return ""
     value, share = trace.spike
     return f"line: {'all values are' if share == 1 else f'{share:.1%} are'} {format_value(value)}"
-
-
-def _outside(traces: Sequence[Trace]) -> str:
-    outside, seen = sum(trace.outside for trace in traces), sum(trace.seen for trace in traces)
-    return f"{format_count(outside)} of {format_count(seen)} values lie outside the picture" if outside else ""
 
 
 def _region_table(subject: NewRegion) -> Html:

@@ -61,7 +61,9 @@ def picture(
     label: str, sample: np.ndarray, expected: Distribution | None, neighbours: Sequence[tuple[str, np.ndarray]]
 ) -> Picture:
     """Return both charts of a region; on one scale unless that would make a line of one of them."""
-    own = _union_span([_value_span(sample), *([_expected_span(expected)] if expected else [])])
+    parts = expected.parts if expected else ()
+    drawn = [(max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in parts]
+    own = _union_span([_value_span(sample), *drawn])
     others = _union_span([_value_span(values) for _, values in neighbours])
     shared = _shared_span(own, others)
     return Picture(
@@ -89,17 +91,14 @@ def _histogram(label: str, values: np.ndarray, span: Span) -> Trace:
     share = float((values == value).mean()) if values.size else 0.0
     spike = (value, share) if share > SPIKE else None
     rest = values[values != value] if spike else values
-    edges = np.linspace(*span, _num_bins(rest, span) + 1)
+    # So many bins that the values themselves get about the square root of their number.
+    fine = min(max(math.isqrt(rest.size), 12), 64)
+    low, high = _value_span(rest) or span
+    bins = int(min(max(fine * (span[1] - span[0]) / (high - low or 1.0), fine), 240))
+    edges = np.linspace(*span, bins + 1)
     counts, _ = np.histogram(rest, edges)
     heights = counts / (max(values.size, 1) * (edges[1] - edges[0]))
     return Trace(label, edges, heights, spike, rest.size - int(counts.sum()), values.size)
-
-
-def _num_bins(values: np.ndarray, span: Span) -> int:
-    """Return so many bins that the values themselves get about the square root of their number."""
-    fine = min(max(math.isqrt(values.size), 12), 64)
-    low, high = _value_span(values) or span
-    return int(min(max(fine * (span[1] - span[0]) / (high - low or 1.0), fine), 240))
 
 
 def _value_span(values: np.ndarray) -> Span | None:
@@ -108,13 +107,6 @@ def _value_span(values: np.ndarray) -> Span | None:
         return None
     low, high = np.quantile(values, [0.001, 0.999])
     return float(low), float(high)
-
-
-def _expected_span(expected: Distribution) -> Span:
-    ends = [
-        (max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in expected.parts
-    ]
-    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def _union_span(spans: Sequence[Span | None]) -> Span | None:

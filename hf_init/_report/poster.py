@@ -23,7 +23,10 @@ def poster(survey: ResultSurvey | CheckpointSurvey) -> bytes:
     if isinstance(survey, ResultSurvey):
         rows = [[*_region_panels(subject)] for subject in survey.subjects if subject.picture is not None]
     else:
-        rows = [*_group_panels(survey)]
+        groups = [
+            (f"{name} ({number})", chart, [*_charts.KEPT[: len(chart.traces)]]) for name, number, chart in survey.charts
+        ]
+        rows = [groups[at : at + 3] for at in range(0, len(groups), 3)]
     if not rows:
         raise HfInitError(f"{survey.folder} has no new values to draw: give an .html name for its tables")
     name = survey.plan.architecture if isinstance(survey, ResultSurvey) else survey.folder
@@ -39,8 +42,3 @@ def _region_panels(subject: NewRegion) -> Iterator[Panel]:
     yield f"{tensor.name}{'' if where == 'all' else f', {where}'}", picture.new, ["new"]
     if picture.neighbours is not None:
         yield f"pretrained, {tensor.role}", picture.neighbours, [*_charts.KEPT[: len(picture.neighbours.traces)]]
-
-
-def _group_panels(survey: CheckpointSurvey) -> Iterator[list[Panel]]:
-    panels = [(f"{name} ({many})", chart, [*_charts.KEPT[: len(chart.traces)]]) for name, many, chart in survey.charts]
-    yield from (panels[at : at + 3] for at in range(0, len(panels), 3))

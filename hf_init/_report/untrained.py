@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -60,7 +59,7 @@ def untrained_tables(folder: str | Path) -> tuple[Untrained, ...]:
     return tuple(each for rows in sorted(set(_vocab_sizes(config))) for each in untrained_rows(folder, rows))
 
 
-def _vocab_sizes(config: Any) -> Iterator[int]:
+def _vocab_sizes(config: object) -> Iterator[int]:
     for key, value in config.items() if isinstance(config, dict) else ():
         if key == "vocab_size" and isinstance(value, int) and value > 0:
             yield value
@@ -81,18 +80,12 @@ def untrained_rows(folder: str | Path, rows: int) -> tuple[Untrained, ...]:
     """
     with Checkpoint.open(folder) as source, Reader(source) as reader:
         names = [name for name, entry in source.entries.items() if len(entry.shape) == 2 and entry.shape[0] == rows]
-        found = [
-            _untrained_of(name, torch.cat([*_row_maxima(reader, name, source.entries[name].shape)])) for name in names
-        ]
-    return tuple(each for each in found if each.rows)
+        tables = [_untrained_of(reader, name, source.entries[name].shape) for name in names]
+    return tuple(table for table in tables if table.rows)
 
 
-def _row_maxima(reader: Reader, name: str, shape: tuple[int, ...]) -> Iterator[torch.Tensor]:
-    for block in reader.rows(name, Box.whole(shape)):
-        yield block.float().abs().amax(1)
-
-
-def _untrained_of(name: str, largest: torch.Tensor) -> Untrained:
+def _untrained_of(reader: Reader, name: str, shape: tuple[int, ...]) -> Untrained:
+    largest = torch.cat([block.float().abs().amax(1) for block in reader.rows(name, Box.whole(shape))])
     typical = float(largest.median())
     rows = (largest <= SHARE * typical).nonzero().flatten()
     return Untrained(name, tuple(rows.tolist()), float(largest[rows].max()) if len(rows) else 0.0, typical)
