@@ -224,6 +224,9 @@ BASES: dict[str, Callable[[Path], object]] = {
     ),
     "detr": _detr,
     "clip": partial(_model, transformers.CLIPVisionModel, **SEEN),
+    "two towers of one model": partial(
+        _model, transformers.CLIPModel, text_config={**SIZE, "vocab_size": 99}, vision_config=SEEN
+    ),
     "llava": _llava,
     "llava without a projector": partial(_edited, "llava", without=["*multi_modal_projector*"]),
     "two encoders": _two_encoders,

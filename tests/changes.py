@@ -458,6 +458,14 @@ CHANGES: dict[str, Change] = {
         "several heads", options={"remove_heads": ["topic"], "add_heads": {"topic": "regression"}},
         new=("heads.topic.*",), gone=("heads.topic.*",),
     ),
+    "a head replaced by one that is renamed": Change(
+        "several heads", options={"remove_heads": ["topic"], "rename_heads": {"entities": "topic"}},
+        names=instead(("heads.entities.", "heads.topic.")), gone=("heads.topic.*",),
+    ),
+    "a head replaced by one from elsewhere": Change(
+        "several heads", options={"remove_heads": "topic"}, gone=("heads.topic.*",),
+        places=lambda bases, _: {"take_heads": {"topic": bases("sentiment")}}, taken={"sentiment": _of_head("topic")},
+    ),
     "heads removed": Change("several heads", options={"remove_heads": ["topic", "meaning"]}, gone=("heads.topic.*",)),
     "heads that change names": Change(
         "several heads", options={"rename_heads": {"topic": "entities", "entities": "topic"}},

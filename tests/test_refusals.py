@@ -195,6 +195,7 @@ SEVERAL: list[tuple[Any, ...]] = [
     ),
     (HEADS, None, {"add_heads": ["topic"]}, "add_heads: expected {NAME: KIND"),
     ("bert", None, {"name_head": "x", **SIMILAR}, "has no head to name"),
+    ("two towers of one model", None, SIMILAR, "CLIPModel gives no last_hidden_state"),
     ("clip", None, {"add_heads": {"x": {"kind": "token-classification", "labels": ["a"]}}}, "reads vision"),
 ]  # fmt: skip
 TOKENS: list[tuple[Any, ...]] = [
