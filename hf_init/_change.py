@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_init._architecture import Target
+from hf_init._architecture import Architecture, Target
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._plan import Choice, Fill, Match, RowMapping, Rule
 
@@ -42,9 +42,9 @@ class TargetRequest:
     """
 
     base: BaseCheckpoint
-    architecture: Any
+    architecture: Architecture
     config: PreTrainedConfig | None
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
     open_other: Callable[[str], BaseCheckpoint]
     key_mapping: Mapping[str, str] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ class ChangePlan:
     write: Callable[[Path], None] = _write_nothing
     values: Callable[[PreTrainedModel], Mapping[str, torch.Tensor]] | None = None
     finish: Callable[[PreTrainedModel], None] = _finish_nothing
-    record: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, object] = field(default_factory=dict)
 
 
 class Change:
@@ -106,7 +106,7 @@ class Change:
     REPLACES: tuple[type[Change], ...] = ()
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> Change | None:
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> Change | None:
         """Return the change that these options ask for, or None where they ask for none.
 
         Raises:
@@ -122,7 +122,7 @@ class Change:
         """
         return request
 
-    def config_values(self) -> Mapping[str, Any]:
+    def config_values(self) -> Mapping[str, object]:
         """Return the config values that the change sets; dots reach nested configs."""
         return {}
 

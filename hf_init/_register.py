@@ -26,7 +26,7 @@ class _Late(dict):  # type: ignore[type-arg]  # of whatever the library keeps in
             import_module(OURS)  # registers itself, here
         return self
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: object) -> Any:
         return dict.__getitem__(self._settled() if key == KIND else self, key)
 
     def values(self) -> Any:
@@ -39,7 +39,7 @@ class _Late(dict):  # type: ignore[type-arg]  # of whatever the library keeps in
 class _Then(Loader):
     """Loads the module as its own loader does, and adds to it when that is done."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
@@ -49,7 +49,7 @@ class _Then(Loader):
         self._loader.exec_module(module)
         _add(module)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._loader, name)  # its source, for whoever shows a traceback
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
@@ -16,6 +16,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._text import one_line
+
+
+class AutoClass(Protocol):
+    """An ``AutoModelFor*`` class; no public way asks one for a class without loading a model."""
+
+    __name__: str
+    _model_mapping: Mapping[type[PreTrainedConfig], type[PreTrainedModel] | Sequence[type[PreTrainedModel]]]
 
 
 def has_same_head(cls: type, name: str) -> bool:
@@ -43,16 +50,16 @@ def is_causal_class(name: str) -> bool:
     return name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
 
 
-def auto_classes(auto: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:
+def auto_classes(auto: AutoClass, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:
     """Return every class that an ``AutoModelFor*`` class gives for a config; none where it has no place for it."""
-    found = auto._model_mapping.get(type(config), ())  # no public way asks an auto class without loading a model
-    return tuple(found) if isinstance(found, list | tuple) else (found,)
+    found = auto._model_mapping.get(type(config), ())
+    return (found,) if isinstance(found, type) else tuple(found)
 
 
 SAY_WHICH = f"say which class to load it into: {option('architecture', 'CLASS')}"
 
 
-def class_of(architecture: Any, raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
+def class_of(architecture: object, raw: Mapping[str, object], folder: Path, trust: bool | None) -> type:
     """Return the ``PreTrainedModel`` or ``AutoModelFor*`` class that a user gave; None means the checkpoint's own.
 
     Args:
@@ -66,7 +73,15 @@ def class_of(architecture: Any, raw: Mapping[str, object], folder: Path, trust: 
     if architecture is None:
         return _own_class(raw, folder, trust)
     if isinstance(architecture, str):
-        return _class_named(architecture, raw, folder, trust)
+        found = (
+            _class_in_library(architecture)
+            or _registered_class(architecture, raw)
+            or _class_in_folder(architecture, raw, folder, trust)
+        )
+        if found is None:
+            known = f"transformers {transformers.__version__} has no model class {architecture!r}"
+            raise PlanError(known + _close_classes(architecture))
+        return found
     if _is_model_class(architecture):
         return architecture
     raise PlanError(
@@ -74,7 +89,7 @@ def class_of(architecture: Any, raw: Mapping[str, object], folder: Path, trust: 
     )
 
 
-def concrete(cls: Any, config: PreTrainedConfig, folder: Path, trust: bool | None) -> type[PreTrainedModel]:
+def concrete(cls: type, config: PreTrainedConfig, folder: Path, trust: bool | None) -> type[PreTrainedModel]:
     """Return the class that an ``AutoModelFor*`` class stands for with this config."""
     if not issubclass(cls, _BaseAutoModelClass):
         return cls
@@ -100,7 +115,7 @@ def check_misfit(cls: type[PreTrainedModel], config: PreTrainedConfig) -> None:
         )
 
 
-def remote(reference: object, folder: Path, trust: bool | None) -> Any:
+def remote(reference: object, folder: Path, trust: bool | None) -> type:
     """Return a class of the code that a checkpoint brings, which runs when it is imported.
 
     Raises:
@@ -121,13 +136,13 @@ def remote(reference: object, folder: Path, trust: bool | None) -> Any:
         ) from error
 
 
-def auto_map(raw: Mapping[str, object]) -> dict[str, Any]:
+def auto_map(raw: Mapping[str, object]) -> dict[str, object]:
     """Return the classes that a checkpoint brings, by the ``Auto*`` class that stands for each."""
     found = raw.get("auto_map")
     return found if isinstance(found, dict) else {}
 
 
-def _own_class(raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
+def _own_class(raw: Mapping[str, object], folder: Path, trust: bool | None) -> type:
     names = raw.get("architectures")
     if not names or not isinstance(names, list) or not isinstance(names[0], str):
         raise PlanError(f"{folder / 'config.json'} names no architecture; {SAY_WHICH}")
@@ -144,21 +159,14 @@ def _own_class(raw: Mapping[str, object], folder: Path, trust: bool | None) -> A
     return found
 
 
-def _class_named(name: str, raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
-    found = _class_in_library(name) or _registered_class(name, raw) or _class_in_folder(name, raw, folder, trust)
-    if found is None:
-        raise PlanError(f"transformers {transformers.__version__} has no model class {name!r}{_close_classes(name)}")
-    return found
-
-
-def _class_in_folder(name: str, raw: Mapping[str, object], folder: Path, trust: bool | None) -> Any:
+def _class_in_folder(name: str, raw: Mapping[str, object], folder: Path, trust: bool | None) -> type | None:
     for auto, reference in auto_map(raw).items():
         if auto.startswith("AutoModel") and str(reference).rpartition(".")[2] == name:
             return remote(reference, folder, trust)
     return None
 
 
-def _registered_class(name: str, raw: Mapping[str, object]) -> Any:
+def _registered_class(name: str, raw: Mapping[str, object]) -> type | None:
     """Return the registered class of this name, of which the code in the folder is a copy."""
     kind, registered = raw.get("model_type"), CONFIG_MAPPING._extra_content
     if not isinstance(kind, str) or kind not in registered:
@@ -171,12 +179,12 @@ def _registered_class(name: str, raw: Mapping[str, object]) -> Any:
     return None
 
 
-def _class_in_library(name: str) -> Any:
+def _class_in_library(name: str) -> type | None:
     found = getattr(transformers, name, None) if name.isidentifier() else None
     return found if _is_model_class(found) else None
 
 
-def _is_model_class(found: object) -> bool:
+def _is_model_class(found: object) -> TypeGuard[type]:
     return isinstance(found, type) and issubclass(found, (PreTrainedModel, _BaseAutoModelClass))
 
 
@@ -195,6 +203,6 @@ def _fitting_classes(config: PreTrainedConfig) -> str:
     return f"these fit: {', '.join(names)}"
 
 
-def _autos_for(config: PreTrainedConfig) -> list[Any]:
+def _autos_for(config: PreTrainedConfig) -> list[AutoClass]:
     autos = [getattr(transformers, name) for name in sorted(dir(transformers)) if name.startswith("AutoModel")]
     return [auto for auto in autos if getattr(auto, "_model_mapping", None) and type(config) in auto._model_mapping]

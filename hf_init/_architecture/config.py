@@ -44,7 +44,7 @@ BAD_VALUE = (StrictDataclassError, TypeError, ValueError, AttributeError, Lookup
 """What the constructors of configs raise for values that they can't use."""
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, object]) -> None:
     """Raise PlanError for options of the library that have no meaning here, all at once, each with the way out."""
     problems = [
         f"{key}: {REFUSED[key]}" for key, value in options.items() if key in REFUSED and value not in (None, False)
@@ -53,7 +53,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise PlanError("not supported when a checkpoint is extended:\n  " + "\n  ".join(problems))
 
 
-def label_values(labels: Sequence[str] | None, num_labels: Any) -> dict[str, Any]:
+def label_values(labels: Sequence[str] | None, num_labels: object) -> dict[str, object]:
     """Return the config values that name or count the labels.
 
     Raises:
@@ -82,8 +82,8 @@ def label_values(labels: Sequence[str] | None, num_labels: Any) -> dict[str, Any
 
 
 def config_of(
-    cls: Any, folder: Path, raw: Mapping[str, Any], values: Mapping[str, Any], trust: bool | None
-) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    cls: type, folder: Path, raw: Mapping[str, object], values: Mapping[str, object], trust: bool | None
+) -> tuple[PreTrainedConfig, dict[str, object]]:
     """Return the checkpoint's config with the user's values, and the values that it has no field for.
 
     A value whose key has dots (``text_config.vocab_size``) goes into a nested config.
@@ -91,7 +91,15 @@ def config_of(
     Raises:
         PlanError: an unknown model_type, a value that the config can't take, a nested field that isn't there.
     """
-    _check_value_names(values)
+    taken = [
+        key
+        for key in values
+        if key.startswith("_") or key in NOT_VALUES or callable(getattr(PreTrainedConfig, key, None))
+    ]
+    if taken:  # the library's own loading of a config takes these names for something else than a value
+        raise PlanError(
+            f"{', '.join(map(repr, taken))}: no config value; see `hf-init plan --help` for what is an option"
+        )
     try:
         with quiet_library():
             config, rest = _load_config(
@@ -106,7 +114,7 @@ def config_of(
     return config, rest
 
 
-def copy_config(config: PreTrainedConfig, values: Mapping[str, Any]) -> PreTrainedConfig:
+def copy_config(config: PreTrainedConfig, values: Mapping[str, object]) -> PreTrainedConfig:
     """Return a copy of a config with these values, so that the caller's stays as it is."""
     made = type(config).from_dict(config.to_dict())
     for path, value in values.items():
@@ -124,7 +132,7 @@ def check_quantized(config: PreTrainedConfig) -> None:
 
 
 def check_unknown(
-    cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Mapping[str, Any], options: Iterable[str] = ()
+    cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Mapping[str, object], options: Iterable[str] = ()
 ) -> None:
     """Raise PlanError for values that neither a field of the config nor the class's constructor takes."""
     accepted = inspect.signature(cls.__init__).parameters
@@ -164,46 +172,28 @@ def dtype_of(requested: object, config: PreTrainedConfig, source: Checkpoint) ->
 
 
 def _load_config(
-    cls: Any, folder: Path, raw: Mapping[str, Any], values: dict[str, Any], trust: bool | None
-) -> tuple[PreTrainedConfig, dict[str, Any]]:
+    cls: type, folder: Path, raw: Mapping[str, object], values: Mapping[str, object], trust: bool | None
+) -> tuple[PreTrainedConfig, dict[str, object]]:
     own, model_type = getattr(cls, "config_class", None), raw.get("model_type")
     brought = auto_map(raw).get("AutoConfig")
-    options: dict[str, Any] = {"return_unused_kwargs": True, **values}
+    options: dict[str, object] = {"return_unused_kwargs": True, **values}
     if own is not None and (model_type is None or own.model_type == model_type):
-        made: Any = own.from_pretrained(str(folder), **options)
-    elif model_type in CONFIG_MAPPING:
-        made = AutoConfig.from_pretrained(str(folder), trust_remote_code=bool(trust), **options)
-    elif brought:
-        made = remote(brought, folder, trust).from_pretrained(str(folder), **options)
-    else:
-        raise PlanError(_say_unknown_type(folder, model_type))
-    return made
-
-
-def _say_unknown_type(folder: Path, model_type: Any) -> str:
+        return own.from_pretrained(str(folder), **options)
+    if model_type in CONFIG_MAPPING:
+        made: Any = AutoConfig.from_pretrained(str(folder), trust_remote_code=bool(trust), **options)
+        return made
+    if brought:
+        return remote(brought, folder, trust).from_pretrained(str(folder), **options)
     if model_type is None:
         give = option("architecture", "CLASS")
-        return f"{folder / 'config.json'} names no model_type; add it, or give the class: {give}"
-    return (
+        raise PlanError(f"{folder / 'config.json'} names no model_type; add it, or give the class: {give}")
+    raise PlanError(
         f"{folder / 'config.json'}: transformers {transformers.__version__} knows no model_type {model_type!r}"
         f"{closest(str(model_type), CONFIG_MAPPING)}; install a version that does, or give a checkpoint of a known type"
     )
 
 
-def _check_value_names(values: Mapping[str, Any]) -> None:
-    """Raise PlanError for names that the library's own loading of a config takes for something else than a value."""
-    taken = [
-        key
-        for key in values
-        if key.startswith("_") or key in NOT_VALUES or callable(getattr(PreTrainedConfig, key, None))
-    ]
-    if taken:
-        raise PlanError(
-            f"{', '.join(map(repr, taken))}: no config value; see `hf-init plan --help` for what is an option"
-        )
-
-
-def _set_nested(config: Any, path: str, value: Any) -> None:
+def _set_nested(config: object, path: str, value: object) -> None:
     """Set ``text_config.vocab_size`` and the like; the field must be there."""
     *parents, leaf = path.split(".")
     place = config
@@ -216,7 +206,7 @@ def _set_nested(config: Any, path: str, value: Any) -> None:
         setattr(place, leaf, value)
 
 
-def _nested_field(place: Any, name: str, path: str) -> Any:
+def _nested_field(place: object, name: str, path: str) -> object:
     found = place.get(name, _nested_field) if isinstance(place, dict) else getattr(place, name, _nested_field)
     if found is _nested_field or callable(found):
         fields = place.to_dict() if isinstance(place, PreTrainedConfig) else place if isinstance(place, dict) else ()

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as library_init
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
     WeightConverter,
     WeightRenaming,
+    WeightTransform,
     dot_natural_key,
     rename_source_key,
     revert_weight_conversion,
@@ -71,7 +72,11 @@ def has_own_loader(cls: type[PreTrainedModel]) -> bool:
 
 
 def load_on_meta(
-    cls: type[PreTrainedModel], config: Any, tensors: Mapping[str, torch.Tensor], **options: Any
+    cls: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    tensors: Mapping[str, torch.Tensor],
+    model_args: Sequence[object] = (),
+    **options: object,
 ) -> PreTrainedModel:
     """Return the model as the library would load it from these (meta) tensors: converted, tied, in its final dtypes.
 
@@ -81,7 +86,7 @@ def load_on_meta(
         return PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]  # of a bound class method
             cls,
             None,
-            *options.pop("model_args", ()),
+            *model_args,
             config=config,
             state_dict=dict(tensors),
             device_map="meta",
@@ -91,7 +96,7 @@ def load_on_meta(
 
 
 def build_on_meta(
-    cls: type[PreTrainedModel], config: Any, names: Iterable[str], dtype: torch.dtype, **options: Any
+    cls: type[PreTrainedModel], config: PreTrainedConfig, names: Iterable[str], dtype: torch.dtype, **options: object
 ) -> tuple[PreTrainedModel, Addresses] | None:
     """Return what ``load_on_meta`` gives for tensors of these names, by the constructor alone: much faster.
 
@@ -124,14 +129,14 @@ class _Standing:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
 
-    def __call__(self, config: Any, *args: Any, **kwargs: Any) -> PreTrainedModel:
+    def __call__(self, config: object, *args: object, **kwargs: object) -> PreTrainedModel:
         return self._model
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(type(self._model), name)
 
 
-def load_into(model: PreTrainedModel, state: Mapping[str, object], **options: Any) -> Any:
+def load_into(model: PreTrainedModel, state: Mapping[str, object], **options: object) -> Any:
     """Load a state dict with the library's loader into a model of ``build_on_meta`` instead of one of its own."""
     load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]  # of a bound class method
     return load(_Standing(model), None, config=model.config, state_dict=state, **options)
@@ -154,8 +159,8 @@ def _without_drawing() -> Iterator[None]:
         library_init.TORCH_INIT_FUNCTIONS.update(originals)
 
 
-def _off_meta(function: Callable[..., Any]) -> Callable[..., Any]:
-    def only_real(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+def _off_meta(function: Callable[..., object]) -> Callable[..., object]:
+    def only_real(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
         return tensor if tensor.device.type == "meta" else function(tensor, *args, **kwargs)
 
     return only_real
@@ -190,7 +195,7 @@ class Addresses:
                 positions[parameter, pattern] += 1
         return found
 
-    def used(self, names: Iterable[str]) -> list[Any]:
+    def used(self, names: Iterable[str]) -> list[WeightTransform]:
         """Return what the loader does to tensors of these names: its renamings and conversions that match one."""
         for name in names:
             self._renamed(name)

@@ -34,8 +34,8 @@ class InitialValues:
     def __init__(
         self,
         build: Callable[[], PreTrainedModel],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ):
         self._build = build
         self._made: Mapping[str, torch.Tensor] = {}

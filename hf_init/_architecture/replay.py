@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -27,9 +28,9 @@ class RecordedCall:
     """One operation of the construction, by the storages that it reads and writes."""
 
     operation: Any
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    result: Any
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    result: object
     reads: frozenset[int]
     writes: frozenset[int]
     fresh: bool = False
@@ -54,7 +55,7 @@ class ConstructorRecording:
         self._constants = constants.values
 
     @classmethod
-    def of(cls, model: PreTrainedModel, *args: Any, **kwargs: Any) -> ConstructorRecording:
+    def of(cls, model: PreTrainedModel, *args: object, **kwargs: object) -> ConstructorRecording:
         """Record another model of the same class and config."""
         config = deepcopy(model.config)
         return cls(lambda: type(model)(config, *args, **kwargs))
@@ -103,7 +104,7 @@ def poisoned(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
     return torch.empty(tuple(shape), dtype=dtype).fill_(_poison_value(dtype))
 
 
-def _poison_value(dtype: torch.dtype) -> Any:
+def _poison_value(dtype: torch.dtype) -> float:
     if dtype.is_floating_point or dtype.is_complex:
         return float("nan")
     return UNTOUCHED if dtype is torch.int64 else False if dtype is torch.bool else torch.iinfo(dtype).min
@@ -116,7 +117,13 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self.calls: list[RecordedCall] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         given = frozenset(map(_storage_id, _tensors_in((args, kwargs))))
@@ -140,8 +147,8 @@ def _record_init_functions(calls: list[RecordedCall]) -> Iterator[None]:
         library_init.TORCH_INIT_FUNCTIONS.update(originals)
 
 
-def _record_function(function: Callable[..., Any], calls: list[RecordedCall]) -> Callable[..., Any]:
-    def note(tensor: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+def _record_function(function: Callable[..., object], calls: list[RecordedCall]) -> Callable[..., object]:
+    def note(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
         if tensor.device.type != "meta":
             return function(tensor, *args, **kwargs)
         storage = frozenset((_storage_id(tensor),))
@@ -158,10 +165,17 @@ class _Constants(TorchFunctionMode):
         super().__init__()
         self.values: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func in MADE_FROM_DATA and result.device.type == "meta" and not _on_meta(args[:1]):
+        is_of_meta = bool(args) and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta"
+        if func in MADE_FROM_DATA and result.device.type == "meta" and not is_of_meta:
             real = func(*args, **{**kwargs, "device": "cpu"}).detach()
             self.values[_storage_id(result)] = (result, real)
         return result
@@ -192,7 +206,7 @@ class _Replay:
         view = torch.empty(0, dtype=tensor.dtype)
         return view.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[arg-type]
 
-    def _argument(self, value: Any) -> Any:
+    def _argument(self, value: object) -> object:
         if isinstance(value, torch.Tensor):
             return self.real(value)
         return torch.device("cpu") if isinstance(value, torch.device) and value.type == "meta" else value
@@ -207,21 +221,17 @@ def _storage_laid_out_as(meta: torch.Tensor, real: torch.Tensor) -> torch.Untype
     return flat.untyped_storage()
 
 
-def _written_arguments(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Any]:
+def _written_arguments(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[object]:
     """Yield the arguments that an operation writes to, by its schema."""
     for place, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             yield args[place] if place < len(args) else kwargs.get(argument.name)
 
 
-def _tensors_in(values: Any) -> list[torch.Tensor]:
+def _tensors_in(values: object) -> list[torch.Tensor]:
     values = list(values) if isinstance(values, Iterator) else values
     return [value for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]
 
 
 def _storage_id(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
-
-
-def _on_meta(values: Sequence[Any]) -> bool:
-    return any(isinstance(value, torch.Tensor) and value.device.type == "meta" for value in values)

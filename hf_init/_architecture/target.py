@@ -68,23 +68,23 @@ class Target:
     cls: type[PreTrainedModel]
     config: PreTrainedConfig
     dtype: torch.dtype
-    model_args: tuple[Any, ...] = ()
-    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    model_args: tuple[object, ...] = ()
+    model_kwargs: Mapping[str, object] = field(default_factory=dict)
     load_options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
         cls,
         base: BaseCheckpoint,
-        architecture: Any = None,
+        architecture: Architecture = None,
         config: PreTrainedConfig | None = None,
         *,
-        values: Mapping[str, Any],
-        changed: Mapping[str, Any],
-        model_kwargs: Mapping[str, Any] = MappingProxyType({}),
+        values: Mapping[str, object],
+        changed: Mapping[str, object],
+        model_kwargs: Mapping[str, object] = MappingProxyType({}),
         options: Iterable[str] = (),
         trust: bool | None = None,
-        dtype: Any = None,
+        dtype: object = None,
     ) -> Target:
         """Return the target of a class and a config.
 
@@ -185,15 +185,15 @@ class Target:
         """Build the model on meta under another config, for its shapes: what a load would rename is left as it is."""
         return replace(self, config=config)._build(())[0]
 
-    def load_on_meta(self, tensors: Mapping[str, tuple[Shape, str]], **options: Any) -> Any:
+    def load_on_meta(self, tensors: Mapping[str, tuple[Shape, str]], **options: object) -> Any:
         """Return what the library's loader gives for tensors of these names, shapes and dtypes, on meta."""
         empty = {
             name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
             for name, (shape, dtype) in tensors.items()
         }
         options |= {key: value for key, value in self.load_options.items() if key not in NOT_ON_META}
-        options |= {"dtype": self.dtype, "model_args": self.model_args, **self.model_kwargs}
-        return load_on_meta(self.cls, self.config, empty, **options)
+        options |= {"dtype": self.dtype, **self.model_kwargs}
+        return load_on_meta(self.cls, self.config, empty, self.model_args, **options)
 
     @cached_property
     def _built(self) -> tuple[PreTrainedModel, Addresses | None]:

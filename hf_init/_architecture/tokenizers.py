@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
 
 from transformers import AddedToken
-from transformers.tokenization_python import Trie
+from transformers.tokenization_python import PythonBackend, Trie
 
 
-def with_added_tokens(tokenizer: Any, tokens: Mapping[int, AddedToken]) -> Any:
+def with_added_tokens(tokenizer: PythonBackend, tokens: Mapping[int, AddedToken]) -> PythonBackend:
     """Return a copy of a tokenizer whose added tokens are these, by their ids."""
     changed = deepcopy(tokenizer)
     # `add_tokens` only appends, and gives ids of its own: decoder, encoder and the trie that splits texts are set.

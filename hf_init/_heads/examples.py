@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from transformers import AutoTokenizer
@@ -27,6 +27,8 @@ BATCH_SIZE = 32
 IGNORED = -100  # what the library's losses leave out
 
 ExampleBatch = Mapping[str, torch.Tensor]
+LabelNumber: TypeAlias = "float | list[LabelNumber] | None"
+"""A label, or several, as a model takes them; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class ExampleText:
         label: a name or number; a list of names, or 0 or 1 for every label, where a text may have several.
     """
 
-    text: Any
-    label: Any
+    text: str | tuple[str, ...]
+    label: object
     pair: str | None = None
 
 
@@ -54,7 +56,7 @@ class Examples:
     batches: tuple[ExampleBatch, ...] = ()
 
     @classmethod
-    def of(cls, given: Any) -> Examples:
+    def of(cls, given: object) -> Examples:
         """Read the examples that a user gives.
 
         Raises:
@@ -68,7 +70,12 @@ class Examples:
         if isinstance(given, Mapping) or not isinstance(given, Iterable):
             raise PlanError(f"examples: expected {FORMS}, not {type(given).__name__}")
         items = list(given)
-        if items and all(isinstance(item, Mapping) and _is_batch(item) for item in items):
+        batches = [item for item in items if isinstance(item, Mapping) and "labels" in item]
+        if (
+            items
+            and len(batches) == len(items)
+            and all(isinstance(v, torch.Tensor) for b in batches for v in b.values())
+        ):
             return cls(batches=tuple({key: item[key].detach().cpu() for key in item} for item in items))
         return cls(tuple(_example_text(item, f"examples, number {n}") for n, item in enumerate(items, 1)))
 
@@ -106,7 +113,7 @@ class Examples:
         for start in range(0, len(self.texts), BATCH_SIZE):
             yield _encode_batch(tokenizer, self.texts[start : start + BATCH_SIZE], numbers[start : start + BATCH_SIZE])
 
-    def numbers(self, label2id: Mapping[str, int], kind: TaskKind) -> list[Any]:
+    def numbers(self, label2id: Mapping[str, int], kind: TaskKind) -> list[LabelNumber]:
         """Return the label, or labels, of every text as a model takes them; nothing where the examples are batches.
 
         Raises:
@@ -139,7 +146,7 @@ def tokenizer_of(folder: Path) -> Any:
         ) from error
 
 
-def _rows_of_file(path: Path) -> Iterator[Any]:
+def _rows_of_file(path: Path) -> Iterator[object]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             if path.suffix in (".csv", ".tsv"):
@@ -156,29 +163,23 @@ def _rows_of_file(path: Path) -> Iterator[Any]:
         raise PlanError(f"examples: {path}: not what its name says: {one_line(error)}") from error
 
 
-def _example_text(item: Any, where: str) -> ExampleText:
-    text: Any
-    label: Any
+def _example_text(item: object, where: str) -> ExampleText:
     if isinstance(item, Mapping):
         text, pair, label = (next((item[k] for k in keys if k in item), None) for keys in (TEXTS, PAIRS, LABELS))
     elif isinstance(item, (tuple, list)) and len(item) in (2, 3):
         text, label, pair = item[0], item[-1], (item[1] if len(item) == 3 else None)
     else:
         raise PlanError(f"{where}: expected text and label, found {item!r:.80}; examples are {FORMS}")
-    words = isinstance(text, Sequence) and text and all(isinstance(word, str) for word in text)
-    if not words or label is None:
-        missing = "a label" if words else "a text"
-        raise PlanError(f"{where}: it has not {missing}: {item!r:.80}")
+    if not isinstance(text, Sequence) or not text or not all(isinstance(word, str) for word in text):
+        raise PlanError(f"{where}: it has not a text: {item!r:.80}")
+    if label is None:
+        raise PlanError(f"{where}: it has not a label: {item!r:.80}")
     if not isinstance(text, str) and not (isinstance(label, (list, tuple)) and len(label) == len(text)):
         raise PlanError(f"{where}: {len(text)} words need a label each, not {label!r:.80}")
     return ExampleText(text if isinstance(text, str) else tuple(text), label, pair)
 
 
-def _is_batch(item: Mapping[str, Any]) -> bool:
-    return "labels" in item and all(isinstance(value, torch.Tensor) for value in item.values())
-
-
-def _label_number(label: Any, label2id: Mapping[str, int]) -> Any:
+def _label_number(label: object, label2id: Mapping[str, int]) -> LabelNumber:
     """Return a label's number: by its name, by the number itself, or a list of them; None where it has none."""
     if isinstance(label, (list, tuple)):
         return [_label_number(each, label2id) for each in label]
@@ -191,7 +192,7 @@ def _label_number(label: Any, label2id: Mapping[str, int]) -> Any:
     return int(number) if whole and number is not None else None
 
 
-def _label_answers(label: Any, label2id: Mapping[str, int]) -> Any:
+def _label_answers(label: object, label2id: Mapping[str, int]) -> LabelNumber:
     """Return 1 for the labels that a text has, 0 for the others; None where one of them isn't known.
 
     Args:
@@ -207,7 +208,7 @@ def _label_answers(label: Any, label2id: Mapping[str, int]) -> Any:
     return [float(name in names) for name in label2id]
 
 
-def _check_uneven(numbers: Sequence[Any], texts: Sequence[ExampleText], kind: TaskKind) -> None:
+def _check_uneven(numbers: Sequence[LabelNumber], texts: Sequence[ExampleText], kind: TaskKind) -> None:
     """Raise PlanError unless the labels of whole texts make one tensor: one each, or as many each."""
     mine = [number for number, text in zip(numbers, texts, strict=True) if isinstance(text.text, str)]
     sizes = {len(number) if isinstance(number, list) else 0 for number in mine}
@@ -221,7 +222,7 @@ def _check_uneven(numbers: Sequence[Any], texts: Sequence[ExampleText], kind: Ta
         raise PlanError("examples: some texts have more labels than others; give as many numbers for each")
 
 
-def _is_unknown(number: Any) -> bool:
+def _is_unknown(number: LabelNumber) -> bool:
     return any(map(_is_unknown, number)) if isinstance(number, list) else number is None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from transformers import CONFIG_MAPPING
 
@@ -33,6 +33,7 @@ from hf_init._heads.label_rows import (
     head_of,
     vocabulary_of,
 )
+from hf_init._options import LabelOptions
 from hf_init._plan import Choice, Fill, Match, sources_of
 from hf_init._roles import matches
 from hf_init._text import join_names
@@ -75,16 +76,17 @@ class LabelChange(Change):
     )
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> LabelChange:
-        before, number = names_of(base.config), options.get("num_labels")
-        renames = _read_renames(options.get("rename_labels"))
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> LabelChange:
+        given = cast("LabelOptions", options)
+        before, number = names_of(base.config), given.get("num_labels")
+        renames = _read_renames(given.get("rename_labels"))
         known = rename_labels(before, renames)
-        labels, mode = _requested_labels(options, known), options.get("labels_keep")
+        labels, mode = _requested_labels(given, known), given.get("labels_keep")
         label_values(labels, number)  # raises for what can't be labels
         if mode is not None and mode not in KEEP_MODES:
             raise PlanError(f"labels_keep: expected one of {', '.join(KEEP_MODES)}, not {mode!r}")
         change = cls(before, None if labels is None else tuple(labels), number, renames, mode)
-        counts, mean = options.get("label_counts"), options.get("target_mean")
+        counts, mean = given.get("label_counts"), given.get("target_mean")
         change = replace(change, names=change._known_names(known) if labels is None else change.names)
         change._check_renames()
         return replace(
@@ -114,7 +116,7 @@ class LabelChange(Change):
                 f"{list_labels(self.names or ())}; a label that goes needs no new name"
             )
 
-    def config_values(self) -> Mapping[str, Any]:
+    def config_values(self) -> Mapping[str, object]:
         if self.names is None:
             return label_values(None, self.number)
         return {"id2label": dict(enumerate(self.names)), "label2id": {name: k for k, name in enumerate(self.names)}}
@@ -234,7 +236,7 @@ def names_of(raw: Mapping[str, Any]) -> LabelNames:
         return numbered_labels(2)
 
 
-def _requested_labels(options: Mapping[str, Any], known: LabelNames) -> Sequence[str] | None:
+def _requested_labels(options: LabelOptions, known: LabelNames) -> Sequence[str] | None:
     labels, entities = options.get("labels"), options.get("entities")
     if labels is not None and entities is not None:
         raise PlanError("labels and entities: give one of the two")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from hf_init._errors import PlanError
 from hf_init._text import join_names
@@ -32,7 +32,7 @@ def generic_names(names: LabelNames) -> bool:
     return names == numbered_labels(len(names))
 
 
-def read_labels(id2label: Mapping[Any, Any]) -> LabelNames:
+def read_labels(id2label: Mapping[int, str] | Mapping[str, str]) -> LabelNames:
     """Read the names of a config's ``id2label``; numbered names where its keys are not 0, 1, 2...
 
     Example:

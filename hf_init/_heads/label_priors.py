@@ -151,7 +151,11 @@ class LabelStarts:
         if empty:
             raise PlanError(f"label_counts: {_why_empty(empty)}")
         if self.kind == "sigmoid":
-            _check_no_shares(each)
+            if wrong := [value for value in each if not 0 < value < 1]:
+                raise PlanError(
+                    f"label_counts: {wrong[0]:g}: every label is a question of its own here, so give the share of the "
+                    "examples that have it, between 0 and 1"
+                )
             return schemes.LogPrior(pi=each), "the log odds of how often each label occurs"
         why = "the logarithm of how often each label occurs"
         return schemes.LogPrior(counts=each), f"{why}, among all labels; trained biases stay" if match.copies else why
@@ -195,12 +199,3 @@ def _why_empty(names: Sequence[str]) -> str:
             f"{NO_OBJECT!r} or as the last number"
         )
     return f"no example of {', '.join(map(repr, names))}: leave the label out, or count it once"
-
-
-def _check_no_shares(each: Sequence[float]) -> None:
-    wrong = [value for value in each if not 0 < value < 1]
-    if wrong:
-        raise PlanError(
-            f"label_counts: {wrong[0]:g}: every label is a question of its own here, so give the share of the examples "
-            "that have it, between 0 and 1"
-        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 
@@ -151,14 +151,13 @@ def logistic(examples: LabelledFeatures, bias: bool) -> CandidateLayers:
     rows, labels = ((examples.features - centre) / spread).numpy(), examples.targets.numpy()
     with threadpool_limits(1):  # many small products: threads would only wait for each other
         models = [LogisticRegression(C=C, max_iter=2000, fit_intercept=bias).fit(rows, labels) for C in LOOSENESS]
-    return tuple(_layer_of_regression(model, examples.classes, centre, spread) for model in models)
-
-
-def _layer_of_regression(model: Any, classes: int, centre: torch.Tensor, spread: float) -> SolvedLayer:
-    weight, level = torch.from_numpy(model.coef_) / spread, torch.from_numpy(model.intercept_)
-    if len(weight) == 1 < classes:  # two classes share one row there
-        weight, level = torch.cat([-weight, weight]) / 2, torch.cat([-level, level]) / 2
-    return SolvedLayer(weight, level - weight @ centre if model.fit_intercept else None, {"C": float(model.C)})
+    layers = []
+    for model in models:
+        weight, level = torch.from_numpy(model.coef_) / spread, torch.from_numpy(model.intercept_)
+        if len(weight) == 1 < examples.classes:  # two classes share one row there
+            weight, level = torch.cat([-weight, weight]) / 2, torch.cat([-level, level]) / 2
+        layers.append(SolvedLayer(weight, level - weight @ centre if bias else None, {"C": float(model.C)}))
+    return tuple(layers)
 
 
 METHODS: dict[str, Callable[[LabelledFeatures, bool], CandidateLayers]] = {

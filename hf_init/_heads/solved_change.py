@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -23,6 +23,7 @@ from hf_init._heads.label_rows import head_of
 from hf_init._heads.labelled import TaskKind
 from hf_init._heads.new_rows import solve_new_rows
 from hf_init._heads.solutions import METHODS, SolvedLayer
+from hf_init._options import LabelOptions
 from hf_init._plan import Choice, Fill, Match, Plan, TensorPlan
 from hf_init._tensors import Region, Rows, Status
 from hf_init._text import format_count, join_names
@@ -47,8 +48,9 @@ class FittedHeadChange(Change):
     OPTIONS = ("head", "examples", "label_counts", "target_mean")
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> FittedHeadChange | None:
-        method, given = options.get("head"), options.get("examples")
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> FittedHeadChange | None:
+        asked = cast("LabelOptions", options)
+        method, given = asked.get("head"), asked.get("examples")
         if (method is None and given is None) or (method == "verbalizer" and given is None):
             return None
         if method is not None and method not in METHODS:

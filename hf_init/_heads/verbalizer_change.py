@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hf_init import schemes
 from hf_init._architecture import Target
@@ -37,7 +36,7 @@ class VerbalizerChange(Change):
     OPTIONS = ("head", "verbalizer", "label_counts", "target_mean")
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> VerbalizerChange | None:
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> VerbalizerChange | None:
         given, head = options.get("verbalizer"), options.get("head")
         if head not in (None, NAME) and given is not None:
             raise PlanError(f"head: {head} and words for a verbalizer: give one of the two")
@@ -125,7 +124,7 @@ def _word_table(target: Target, layer: LastLayer) -> WordTable:
     return WordTable(weight, own if own in spare else tied, is_head)
 
 
-def _check_transform(target: Target, placed: set[tuple[Any, ...]], head: SourceTensor | None) -> None:
+def _check_transform(target: Target, placed: Collection[object], head: SourceTensor | None) -> None:
     """Raise PlanError if the language-model head has a layer of its own: it sees other features than a classifier."""
     layers = [t.name for t in target.source if t.address not in placed and len(t.shape) == 2 and t != head]
     if any("transform" in name or ".dense." in name for name in layers):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, overload
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
@@ -36,7 +36,15 @@ if TYPE_CHECKING:
 
 
 ModelT = TypeVar("ModelT", bound=PreTrainedModel)
-LoadingInfo: TypeAlias = Mapping[str, Any]
+
+
+class LoadingInfo(TypedDict):
+    """What the library found while it loaded a state dict."""
+
+    missing_keys: set[str]
+    unexpected_keys: set[str]
+    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
+    error_msgs: list[str]
 
 
 @overload
@@ -135,7 +143,8 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
         spend: load into the model that was planned on, if that can be: nobody else needs it.
     """
     spend = spend and prepared.target.is_bare and not has_own_loader(prepared.target.cls)
-    wanted = _fresh_buffers(prepared)
+    seed, values = prepared.plan.seed, prepared.initial_values
+    wanted = {name: values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}  # in no file
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.initial_values)
         with torch.random.fork_rng(devices=[]):  # a constructor may draw, though all that it draws is loaded over
@@ -199,16 +208,6 @@ def _finder_by_name(model: PreTrainedModel, prepared: Prepared) -> Callable[[Ten
         return None if found is None else LoadedTensor(found, own)
 
     return find
-
-
-def _fresh_buffers(prepared: Prepared) -> dict[str, torch.Tensor]:
-    """Return what every buffer that no file holds is in a freshly built model.
-
-    Raises:
-        RecipeError: a freshly built model's value can't be had.
-    """
-    seed = prepared.plan.seed
-    return {name: prepared.initial_values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}
 
 
 def _restore_unsaved_buffers(model: PreTrainedModel, wanted: Mapping[str, torch.Tensor]) -> tuple[str, ...]:

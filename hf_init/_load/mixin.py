@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -61,7 +60,8 @@ class InitMixin(_Model):
 
     def initialize_weights(self: Any) -> None:
         """Give every unloaded tensor its scheme, by full names, after the library's own pass."""
-        missing = set(_unloaded_names(self))
+        alias = tied_names(self) if hasattr(self, "all_tied_weights_keys") else {}
+        missing = {name for name in self.state_dict() if name not in alias and not is_loaded(tensor_of(self, name))}
         with quiet_library():
             super().initialize_weights()  # type: ignore[misc]  # the next class in the order is a PreTrainedModel
         _fill_missing(self, missing)
@@ -72,12 +72,15 @@ class InitMixin(_Model):
         recipe = find_recipe(type(self).init_recipe)
         for name, spec in describe_model(module).items():
             choice = recipe.choose(spec)
-            if "." in name or choice is None or not _is_open(tensor_of(module, name)):
+            if "." in name or choice is None:
+                continue
+            tensor = tensor_of(module, name)
+            if tensor.device.type == "meta" or is_loaded(tensor):
                 continue
             scheme = settle(choice, spec, Surroundings()).scheme
             if not isinstance(scheme, (schemes.Model, schemes.Declared, schemes.Skip)):
                 named = replace(spec, name=f"{type(module).__name__}.{name}")
-                _fill_tensor(tensor_of(module, name), scheme, named, recipe.seed)
+                _fill_tensor(tensor, scheme, named, recipe.seed)
 
 
 def _fill_missing(model: PreTrainedModel, missing: set[str]) -> None:
@@ -102,18 +105,6 @@ def _rebuild_on_meta(model: PreTrainedModel) -> PreTrainedModel:
     """Build the same architecture on meta."""
     with quiet_library(), torch.device("meta"):
         return type(model)(model.config)
-
-
-def _unloaded_names(model: PreTrainedModel) -> Iterator[str]:
-    alias = tied_names(model) if hasattr(model, "all_tied_weights_keys") else {}
-    for name in model.state_dict():
-        if name not in alias and not is_loaded(tensor_of(model, name)):
-            yield name
-
-
-def _is_open(tensor: torch.Tensor) -> bool:
-    """Return whether the tensor is there to be written, and nothing was loaded into it."""
-    return tensor.device.type != "meta" and not is_loaded(tensor)
 
 
 def _fill_tensor(

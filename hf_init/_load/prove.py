@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -54,7 +53,7 @@ class LoadReport:
             lines.append(f"  not compared, since they are offloaded: {join_names(self.unproved)}")
         return "\n".join(lines)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return {
             "counts": dict(self.counts),
             "bytes_compared": self.bytes_compared,
@@ -86,7 +85,7 @@ class StateDict:
         digests: of every new region.
     """
 
-    values: dict[str, Any]
+    values: dict[str, object]
     digests: dict[str, list[str]]
 
 
@@ -101,7 +100,7 @@ def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
     )
 
 
-def _lazy_values(plan: Plan, reader: Reader) -> Iterator[tuple[str, Any]]:
+def _lazy_values(plan: Plan, reader: Reader) -> Iterator[tuple[str, object]]:
     """Yield every kept tensor with its lazy slice; where the same bytes of a file are kept twice, then with a copy.
 
     The two are not tied: what training does to one must not happen to the other, and ``save_pretrained`` must not take

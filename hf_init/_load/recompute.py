@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,9 @@ from hf_init._verify import open_base
 from hf_init.schemes import Fitted
 
 
-def recomputer(out: Path, base: Bases | None = None, examples: Any = None) -> Callable[[TensorPlan, Fill], np.ndarray]:
+def recomputer(
+    out: Path, base: Bases | None = None, examples: object = None
+) -> Callable[[TensorPlan, Fill], np.ndarray]:
     """Return a function from a tensor and one of its new regions to the region's bytes.
 
     Args:
@@ -48,7 +49,7 @@ def recomputer(out: Path, base: Bases | None = None, examples: Any = None) -> Ca
     return recompute
 
 
-def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
+def _context(out: Path, plan: Plan, examples: object) -> Context | None:
     """Return the architecture on meta, where a scheme needs it, with what was solved from examples."""
     asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.needs_model]
     if not asking:
@@ -65,7 +66,7 @@ def _context(out: Path, plan: Plan, examples: Any) -> Context | None:
     return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
 
 
-def _solved(target: Target, plan: Plan, scheme: Fitted, examples: Any) -> dict[str, torch.Tensor]:
+def _solved(target: Target, plan: Plan, scheme: Fitted, examples: object) -> dict[str, torch.Tensor]:
     if examples is None:
         raise PlanError(
             f"the head was solved from examples ({scheme}): give them ({option('examples', 'FILE')}), or verify "

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from hf_init._architecture import Address, Target, takes_as_they_are
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
-from hf_init._plan import Keep, Plan, Recipe, Rule, matches_glob
+from hf_init._plan import Keep, Plan, Recipe, matches_glob
 from hf_init._tensors import Layout, TensorSpec, Tie
 from hf_init._text import join_names
 
@@ -87,7 +87,7 @@ def rules_of_second_names(inputs: PlanInputs) -> Iterator[Problem]:
     texts = [
         f"rule {number} ({rule.conditions}): {_two_names(tie)}"
         for number, rule in enumerate(inputs.recipe.rules, 1)
-        if _names_a_tensor(rule) and not any(map(rule.matches, layout.tensors))
+        if rule.name is not None and not rule.optional and not any(map(rule.matches, layout.tensors))
         for tie, tensor in _second_names(layout).items()
         if rule.matches(tensor)
     ]
@@ -111,10 +111,6 @@ def globs_of_second_names(inputs: PlanInputs) -> Iterator[Problem]:
 
 INPUT_CHECKS = (two_claims, rules_of_second_names, globs_of_second_names)
 """What is looked at before source and target are matched, which would tell less of it."""
-
-
-def _names_a_tensor(rule: Rule) -> bool:
-    return rule.name is not None and not rule.optional
 
 
 def _second_names(layout: Layout) -> Mapping[Tie, TensorSpec]:

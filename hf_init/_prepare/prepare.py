@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_init._architecture import InitialValues, Target
+from hf_init._architecture import Architecture, InitialValues, Target
 from hf_init._change import ChangePlan, TargetContext
 from hf_init._checkpoint import Bases, Checkpoint
 from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, checked_seed, make_plan, match_tensors, parse_rules
@@ -49,7 +49,7 @@ class Prepared:
 
 def prepare_plan(
     base: Bases,
-    architecture: Any = None,
+    architecture: Architecture = None,
     *model_args: object,
     recipe: RecipeLike = None,
     seed: int | None = None,

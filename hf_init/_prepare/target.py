@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from hf_init._architecture import REFUSED, Target, check_options
+from hf_init._architecture import REFUSED, Architecture, Target, check_options
 from hf_init._change import Change, TargetRequest
 from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint, dtype_bits
 from hf_init._errors import CheckpointError, PlanError
@@ -35,7 +35,7 @@ def change_options() -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for change in CHANGES for word in change.OPTIONS))
 
 
-def requested_changes(base: BaseCheckpoint, options: Mapping[str, Any]) -> tuple[Change, ...]:
+def requested_changes(base: BaseCheckpoint, options: Mapping[str, object]) -> tuple[Change, ...]:
     """Return the changes that a user's options ask for.
 
     Raises:
@@ -57,15 +57,15 @@ FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
 
 def resolve_target(
     base: Bases,
-    architecture: Any = None,
-    *model_args: Any,
+    architecture: Architecture = None,
+    *model_args: object,
     headers_only: bool = False,
     trust_remote_code: bool | None = None,
     subfolder: str = "",
-    config: PreTrainedConfig | Mapping[str, Any] | None = None,
-    model_kwargs: Mapping[str, Any] | None = None,
-    dtype: Any = None,
-    torch_dtype: Any = None,
+    config: PreTrainedConfig | Mapping[str, object] | None = None,
+    model_kwargs: Mapping[str, object] | None = None,
+    dtype: object = None,
+    torch_dtype: object = None,
     **options: Any,
 ) -> tuple[Target, tuple[Change, ...]]:
     """Return the target that a user means, and the changes that lead to it.
@@ -123,7 +123,7 @@ def resolve_target(
     return replace(target, model_args=model_args, load_options=load), changes
 
 
-def _check_not_config(given: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def _check_not_config(given: Mapping[str, object], options: Mapping[str, object]) -> None:
     wrong = [key for key in given if key in HUB_OPTIONS or key in LOAD_OPTIONS]
     if wrong:
         raise PlanError(f"config: {', '.join(wrong)}: no value of a config but an option; give it as one")

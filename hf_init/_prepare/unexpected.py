@@ -72,7 +72,8 @@ class PlanDraft(PlanInputs):
             tensor
             for tensor in self.unasked
             if tensor.name not in self.renamed
-            and not _is_computed(tensor)
+            and tensor.role != "buffer"  # what was never trained, the class computes again
+            and not matches(tensor.role, "norm.num_batches_tracked")
             and not any(pattern.search(tensor.parameter) for pattern in patterns)
         ]
         if not new or self.target.base.class_name not in (cls.__name__ for cls in self.target.cls.__mro__):
@@ -180,11 +181,6 @@ def _with_closest(tensor: TensorPlan, unused: Mapping[str, Shape]) -> str:
     same = [name for name, shape in unused.items() if shape == tensor.shape]
     near = difflib.get_close_matches(tensor.name, same or list(unused), n=1, cutoff=0.0 if same else 0.6)
     return f"{tensor.name} ({format_shape(tensor.shape)}{f'; closest: {near[0]}' if near else ''})"
-
-
-def _is_computed(tensor: TensorPlan) -> bool:
-    """Return whether nothing of the tensor was ever trained, and the class computes it again."""
-    return tensor.role == "buffer" or matches(tensor.role, "norm.num_batches_tracked")
 
 
 def _without_nesting(name: str, prefix: str) -> str:
