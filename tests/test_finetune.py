@@ -13,11 +13,9 @@ from torch import nn
 
 import hf_init
 from hf_init import HfInitError, Plan, finetune
-from hf_init._errors import CheckpointError, PlanError, ProofError
-from hf_init._tensors import Status
 from hf_init.finetune import Watch, check_optimizer, freeze, parameter_groups, plan_against, unfreeze_schedule
 
-GROWN = {"num_labels": 3, "num_hidden_layers": 3}
+GROWN = {"num_labels": 3, "config": {"num_hidden_layers": 3}}
 CLASSIFIER = transformers.BertForSequenceClassification
 
 
@@ -74,7 +72,7 @@ def moved(model, before):
 
 
 def new_names(plan):
-    return {tensor.parameter for tensor in plan.tensors if tensor.status is Status.NEW}
+    return {tensor.parameter for tensor in plan.tensors if tensor.status == "new"}
 
 
 # Freezing.
@@ -110,14 +108,6 @@ def test_statistics_of_norms_do_not_move_in_training_mode(resnet):
     assert {name for name in before if "running" in name or "tracked" in name} <= after
 
 
-def test_without_freezing_the_statistics_do_move(resnet):
-    model = hf_init.from_pretrained(transformers.ResNetForImageClassification, resnet, num_labels=3)
-    before = copied(model)
-    model.requires_grad_(False)
-    take_steps(model, torch.optim.SGD([*model.classifier.requires_grad_(True).parameters()], lr=0.1), images, 1)
-    assert any("running_mean" in name for name in moved(model, before))
-
-
 def test_gradients_left_from_before_do_not_move_anything(model):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(**words()).loss.backward()
@@ -138,7 +128,7 @@ def test_a_tied_tensor_is_one(tiny):
 
 def test_thawing_what_is_not_frozen_is_refused(model):
     frozen = freeze(model)
-    with pytest.raises(PlanError, match=r"classifier.weight, pooler: not frozen"):
+    with pytest.raises(HfInitError, match=r"classifier.weight, pooler: not frozen"):
         frozen.thaw(["classifier.weight", "pooler"])
     assert frozen.thaw(["bert.pooler.dense.bias"]) == ("bert.pooler.dense.bias",)
     assert model.bert.pooler.dense.bias.requires_grad and "bert.pooler.dense.bias" not in frozen.names
@@ -157,7 +147,7 @@ def test_one_flipped_bit_is_named_with_row_and_both_values(model, copies):
     assert difference["name"] == "bert.encoder.layer.1.output.dense.weight"
     assert (difference["row"], difference["index"], difference["changed_elements"]) == (7, [7, 3], 1)
     assert (difference["seen"], difference["expected"]) == (weight[7, 3].item(), old)
-    with pytest.raises(ProofError, match=r"layer.1.output.dense.weight.*row 7, index \[7, 3\] \(1 row changed\)"):
+    with pytest.raises(HfInitError, match=r"layer.1.output.dense.weight.*row 7, index \[7, 3\] \(1 row changed\)"):
         frozen.raise_if_moved()
     weight.data.view(torch.int32)[7, 3] ^= 1
     frozen.raise_if_moved()
@@ -186,7 +176,7 @@ def test_another_dtype_is_a_move_and_a_report_is_json(model):
 
 def test_an_optimizer_that_moves_what_is_frozen_is_caught(model):
     frozen = freeze(model)
-    with pytest.raises(ProofError, match=r"embeddings.word_embeddings.weight"), Watch(frozen, every=2) as watch:
+    with pytest.raises(HfInitError, match=r"embeddings.word_embeddings.weight"), Watch(frozen, every=2) as watch:
         for step in range(3):
             assert step < 2, "the proof comes after the second step"
             model.bert.embeddings.word_embeddings.weight.data.mul_(1 - 1e-3)
@@ -195,7 +185,7 @@ def test_an_optimizer_that_moves_what_is_frozen_is_caught(model):
 
 def test_a_watch_proves_at_the_end_unless_something_else_went_wrong(model):
     frozen = freeze(model)
-    with pytest.raises(ProofError), Watch(frozen):
+    with pytest.raises(HfInitError), Watch(frozen):
         model.bert.pooler.dense.bias.data.add_(1)
     with pytest.raises(KeyError), Watch(frozen):
         raise KeyError("the loop's own")
@@ -253,30 +243,30 @@ def test_a_tied_head_has_the_embedding_s_rate_and_an_encoder_lies_below_the_deco
         assert all(block in names[id(parameter)] for parameter in groups[f"pretrained/{number}"]["params"])
 
 
-@pytest.mark.parametrize("settings", [{"lr": -1}, {"new_lr": float("nan")}, {"layer_decay": 0}, {"layer_decay": 1.1}])
-def test_settings_out_of_range_are_refused(model, settings):
-    with pytest.raises(PlanError, match="expected"):
-        groups_of(model, **settings)
-
-
-def test_nothing_to_train_and_an_unknown_name_are_refused(model):
-    with pytest.raises(PlanError, match="head: no tensor of this model"):
+def test_settings_out_of_range_an_unknown_name_and_nothing_to_train_are_refused(model):
+    for settings in ({"lr": -1}, {"new_lr": float("nan")}, {"layer_decay": 0}, {"layer_decay": 1.1}):
+        with pytest.raises(HfInitError, match="expected"):
+            groups_of(model, **settings)
+    for settings in ({"every": 0}, {"every": 1, "blocks": 0}, {"every": 1, "start": -1}):
+        with pytest.raises(HfInitError, match="expected every and blocks of at least 1"):
+            unfreeze_schedule(model, **settings)
+    with pytest.raises(HfInitError, match="head: no tensor of this model"):
         groups_of(model, later=["head"])
     model.requires_grad_(False)
-    with pytest.raises(PlanError, match="nothing for an optimizer"):
+    with pytest.raises(HfInitError, match="nothing for an optimizer"):
         groups_of(model)
 
 
 def test_an_optimizer_made_before_freezing_is_detected(model, tiny):
     early = torch.optim.AdamW(model.parameters())
     freeze(model)
-    with pytest.raises(PlanError, match=r"holds what is frozen: bert.embeddings.word_embeddings.weight.* and 34 more"):
+    with pytest.raises(HfInitError, match=r"holds what is frozen: bert.embeddings.word_embeddings.* and 34 more"):
         check_optimizer(early, model)
     check_optimizer(torch.optim.AdamW(parameter_groups(model, lr=1e-3)), model)
-    with pytest.raises(PlanError, match=r"lacks what is to train: bert.encoder.layer.2"):
+    with pytest.raises(HfInitError, match=r"lacks what is to train: bert.encoder.layer.2"):
         check_optimizer(torch.optim.AdamW(model.classifier.parameters()), model)
     other = nn.Linear(2, 3)
-    with pytest.raises(PlanError, match=r"isn't in the model: a tensor of 3x2, a tensor of 3"):
+    with pytest.raises(HfInitError, match=r"isn't in the model: a tensor of 3x2, a tensor of 3"):
         Watch(freeze(model), optimizer=torch.optim.SGD([*model.parameters(), *other.parameters()]))
 
 
@@ -296,6 +286,7 @@ def test_blocks_open_from_the_head_down(model):
     assert str(schedule).startswith("unfreezing (4 stages)")
 
 
+@pytest.mark.slow
 def test_a_schedule_trains_each_block_from_its_step_on_and_no_earlier(model):
     schedule = unfreeze_schedule(model, every=2, start=1)
     frozen = freeze(model)
@@ -319,19 +310,14 @@ def test_resuming_opens_what_was_open(model):
     assert set(watch.begin_step(5)) == set(schedule.opened(5)) and watch.begin_step() == ()
 
 
-@pytest.mark.parametrize("settings", [{"every": 0}, {"every": 1, "blocks": 0}, {"every": 1, "start": -1}])
-def test_a_schedule_out_of_range_is_refused(model, settings):
-    with pytest.raises(PlanError, match="expected every and blocks of at least 1"):
-        unfreeze_schedule(model, **settings)
-
-
 # Bad input.
 
 
 def test_a_plan_of_another_model_is_refused_and_nothing_changes(model, tiny):
     other = hf_init.plan(tiny("gpt2"))
     with pytest.raises(
-        PlanError, match=r"(?s)isn't the model of this plan, which is of GPT2.*h.0.attn.c_attn.bias .kept.*and 75 more"
+        HfInitError,
+        match=r"(?s)isn't the model of this plan, which is of GPT2.*h.0.attn.c_attn.bias .kept.*75 more",
     ):
         freeze(model, other)
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -340,14 +326,14 @@ def test_a_plan_of_another_model_is_refused_and_nothing_changes(model, tiny):
 def test_a_model_changed_since_the_plan_is_named(model, result):
     changed = CLASSIFIER.from_pretrained(result)
     changed.resize_token_embeddings(100)
-    with pytest.raises(PlanError, match=r"(?s)changed since.*word_embeddings.weight is 100x32 in the model, 96x32 in"):
+    with pytest.raises(HfInitError, match=r"(?s)changed since.*word_embeddings.weight is 100x32 in the model, 96x32"):
         freeze(changed, result)
     model.extra = nn.Linear(2, 2)
-    with pytest.raises(PlanError, match=r"extra.weight is in the model and not in the plan"):
+    with pytest.raises(HfInitError, match=r"extra.weight is in the model and not in the plan"):
         freeze(model)
     del model.extra
     model.bert.pooler.dense.weight.data[2, 1] += 1
-    with pytest.raises(PlanError, match=r"(?s)was changed since.*pooler.dense.weight: differs from the files at row 2"):
+    with pytest.raises(HfInitError, match=r"(?s)changed since.*pooler.dense.weight: differs from the files at row 2"):
         freeze(model)
     assert freeze(model, check=False).verify().ok
 
@@ -359,7 +345,7 @@ def test_files_of_another_checkpoint_are_refused(result, tmp_path):
         transformers.BertConfig(**{**model.config.to_diff_dict(), "hidden_size": 16, "intermediate_size": 32})
     ).save_pretrained(tmp_path)
     freeze(model).save_manifest(tmp_path)
-    with pytest.raises(PlanError, match=r"another one than the plan's:\n.*word_embeddings.weight in .* is 96x16"):
+    with pytest.raises(HfInitError, match=r"another one than the plan's:\n.*word_embeddings.weight in .* is 96x16"):
         freeze(CLASSIFIER.from_pretrained(result), tmp_path)
 
 
@@ -367,26 +353,26 @@ def test_a_tie_that_was_cut_or_made_is_named(tiny):
     model = hf_init.from_pretrained(transformers.LlamaForCausalLM, tiny("llama"))
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone())
     with pytest.raises(
-        PlanError, match=r"lm_head.weight is tied to model.embed_tokens.weight in the plan, and a tensor"
+        HfInitError, match=r"lm_head.weight is tied to model.embed_tokens.weight in the plan, and a tensor"
     ):
         freeze(model)
     other = hf_init.from_pretrained(transformers.MixtralForCausalLM, tiny("mixtral"))
     other.lm_head.weight = other.model.embed_tokens.weight
-    with pytest.raises(PlanError, match="are one tensor in the model, and two in the plan"):
+    with pytest.raises(HfInitError, match="are one tensor in the model, and two in the plan"):
         freeze(other)
 
 
 def test_quantized_offloaded_and_rescaling_models_are_refused(model):
     model.hf_quantizer = object()
-    with pytest.raises(PlanError, match="is quantized"):
+    with pytest.raises(HfInitError, match="is quantized"):
         freeze(model)
     del model.hf_quantizer
     model.bert.embeddings.word_embeddings.max_norm = 1.0
-    with pytest.raises(PlanError, match="max_norm rescales rows"):
+    with pytest.raises(HfInitError, match="max_norm rescales rows"):
         freeze(model)
     model.bert.embeddings.word_embeddings.max_norm = None
     model.bert.pooler.to("meta")
-    with pytest.raises(PlanError, match=r"bert.pooler.dense.weight, bert.pooler.dense.bias: on meta or offloaded"):
+    with pytest.raises(HfInitError, match=r"bert.pooler.dense.weight, bert.pooler.dense.bias: on meta or offloaded"):
         freeze(model)
 
 
@@ -394,7 +380,7 @@ def test_parameters_put_together_when_loading_are_kept_new_or_mixed(tiny):
     """Mixtral's experts: one tensor each on disk, all of a layer in one tensor in memory."""
     keep = {"*.gate.weight": "leading"}
     model = hf_init.from_pretrained(transformers.MixtralForCausalLM, tiny("mixtral"), keep=keep, num_local_experts=6)
-    with pytest.raises(PlanError, match=r"experts.gate_up_proj is put together from \d+ tensors on disk"):
+    with pytest.raises(HfInitError, match=r"experts.gate_up_proj is put together from \d+ tensors on disk"):
         finetune.train_only_new(model)
     frozen = freeze(model, resized="none")
     assert "model.layers.0.mlp.experts.gate_up_proj" in frozen.names and frozen.verify().ok
@@ -415,15 +401,15 @@ def test_the_base_alone_tells_what_is_its_own(tiny, tmp_path, result):
 def test_the_base_alone_can_not_tell_trained_from_new(model, tiny):
     model.bert.pooler.dense.weight.data[0, 0] += 1
     plan = plan_against(model, tiny("bert"))
-    assert plan["bert.pooler.dense.weight"].status is Status.NEW
+    assert plan["bert.pooler.dense.weight"].status == "new"
     assert any("with other bytes" in note and "bert.pooler.dense.weight" in note for note in plan.notes)
 
 
 def test_no_manifest_and_no_base(tiny, tmp_path):
     plain = transformers.BertModel.from_pretrained(tiny("bert"))
-    with pytest.raises(CheckpointError, match=r"no hf_init.json.*plan_against"):
+    with pytest.raises(HfInitError, match=r"no hf_init.json.*plan_against"):
         freeze(plain)
-    with pytest.raises(CheckpointError, match=r"has no hf_init.json"):
+    with pytest.raises(HfInitError, match=r"has no hf_init.json"):
         freeze(plain, tmp_path)
     with pytest.raises(HfInitError, match=r"nothing in BertModel is of"):
         plan_against(plain, tiny("llama"))
@@ -451,6 +437,7 @@ def test_nothing_of_a_hub_id_is_invented(model, tmp_path):
 # The real one.
 
 
+@pytest.mark.slow
 def test_minilm_with_a_new_head(minilm, tmp_path):
     model = hf_init.from_pretrained(CLASSIFIER, minilm, num_labels=3)
     frozen = freeze(model)
@@ -459,10 +446,11 @@ def test_minilm_with_a_new_head(minilm, tmp_path):
     model.save_pretrained(tmp_path)
     base, saved = (load_file(folder / "model.safetensors") for folder in (minilm, tmp_path))
     for tensor in model.init_plan.tensors:
-        if tensor.status is Status.KEPT and tensor.name in saved:
+        if tensor.status == "kept" and tensor.name in saved:
             assert torch.equal(saved[tensor.name], base[tensor.source]), tensor.name
 
 
+@pytest.mark.slow
 def test_importing_it_brings_no_transformers():
     code = "import sys, hf_init.finetune as f; assert 'transformers' not in sys.modules; f.FinetuneCallback"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -41,6 +41,7 @@ TEXT = (
 WORDS = [" deserialized", " coroutines", " asynchronously", " cancelling", " reimplemented", " frobnicate"]
 
 
+@pytest.mark.slow
 def test_on_smollm2_no_convex_row_wins_no_old_logit_moves_and_the_mean_keeps_its_bound(
     prove, smollm2, capsys, monkeypatch
 ):

@@ -15,7 +15,6 @@ from hf_init._heads.solutions import (
     LOOSENESS,
     METHODS,
     SHARES,
-    STRENGTHS,
     SolvedLayer,
     _leave_one_out_error,
     candidates,
@@ -173,17 +172,6 @@ def test_the_temperature_minimises_the_cross_entropy():
     assert 1.5 < best < 4
 
 
-def test_separable_examples_have_a_finite_scale():
-    train = sample(80, apart=20.0)
-    layer = calibrate("class_means", train)
-    assert layer.weight.isfinite().all() and loss(layer, train) < 1e-3
-
-
-def test_one_example_a_class_is_enough_for_means():
-    train = sample(4)
-    assert torch.equal(calibrate("class_means", train)(train.features).argmax(1), train.targets)
-
-
 # Several labels an example.
 
 
@@ -202,6 +190,7 @@ def entropy(layer, examples) -> float:
     return float(loss(layer(examples.features), examples.targets.double()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("method", METHODS)
 def test_each_of_several_labels_is_a_question_of_its_own(method, bias):
@@ -259,6 +248,7 @@ def test_a_label_that_all_or_none_have_is_refused(value, message):
 # New rows beside trained ones.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [True, False])
 def test_new_rows_come_on_the_scale_of_those_that_are_held(bias):
     train, test = sample(320, shift=1.0), sample(4000, seed=1, shift=1.0)
@@ -277,6 +267,7 @@ def test_new_rows_come_on_the_scale_of_those_that_are_held(bias):
         assert loss(SolvedLayer(weight, level), test) > loss(layer, test)
 
 
+@pytest.mark.slow
 def test_rows_beside_trained_ones_are_a_minimum():
     """The gradient of penalised cross-entropy by the new rows is zero, and their biases carry no penalty."""
     train = sample(200)
@@ -292,66 +283,32 @@ def test_rows_beside_trained_ones_are_a_minimum():
     assert weight.grad[[0, 2]].abs().max() > 1  # those were held
 
 
-def test_one_example_a_class_is_enough_beside_trained_rows():
-    train = sample(4)
-    layer = solve_new_rows(SolvedLayer(torch.zeros(4, 12).double(), torch.zeros(4).double()), (0, 1, 2, 3), train)
-    assert torch.equal(layer(train.features).argmax(1), train.targets)
+ALIKE, BROKEN, CLASSES = torch.ones(8, 3).double(), torch.full((8, 3), torch.nan).double(), torch.arange(8) % 4
+NUMBERS = LabelledFeatures(torch.randn(9, 3).double(), torch.randn(9, 1).double(), ("score",))
+REFUSED = [
+    *((method, sample(40).of(torch.arange(40)[torch.arange(40) % 4 != 3]), r"d \(0\)") for method in METHODS),
+    *((method, sample(40).of(torch.tensor([], dtype=torch.long)), "there is none") for method in METHODS),
+    *((method, LabelledFeatures(ALIKE, CLASSES, NAMES), "are the same") for method in METHODS),
+    *((method, LabelledFeatures(BROKEN, CLASSES, NAMES), "not finite") for method in METHODS),
+    ("lda", sample(4), "those of each label all have the same features"),
+    ("lda", NUMBERS, "use ridge"),
+    ("svm", sample(8), "class_means, lda, ridge, logistic"),
+]
 
 
-def test_the_trained_labels_need_examples_too():
-    train = sample(40)
-    blank = SolvedLayer(torch.zeros(4, 12).double(), None)
-    with pytest.raises(HfInitError, match=r"a \(0\)"):
-        solve_new_rows(blank, (3,), train.of((train.targets != 0).nonzero()[:, 0]))
-
-
-def no_example_of_d(method):
-    train = sample(40)
-    return solve_layer(method, train.of((train.targets != 3).nonzero()[:, 0]))
-
-
-REFUSED = {
-    "a class without an example": (no_example_of_d, r"d \(0\)"),
-    "no example": (
-        lambda method: solve_layer(method, sample(40).of(torch.tensor([], dtype=torch.long))),
-        "there is none",
-    ),
-    "all features alike": (
-        lambda method: solve_layer(method, LabelledFeatures(torch.ones(8, 3).double(), torch.arange(8) % 4, NAMES)),
-        "are the same",
-    ),
-    "not finite": (
-        lambda method: solve_layer(
-            method, LabelledFeatures(torch.full((8, 3), torch.nan).double(), torch.arange(8) % 4, NAMES)
-        ),
-        "not finite",
-    ),
-}
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_can_t_be_solved_is_refused(case, method):
-    make, message = REFUSED[case]
+@pytest.mark.parametrize(("method", "examples", "message"), REFUSED)
+def test_what_can_t_be_solved_is_refused(method, examples, message):
     with pytest.raises(HfInitError, match=message):
-        make(method)
+        solve_layer(method, examples)
 
 
-def test_one_example_a_class_has_no_covariance():
-    with pytest.raises(HfInitError, match="those of each label all have the same features"):
-        solve_layer("lda", sample(4))
-
-
-def test_numbers_are_no_classes():
-    train = LabelledFeatures(torch.randn(9, 3).double(), torch.randn(9, 1).double(), ("score",))
-    with pytest.raises(HfInitError, match="use ridge"):
-        solve_layer("lda", train)
-
-
-def test_an_unknown_method_names_the_known():
-    with pytest.raises(HfInitError, match="class_means, lda, ridge, logistic"):
-        solve_layer("svm", sample(8))
-
-
-def test_penalties_span_what_features_need():
-    assert len(STRENGTHS) > 5 and STRENGTHS[0] < 1e-3 and STRENGTHS[-1] > 1e3
+def test_the_trained_labels_need_examples_too_and_one_of_each_is_enough():
+    blank = SolvedLayer(torch.zeros(4, 12).double(), torch.zeros(4).double())
+    with pytest.raises(HfInitError, match=r"a \(0\)"):
+        solve_new_rows(blank, (3,), sample(40).of((sample(40).targets != 0).nonzero()[:, 0]))
+    train = sample(4)
+    for layer in (calibrate("class_means", train), solve_new_rows(blank, (0, 1, 2, 3), train)):
+        assert torch.equal(layer(train.features).argmax(1), train.targets)
+    apart = sample(80, apart=20.0)
+    layer = calibrate("class_means", apart)
+    assert layer.weight.isfinite().all() and loss(layer, apart) < 1e-3, "separable examples have a finite scale"
