@@ -32,8 +32,8 @@ TEXTS = (
 
 _IMAGES = 4
 
-Labels: TypeAlias = "Sequence[int | float] | None"
-"""One a text or image; None where they are made up."""
+Labels: TypeAlias = "Sequence[str | int | float] | None"
+"""One a text or image, a number or a name; None where they are made up."""
 
 
 def check_folder(
@@ -47,7 +47,7 @@ def check_folder(
     Args:
         folder: what ``extend`` wrote, or any other that says its architecture.
         texts: one or more; None: eight short built-in ones. For an image model there are none: it gets noise.
-        labels: one a text; None: every class in turn, or 0 and 1 in turn for a regression.
+        labels: one a text, its number or its name; None: every class in turn, or 0 and 1 in turn for a regression.
         train: in training mode, with dropout.
 
     Raises:
@@ -160,11 +160,26 @@ _HEADS = (
 )
 
 
+def _label_number(label: str | int | float, known: Mapping[str, object]) -> str | int | float:
+    """Return the number of a label's name, or the one that a text spells: a command line has texts alone."""
+    if not isinstance(label, str):
+        return label
+    if isinstance(number := known.get(label), int):
+        return number
+    try:
+        return int(label) if label.isdecimal() else float(label)
+    except ValueError:
+        return label
+
+
 def _example_labels(model: PreTrainedModel, many: int, labels: Labels) -> torch.Tensor:
     """Return labels of whole examples; where an example has several labels, one of them is on."""
     classes, problem = _num_labels(model), model.config.problem_type
+    labels = None if labels is None else [_label_number(label, model.config.label2id or {}) for label in labels]
     if problem == "regression" or (problem is None and classes == 1):
         values = [at % 2 for at in range(many)] if labels is None else labels
+        if texts := [value for value in values if isinstance(value, str)]:
+            raise PlanError(f"labels: {texts[0]!r} is no number, and {type(model).__name__} predicts numbers")
         found = torch.tensor(values, dtype=torch.float32)
         return found if classes == 1 else found[:, None].expand(many, classes)
     values = [at % classes for at in range(many)] if labels is None else list(labels)
