@@ -437,10 +437,11 @@ def test_a_real_model_with_a_new_head_and_a_folder_of_it(minilm, tmp_path, capsy
     assert report["ok"] and report["loss"] == pytest.approx(math.log(3), abs=0.05)
     assert [layer["name"] for layer in report["layers"] if layer["new"]] == ["classifier"]
     assert len(report["layers"]) == 54
-    assert checked(capsys, start, "--texts", "one", "--texts", "two", "--labels", "c,a")["ok"]
+    two = [checked(capsys, start, "--texts", "one", "--texts", "two", "--labels", told) for told in ("c,a", "2,0")]
+    assert two[0] == two[1] and two[0]["ok"], "a label is its name or its number"
     for argv, message in (
         ([start, "--texts", "one", "--labels", "c,a"], "1 texts and 2 labels"),
-        ([start, "--texts", "one", "--labels", "d"], "is none of the 3 classes"),
+        *(([start, "--texts", "one", "--labels", told], "is none of the 3 classes") for told in ("d", "3", "0.5")),
         ([minilm], "BertModel has no head"),
     ):
         assert main(["check", *map(str, argv)]) == 2
