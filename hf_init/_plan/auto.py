@@ -13,6 +13,7 @@ from hf_init._tensors import TensorSpec
 from hf_init.schemes import Scheme
 
 CLOSED_BY_NORM = "zero gain: in a pretrained stack the new branch adds nothing at first; its norm closes it"
+CLOSING = ("gate", "norm.residual.weight", "norm_plus_one.residual.weight")
 CLOSED = "zero, weight and bias: in a pretrained stack the new branch adds nothing at first"
 
 
@@ -43,7 +44,8 @@ class Surroundings:
         stacks = {stack_of(block) for block in old}
         mine = list(new)
         grown = {b for tensor in mine for b in stack_blocks(tensor.parameter) if b not in old and stack_of(b) in stacks}
-        ends = {b for tensor in mine if _closes(tensor) for b in stack_blocks(tensor.parameter)}
+        closing = [tensor for tensor in mine if any(matches(tensor.role, role) for role in CLOSING)]
+        ends = {b for tensor in closing for b in stack_blocks(tensor.parameter)}
         return cls(std, depth, frozenset(grown), frozenset(grown & ends))
 
     def grows(self, tensor: TensorSpec) -> bool:
@@ -90,12 +92,6 @@ def settle(choice: Choice, tensor: TensorSpec, around: Surroundings) -> Choice:
     return replace(auto_scheme(tensor, around), advised=True) if isinstance(choice.scheme, schemes.Auto) else choice
 
 
-def _closes(tensor: TensorSpec) -> bool:
-    return tensor.role == "gate" or any(
-        matches(tensor.role, f"{norm}.residual.weight") for norm in ("norm", "norm_plus_one")
-    )
-
-
 def _fixed(scheme: Scheme, why: str) -> Callable[[TensorSpec, Surroundings], Choice]:
     return lambda tensor, around: Choice(scheme, why)
 
@@ -123,11 +119,6 @@ def _residual(tensor: TensorSpec, around: Surroundings) -> Choice:
 def _residual_bias(tensor: TensorSpec, around: Surroundings) -> Choice:
     closed = around.grows(tensor) and not around.closes_otherwise(tensor)
     return Choice(schemes.Zeros(), CLOSED if closed else "biases start at 0")
-
-
-def _attention(tensor: TensorSpec, around: Surroundings) -> Choice:
-    why = "attention scores start small: Xavier with gain 1/sqrt(2), each projection with its own fans"
-    return Choice(schemes.XavierUniform(gain=0.7071), why)
 
 
 def _linear(tensor: TensorSpec, around: Surroundings) -> Choice:
@@ -179,6 +170,10 @@ def _bare(tensor: TensorSpec, around: Surroundings) -> Choice:
 
 _NORM = _fixed(schemes.Ones(), "a norm starts by changing nothing: gain 1")
 _PLUS_ONE = _fixed(schemes.Zeros(), "this norm multiplies by 1 + weight: 0 changes nothing")
+_ATTENTION = _fixed(
+    schemes.XavierUniform(gain=0.7071),
+    "attention scores start small: Xavier with gain 1/sqrt(2), each projection with its own fans",
+)
 _NO_BIAS = _fixed(schemes.Zeros(), "biases start at 0")
 SATURATING = ("tanh", "sigmoid", "linear", "identity")
 
@@ -205,7 +200,7 @@ TABLE: tuple[tuple[str, Callable[[TensorSpec, Surroundings], Choice]], ...] = (
     ("expert.down.bias", _residual_bias),
     ("attention.sink", _fixed(schemes.Zeros(), "a sink starts level with the other logits")),
     ("attention.bias", _NO_BIAS),
-    ("attention.weight", _attention),
+    ("attention.weight", _ATTENTION),
     ("router.weight", _fixed(schemes.Normal(std=0.02), "experts start almost equally likely")),
     ("output_embedding.weight", _fixed(schemes.Normal(std=0.02), "logits start almost equal")),
     ("embedding", _embedding),

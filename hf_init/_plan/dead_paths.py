@@ -64,43 +64,26 @@ def _layer_name(parameter: str) -> tuple[str, str]:
 def _is_closed(tensor: TensorPlan) -> bool:
     """Return whether the tensor's effective gain is zero everywhere."""
     zero = -1.0 if matches(tensor.role, "norm_plus_one") else 0.0
-    return all(_constant_value(fill.scheme) == zero for fill in tensor.new) and not tensor.kept
-
-
-def _constant_value(scheme: schemes.Scheme) -> float | None:
-    if isinstance(scheme, schemes.Zeros):
-        return 0.0
-    return scheme.val if isinstance(scheme, schemes.Constant) else None
+    drawn = [schemes.Constant(val=0.0) if isinstance(f.scheme, schemes.Zeros) else f.scheme for f in tensor.new]
+    return not tensor.kept and all(isinstance(s, schemes.Constant) and s.val == zero for s in drawn)
 
 
 def _on_one_path(projection: TensorPlan, scale: TensorPlan, tensors: Iterable[TensorPlan]) -> bool:
-    block = _innermost(projection)
+    blocks = stack_blocks(projection.parameter)
+    expert = matches(projection.role, "expert")  # the block of an expert's projection is the layer around it
+    block = next((b for b in reversed(blocks) if not expert or "expert" not in b), "")
     if not block or block not in stack_blocks(scale.parameter):
         return False
-    named = _named_branch(scale.parameter.removeprefix(block))
+    name = scale.parameter.removeprefix(block)
+    named = next((branch for branch, words in BRANCHES.items() if re.search(words, name)), None)
     if named is not None:
         return named == _projection_branch(projection)
-    return (
-        len(
-            {_projection_branch(t) for t in tensors if _has_role(t, PROJECTIONS) and block in stack_blocks(t.parameter)}
-        )
-        == 1
-    )
-
-
-def _innermost(tensor: TensorPlan) -> str:
-    """Return the block that a tensor lies in; an expert's is the layer around it."""
-    blocks = stack_blocks(tensor.parameter)
-    return next((b for b in reversed(blocks) if not matches(tensor.role, "expert") or "expert" not in b), "")
+    inside = [t for t in tensors if _has_role(t, PROJECTIONS) and block in stack_blocks(t.parameter)]
+    return len({_projection_branch(tensor) for tensor in inside}) == 1
 
 
 def _projection_branch(projection: TensorPlan) -> str:
     return "attention" if matches(projection.role, "attention") else "mlp"
-
-
-def _named_branch(name: str) -> str | None:
-    """Return the branch that a name speaks of, if it speaks of one."""
-    return next((branch for branch, words in BRANCHES.items() if re.search(words, name)), None)
 
 
 def _has_role(tensor: TensorPlan, patterns: Iterable[str]) -> bool:

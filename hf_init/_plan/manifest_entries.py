@@ -57,46 +57,30 @@ class _TensorForm(NamedTuple):
     dtype: str
 
 
-def _kept_faults(entry: JsonObject) -> Iterator[str]:
-    if not isinstance(entry.get("source"), str):
-        yield f"kept, its source is {short_name(entry.get('source'))}, expected a string"
-    if entry.get("new"):
-        yield "kept, but it has new regions"
-
-
-def _resized_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
-    kept = entry.get("kept")
-    if not is_json_list(kept):
-        yield f"resized, its kept regions are {short_name(kept)}, expected a list"
-    else:
-        yield from (fault for copy in kept for fault in _copy_faults(copy, tensor))
-    if "new" in entry:
-        yield from _fill_faults(entry["new"], tensor)
-
-
-def _new_faults(entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
-    if entry.get("kept"):
-        yield "new, but it has kept regions"
-    yield from _fill_faults(entry.get("new"), tensor)
-
-
-def _tied_faults(entry: JsonObject) -> Iterator[str]:
-    if not isinstance(entry.get("tied_to"), str):
-        yield f"tied to {short_name(entry.get('tied_to'))}, expected the name of another tensor"
-    if entry.get("new") or entry.get("kept"):
-        yield "tied, but it has regions of its own"
-
-
 def _status_faults(status: Status, entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
+    kept, new = entry.get("kept"), entry.get("new")
     match status:
         case Status.KEPT:
-            return _kept_faults(entry)
+            if not isinstance(source := entry.get("source"), str):
+                yield f"kept, its source is {short_name(source)}, expected a string"
+            if new:
+                yield "kept, but it has new regions"
         case Status.RESIZED:
-            return _resized_faults(entry, tensor)
+            if is_json_list(kept):
+                yield from (fault for copy in kept for fault in _copy_faults(copy, tensor))
+            else:
+                yield f"resized, its kept regions are {short_name(kept)}, expected a list"
+            if "new" in entry:
+                yield from _fill_faults(new, tensor)
         case Status.NEW:
-            return _new_faults(entry, tensor)
+            if kept:
+                yield "new, but it has kept regions"
+            yield from _fill_faults(new, tensor)
         case Status.TIED:
-            return _tied_faults(entry)
+            if not isinstance(owner := entry.get("tied_to"), str):
+                yield f"tied to {short_name(owner)}, expected the name of another tensor"
+            if new or kept:
+                yield "tied, but it has regions of its own"
         case _:
             assert_never(status)
 

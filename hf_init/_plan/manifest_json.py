@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, TypeGuard, cast
+from typing import TypedDict, TypeGuard, cast
 
 from hf_init._checkpoint import check_faults, is_count, is_json_list, is_json_object, read_object, short_name
 from hf_init._errors import CheckpointError
@@ -33,7 +33,7 @@ class PlanJson(_PlanJsonRequired, total=False):
     unused_why: dict[str, str]
     counts: dict[str, int]
     notes: list[str]
-    record: dict[str, Any]
+    record: JsonObject
 
 
 class PlanReportJson(PlanJson):

@@ -96,7 +96,8 @@ class RowMap(RowMapping):
             raise ValueError(f"the map reads rows {outside}, the source has rows 0 to {before[dim] - 1}")
         lost = sorted(set(range(before[dim])) - set(self.index))
         if lost and not self.drop:
-            raise ValueError(f"source rows {_few_rows(lost)} would have no place: place them, or say drop")
+            first = ", ".join(map(str, lost[:8])) + (f" and {len(lost) - 8} more" if len(lost) > 8 else "")
+            raise ValueError(f"source rows {first} would have no place: place them, or say drop")
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def _parsed_box(pairs: Sequence[Sequence[int]]) -> Box:
     return Box(starts, stops)
 
 
-def _drop_flag(how: Mapping[str, Any]) -> bool:
+def _drop_flag(how: Mapping[str, object]) -> bool:
     drop = how.get("drop", False)
     if not isinstance(drop, bool):
         raise TypeError(f"drop is true or false, not {drop!r}")
@@ -207,10 +208,6 @@ def _check_inside(box: Box, shape: Shape, what: str) -> None:
 
 def _other_dims(shape: Shape, dim: int) -> Shape:
     return (*shape[:dim], *shape[dim + 1 :])
-
-
-def _few_rows(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
 
 
 def format_shape(shape: Sequence[int]) -> str:

@@ -84,12 +84,17 @@ def match_tensors(
     used = {copy.source for match in matches for copy in match.copies}
     aliases = tuple(Alias(tie, _repeated_source(tie, claims[tie.of], used)) for tie in layout.ties)
     placed = used | {alias.source for alias in aliases}
+    dropped = [chosen[name] for name in declared]
     rest = [tensor for tensor in source if tensor.name not in placed and not tensor.second]
     return MatchResult(
         matches,
         aliases,
         carried=tuple(tensor for tensor in rest if tensor.ignored),
-        unused=tuple(_unused_source(tensor, declared, chosen) for tensor in rest if not tensor.ignored),
+        unused=tuple(
+            Unused(tensor.name, DROPPED if tensor in dropped else "the target has no place for it")
+            for tensor in rest
+            if not tensor.ignored
+        ),
     )
 
 
@@ -174,10 +179,3 @@ def _match_one(target: TensorSpec, source: SourceTensor | None, how: RowMapping 
     if not copies:
         return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))
     return Match(target, Status.RESIZED, source.dtype, copies, new)
-
-
-def _unused_source(
-    tensor: SourceTensor, declared: Mapping[str, RowMapping], chosen: Mapping[str, SourceTensor | None]
-) -> Unused:
-    dropped = any(chosen[name] == tensor for name in declared)
-    return Unused(tensor.name, DROPPED if dropped else "the target has no place for it")

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hf_init import _html, _text
 from hf_init._checkpoint import check_faults
@@ -39,7 +38,7 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     unused: tuple[Unused, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
-    record: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    record: Mapping[str, object] = field(default_factory=dict[str, object], compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:

@@ -28,7 +28,10 @@ def make_plan(diff: MatchResult, recipe: Recipe, layout: Layout, fillers: Sequen
     Raises:
         RecipeError: the recipe doesn't cover what is new, or covers more, or a scheme doesn't fit its tensor.
     """
-    choices = _choices(diff, recipe, layout)
+    fill = [match.target for match in diff.matches if match.new]
+    rest = [match.target for match in diff.matches if not match.new]
+    resized = [match.target.name for match in diff.matches if match.status is Status.RESIZED]
+    choices = choose_auto(recipe, fill, rest, layout.std, layout.depth, resized)
     tensors = [_plan_tensor(match, choices.get(match.target.name), fillers) for match in diff.matches]
     plan = Plan(
         layout.architecture,
@@ -38,14 +41,6 @@ def make_plan(diff: MatchResult, recipe: Recipe, layout: Layout, fillers: Sequen
     )
     _check_misfits(plan)
     return plan
-
-
-def _choices(diff: MatchResult, recipe: Recipe, layout: Layout) -> dict[str, Choice]:
-    """Choose a scheme for each tensor that has something new."""
-    fill = [match.target for match in diff.matches if match.new]
-    rest = [match.target for match in diff.matches if not match.new]
-    resized = [match.target.name for match in diff.matches if match.status is Status.RESIZED]
-    return choose_auto(recipe, fill, rest, layout.std, layout.depth, resized)
 
 
 def _plan_tensor(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> TensorPlan:

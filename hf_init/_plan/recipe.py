@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import yaml
 
@@ -26,8 +26,8 @@ from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
 from hf_init.schemes import Scheme
 
-RuleLike: TypeAlias = "Rule | Mapping[str, Any] | str"
-RecipeLike: TypeAlias = "Recipe | Mapping[str, Any] | str | Path | None"
+RuleLike: TypeAlias = "Rule | Mapping[str, object] | str"
+RecipeLike: TypeAlias = "Recipe | Mapping[str, object] | str | Path | None"
 
 ERROR = "error"
 KEYS = ("name", "module", "role", "optional", "scheme")
@@ -90,7 +90,7 @@ class Rule:
             and (self.role is None or matches(tensor.role, self.role))
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         conditions = {key: getattr(self, key) for key in ("name", "module", "role") if getattr(self, key)}
         optional = {"optional": True} if self.optional else {}
         return {**conditions, "scheme": scheme_to_dict(self.scheme), **optional}
@@ -133,11 +133,14 @@ class Recipe:
     standing: bool = field(default=False, compare=False)
 
     def __init__(
-        self, rules: Iterable[Rule | Mapping[str, Any]] = (), *, default: SchemeLike = "model", seed: int = 0
+        self, rules: Iterable[Rule | Mapping[str, object]] = (), *, default: SchemeLike = "model", seed: int = 0
     ) -> None:
         object.__setattr__(self, "rules", tuple(_parsed_rule(rule, number) for number, rule in enumerate(rules, 1)))
         _check_contradictions(self.rules)
-        object.__setattr__(self, "default", None if default == ERROR else _parsed_default("default", default))
+        try:
+            object.__setattr__(self, "default", None if default == ERROR else parse_scheme(default))
+        except RecipeError as error:
+            raise RecipeError(f"default: {error}") from None
         object.__setattr__(self, "seed", checked_seed(seed))
         object.__setattr__(self, "standing", False)
 
@@ -151,10 +154,14 @@ class Recipe:
             return cls()
         if isinstance(recipe, Recipe):
             return recipe
-        return cls.from_dict(recipe) if is_mapping(recipe) else cls.load(_checked_path(recipe))
+        if is_mapping(recipe):
+            return cls.from_dict(recipe)
+        if isinstance(recipe, str | Path):
+            return cls.load(recipe)
+        raise RecipeError(f"a recipe is a Recipe, a mapping or the path of a YAML file, not {type(recipe).__name__}")
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+    def from_dict(cls, data: Mapping[str, object]) -> Recipe:
         """Return the recipe that a mapping spells, with the keys ``rules``, ``default`` and ``seed``.
 
         Example:
@@ -185,7 +192,7 @@ class Recipe:
         except HfInitError as error:
             raise RecipeError(f"recipe {path}: {error}") from None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return what ``from_dict`` reads back to an equal recipe."""
         default = ERROR if self.default is None else scheme_to_dict(self.default)
         return {"seed": self.seed, "rules": [rule.to_dict() for rule in self.rules], "default": default}
@@ -202,7 +209,7 @@ class Recipe:
         """Return this recipe as the lasting one of a class, whose rules may be for what a checkpoint brings already."""
         return self._with(standing=True)
 
-    def _with(self, **fields: Any) -> Recipe:
+    def _with(self, **fields: object) -> Recipe:
         """Return a copy with other fields; a rule put before the recipe's own may well contradict them."""
         recipe = copy(self)
         for name, value in fields.items():
@@ -283,13 +290,7 @@ def _checked_flag(optional: object) -> bool:
     return optional
 
 
-def _checked_path(recipe: object) -> str | Path:
-    if not isinstance(recipe, (str, Path)):
-        raise RecipeError(f"a recipe is a Recipe, a mapping or the path of a YAML file, not {type(recipe).__name__}")
-    return recipe
-
-
-def _is_rules(value: object) -> TypeGuard[Iterable[Rule | Mapping[str, Any]]]:
+def _is_rules(value: object) -> TypeGuard[Iterable[Rule | Mapping[str, object]]]:
     return isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
 
 
@@ -308,7 +309,7 @@ def _check_contradictions(rules: Sequence[Rule]) -> None:
         raise RecipeError("\n".join(problems))
 
 
-def _parsed_rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
+def _parsed_rule(rule: Rule | Mapping[str, object], number: int) -> Rule:
     if isinstance(rule, Rule):
         return rule
     if not is_mapping(rule):
@@ -323,14 +324,7 @@ def _parsed_rule(rule: Rule | Mapping[str, Any], number: int) -> Rule:
         raise RecipeError(f"rule {number} ({conditions}): {error}") from None
 
 
-def _parsed_default(what: str, scheme: SchemeLike) -> Scheme:
-    try:
-        return parse_scheme(scheme)
-    except RecipeError as error:
-        raise RecipeError(f"{what}: {error}") from None
-
-
-def _check_keys(what: str, data: Mapping[str, Any], known: Sequence[str]) -> None:
+def _check_keys(what: str, data: Mapping[str, object], known: Sequence[str]) -> None:
     unknown = [key for key in data if key not in known]
     if unknown:
         hints = ", ".join(f"{key!r}{with_closest(str(key), known)}" for key in unknown)

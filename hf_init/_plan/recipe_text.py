@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 import yaml
@@ -14,7 +14,7 @@ from hf_init._errors import RecipeError
 from hf_init._roles import ROLES, matches
 from hf_init.schemes import Scheme
 
-SchemeLike: TypeAlias = "Scheme | str | Mapping[str, Any]"
+SchemeLike: TypeAlias = "Scheme | str | Mapping[str, object]"
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
@@ -37,7 +37,7 @@ def parse_scheme(scheme: SchemeLike) -> Scheme:
     raise RecipeError(f"a scheme is a name, 'name(setting=value)' or {{name: {{setting: value}}}}, not {scheme!r}")
 
 
-def _parsed_call(text: str) -> tuple[str, dict[str, Any]]:
+def _parsed_call(text: str) -> tuple[str, dict[str, object]]:
     """Return the name and the settings in ``name`` or ``name(setting=value, ...)``."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
@@ -55,7 +55,7 @@ def _parsed_call(text: str) -> tuple[str, dict[str, Any]]:
     }
 
 
-def _literal(node: ast.expr, text: str) -> Any:
+def _literal(node: ast.expr, text: str) -> object:
     """Return a literal; a bare word stands for itself (``nonlinearity=relu``)."""
     if isinstance(node, ast.Name):
         return node.id
@@ -65,7 +65,7 @@ def _literal(node: ast.expr, text: str) -> Any:
         raise RecipeError(f"scheme {text!r}: {ast.unparse(node)!r} isn't a number or a word") from None
 
 
-def _parsed_mapping(scheme: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _parsed_mapping(scheme: Mapping[str, object]) -> tuple[str, dict[str, object]]:
     """Return the name and the settings in ``{name: {setting: value}}``."""
     if len(scheme) != 1:
         raise RecipeError(f"a scheme as a mapping has one key, its name; seen: {', '.join(map(repr, scheme))}")
@@ -77,7 +77,7 @@ def _parsed_mapping(scheme: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return str(name), {str(key): value for key, value in settings.items()}
 
 
-def scheme_to_dict(scheme: Scheme) -> str | dict[str, Any]:
+def scheme_to_dict(scheme: Scheme) -> str | dict[str, object]:
     settings = {key: value for key, value in scheme.to_json().items() if key != "name"}
     return {scheme.name: settings} if settings else scheme.name
 
@@ -114,7 +114,7 @@ def with_closest(word: str, names: Iterable[str]) -> str:
 class StrictLoader(yaml.SafeLoader):
     """YAML, but a key given twice is an error instead of a silent replacement."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         keys = [(key.tag, str(key.value)) for key, _ in node.value]
         twice = [text for number, (tag, text) in enumerate(keys) if (tag, text) in keys[:number]]
         if twice:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypedDict
+from typing import NoReturn, TypedDict
 
 from typing_extensions import assert_never
 
@@ -31,7 +31,7 @@ class FillJson(TypedDict):
     """A new region in a manifest."""
 
     region: RegionJson
-    scheme: Mapping[str, Any]
+    scheme: Mapping[str, object]
     why: str
 
 
@@ -80,7 +80,7 @@ class UnknownScheme(Scheme):
     def check(self, slot: Slot) -> NoReturn:
         raise RecipeError(f"{slot.name}: {self.reason}")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return json.loads(self.written)
 
     def __str__(self) -> str:
@@ -191,7 +191,10 @@ class TensorPlan:
             shape=shape,
             dtype=entry["dtype"],
             kept=tuple(_copies_from_json(entry, status, shape)),
-            new=tuple(_fill_from_json(fill, shape) for fill in entry.get("new") or ()),
+            new=tuple(
+                Fill(region_from_json(fill["region"], shape), _scheme_from_json(fill["scheme"]), fill.get("why", ""))
+                for fill in entry.get("new") or ()
+            ),
             source=entry.get("source"),
             tied_to=entry.get("tied_to"),
             parameter=entry.get("parameter", entry["name"]),
@@ -214,11 +217,7 @@ def _copies_from_json(entry: TensorJson, status: Status, shape: Shape) -> Iterat
             assert_never(status)
 
 
-def _fill_from_json(fill: FillJson, shape: Shape) -> Fill:
-    return Fill(region_from_json(fill["region"], shape), _scheme_from_json(fill["scheme"]), fill.get("why", ""))
-
-
-def _scheme_from_json(data: Mapping[str, Any]) -> Scheme:
+def _scheme_from_json(data: Mapping[str, object]) -> Scheme:
     """Return the scheme of a manifest; what verifies bytes needs none, so one that is unknown isn't refused here."""
     try:
         return schemes.from_json(data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hf_init._architecture import Target
 from hf_init._checkpoint import BaseCheckpoint, Reader, region_of, tensor_digest
@@ -33,7 +33,7 @@ def earlier_tokens(base: BaseCheckpoint) -> EarlierTokens:
     if not (base.folder / MANIFEST_NAME).is_file():
         return EarlierTokens()
     manifest = Manifest.load(base.folder)
-    record: Mapping[str, Any] = manifest.plan.record.get(TOKEN_RECORD) or {}
+    record = cast("Mapping[str, Any]", manifest.plan.record.get(TOKEN_RECORD) or {})
     tables = {name: dim for name, dim in record.get("tables", {}).items() if name in base.source.entries}
     if not tables:
         return EarlierTokens()
