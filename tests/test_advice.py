@@ -87,6 +87,7 @@ def spread(model: nn.Module) -> float:
         return float(model(inputs).square().mean().sqrt())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 def test_thirty_layers_keep_their_variance_under_auto_and_lose_it_under_normal(activation):
     assert 0.3 < spread(fill(stack(activation))) < 3
@@ -123,9 +124,10 @@ def test_the_classic_recipe_is_the_composite_example_of_every_tutorial():
 
 
 def grown(tiny, family: str, cls, recipe="auto", **config):
-    return hf_init.from_pretrained(cls, tiny(family), recipe=recipe, **config)
+    return hf_init.from_pretrained(cls, tiny(family), recipe=recipe, config=config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "cls", "config"),
     [
@@ -227,6 +229,7 @@ class Tagger(hf_init.InitMixin, transformers.BertPreTrainedModel):
         self.post_init()
 
 
+@pytest.mark.slow
 def test_an_lstm_head_on_minilm(minilm):
     model = Tagger.from_pretrained(minilm)
     hidden = model.lstm.weight_hh_l0_reverse.detach()

@@ -44,7 +44,7 @@ def moved_rows(model, before, name=EMBEDDING):
     return differs.reshape(len(differs), -1).any(1).nonzero().flatten().tolist()
 
 
-@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("autocast", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_only_the_new_rows_move(tiny, optimizer, autocast):
     model = grown(tiny)
@@ -179,6 +179,7 @@ def test_a_model_that_is_moved_or_copied_still_trains_its_rows(tiny):
     assert moved_rows(twin, before) == NEW and not moved(model, before)
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_give_the_same_gradient(tiny):
     gradients = []
     for some in (False, True):
@@ -213,6 +214,7 @@ def test_parts_of_a_model_may_run_alone_and_an_interrupted_pass_leaves_nothing(t
 # Regions of other kinds.
 
 
+@pytest.mark.slow
 def test_columns_and_middles_have_memory_of_their_own_and_are_as_exact(tiny, tmp_path):
     """A wider feed-forward: rows of two tensors, columns of a third; and labels between kept ones."""
     model = grown(tiny, keep={"*mlp*": "leading"}, intermediate_size=96)

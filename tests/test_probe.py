@@ -115,7 +115,7 @@ def test_positions_are_counted_in_blocks():
 # --- the probe ---
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen", "phi"])
+@pytest.mark.parametrize("name", ["llama", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen", "phi"))])
 def test_the_probe_names_the_guarantee_that_holds(name, bases, tmp_path):
     hf_init.extend(bases(name), tmp_path / "greedy", add_tokens=TOKENS)
     hf_init.extend(bases(name), tmp_path / "kept", add_tokens=TOKENS, guarantee="distribution")
@@ -130,6 +130,7 @@ def test_the_probe_names_the_guarantee_that_holds(name, bases, tmp_path):
         assert name == "qwen" or report.old_reading.loss > report.base_reading.loss
 
 
+@pytest.mark.slow
 def test_rows_that_win_are_seen(bases, tmp_path):
     hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS, row_scheme="gaussian(scale=20)")
     report = probe_vocabulary(bases("llama"), tmp_path / "out", TEXTS)
@@ -139,6 +140,7 @@ def test_rows_that_win_are_seen(bases, tmp_path):
         report.raise_if_failed()
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_models_own(bases, tmp_path):
     hf_init.extend(bases("llama"), tmp_path / "out", add_tokens=TOKENS)
     report = probe_vocabulary(bases("llama"), tmp_path / "out", ["the cat sat"])
@@ -149,6 +151,7 @@ def test_the_numbers_are_the_models_own(bases, tmp_path):
     assert report.new_reading == Reading(pytest.approx(float(loss) * len(ids), rel=1e-5), len(ids), 11)
 
 
+@pytest.mark.slow
 def test_an_unchanged_model_changes_nothing(bases):
     report = probe_vocabulary(bases("llama"), bases("llama"))
     assert (report.new, report.mass, report.most_kl, report.changed) == (0, 0, 0, 0)
