@@ -171,30 +171,22 @@ def test_a_path_that_is_closed_twice_is_refused():
     assert len(dead_paths([out, closed])) == 1
 
 
-def test_advice_is_in_the_plan(tiny):
-    plan = hf_init.plan(tiny("bert"), transformers.BertForSequenceClassification, recipe="auto", num_labels=3)
-    assert "all labels start with equal logits" in plan["classifier.weight"].new[
-        0
-    ].why and "all labels start with equal logits" in str(plan)
-
-
-def test_rules_come_before_auto(tiny):
+def test_advice_is_in_the_plan_after_rules_and_new_rows_are_matched_to_their_table(tiny):
+    why, cls = "all labels start with equal logits", "BertForSequenceClassification"
+    plan = hf_init.plan(tiny("bert"), cls, recipe="auto", num_labels=3)
+    assert why in plan["classifier.weight"].new[0].why and why in str(plan)
     recipe = Recipe([Rule("zeros", name="classifier.weight")], default="auto")
-    plan = hf_init.plan(tiny("bert"), transformers.BertForSequenceClassification, recipe=recipe, num_labels=3)
+    plan = hf_init.plan(tiny("bert"), cls, recipe=recipe, num_labels=3)
     assert str(plan["classifier.weight"].new[0].scheme) == "zeros"
+    keep = {"*position_embeddings.weight": "leading"}
+    plan = hf_init.plan(tiny("bert"), "BertModel", recipe="auto", keep=keep, config={"max_position_embeddings": 96})
+    assert str(plan["embeddings.position_embeddings.weight"].new[0].scheme) == "matched_normal"
 
 
 def test_the_expected_spread_of_auto_is_kaimings():
     model = nn.Sequential(nn.Linear(256, 64), nn.ReLU())
     fill(model)
     assert abs(float(model[0].weight.detach().std()) / math.sqrt(2 / 256) - 1) < 0.03
-
-
-def test_new_rows_of_a_trained_table_are_matched_to_it(tiny):
-    keep = {"*position_embeddings.weight": "leading"}
-    plan = hf_init.plan(tiny("bert"), "BertModel", recipe="auto", keep=keep, config={"max_position_embeddings": 96})
-    (fill,) = plan["embeddings.position_embeddings.weight"].new
-    assert str(fill.scheme) == "matched_normal"
 
 
 def test_a_plan_that_closes_a_path_twice_is_refused(tmp_path):

@@ -394,3 +394,6 @@ def test_plans_and_reports_show_as_tables_in_a_notebook(tmp_path):
         page = Page(shown._repr_html_())
         assert page.faults == [] and page.elements["script"] == 0
         assert page.elements["table"] >= 2 and NASTY in page.text
+    entries = [planned(f"w{at}", (1,), SCHEME) for at in range(503)]
+    long = Plan.from_json({"architecture": "Model", "seed": 0, "tensors": entries, "unused": []})
+    assert "and 3 more" in long._repr_html_()

@@ -84,6 +84,17 @@ def test_shrinking_keeps_ratios_and_drops_tokens_into_range(scripts):
     assert len(set(tokens)) == 3 and all(0 <= token < after["vocab_size"] for token in tokens)
 
 
+def test_a_type_that_no_numbers_serve_is_unreachable(scripts):
+    from _sweep_shrink import Unreachable, tiny_config
+
+    class Never(transformers.BertModel):
+        def __init__(self, config):
+            raise ValueError("not these numbers")
+
+    with pytest.raises(Unreachable, match="not these numbers"):
+        tiny_config("bert", [Never])
+
+
 @pytest.fixture
 def extended(scripts, tiny, tmp_path):
     """A base, a result, and the model in memory."""
