@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -283,6 +285,14 @@ def test_casts_are_those_of_torch(dtypes, tmp_path):
 
 
 @of_a_run
+@pytest.mark.slow
+def test_nothing_of_it_needs_torch(tmp_path):
+    base = save(tmp_path / "base", {"w": ramp(3)})
+    loaded = "{'torch', 'transformers', 'matplotlib'} & set(sys.modules)"
+    code = f"import sys, hf_init; print(hf_init.drift(*sys.argv[1:])); assert not {loaded}, {loaded}"
+    subprocess.run([sys.executable, "-c", code, str(base), str(base)], check=True)
+
+
 def test_what_is_frozen_is_said_in_words_of_which_the_last_counts(run, tmp_path):
     names = ("a.weight", "a.bias", "special.bias")
     base, trained = (save(tmp_path / str(k), {name: ramp(3) + k for name in names}) for k in (0, 1))
