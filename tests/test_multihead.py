@@ -161,9 +161,11 @@ def test_a_language_model_of_any_kin(bases, tmp_path, name, kind):
 @pytest.mark.parametrize(
     ("name", "kinds", "batch", "shapes"),
     [
-        ("vit", ("image-classification", "per-patch"), {"pixel_values": torch.rand(2, 3, 16, 16)}, [(2, 2), (2, 4, 3)]),
-        ("wav2vec2", ("audio-classification", "frame-classification"), {"input_values": torch.rand(2, 400)}, [
-            (2, 2), (2, 25, 3)]),
+        ("vit", ("image-classification", "per-patch"), {"pixel_values": torch.ones(2, 3, 16, 16)}, [(2, 2), (2, 4, 3)]),
+        (
+            "wav2vec2", ("audio-classification", "frame-classification"),
+            {"input_values": torch.arange(800.0).view(2, 400) % 7}, [(2, 2), (2, 25, 3)],
+        ),
     ],
 )  # fmt: skip
 def test_vision_and_speech(bases, tmp_path, name, kinds, batch, shapes):
