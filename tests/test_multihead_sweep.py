@@ -23,6 +23,7 @@ def sweep(monkeypatch):
     return _sweep_heads
 
 
+@pytest.mark.slow
 def test_a_few_trunks_with_every_kind_of_head():
     """Experts, windows, an encoder-decoder of speech, one that sees, ties by odd names; two towers are refused."""
     command = [sys.executable, str(SCRIPTS / "sweep.py"), "--heads", "--workers", "1"]

@@ -120,6 +120,7 @@ def test_a_trainer_evaluates_mixed_rows_by_their_loss(model, tmp_path):
     assert found == pytest.approx(model(**batch).loss.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_accelerate_trains_it(model):
     accelerator = Accelerator(cpu=True)
     rows = [{key: value for key, value in row.items() if key != "source"} for row in mixed()]
@@ -181,7 +182,7 @@ def test_gradients_are_the_same_with_checkpointing(name):
     assert all(torch.equal(found[0][each], found[1][each]) for each in found[0])
 
 
-@pytest.mark.parametrize("name", ["bert", "llama", "vit"])
+@pytest.mark.parametrize("name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "vit"))])
 def test_compiled_whole_it_answers_the_same(name):
     """As one graph; in evaluation, and in training with labels of some heads, and then of others.
 
@@ -249,6 +250,7 @@ def test_lora_on_the_trunk_beside_whole_heads_is_saved_and_loaded(model, tmp_pat
 # Frozen
 
 
+@pytest.mark.slow
 def test_minilm_trained_on_one_head_moves_no_other_byte(minilm, tmp_path):
     """Fifty steps with weight decay, the trunk frozen: in memory, in the saved files, and in the exported classes."""
     torch.manual_seed(0)
@@ -306,6 +308,7 @@ def test_a_tiny_decoder_generates_the_same(tiny, tmp_path):
     assert bare.generation_config.eos_token_id == plain.config.eos_token_id == 2
 
 
+@pytest.mark.slow
 def test_a_decoder_with_a_reward_beside_it_generates_token_for_token(smollm2, tmp_path):
     plain, model = _generating(smollm2)
     model.save_pretrained(tmp_path)
