@@ -4,429 +4,498 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import write_killed
-from write_checks import contents, extend, grown, kept, names, new, plan_of, save_base, values
-from write_killed import AFTER, BEFORE, COMPLETE, plan_for
+from refusals import HEAD, refusal, snapshot
+from small_model import FILES, contents, extend_small, failing, names, once_at, small_base
 
-from hf_init._checkpoint.checkpoint import Checkpoint
-from hf_init._errors import CheckpointError, HfInitError, PlanError, ProofError
-from hf_init._verify.verify import verify_result
-from hf_init._write import copying as _copying
-from hf_init._write import lock as _lock
-from hf_init._write import stage as _stage
-from hf_init._write import writing as _writing
-from hf_init._write.filling import fill_kept
-from hf_init._write.stage import check_existing, stage_result
+from hf_init import HfInitError
+from hf_init.cli import main
 
-FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-def make_base(folder: Path) -> Checkpoint:
-    return save_base(folder, {"a": values(40, 40)}, {"b": values(5, 4), "c": values(3)}, {"d": values(9)})
+NBYTES = 4 * (1600 + 28 + 3 + 9 + 12)
+FULL, INTERRUPT = OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()
+CALLS = {
+    "open": os, "pwrite": os, "fsync": os, "mkdir": os, "rename": os, "copy_file_range": os, "io.open": io,
+    "ftruncate": os, "flock": fcntl, "ioctl": fcntl, "unlink": os, "rmdir": os,
+}  # fmt: skip
+"""What the writing asks of the system: its functions, and where they are."""
 
 
 @pytest.fixture
-def source(tmp_path) -> Checkpoint:
-    return make_base(tmp_path / "base")
+def base(tmp_path) -> Path:
+    return small_base(tmp_path / "base")
 
 
 @pytest.fixture
-def fresh(source, tmp_path) -> dict[str, bytes]:
+def fresh(base, tmp_path_factory) -> dict[str, bytes]:
     """What an undisturbed run makes."""
-    extend(source, tmp_path / "fresh" / "out", plan_for(source))
-    return contents(tmp_path / "fresh" / "out")
+    extend_small(base, out := tmp_path_factory.mktemp("fresh") / "out")
+    return contents(out)
 
 
-def failing(error: BaseException, after: int = 0, do: Callable[..., Any] = lambda *args, **options: None) -> Any:
-    """A function that does its work a few times and then fails."""
-    calls: list[object] = []
+@contextmanager
+def disturbed(call: str, number: int, do: Callable[[], object], file: str = "") -> Iterator[list[object]]:
+    """Do something before a call's so-manieth time, of those with this file; gives the calls."""
+    home, name = CALLS[call], call.removeprefix("io.")
+    real, seen = getattr(home, name), list[object]()
 
-    def call(*args: Any, **options: Any) -> Any:
-        calls.append(args)
-        if len(calls) > after:
-            raise error
-        return do(*args, **options)
+    def instead(*args: Any, **options: Any) -> Any:
+        if str(args[0]).endswith(file):
+            seen.append(args)
+            if len(seen) == number:
+                do()
+        return real(*args, **options)
 
-    return call
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(home, name, instead)
+        yield seen
+
+
+def throwing(error: BaseException) -> Callable[[], None]:
+    def throw() -> None:
+        raise error
+
+    return throw
+
+
+# Whatever fails.
+
+
+@pytest.mark.parametrize("rename", [True, False])
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), INTERRUPT], ids=["error", "interruption"])
+@pytest.mark.parametrize("most", [1, pytest.param(1000, marks=pytest.mark.slow)], ids=["first", "every"])
+@pytest.mark.parametrize("call", list(CALLS)[:10])
+def test_whatever_the_system_refuses_leaves_nothing_or_the_result(base, tmp_path, fresh, call, error, rename, most):
+    before, out = snapshot(tmp_path), tmp_path / "a" / "out"
+    for number in range(1, most + 1):
+        with disturbed(call, number, throwing(error)) as seen:
+            try:
+                extend_small(base, out, rename=rename)
+            except (HfInitError, KeyboardInterrupt) as caught:
+                assert isinstance(error, OSError) == isinstance(caught, HfInitError)
+                assert not out.exists() or number == len(seen), "the last call: the folder's name is flushed"
+        if out.exists():
+            assert names(out.parent) == ["out"] and contents(out) == fresh
+            shutil.rmtree(out.parent)
+        assert snapshot(tmp_path) == before, number
+        if number > len(seen):
+            break
+
+
+def test_the_disk_is_full_or_a_file_may_not_be_so_large(base, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "a" / "out"
+    before = snapshot(tmp_path)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    for call in ("pwrite", "copy_file_range", "fsync"):
+        with disturbed(call, 2, throwing(FULL)), pytest.raises(HfInitError, match=r"couldn't be made: .*No space left"):
+            extend_small(base, out)
+        assert snapshot(tmp_path) == before
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(HfInitError, match=r"couldn't be made: .*File too large.*nothing is left behind"):
+            extend_small(base, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_failure_and_an_interruption_on_the_command_line(tiny, tmp_path, capsys):
+    argv = ("extend", tiny("bert"), tmp_path / "a" / "out", *HEAD, "--max-shard-size", "20KB")
+    with disturbed("pwrite", 2, throwing(FULL)):
+        said = refusal(tmp_path, capsys, *argv)
+    assert "No space left on device" in said and "; nothing is left behind, the source is as it was" in said
+    with disturbed("pwrite", 2, throwing(INTERRUPT)):
+        assert refusal(tmp_path, capsys, *argv).startswith("hf-init: interrupted; ")
+
+
+def test_no_space_is_known_before_anything_is_written(base, tmp_path, monkeypatch, fresh):
+    """Asked for is what the result takes, but for headers."""
+    usage, took = namedtuple("usage", "total used free"), sum(map(len, fresh.values()))
+    before = snapshot(tmp_path)
+    for free in (1000, NBYTES - 1):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: usage(10**9, 10**9, free))
+        with pytest.raises(HfInitError, match=rf"no space for {tmp_path / 'a' / 'out'}: .* needed, .* free"):
+            extend_small(base, tmp_path / "a" / "out")
+        assert snapshot(tmp_path) == before
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, took))
+    extend_small(base, tmp_path / "out")
+
+
+def test_everything_is_flushed_before_the_name(base, tmp_path, monkeypatch):
+    flushed: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def flush(number: int) -> None:
+        flushed.append(os.path.basename(os.readlink(f"/proc/self/fd/{number}")))
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "rename", lambda old, new: (flushed.append("the name"), rename(old, new)))
+    extend_small(base, tmp_path / "out")
+    assert {*names(tmp_path / "out"), "result"} <= set(flushed[: flushed.index("the name")])
+    assert flushed[-1] == tmp_path.name, "the folder that holds the name, last"
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EBUSY])
+def test_where_a_rename_is_refused_the_way_out_is_named(base, tmp_path, fresh, monkeypatch, number):
+    monkeypatch.setattr(os, "rename", failing(OSError(number, "Not here")))
+    with pytest.raises(HfInitError, match=r"take its name \(Not here\).*rename=False"):
+        extend_small(base, tmp_path / "out")
+    assert names(tmp_path) == ["base"]
+    extend_small(base, tmp_path / "out", rename=False)
+    assert contents(tmp_path / "out") == fresh and names(tmp_path / "out") == sorted(fresh)
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
+@pytest.mark.parametrize("how", ["hard", "symbolic"])
+def test_links_that_can_t_be_made_are_one_clear_error(base, tmp_path, monkeypatch, number, how):
+    monkeypatch.setattr(os, "link" if how == "hard" else "symlink", failing(OSError(number, "Not here")))
+    why = "it is on another filesystem" if number == errno.EXDEV else "Not here"
+    with pytest.raises(HfInitError, match=f"no {how} link to .*: {why}; give a place on the base's own filesystem, or"):
+        extend_small(base, tmp_path / "out", link=how)
+    assert names(tmp_path) == ["base"]
+
+
+@pytest.mark.parametrize("rename", [True, False])
+def test_a_folder_that_can_t_be_written_to_is_one_clear_error(base, rename):
+    """The kernel's own folder, where nobody makes a file, the superuser neither."""
+    with pytest.raises(HfInitError, match=r"/sys/out couldn't be made: .*nothing is left behind"):
+        extend_small(base, Path("/sys/out"), rename=rename)
+    assert not Path("/sys/out").exists()
+
+
+def test_a_result_that_is_not_what_was_planned_never_appears_nor_is_kept_to_be_resumed(base, tmp_path):
+    file = tmp_path / ".out.hf_init" / "result" / FILES[0]
+
+    def spoil() -> None:
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+
+    for resume in (False, True):
+        with pytest.raises(HfInitError, match=r"1 difference from what the plan(.|\n)*a: .*at row 39"):
+            extend_small(base, tmp_path / "out", resume=resume, progress=once_at(NBYTES, spoil))
+        assert names(tmp_path) == ["base"]
 
 
 # Killed.
 
-INSTANTS = [(instant, rename) for instant in (*BEFORE, *AFTER) for rename in (True, False)]
+KILLING = """
+import os, shutil, signal, sys
+import torch
+from pathlib import Path
+from small_model import extend_small
+from test_write_stage import CALLS, disturbed
+
+folder = Path(sys.argv[1])
+torch.set_num_threads(1)
+extend_small(folder / "base", folder / "first" / "out")  # brings what the children would else bring one by one
+shutil.rmtree(folder / "first")
+for call in ("open", "pwrite", "fsync", "mkdir", "rename", "io.open", "unlink", "rmdir"):
+    for rename in (True, False):
+        number, alive = 1, False
+        while not alive:
+            number *= 2
+            place = folder / f"{call} {rename} {number}"
+            place.mkdir()
+            if not os.fork():
+                with disturbed(call, number // 2, lambda: os.kill(os.getpid(), signal.SIGKILL)):
+                    extend_small(folder / "base", place / "out", rename=rename, resume=number % 4 == 0)
+                os._exit(0)
+            alive = os.wait()[1] == 0
+"""
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory) -> Path:
-    """The places of runs that were killed, and of two that weren't: their instants don't come when writing in place."""
-    folder = tmp_path_factory.mktemp("killed")
-    make_base(folder / "base")
-    command = [sys.executable, write_killed.__file__, str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    ends = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [(instant, rename == "True") for instant, rename, _ in ends] == INSTANTS
-    ended = [(instant, rename) for instant, rename, signal in ends if signal != "9"]
-    assert ended == [("before the name", "False"), ("after the name", "False")]
-    return folder
-
-
-@pytest.mark.parametrize(("instant", "rename"), INSTANTS)
-def test_killed_at_an_instant_and_run_again(killed, source, tmp_path, fresh, instant, rename):
-    place = tmp_path / "place"
-    shutil.copytree(killed / (instant if rename else f"{instant}, in place"), place)
-    out = place / "out"
-    assert out.exists() == (not rename or instant in COMPLETE)
-    if out.exists() and not (out / ".hf_init").exists():
-        with pytest.raises(PlanError, match="exists and isn't empty"):
-            check_existing(out)
-        assert names(place) == ["out"], "a run that is refused sweeps up all the same"
-    else:
-        extend(source, out, plan_for(source), rename=rename)
-    assert names(place) == ["out"]
-    assert without_manifest(contents(out)) == without_manifest(fresh)
-    assert verify_result(out, source.root).ok
-
-
-def without_manifest(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in files.items() if name != "hf_init.json"}
-
-
-@pytest.mark.parametrize("instant", ["after two files", "after the manifest"])
-@pytest.mark.parametrize("rename", [True, False])
-def test_a_killed_run_is_resumed_without_writing_again_what_it_had_finished(
-    killed, source, tmp_path, fresh, monkeypatch, instant, rename
-):
-    """The base is another copy here, so the journal is of another job: only told to be the same one."""
-    shutil.rmtree(source.root)
-    shutil.copytree(killed / "base", source.root, copy_function=shutil.copy2)
-    place = tmp_path / "place"
-    shutil.copytree(killed / (instant if rename else f"{instant}, in place"), place)
-    job = (place / (".out.hf_init" if rename else "out/.hf_init") / "hf_init.journal").read_text().split()[1]
-    monkeypatch.setattr(_writing, "job_of", lambda *parts: job.strip('"}'))
-    begun, said = counted(monkeypatch), []
-    extend(source, place / "out", plan_for(source), rename=rename, resume=True, log=said.append)
-    done = 2 if instant == "after two files" else 3
-    assert said == [f"resumed: {done} files are there from the interrupted run; each is checked"]
-    assert len(begun) == 3 - done
-    assert without_manifest(contents(place / "out")) == without_manifest(fresh)
-    assert names(place) == ["out"]
-
-
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are written or copied from now on."""
-    begun: list[str] = []
-
-    def noting(do: Callable[..., Any], name_of: Callable[..., str]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            begun.append(name_of(*args))
-            return do(*args, **options)
-
-        return call
-
-    monkeypatch.setattr(_writing, "fill_kept", noting(fill_kept, lambda file, *rest: file.name))
-    monkeypatch.setattr(_writing, "copy_file", noting(_copying.copy_file, lambda origin, path, *rest: path.name))
-    return begun
+@pytest.mark.slow
+def test_killed_at_any_call_of_the_system_and_run_again(base, tmp_path, fresh):
+    """In processes forked from one that isn't the tests' own: there is no result then, or a whole one."""
+    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    subprocess.run([sys.executable, "-c", KILLING, tmp_path], check=True, env={**os.environ, "PYTHONPATH": path})
+    places = [place for place in tmp_path.iterdir() if place.name != "base"]
+    finished = 0
+    for number, place in enumerate(places):
+        out, rename = place / "out", "True" in place.name
+        left = {name for name in names(out) if name != ".hf_init"} if out.exists() else set()
+        if not left or (out / ".hf_init" / "hf_init.lock").is_file():
+            extend_small(base, out, rename=rename, resume=number % 2 == 0)
+            finished += 1
+        else:
+            with pytest.raises(HfInitError, match="exists and isn't empty"):
+                extend_small(base, out)
+        assert contents(out) == fresh and names(place) == ["out"] and names(out) == sorted(fresh), place.name
+    assert 10 < finished < len(places) - 10
 
 
 # Resumed.
 
 
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the weight files that are made from now on."""
+    made: list[str] = []
+    real = os.open
+
+    def noting(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        if flags & os.O_CREAT and str(path).endswith(".safetensors"):
+            made.append(Path(path).name)
+        return real(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", noting)
+    return made
+
+
+THIRD_FILE, JOURNAL = ("io.open", 5), "hf_init.journal"  # it is made, and noted in it are the job and two files
+
+
 @pytest.fixture
-def interrupted(source, tmp_path, monkeypatch) -> Path:
+def interrupted(base, tmp_path, request) -> Path:
     """A run that was to be resumed where it is interrupted, and was, after two files of three."""
-    with monkeypatch.context() as patch:
-        patch.setattr(_writing.Journal, "add", failing(KeyboardInterrupt(), 2, _writing.Journal.add))
-        with pytest.raises(KeyboardInterrupt):
-            extend(source, tmp_path / "out", plan_for(source), resume=True)
-    assert names(tmp_path) == [".out.hf_init", "base", "out"][: 2 + (tmp_path / "out").exists()]
-    return tmp_path / ".out.hf_init" / "result"
+    rename = getattr(request, "param", True)
+    with disturbed(*THIRD_FILE, throwing(INTERRUPT), JOURNAL), pytest.raises(KeyboardInterrupt):
+        extend_small(base, tmp_path / "out", resume=True, rename=rename)
+    assert names(tmp_path) == ([".out.hf_init", "base"] if rename else ["base", "out"])
+    return tmp_path / ".out.hf_init" / "result" if rename else tmp_path / "out"
 
 
-def resumed(source: Checkpoint, out: Path, **options: Any) -> str:
-    said: list[str] = []
-    extend(source, out, plan_for(source), resume=True, log=said.append, **options)
-    (told,) = said
-    return told
-
-
-def test_resumed_it_is_the_same_result(interrupted, source, tmp_path, fresh, monkeypatch):
-    begun = counted(monkeypatch)
-    assert resumed(source, tmp_path / "out").startswith("resumed: 2 files")
-    assert begun == ["model-00003-of-00003.safetensors"]
-    assert contents(tmp_path / "out") == fresh
-    assert names(tmp_path) == ["base", "fresh", "out"]
+@pytest.mark.parametrize("interrupted", [True, False], indirect=True)
+def test_resumed_it_is_the_same_result(interrupted, base, tmp_path, fresh, monkeypatch):
+    made = begun(monkeypatch)
+    extend_small(base, tmp_path / "out", resume=True, rename=interrupted.name == "result")
+    assert made == [FILES[2]] and contents(tmp_path / "out") == fresh and names(tmp_path) == ["base", "out"]
 
 
 @pytest.mark.parametrize("at", [10, -1, "short", "gone", "link"])
-def test_what_isn_t_as_it_was_left_is_written_again(interrupted, source, tmp_path, fresh, monkeypatch, at):
+def test_what_isn_t_as_it_was_left_is_written_again(interrupted, base, tmp_path, fresh, monkeypatch, at):
     """A byte of the header, of the last tensor (the new head in the second file), a cut, no file, a link."""
-    path = interrupted / "model-00002-of-00003.safetensors"
+    path = interrupted / FILES[1]
     data = bytearray(path.read_bytes())
     path.unlink()
     if at == "link":
-        path.symlink_to(source.root / path.name)
+        path.symlink_to(base / path.name)
     elif at != "gone":
         if isinstance(at, int):
             data[at] ^= 1
         path.write_bytes(data[:-3] if at == "short" else data)
-    begun = counted(monkeypatch)
-    assert resumed(source, tmp_path / "out").startswith("resumed: ")
-    assert sorted(begun) == ["model-00002-of-00003.safetensors", "model-00003-of-00003.safetensors"]
-    assert contents(tmp_path / "out") == fresh
+    made = begun(monkeypatch)
+    extend_small(base, tmp_path / "out", resume=True)
+    assert sorted(made) == FILES[1:] and contents(tmp_path / "out") == fresh
 
 
-def test_every_byte_of_what_was_left_is_checked(interrupted, source, tmp_path, monkeypatch):
-    """Whichever bit of a finished file flips: it is noticed."""
-    from hf_init._write.files import plan_files
-    from hf_init._write.filling import is_filled
-    from hf_init._write.journal import _journal_lines
-
-    files = {file.name: file for file in plan_files(plan_for(source), source)}
-    path = interrupted / "model-00002-of-00003.safetensors"
-    notes = [
-        line for line in _journal_lines(tmp_path / ".out.hf_init" / "hf_init.journal") if line.get("file") == path.name
-    ]
-    data, file = path.read_bytes(), files[path.name]
-    assert is_filled(file, interrupted, source, notes[0]["digests"])
-    for at in range(len(data)):
-        path.write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
-        assert not is_filled(file, interrupted, source, notes[0]["digests"]), at
+@pytest.mark.slow
+def test_every_byte_of_what_was_left_is_checked(interrupted, base, tmp_path, fresh, monkeypatch):
+    """Whichever byte of a finished file changes (here each fifth): it is noticed."""
+    left, data = tmp_path / "left", (interrupted / FILES[1]).read_bytes()
+    shutil.copytree(interrupted.parent, left, copy_function=shutil.copy2)
+    for at in {*range(0, len(data), 5), len(data) - 1}:
+        shutil.rmtree(interrupted.parent, ignore_errors=True)
+        shutil.copytree(left, interrupted.parent, copy_function=shutil.copy2)
+        (interrupted / FILES[1]).write_bytes(data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        with monkeypatch.context() as patch:
+            made = begun(patch)
+            extend_small(base, tmp_path / "out", resume=True)
+        assert sorted(made) == FILES[1:] and contents(tmp_path / "out") == fresh, at
+        shutil.rmtree(tmp_path / "out")
 
 
-@pytest.mark.parametrize("what", ["plan", "base", "link", "version"])
-def test_another_job_isn_t_resumed(interrupted, source, tmp_path, fresh, monkeypatch, what):
-    plan, options = plan_for(source), {}
+@pytest.mark.parametrize("what", ["plan", "base", "link", "version", "not asked to"])
+def test_another_job_isn_t_resumed(interrupted, base, tmp_path, monkeypatch, what):
+    options: dict[str, Any] = {"resume": what != "not asked to"}
     if what == "plan":
-        plan = plan_of(*plan.tensors[:-1], new("head", 3, 4))
+        options["seed"] = 1
     elif what == "base":
-        os.utime(source.root / "model-00001-of-00003.safetensors", (1, 1))
+        os.utime(base / FILES[0], (1, 1))
     elif what == "link":
-        options = {"link": "hard"}
-    else:
+        options["link"] = "hard"
+    elif what == "version":
         monkeypatch.setattr("hf_init._write.journal.__version__", "0.0.0")
-    said: list[str] = []
-    extend(source, tmp_path / "out", plan, resume=True, log=said.append, **options)
-    assert said == [
-        "not resumed: the interrupted run was of another plan, base or version; everything is written afresh"
-    ]
-    assert verify_result(tmp_path / "out").ok and names(tmp_path) == ["base", "fresh", "out"]
+    made = begun(monkeypatch)
+    assert extend_small(base, tmp_path / "out", **options).ok
+    assert sorted(made) == FILES[what == "link" :] and names(tmp_path) == ["base", "out"]
 
 
-def test_nothing_to_resume_is_said(source, tmp_path, fresh):
-    assert resumed(source, tmp_path / "out").startswith("nothing to resume: ")
-    assert contents(tmp_path / "out") == fresh
-
-
-def test_without_resume_what_was_left_goes(interrupted, source, tmp_path, fresh, monkeypatch):
-    begun = counted(monkeypatch)
-    extend(source, tmp_path / "out", plan_for(source))
-    assert len(begun) == 3 and contents(tmp_path / "out") == fresh
-
-
-def test_a_journal_that_is_cut_off_or_no_journal_is_read_as_far_as_it_goes(interrupted, source, tmp_path, fresh):
+def test_a_journal_that_is_cut_off_is_read_as_far_as_it_goes(interrupted, base, tmp_path, fresh, monkeypatch):
     journal = interrupted.parent / "hf_init.journal"
     journal.write_bytes(journal.read_bytes()[:-10] + b"\xff")
-    assert resumed(source, tmp_path / "out").startswith("resumed: 1 files")
-    assert contents(tmp_path / "out") == fresh
+    made = begun(monkeypatch)
+    extend_small(base, tmp_path / "out", resume=True)
+    assert sorted(made) == FILES[1:] and contents(tmp_path / "out") == fresh
 
 
-def test_a_system_that_refuses_says_what_can_be_resumed(source, tmp_path, fresh, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(_writing, "fill_kept", failing(FULL, 1, fill_kept))
-        with pytest.raises(HfInitError, match=r"what is finished is in .*\.out\.hf_init, for another run to resume"):
-            extend(source, tmp_path / "out", plan_for(source), resume=True)
-    assert resumed(source, tmp_path / "out").startswith("resumed: ")
-    assert contents(tmp_path / "out") == fresh
+def test_what_can_be_resumed_is_said(tiny, tmp_path, capsys):
+    argv = [*map(str, ("extend", tiny("bert"), tmp_path / "out", *HEAD, "--max-shard-size", "20KB", "--resume"))]
+    with disturbed(*THIRD_FILE, throwing(FULL), JOURNAL):
+        assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert f"what is finished is in {tmp_path / '.out.hf_init'}, for another run to resume" in said
+    assert main([*argv, "--seed", "1"]) == 0
+    assert "not resumed: the interrupted run was of another plan, base or version; ev" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out")
+    assert main(argv) == 0
+    assert "nothing to resume: no interrupted run is there; everything" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "out")
+    with disturbed(*THIRD_FILE, throwing(FULL), JOURNAL):
+        assert main(argv) == 2
+    capsys.readouterr()
+    assert main(argv) == 0
+    assert "files are there from the interrupted run; each is checked" in capsys.readouterr().err
 
 
-def test_a_result_that_isn_t_right_isn_t_kept_to_be_resumed(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(_writing, "fill_new", lambda tensor, *rest: ["0" * 64 for _ in tensor.new])
-    with pytest.raises(ProofError):
-        extend(source, tmp_path / "out", plan_for(source), resume=True)
-    assert names(tmp_path) == ["base"]
-
-
-# Two runs.
-
-
-def test_the_second_run_names_the_first(source, tmp_path):
-    with stage_result(tmp_path / "out", 0):
-        for rename in (True, False):
-            with pytest.raises(PlanError, match=f"another run \\(process {os.getpid()}\\) is writing this result"):
-                extend(source, tmp_path / "out", plan_for(source), rename=rename)
-    assert names(tmp_path) == ["base", "out"]
-
-
-def test_the_second_run_names_the_first_in_place(source, tmp_path):
-    with stage_result(tmp_path / "out", 0, rename=False) as stage:
-        for rename in (True, False):
-            with pytest.raises(PlanError, match=f"another run \\(process {os.getpid()}\\) is writing this result"):
-                extend(source, tmp_path / "out", plan_for(source), rename=rename)
-        (stage.folder / "theirs").touch()
-    assert names(tmp_path / "out") == ["theirs"]
+# Two runs, and what others left.
 
 
 @pytest.mark.parametrize("rename", [True, False])
-def test_what_a_killed_run_of_the_other_way_left_goes_too(source, tmp_path, fresh, rename):
+def test_two_at_once_leave_one_whole_result(base, tmp_path, fresh, rename):
+    out, told = tmp_path / "out", list[str]()
+
+    def overtaken() -> None:
+        for other in (True, False):
+            with pytest.raises(HfInitError) as error:
+                extend_small(base, out, rename=other, seed=7)
+            told.append(str(error.value))
+
+    extend_small(base, out, rename=rename, progress=once_at(0, overtaken))
+    work = tmp_path / ".out.hf_init" if rename else out / ".hf_init"
+    another = (
+        f"another run (process {os.getpid()}) is writing this result, in {work}; wait for it, or give another place"
+    )
+    assert told == [another] * 2 and contents(out) == fresh and names(tmp_path) == ["base", "out"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_appears_meanwhile_is_left_alone(base, tmp_path, kind):
+    out = tmp_path / "out"
+
+    def appear() -> None:
+        if kind == "folder":
+            out.mkdir()
+            (out / "theirs").write_text("theirs")
+        elif kind == "file":
+            out.write_text("theirs")
+        else:
+            out.symlink_to(base)
+
+    with pytest.raises(HfInitError, match=f"^{out} appeared while the result was written; it was left as it is$"):
+        extend_small(base, out, progress=once_at(0, appear))
+    theirs = {"folder": out / "theirs", "file": out, "link": out / "config.json"}[kind]
+    assert theirs.is_file() and (kind == "link" or theirs.read_text() == "theirs")
+    assert names(tmp_path) == ["base", "out"]
+
+
+@pytest.mark.parametrize("rename", [True, False])
+def test_what_a_killed_run_of_the_other_way_left_goes_too(base, tmp_path, fresh, rename):
     out = tmp_path / "out"
     work = out / ".hf_init" if rename else tmp_path / ".out.hf_init"
     work.mkdir(parents=True)
     (work / "hf_init.lock").write_text("1")
     (work.parent / "half.safetensors" if rename else work / "half").touch()
-    extend(source, out, plan_for(source), rename=rename)
-    assert without_manifest(contents(out)) == without_manifest(fresh)
-    assert names(tmp_path) == ["base", "fresh", "out"]
+    extend_small(base, out, rename=rename)
+    assert contents(out) == fresh and names(tmp_path) == ["base", "out"]
 
 
-def test_a_folder_of_that_name_that_isn_t_ours_is_left_alone(source, tmp_path):
-    theirs = tmp_path / ".out.hf_init" / "theirs"
-    theirs.parent.mkdir()
-    theirs.write_text("theirs")
-    with pytest.raises(PlanError, match=r"\.out\.hf_init is in the way and isn't an unfinished result"):
-        extend(source, tmp_path / "out", plan_for(source))
-    assert theirs.read_text() == "theirs" and names(tmp_path) == [".out.hf_init", "base"]
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_what_isn_t_ours_under_our_name_is_left_alone(base, tmp_path, kind):
+    theirs = tmp_path / ".out.hf_init"
+    if kind == "folder":
+        theirs.mkdir()
+        (theirs / "theirs").write_text("theirs")
+    else:
+        theirs.symlink_to(base)
+    before = snapshot(tmp_path)
+    with pytest.raises(HfInitError, match=r"\.out\.hf_init is in the way and isn't an unfinished result"):
+        extend_small(base, tmp_path / "out")
+    assert snapshot(tmp_path) == before
 
 
-def test_a_link_of_that_name_is_left_alone(source, tmp_path):
-    (tmp_path / ".out.hf_init").symlink_to(source.root)
-    with pytest.raises(PlanError, match="is in the way"):
-        extend(source, tmp_path / "out", plan_for(source))
-    assert names(source.root) == names(make_base(tmp_path / "other").root)
-
-
-def test_a_writer_that_ends_meanwhile_lets_the_next_one_in(source, tmp_path, monkeypatch):
+def test_a_writer_that_ends_meanwhile_lets_the_next_one_in(base, tmp_path, monkeypatch):
     """Its lock is opened, and removed before it is locked: the one that is locked then is a new one."""
-    lock = tmp_path / ".out.hf_init" / "hf_init.lock"
+    lock, real, calls = tmp_path / ".out.hf_init" / "hf_init.lock", fcntl.flock, list[int]()
     lock.parent.mkdir()
     lock.touch()
-    once = iter([True])
 
     def flock(number: int, how: int) -> None:
-        if next(once, False):
+        calls.append(number)
+        if len(calls) == 2:  # first it is looked whether anybody has it
             os.unlink(lock)
-        fcntl.flock(number, how)
+        real(number, how)
 
-    monkeypatch.setattr(_lock, "fcntl", namedtuple("f", "flock LOCK_EX LOCK_NB")(flock, fcntl.LOCK_EX, fcntl.LOCK_NB))
-    monkeypatch.setattr(_stage, "check_busy", lambda work: None)
-    extend(source, tmp_path / "out", plan_for(source))
-    assert next(once, None) is None and names(tmp_path) == ["base", "out"]
+    monkeypatch.setattr(fcntl, "flock", flock)
+    extend_small(base, tmp_path / "out")
+    assert len(calls) == 3 and names(tmp_path) == ["base", "out"]
 
 
-def test_without_locks_a_folder_that_is_there_is_refused(source, tmp_path, monkeypatch, fresh):
-    def flock(number: int, how: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(_lock, "fcntl", namedtuple("f", "flock LOCK_EX LOCK_NB")(flock, fcntl.LOCK_EX, fcntl.LOCK_NB))
-    extend(source, tmp_path / "out", plan_for(source))
+def test_without_locks_a_folder_that_is_there_is_refused(base, tmp_path, monkeypatch, fresh):
+    monkeypatch.setattr(fcntl, "flock", failing(OSError(errno.ENOLCK, "No locks available")))
+    extend_small(base, tmp_path / "out")
     assert contents(tmp_path / "out") == fresh
     (tmp_path / ".again.hf_init").mkdir()
     (tmp_path / ".again.hf_init" / "hf_init.lock").touch()
-    with pytest.raises(PlanError, match="no locks to tell whether its writer lives; if no other run"):
-        extend(source, tmp_path / "again", plan_for(source))
+    with pytest.raises(HfInitError, match="no locks to tell whether its writer lives; if no other run"):
+        extend_small(base, tmp_path / "again")
 
 
-# The system refuses.
+# Where OUT may be.
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.EXDEV, errno.ENOTSUP, errno.EBUSY])
-def test_where_a_rename_is_refused_the_way_out_is_named(source, tmp_path, fresh, monkeypatch, number):
-    with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.rename", failing(OSError(number, "Not here")))
-        with pytest.raises(PlanError, match=r"take its name \(Not here\).*--no-rename"):
-            extend(source, tmp_path / "out", plan_for(source))
-        assert names(tmp_path) == ["base", "fresh"]
-        patch.setattr("os.rename", failing(OSError(number, "Not here")))
-        extend(source, tmp_path / "out", plan_for(source), rename=False)
-    assert without_manifest(contents(tmp_path / "out")) == without_manifest(fresh)
+def occupied(out: Path) -> Path:
+    out.mkdir()
+    (out / "mine").touch()
+    return out
 
 
-@pytest.mark.parametrize("step", ["fill_kept", "fill_new", "index_text"])
-def test_in_place_nothing_is_left_of_a_failure(source, tmp_path, monkeypatch, step):
-    monkeypatch.setattr(_writing, step, failing(FULL))
-    with pytest.raises(HfInitError, match="No space left on device; nothing is left behind"):
-        extend(source, tmp_path / "a" / "out", plan_for(source), rename=False)
-    assert names(tmp_path) == ["base"]
+def linked(out: Path) -> Path:
+    out.symlink_to(out.parent / "nowhere")
+    return out
 
 
-@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
-@pytest.mark.parametrize("how", ["hard", "symbolic"])
-def test_links_that_can_t_be_made_are_one_clear_error(source, tmp_path, monkeypatch, number, how):
-    monkeypatch.setattr(os, "link" if how == "hard" else "symlink", failing(OSError(number, "Not here")))
-    why = "it is on another filesystem" if number == errno.EXDEV else "Not here"
-    with pytest.raises(PlanError, match=f"no {how} link to .*: {why}; give a place on the base's own filesystem, or"):
-        extend(source, tmp_path / "out", plan_for(source), link=how)
-    assert names(tmp_path) == ["base"]
+def within_a_file(out: Path) -> Path:
+    out.touch()
+    return out / "a" / "out"
 
 
-def test_a_failure_in_one_thread_is_the_one_that_is_told(source, tmp_path, monkeypatch):
-    """The others stop; none of their errors hides the cause."""
-    monkeypatch.setattr(_writing, "copy_file", failing(FULL))
-    with pytest.raises(HfInitError, match="No space left on device"):
-        extend(source, tmp_path / "out", plan_for(source))
-    assert names(tmp_path) == ["base"]
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (occupied, "out exists and isn't empty"),
+        (lambda out: (out.touch(), out)[1], "out exists and isn't a folder"),
+        (linked, "out exists and isn't a folder"),
+        (within_a_file, r"out isn't a folder, so .*/out/a/out can't lie in it"),
+        (lambda out: "", "OUT is an empty name"),
+        *((lambda out, way=way: way, "OUT is the base itself") for way in ("base", "./base/.", "x/../base", "link")),
+        *((lambda out, way=way: way, "lies inside the base") for way in ("base/out", "base/a/b", "link/out")),
+        *((lambda out, way=way: way, "lies inside OUT") for way in (".", "..", "base/..")),
+    ],
+)
+def test_where_a_result_can_t_go(base, tmp_path, monkeypatch, make, message):
+    (tmp_path / "link").symlink_to(base)
+    monkeypatch.chdir(tmp_path)
+    place = make(tmp_path / "out")
+    before = snapshot(tmp_path)
+    with pytest.raises(HfInitError, match=message) as caught:
+        extend_small(base, place)
+    assert "isn't empty" in message or "remove" not in str(caught.value)
+    assert snapshot(tmp_path) == before
 
 
-def test_a_flush_that_fails_stops_the_result(source, tmp_path, monkeypatch):
-    """An error of the disk that the system tells of only when it is asked."""
-    real = _stage._fsync
-    monkeypatch.setattr(_stage, "_fsync", failing(OSError(errno.EIO, "Input/output error"), 2, real))
-    with pytest.raises(HfInitError, match="Input/output error; nothing is left behind"):
-        extend(source, tmp_path / "out", plan_for(source))
-    assert names(tmp_path) == ["base"]
-
-
-def test_everything_is_flushed_before_the_name(source, tmp_path, monkeypatch):
-    flushed: list[str] = []
-    real, take = _stage._fsync, _stage._take_name
-    monkeypatch.setattr(_stage, "_fsync", lambda path: (flushed.append(path.name), real(path)))
-    monkeypatch.setattr(_stage, "_take_name", lambda folder, out: (flushed.append("the name"), take(folder, out)))
-    extend(source, tmp_path / "out", plan_for(source))
-    assert {*names(tmp_path / "out"), "result"} <= set(flushed[: flushed.index("the name")])
-    assert flushed[-1] == tmp_path.name, "the folder that holds the name, last"
-
-
-@pytest.mark.parametrize("calls", range(12))
-@pytest.mark.parametrize("rename", [True, False])
-def test_whatever_can_t_be_opened_nothing_is_left(source, tmp_path, monkeypatch, calls, rename):
-    """The lock, a file, the folder to be flushed: a disk without any room, or a folder without rights."""
-    real, left = os.open, iter(range(calls))
-
-    def once(*args: Any, **options: Any) -> int:
-        if next(left, None) is None and not refused:
-            refused.append(args[0])
-            raise OSError(errno.EACCES, "Permission denied")
-        return real(*args, **options)
-
-    refused: list[Any] = []
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", once)
-        with pytest.raises(HfInitError, match=r"Permission denied|changed while"):
-            extend(source, tmp_path / "out", plan_for(source), rename=rename)
-    assert names(tmp_path) == ["base"]
-
-
-def test_an_empty_rest_of_writing_in_place_goes(source, tmp_path):
-    """Killed between the step that made it a result and the next."""
-    extend(source, tmp_path / "out", plan_for(source), rename=False)
-    (tmp_path / "out" / ".hf_init").mkdir()
-    with pytest.raises(PlanError, match="isn't empty"):
-        check_existing(tmp_path / "out")
-    assert ".hf_init" not in names(tmp_path / "out")
+def test_an_empty_folder_may_become_the_result_and_folders_above_it_are_made(base, tmp_path, fresh):
+    (tmp_path / "out").mkdir()
+    for out in (tmp_path / "out", tmp_path / "a" / "b" / "out"):
+        extend_small(base, out)
+        assert contents(out) == fresh and "out" in names(out.parent)
 
 
 # The source changes.
-
-FIRST = "model-00001-of-00003.safetensors"
 
 
 def shrink(path: Path) -> None:
@@ -439,94 +508,42 @@ def replace(path: Path) -> None:
     path.write_bytes(data)
 
 
-def touch(path: Path) -> None:
-    os.utime(path, (1, 1))
-
-
-CHANGES = [
-    *[(change, _writing, "source_state") for change in (shrink, Path.unlink)],  # else the bytes decide
-    *[(change, _writing, "index_text") for change in (shrink, replace, touch, Path.unlink)],
-    *[(change, _stage.StagingDir, "settle") for change in (shrink, replace, touch, Path.unlink)],
-]
-
-
-@pytest.mark.parametrize(("change", "module", "step"), CHANGES)
-def test_a_source_that_changes_makes_no_result(source, tmp_path, monkeypatch, change, module, step):
-    """Before its first byte is read, when all are, and after the proof."""
-    real = getattr(module, step)
-
-    def changing(*args: Any) -> Any:
-        change(source.root / FIRST)
-        return real(*args)
-
-    monkeypatch.setattr(module, step, changing)
-    with pytest.raises(CheckpointError, match=f"{FIRST}.* changed while"):
-        extend(source, tmp_path / "out", plan_for(source))
+@pytest.mark.parametrize("change", [shrink, replace, lambda path: os.utime(path, (1, 1)), Path.unlink])
+@pytest.mark.parametrize("done", [0, NBYTES, 2 * NBYTES], ids=["first", "written", "proved"])
+def test_a_source_that_changes_makes_no_result(base, tmp_path, change, done):
+    progress = once_at(done, lambda: change(base / FILES[0]))
+    with pytest.raises(HfInitError, match=rf"{FILES[0]}.*(changed while|has changed since|is not there|ends at byte)"):
+        extend_small(base, tmp_path / "out", progress=progress)
     assert names(tmp_path) == ["base"]
 
 
 @pytest.mark.parametrize("by", ["the system", "memory"])
-def test_a_file_that_ends_too_early_is_one_clear_error(source, tmp_path, monkeypatch, by):
-    if by == "memory":
-        monkeypatch.setattr(os, "copy_file_range", failing(OSError(errno.EXDEV, "Not here")))
-    real = fill_kept
+def test_a_file_that_ends_too_early_is_one_clear_error(base, tmp_path, monkeypatch, by):
+    real = os.copy_file_range
 
-    def shrinking(*args: Any) -> Any:
-        shrink(source.root / "model-00002-of-00003.safetensors")
+    def shrinking(*args: Any) -> int:
+        if (base / FILES[1]).stat().st_size > 150:
+            shrink(base / FILES[1])
+        if by == "memory":
+            raise OSError(errno.EXDEV, "Not here")
         return real(*args)
 
-    monkeypatch.setattr(_writing, "fill_kept", shrinking)
-    with pytest.raises(CheckpointError, match=r"00002-of-00003.safetensors ends at byte \d+: it was changed"):
-        extend(source, tmp_path / "out", plan_for(source))
+    monkeypatch.setattr(os, "copy_file_range", shrinking)
+    with pytest.raises(HfInitError, match=rf"{FILES[1]} ends at byte \d+: it was changed|{FILES[1]}.*changed while"):
+        extend_small(base, tmp_path / "out")
     assert names(tmp_path) == ["base"]
 
 
-@pytest.mark.parametrize("after", [3, 8])
-def test_a_read_error_half_way_names_the_file_and_the_place(source, tmp_path, monkeypatch, after):
+@pytest.mark.parametrize("after", [3, 6])
+def test_a_read_error_half_way_names_the_file_and_the_place(base, tmp_path, monkeypatch, after):
     monkeypatch.setattr(os, "copy_file_range", failing(OSError(errno.EIO, "Input/output error")))
     monkeypatch.setattr(os, "preadv", failing(OSError(errno.EIO, "Input/output error"), after, os.preadv))
-    with pytest.raises(
-        CheckpointError, match=r"model-0000\d-of-00003.safetensors can't be read at byte \d+: Input/output"
-    ):
-        extend(source, tmp_path / "out", plan_for(source))
+    with pytest.raises(HfInitError, match=r"model-0000\d-of-00003.safetensors can't be read at byte \d+: Input/output"):
+        extend_small(base, tmp_path / "out")
     assert names(tmp_path) == ["base"]
 
 
-def test_without_the_system_s_help_the_bytes_are_the_same(source, tmp_path, fresh, monkeypatch):
+def test_without_the_system_s_help_the_bytes_are_the_same(base, tmp_path, fresh, monkeypatch):
     monkeypatch.setattr(os, "copy_file_range", failing(OSError(errno.ENOSYS, "Not here")))
-    extend(source, tmp_path / "out", plan_for(source))
+    extend_small(base, tmp_path / "out")
     assert contents(tmp_path / "out") == fresh
-
-
-def test_blocks_that_the_system_lets_share_are_shared(source, tmp_path, fresh, monkeypatch):
-    """A filesystem with reflinks, played: the new file has the old one's bytes at one call."""
-    cloned: list[str] = []
-
-    def ioctl(new: int, request: int, old: int) -> None:
-        assert request == 0x40049409
-        if "(deleted)" not in (path := os.readlink(f"/proc/self/fd/{new}")):  # the trial
-            cloned.append(path)
-        os.pwrite(new, os.pread(old, 10**6, 0), 0)
-
-    monkeypatch.setattr(_copying.fcntl, "ioctl", ioctl)
-    extend(source, tmp_path / "out", plan_for(source))
-    assert [Path(path).name for path in cloned] == [FIRST]
-    assert contents(tmp_path / "out") == fresh
-
-
-def test_the_callers_random_state_is_left_alone(source, tmp_path):
-    before = torch.get_rng_state()
-    extend(
-        source,
-        tmp_path / "out",
-        plan_of(kept(source, "a"), grown(source, "b", 2), kept(source, "c"), kept(source, "d")),
-    )
-    assert torch.equal(before, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("rename", [True, False])
-def test_a_folder_that_can_t_be_written_to_is_one_clear_error(source, rename):
-    """The kernel's own folder, where nobody makes a file, the superuser neither."""
-    with pytest.raises(HfInitError, match=r"/sys/out couldn't be made: .*nothing is left behind"):
-        extend(source, Path("/sys/out"), plan_for(source), rename=rename)
-    assert not Path("/sys/out").exists()

@@ -27,9 +27,6 @@ def hold_lock(work: Path) -> Iterator[None]:
     """
     descriptor = _acquire(work)
     try:
-        with suppress(OSError):  # a full disk: the work itself will say so, and the lock needs no name
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -80,18 +77,23 @@ def _acquire(work: Path) -> int:
             raise PlanError(f"{work} is in the way and isn't an unfinished result; remove it, or give another place")
         try:
             is_new, descriptor = _open_lock(work / LOCK)
-        except OSError:
+        except BaseException:
             with suppress(OSError):
                 work.rmdir()
             raise
         try:
             _flock(descriptor, work, lockless=is_new)
             if os.path.samestat(os.fstat(descriptor), os.stat(work / LOCK)):
+                with suppress(OSError):  # a full disk: the work itself will say so, and the lock needs no name
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
                 return descriptor
         except FileNotFoundError:
             pass  # its writer has just ended and removed it: once more
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if is_new and not isinstance(error, PlanError):  # a PlanError: another writer was quick and has it
+                discard(work)
             raise
         os.close(descriptor)
 
