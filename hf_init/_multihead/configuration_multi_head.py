@@ -112,8 +112,9 @@ class HeadSpec:
             values["classifier_dropout"] = self.dropout
         return values
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return JSON without the attributes that are None, except for ``plain``."""
+        values: dict[str, object]
         values = {key: value for key, value in asdict(self).items() if value is not None or key == "plain"}
         return values if self.labels is None else {**values, "labels": list(self.labels)}
 
@@ -174,16 +175,18 @@ class MultiHeadConfig(PreTrainedConfig):
     """
 
     model_type: ClassVar[str] = "multi_head"
-    sub_configs_defaults: ClassVar[Any] = {"trunk": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "trunk": SubConfigSpec(config_class=AutoConfig, model_type="bert")
+    }
     has_no_defaults_at_init: ClassVar[bool] = True
-    keys_to_ignore_at_inference: ClassVar[Any] = ["losses", "last_hidden_state", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["losses", "last_hidden_state", "hidden_states", "attentions"]
 
     trunk: Any = None
     heads: Any = None
     left_out: Any = None
     tie_word_embeddings: bool = False
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         if self.trunk is None or not self.heads:
             raise ValueError("a multi-head config needs a backbone's config (trunk) and at least one head")
         if not isinstance(self.heads, Mapping):
@@ -215,9 +218,12 @@ class MultiHeadConfig(PreTrainedConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         return self.trunk.get_text_config(decoder=decoder, encoder=encoder)
 
-    def _resolved(self, name: str, given: str | Mapping[str, Any]) -> dict[str, Any]:
+    def _resolved(self, name: str, given: str | Mapping[str, object]) -> dict[str, object]:
         """Return a spec as JSON in which ``plain`` is a class or None, and no longer ``"auto"``."""
-        _check_head_name(name)
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"head name {name!r}: it must be an identifier; choose another")
+        if name in (*RESERVED, *dir(torch.nn.ModuleDict())):
+            raise ValueError(f"head name {name!r}: it is a parameter's, or one that a module has; choose another")
         spec = HeadSpec.of(name, given)
         if spec.plain != "auto":
             return spec.to_dict()
@@ -234,13 +240,6 @@ class MultiHeadConfig(PreTrainedConfig):
         if plain is None:
             hidden_size(self.trunk)  # raises where no width is known
         return {**spec.to_dict(), "plain": plain}
-
-
-def _check_head_name(name: object) -> None:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-        raise ValueError(f"head name {name!r}: it must be an identifier; choose another")
-    if name in (*RESERVED, *dir(torch.nn.ModuleDict())):
-        raise ValueError(f"head name {name!r}: it is a parameter's, or one that a module has; choose another")
 
 
 MultiHeadConfig.register_for_auto_class()

@@ -44,12 +44,12 @@ class Collator:
             batch = {key: value.unflatten(0, (len(rows), -1)) for key, value in batch.items()}
         return {**batch, "labels": labels} if labels else batch
 
-    def _padded(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def _padded(self, rows: list[dict[str, object]]) -> dict[str, torch.Tensor]:
         if "pixel_values" in rows[0]:
             return {key: torch.stack([torch.as_tensor(row[key]) for row in rows]) for key in rows[0]}
         return dict(self.tokenizer.pad(rows, return_tensors="pt"))
 
-    def _column(self, name: str, values: Sequence[Any], lengths: Sequence[int], padded: int) -> torch.Tensor:
+    def _column(self, name: str, values: Sequence[object], lengths: Sequence[int], padded: int) -> torch.Tensor:
         """Return the labels of one head.
 
         Args:

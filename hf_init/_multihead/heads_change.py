@@ -42,7 +42,7 @@ class HeadsChange(Change):
     OPTIONS = (*HEAD_OPTIONS, *dict.fromkeys(option for change in REPLACES for option in change.OPTIONS))
 
     @classmethod
-    def of(cls, base: BaseCheckpoint, options: Mapping[str, Any]) -> HeadsChange | None:
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> HeadsChange | None:
         given = [option for option, value in options.items() if value is not None]
         if set(given).isdisjoint(HEAD_OPTIONS):
             return None

@@ -229,7 +229,7 @@ def _sample_input(main: str, kind: str) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.tensor([1, 1, 1, 0]).expand(rows)}
 
 
-def decoder_inputs(backbone: Any, given: Batch) -> dict[str, Any]:
+def decoder_inputs(backbone: Any, given: Batch) -> dict[str, torch.Tensor]:
     """Return what the decoder in a backbone reads, as T5's classes make it: T5's backbone doesn't, and BART's does."""
     if not backbone.config.is_encoder_decoder or "decoder_input_ids" in given or not hasattr(backbone, "_shift_right"):
         return {}
@@ -242,7 +242,7 @@ def has_choices(given: Batch) -> bool:
     return ids is not None and ids.dim() == 3
 
 
-def flatten_choices(given: Batch) -> dict[str, Any]:
+def flatten_choices(given: Batch) -> dict[str, object]:
     """Return rows of several choices as one row for each choice."""
     return {key: value.flatten(0, 1) if isinstance(value, torch.Tensor) else value for key, value in given.items()}
 
@@ -254,5 +254,5 @@ def forward_arguments(forward: Callable[..., object]) -> frozenset[str] | None:
     return None if accepts_any else frozenset(parameters)
 
 
-def accepted(names: frozenset[str] | None, given: Batch) -> dict[str, Any]:
+def accepted(names: frozenset[str] | None, given: Batch) -> dict[str, object]:
     return {key: value for key, value in given.items() if names is None or key in names}

@@ -21,7 +21,7 @@ class SharedBackbone(torch.nn.Module):
     def __init__(self, backbone: torch.nn.Module) -> None:
         super().__init__()
         self.__dict__["backbone"] = backbone  # no child: its parameters aren't the head's
-        self.outputs: Any = None
+        self.outputs: object = None
 
     def forward(self, *args: object, **kwargs: object) -> object:
         return self.outputs

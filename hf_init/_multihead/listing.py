@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from hf_init import _html
 from hf_init._checkpoint import BaseCheckpoint
@@ -77,7 +76,7 @@ class HeadListing:
         return f"{self.folder}: {heads} on a {self.backbone} of {format_count(self.parameters)} parameters"
 
 
-def list_heads(name: str, *, subfolder: str = "", **hub: Any) -> HeadListing:
+def list_heads(name: str, *, subfolder: str = "", **hub: object) -> HeadListing:
     """List the heads of a folder or a hub id.
 
     Raises:

@@ -37,7 +37,7 @@ from .kinds_multi_head import (
 )
 from .layers_multi_head import CustomHead, SharedBackbone, num_patches, pooling_mask
 
-GenerationValue: TypeAlias = "torch.Tensor | GenerationConfig | Sequence[Any] | str | float | None"
+GenerationValue: TypeAlias = "torch.Tensor | GenerationConfig | Sequence[object] | str | float | None"
 HubValue: TypeAlias = "str | os.PathLike[str] | Mapping[str, str] | bool | None"
 BACKBONE, ENCODER = "trunk.", "trunk.encoder"  # keys of forward arguments; heads' names are the others
 
@@ -224,7 +224,7 @@ class MultiHead(PreTrainedModel):
         return plain
 
     @torch.no_grad()
-    def generate(self, *args: Any, head: str | None = None, **kwargs: GenerationValue) -> Any:
+    def generate(self, *args: object, head: str | None = None, **kwargs: GenerationValue) -> Any:
         """Generate text by a language-model head, as its plain class does; the only one if none is named."""
         names = self._generating_heads()
         if len(names) != 1 if head is None else head not in names:
@@ -235,7 +235,7 @@ class MultiHead(PreTrainedModel):
     def can_generate(self) -> bool:  # the library asks a model, never its class
         return bool(self._generating_heads())
 
-    def adjust_generation_fn(self, *args: Any, **kwargs: HubValue) -> None:
+    def adjust_generation_fn(self, *args: object, **kwargs: HubValue) -> None:
         """Set the generation config, at the end of a load: that of the folder, or the backbone's."""
         mixin: Any = GenerationMixin
         mixin.adjust_generation_fn(self, *args, **kwargs)
@@ -254,17 +254,17 @@ class MultiHead(PreTrainedModel):
             return super().get_expanded_tied_weights_keys(all_submodels)
         return dict(self._tied_weights_keys)
 
-    def get_output_embeddings(self) -> Any:
+    def get_output_embeddings(self) -> torch.nn.Module | None:
         heads: Any = self.heads
         embeddings = (heads[name].get_output_embeddings() for name in self._text_heads())
         return next((each for each in embeddings if each is not None), None)
 
-    def set_output_embeddings(self, new_embeddings: Any) -> None:
+    def set_output_embeddings(self, new_embeddings: torch.nn.Module) -> None:
         names = self._text_heads()
         if len(names) > 1:
             raise ValueError(f"the vocabulary of {len(names)} language models {names} can't be resized at once")
-        head: Any = self.heads[names[0]]
-        head.set_output_embeddings(new_embeddings)
+        heads: Any = self.heads
+        heads[names[0]].set_output_embeddings(new_embeddings)
 
     def _text_heads(self) -> list[str]:
         return [name for name, spec in self.config.heads.items() if spec["kind"] == TEXT]
@@ -317,7 +317,7 @@ class MultiHead(PreTrainedModel):
         plain = [self.heads[name] for name in chosen if self.specs[name].plain]
         if self._encoder_runs_alone and not plain:
             return self.trunk.get_encoder()(**accepted(self._arguments[ENCODER], given))
-        inputs: dict[str, Any] = {**accepted(self._arguments[BACKBONE], given), **decoder_inputs(self.trunk, given)}
+        inputs: dict[str, object] = {**accepted(self._arguments[BACKBONE], given), **decoder_inputs(self.trunk, given)}
         if any(getattr(head.config, "use_weighted_layer_sum", False) for head in plain):
             inputs["output_hidden_states"] = True
         return self.trunk(**inputs)

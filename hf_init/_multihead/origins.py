@@ -42,7 +42,7 @@ class HeadOrigin:
     prefix: str = ""
     modules: tuple[str, ...] = ()
     multi: bool = False
-    dtype: Any = None
+    dtype: str | torch.dtype | None = None
 
     @classmethod
     def of(cls, base: BaseCheckpoint, name_head: str | None, values: Mapping[str, object] | None = None) -> HeadOrigin:
@@ -113,7 +113,7 @@ class HeadOrigin:
         yield f"{before}(?!{RENAMED})", rest
 
 
-def make_config(raw: Mapping[str, Any]) -> Any:
+def make_config(raw: Mapping[str, object]) -> Any:
     """Return the config of its JSON, of the class that ``model_type`` names.
 
     Raises:
@@ -121,12 +121,12 @@ def make_config(raw: Mapping[str, Any]) -> Any:
     """
     try:
         with quiet_library():
-            return CONFIG_MAPPING[raw["model_type"]].from_dict(dict(raw))
+            return CONFIG_MAPPING[str(raw["model_type"])].from_dict(dict(raw))
     except BAD_VALUE as error:
         raise PlanError(f"the config can't be made: {one_line(error)}") from error
 
 
-def _backbone_config(raw: Mapping[str, Any], values: Mapping[str, object]) -> PreTrainedConfig:
+def _backbone_config(raw: Mapping[str, object], values: Mapping[str, object]) -> PreTrainedConfig:
     config = make_config(raw)
     if unknown := [key for key in values if key not in config.to_dict()]:
         names = ", ".join(map(repr, unknown))
@@ -134,7 +134,7 @@ def _backbone_config(raw: Mapping[str, Any], values: Mapping[str, object]) -> Pr
     return make_config({**raw, **values}) if values else config
 
 
-def _modules_besides(own: type[PreTrainedModel], raw: Mapping[str, Any], prefix: str) -> tuple[str, ...]:
+def _modules_besides(own: type[PreTrainedModel], raw: Mapping[str, object], prefix: str) -> tuple[str, ...]:
     """Return the modules that a plain class has besides its backbone."""
     try:
         with quiet_library(), torch.device("meta"):
@@ -144,7 +144,7 @@ def _modules_besides(own: type[PreTrainedModel], raw: Mapping[str, Any], prefix:
     return tuple(sorted({name.partition(".")[0] for name in plain.state_dict()} - {prefix}))
 
 
-def _plain_spec(raw: Mapping[str, Any], backbone: PreTrainedConfig, own: type[PreTrainedModel]) -> HeadSpec | None:
+def _plain_spec(raw: Mapping[str, object], backbone: PreTrainedConfig, own: type[PreTrainedModel]) -> HeadSpec | None:
     """Return the spec of a plain class's head; None where the class is of no kind."""
     names = names_of(raw)
     kind = _kind_of_class(raw, len(names), backbone, own)
@@ -158,7 +158,7 @@ def _plain_spec(raw: Mapping[str, Any], backbone: PreTrainedConfig, own: type[Pr
 
 
 def _kind_of_class(
-    raw: Mapping[str, Any], num_labels: int, backbone: PreTrainedConfig, own: type[PreTrainedModel]
+    raw: Mapping[str, object], num_labels: int, backbone: PreTrainedConfig, own: type[PreTrainedModel]
 ) -> str | None:
     try:
         reads = input_modality(backbone)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hf_init._errors import PlanError
 from hf_init._multihead.configuration_multi_head import HeadSpec
@@ -36,7 +36,7 @@ class HeadRequest:
     export: str | None = None
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> HeadRequest:
+    def of(cls, options: Mapping[str, object]) -> HeadRequest:
         """Read the options of ``HEAD_OPTIONS``.
 
         Raises:
@@ -58,15 +58,16 @@ class HeadRequest:
             if not str(folder):
                 raise PlanError(f"take_heads: {name!r}: an empty folder name; give the checkpoint that the head is in")
             take[name] = str(folder), there or ""
-        removed = options.get("remove_heads") or ()
+        asked = cast("HeadsOptions", options)
+        removed = asked.get("remove_heads") or ()
         return cls(
             specs,
             recipes,
             (removed,) if isinstance(removed, str) else tuple(removed),
             dict(_mapping_option(options, "rename_heads", "{OLD: NEW}")),
             take,
-            options.get("name_head"),
-            options.get("export_head"),
+            asked.get("name_head"),
+            asked.get("export_head"),
         )
 
     def resolve_heads(
@@ -129,7 +130,7 @@ class HeadRequest:
             raise PlanError(f"{base.name}: {'; '.join(problems)}; its heads: {', '.join(base.heads) or 'none'}")
 
 
-def _mapping_option(options: Mapping[str, Any], option: str, form: str) -> Iterator[tuple[str, Any]]:
+def _mapping_option(options: Mapping[str, object], option: str, form: str) -> Iterator[tuple[str, Any]]:
     """Yield the items of an option that is a mapping.
 
     Raises:
