@@ -84,7 +84,12 @@ def _judge_loss(facts: Facts) -> Iterator[CheckFinding]:
     if due is None or head is None or not math.isfinite(facts.loss):
         return
     if due.kind == "regression":
-        yield from _targets(facts)
+        if due.floor is not None and due.value > 2 * due.floor > 0:
+            text = (
+                f"the labels lie far from what the head gives at first: a mean square of {due.value:.4g}, of which "
+                f"only {due.floor:.4g} is their variance; start the bias at their mean, or scale the labels"
+            )
+            yield CheckFinding(WARNING, "labels not centred", text)
     elif head.new is False:
         if facts.loss > 1.05 * due.value + 0.05:
             yield CheckFinding(
@@ -103,16 +108,6 @@ def _judge_loss(facts: Facts) -> Iterator[CheckFinding]:
             "whether the input gives the labels away, and whether the head is as new as the plan says"
         )
         yield CheckFinding(WARNING, "loss below chance", text, (head.head,))
-
-
-def _targets(facts: Facts) -> Iterator[CheckFinding]:
-    due = facts.reference
-    if due is not None and due.floor is not None and due.value > 2 * due.floor > 0:
-        text = (
-            f"the labels lie far from what the head gives at first: a mean square of {due.value:.4g}, of which only "
-            f"{due.floor:.4g} is their variance; start the bias at their mean, or scale the labels"
-        )
-        yield CheckFinding(WARNING, "labels not centred", text)
 
 
 def _judge_logits(facts: Facts) -> Iterator[CheckFinding]:
@@ -181,31 +176,23 @@ def _judge_gradients(facts: Facts) -> Iterator[CheckFinding]:
         [w.name for w in unreached if w.new], ERROR, "new, and the loss doesn't depend on it"
     )
     yield from _unreached_parameters([w.name for w in unreached if not w.new], NOTE, "the loss doesn't depend on it")
-    zero = [weight for weight in trained if weight.gradient == 0]
-    if zero:
-        yield _zero(facts, zero)
+    names = tuple(weight.name for weight in trained if weight.gradient == 0)
+    closed = [weight.name for weight in facts.new if weight.norm == 0 and len(weight.shape) > 1]
+    if names and closed:
+        text = (
+            f"the gradient is zero in {format_count(len(names))} tensors, as {join_names(closed)} starts at zero: the "
+            "first step moves only that, the rest follows from the second on"
+        )
+        yield CheckFinding(NOTE, "gradients zero", text, names)
+    elif names:
+        cause = "what follows lets nothing through, or this batch doesn't use it"
+        yield CheckFinding(WARNING, "gradients zero", f"the gradient is zero in {join_names(names)}: {cause}", names)
 
 
 def _unreached_parameters(names: Sequence[str], severity: str, what: str) -> Iterator[CheckFinding]:
     if names:
         advice = "see that the forward pass uses it" if severity == ERROR else "freeze it, or leave it: it won't move"
         yield CheckFinding(severity, "not reached", f"{join_names(names)}: {what}; {advice}", tuple(names))
-
-
-def _zero(facts: Facts, zero: Sequence[WeightFacts]) -> CheckFinding:
-    names = tuple(weight.name for weight in zero)
-    closed = [weight.name for weight in facts.new if weight.norm == 0 and len(weight.shape) > 1]
-    if closed:
-        text = (
-            f"the gradient is zero in {format_count(len(names))} tensors, as {join_names(closed)} "
-            "starts at zero: the first "
-            "step moves only that, the rest follows from the second on"
-        )
-        return CheckFinding(NOTE, "gradients zero", text, names)
-    text = (
-        f"the gradient is zero in {join_names(names)}: what follows lets nothing through, or this batch doesn't use it"
-    )
-    return CheckFinding(WARNING, "gradients zero", text, names)
 
 
 def _judge_rows(facts: Facts) -> Iterator[CheckFinding]:

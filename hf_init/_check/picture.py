@@ -65,18 +65,14 @@ def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[floa
             )
     if known:
         axes.set_yscale("log")
-    _annotate_new(axes, layers, known)
-    _frame_layers(axes, layers, title)
-    handles, _ = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
-
-
-def _annotate_new(axes: Axes, layers: Sequence[LayerFacts], known: Sequence[tuple[int, float]]) -> None:
     new = [(at, value) for at, value in known if layers[at].new]
     for at, value in new if len(new) <= _NAMED else ():
         style = {"fontsize": 7, "color": ON_PAPER["new"], "ha": "right", "va": "center", "parse_math": False}
         axes.annotate(plain_text(layers[at].name), (at, value), (-6, 0), textcoords="offset points", **style)
+    _frame_layers(axes, layers, title)
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
 def _draw_zero_shares(axes: Axes, layers: Sequence[LayerFacts]) -> None:

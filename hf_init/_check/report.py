@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hf_init import _html, _text
 from hf_init._block_names import stack_blocks
-from hf_init._check.facts import Facts, LayerFacts, Units
+from hf_init._check.facts import Facts, LayerFacts
 from hf_init._check.judge import ERROR, CheckFinding
 from hf_init._errors import PlanError
 from hf_init._text import format_count
@@ -106,7 +106,16 @@ class CheckReport:
         units = [each for each in self.facts.units if each.dead or each.saturated or each.new]
         if units:
             columns = ("activation", "function", "units", "never active", "saturated", "flat outputs")
-            yield draw("units", columns, [_unit_row(each) for each in units])
+            rows = [
+                (
+                    f"{each.name}{' *' if each.new else ''}",
+                    each.function,
+                    *map(format_count, (each.count, each.dead, each.saturated)),
+                    f"{each.share:.1%}",
+                )
+                for each in units
+            ]
+            yield draw("units", columns, rows)
 
     def _row(self, name: str, layers: Sequence[LayerFacts]) -> tuple[str, ...]:
         inside = {layer.name for layer in layers}
@@ -138,13 +147,3 @@ def _value_range(values: Sequence[float]) -> str:
         return "-"
     low, high = f"{min(values):.2g}", f"{max(values):.2g}"
     return low if low == high else f"{low} to {high}"
-
-
-def _unit_row(units: Units) -> tuple[str, ...]:
-    name = f"{units.name}{' *' if units.new else ''}"
-    return (
-        name,
-        units.function,
-        *(format_count(n) for n in (units.count, units.dead, units.saturated)),
-        f"{units.share:.1%}",
-    )

@@ -99,6 +99,11 @@ class _UnitRecord:
     share: float
     count: int
 
+    def facts(self, name: str, function: str, new: bool) -> Units:
+        flat = int(self.flat.sum())
+        dead, saturated = (flat, 0) if function in TAIL else (0, flat)
+        return Units(name, function, new, self.flat.numel(), dead, saturated, self.share / max(self.count, 1))
+
 
 @dataclass
 class LayerRecord:
@@ -111,13 +116,7 @@ class LayerRecord:
         return tuple(sums.layer(name, is_new(name)) for name, sums in self.modules.items())
 
     def all_units(self, is_new: Callable[[str], bool]) -> tuple[Units, ...]:
-        return tuple(_unit_facts(name, function, unit, is_new(name)) for (name, function), unit in self.units.items())
-
-
-def _unit_facts(name: str, function: str, unit: _UnitRecord, new: bool) -> Units:
-    flat = int(unit.flat.sum())
-    dead, saturated = (flat, 0) if function in TAIL else (0, flat)
-    return Units(name, function, new, unit.flat.numel(), dead, saturated, unit.share / max(unit.count, 1))
+        return tuple(unit.facts(name, function, is_new(name)) for (name, function), unit in self.units.items())
 
 
 class _ActivationMode(TorchFunctionMode):
@@ -199,18 +198,15 @@ def _register_hooks(
             return
         if isinstance(module, _CONVOLUTIONS):
             channels[:] = [tensor]
-        if owns:
-            _record_output(record, name, module, tensor)
+        if not owns:
+            return
+        sums = record.modules.pop(name, None) or _OutputSums(type(module).__name__)
+        record.modules[name] = sums  # at the end: the last one called is last
+        sums.add(tensor)
+        if tensor.requires_grad:
+            tensor.register_hook(sums.add_gradient)
 
     return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-
-
-def _record_output(record: LayerRecord, name: str, module: nn.Module, output: torch.Tensor) -> None:
-    sums = record.modules.pop(name, None) or _OutputSums(type(module).__name__)
-    record.modules[name] = sums  # at the end: the last one called is last
-    sums.add(output)
-    if output.requires_grad:
-        output.register_hook(sums.add_gradient)
 
 
 def first_tensor(output: object) -> torch.Tensor | None:

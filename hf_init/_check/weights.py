@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -31,18 +30,15 @@ class OptimizerEntry:
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer | None) -> OptimizerEntry:
         groups = [] if optimizer is None else optimizer.param_groups
-        pairs = [(p, _group_rate(group)) for group in groups for p in group["params"]]
+        # Where a schedule begins at a low rate, the one that it leads to counts.
+        rates = [max(float(group.get("lr") or 0.0), float(group.get("initial_lr") or 0.0)) for group in groups]
+        pairs = [(p, rate) for group, rate in zip(groups, rates, strict=True) for p in group["params"]]
         word = type(getattr(optimizer, "optimizer", optimizer)).__name__.lower()
         return cls(
             {id(p): rate for p, rate in pairs},
             {id(p): p for p, _ in pairs},
             any(name in word for name in ("adam", "lion", "adafactor", "rmsprop")),
         )
-
-
-def _group_rate(group: Mapping[str, Any]) -> float:
-    """Return the learning rate of a group; where a schedule begins at less, the one that it leads to."""
-    return max(float(group.get("lr") or 0.0), float(group.get("initial_lr") or 0.0))
 
 
 def weight_facts(

@@ -50,6 +50,11 @@ class _Adapter:
         target = names.get(inside, inside)
         return target if target in self.base.entries else None
 
+    def adds_to(self, tensor: TensorPlan) -> bool:
+        """Return whether the adapter adds to the module of a tensor."""
+        module = (tensor.parameter or tensor.name).rpartition(".")[0]
+        return any(name.removeprefix(_PREFIX).startswith(f"{module}.") for name in self.files.entries)
+
 
 def adapter_drift(
     base: TrainedFolder | None,
@@ -69,13 +74,15 @@ def adapter_drift(
     if must_prove and not planned:
         raise CheckpointError(
             f"{folder} is an adapter, and its base, {base_folder}, has no {MANIFEST_NAME} that says what it "
-            "should be: it can't be "
-            "proved unchanged. Compare it with the checkpoint that you started from: `hf-init diff`."
+            "should be: it can't be proved unchanged. Compare it with the checkpoint that you started from: "
+            "`hf-init diff`."
         )
     proof = verify_result(base_folder, progress=progress) if planned else None
     with _adapter_files(folder) as files, Checkpoint.open(base_folder) as source:
         adapter = _Adapter(folder, config, files, source, Manifest.load(base_folder).plan if planned else None)
-        tensors = judge_parts(list(_adapter_parts(adapter)), progress)
+        targets = {name: target for name in files.entries if (target := adapter.replaced(name)) is not None}
+        parts = [_adapter_part(adapter, files.entries[name], target) for name, target in targets.items()]
+        tensors = judge_parts(parts, progress)
         return DriftReport(
             trained=str(folder),
             base=str(source.root),
@@ -84,7 +91,7 @@ def adapter_drift(
             tensors=tensors,
             notes=(*notes, *_adapter_notes(adapter)),
             warnings=tuple(_adapter_warnings(adapter, tensors)),
-            bytes_compared=sum(entry.nbytes for name, entry in files.entries.items() if adapter.replaced(name)),
+            bytes_compared=sum(files.entries[name].nbytes for name in targets),
             proof=proof,
             paste=_peft_config(adapter),
         )
@@ -105,13 +112,6 @@ def _adapter_files(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder} has {ADAPTER} and no {WEIGHTS}: save the adapter again with save_pretrained.")
     header = read_header(folder / WEIGHTS)
     return Checkpoint(folder, (header,), MappingProxyType({entry.name: entry for entry in header.entries}))
-
-
-def _adapter_parts(adapter: _Adapter) -> Iterator[TensorPart]:
-    for name, entry in adapter.files.entries.items():
-        target = adapter.replaced(name)
-        if target is not None:
-            yield _adapter_part(adapter, entry, target)
 
 
 def _adapter_part(adapter: _Adapter, entry: TensorEntry, target: str) -> TensorPart:
@@ -166,17 +166,11 @@ def _adapter_notes(adapter: _Adapter) -> Iterator[str]:
 def _adapter_warnings(adapter: _Adapter, tensors: tuple[TensorDrift, ...]) -> Iterator[str]:
     carried = {tensor.name for tensor in tensors}
     bare = [
-        each.name for each in adapter.tensors if each.new and each.name not in carried and not _adapted(adapter, each)
+        each.name for each in adapter.tensors if each.new and each.name not in carried and not adapter.adds_to(each)
     ]
     if bare:
         yield f"new, and the adapter doesn't carry it: {join_names(bare)}. It stays as it was made: see what to paste"
     yield from untrained_warning(tensors)
-
-
-def _adapted(adapter: _Adapter, tensor: TensorPlan) -> bool:
-    """Return whether the adapter adds to the module of a tensor."""
-    module = (tensor.parameter or tensor.name).rpartition(".")[0]
-    return any(name.removeprefix(_PREFIX).startswith(f"{module}.") for name in adapter.files.entries)
 
 
 def _peft_config(adapter: _Adapter) -> str:

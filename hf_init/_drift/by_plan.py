@@ -49,7 +49,11 @@ def planned_parts(inputs: DriftInputs) -> Iterator[TensorPart]:
         if entry is not None:
             planned.add(entry.name)
             owner = tensors[tensor.tied_to] if tensor.tied_to is not None else tensor
-            yield from _trained_parts(inputs, _TrainedTensor(tensor.name, owner, entry))
+            trained, whole = _TrainedTensor(tensor.name, owner, entry), not (owner.kept and owner.new)
+            if owner.kept:
+                yield _kept_part(inputs, trained, ALL if whole else KEPT)
+            if owner.new:
+                yield _new_part(inputs, trained, ALL if whole else NEW)
         elif tensor.stored:
             yield _missing_part(inputs, tensor)
     yield from (unplanned_part(inputs, entry) for name, entry in inputs.trained.entries.items() if name not in planned)
@@ -85,14 +89,6 @@ def _missing_part(inputs: DriftInputs, tensor: TensorPlan) -> TensorPart:
         ignored=tensor.role == "ignored",
         also=names,
     )
-
-
-def _trained_parts(inputs: DriftInputs, tensor: _TrainedTensor) -> Iterator[TensorPart]:
-    whole = not (tensor.plan.kept and tensor.plan.new)
-    if tensor.plan.kept:
-        yield _kept_part(inputs, tensor, ALL if whole else KEPT)
-    if tensor.plan.new:
-        yield _new_part(inputs, tensor, ALL if whole else NEW)
 
 
 def _kept_part(inputs: DriftInputs, tensor: _TrainedTensor, portion: str) -> TensorPart:

@@ -67,12 +67,17 @@ def _scale(values: Sequence[float]) -> tuple[LogNorm, Colormap]:
 
 
 def _heat_map(axes: Axes, grid: Grid, norm: LogNorm, colours: Colormap) -> None:
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Rectangle
+
     shown = np.clip(grid.relative, norm.vmin, norm.vmax)
     shown = np.ma.masked_where(~np.isfinite(grid.relative) | (grid.relative <= 0), shown)
     axes.set_facecolor("white")
-    _cells(axes, grid.state == STAYED, _STAYED)
+    stayed = np.ma.masked_where(grid.state != STAYED, np.ones(grid.state.shape))
+    axes.imshow(stayed, cmap=ListedColormap([_STAYED]), aspect="auto", interpolation="none")
     axes.imshow(shown, norm=norm, cmap=colours, aspect="auto", interpolation="none")
-    _outline(axes, grid.state == FAILED)
+    for row, column in np.argwhere(grid.state == FAILED):
+        axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=_FAILED, linewidth=1.2))
     step = max(len(grid.layers) // 24, 1)
     axes.set_xticks(range(0, len(grid.layers), step), [str(layer) for layer in grid.layers[::step]], fontsize=7)
     axes.set_yticks(range(len(grid.kinds)), [plain_text(kind) for kind in grid.kinds], fontsize=7, parse_math=False)
@@ -84,20 +89,6 @@ def _heat_map(axes: Axes, grid: Grid, norm: LogNorm, colours: Colormap) -> None:
     axes.set_title(f"{plain_text(grid.stack)}, by layer{more}", fontsize=8, loc="left", parse_math=False)
     for side in axes.spines.values():
         side.set_visible(False)
-
-
-def _cells(axes: Axes, where: np.ndarray, colour: str) -> None:
-    from matplotlib.colors import ListedColormap
-
-    one = np.ma.masked_where(~where, np.ones(where.shape))
-    axes.imshow(one, cmap=ListedColormap([colour]), aspect="auto", interpolation="none")
-
-
-def _outline(axes: Axes, where: np.ndarray) -> None:
-    from matplotlib.patches import Rectangle
-
-    for row, column in np.argwhere(where):
-        axes.add_patch(Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=_FAILED, linewidth=1.2))
 
 
 def _colour_key(figure: Figure, axes: Sequence[Axes], norm: LogNorm, colours: Colormap) -> None:
@@ -118,7 +109,12 @@ def _colour_key(figure: Figure, axes: Sequence[Axes], norm: LogNorm, colours: Co
 def _bars(axes: Axes, outside: Sequence[Bar], norm: LogNorm) -> None:
     low, high = float(norm.vmin or 1e-6), float(norm.vmax or 1.0)
     for row, bar in enumerate(outside):
-        _draw_bar(axes, row, bar, low)
+        known, failed = bar.relative > 0 and math.isfinite(bar.relative), bar.state == FAILED
+        end = max(bar.relative, low) if known else low / 2
+        if known:
+            colour = _FAILED if failed else (ON_PAPER["new"] if bar.new else _PRETRAINED)
+            axes.barh(row, end - low / 2, left=low / 2, height=0.62, color=colour)
+        axes.text(end * 1.12, row, bar.note, va="center", fontsize=7, color=_FAILED if failed else _SOFT)
     axes.set_xscale("log")
     axes.set_xlim(low / 2, high * 3)
     axes.set_ylim(len(outside) - 0.4, -0.6)
@@ -131,13 +127,3 @@ def _bars(axes: Axes, outside: Sequence[Bar], norm: LogNorm) -> None:
     )
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-
-
-def _draw_bar(axes: Axes, row: int, bar: Bar, low: float) -> None:
-    known = bar.relative > 0 and math.isfinite(bar.relative)
-    failed = bar.state == FAILED
-    end = max(bar.relative, low) if known else low / 2
-    if known:
-        colour = _FAILED if failed else (ON_PAPER["new"] if bar.new else _PRETRAINED)
-        axes.barh(row, end - low / 2, left=low / 2, height=0.62, color=colour)
-    axes.text(end * 1.12, row, bar.note, va="center", fontsize=7, color=_FAILED if failed else _SOFT)
