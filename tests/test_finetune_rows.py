@@ -44,7 +44,8 @@ def moved_rows(model, before, name=EMBEDDING):
     return differs.reshape(len(differs), -1).any(1).nonzero().flatten().tolist()
 
 
-@pytest.mark.parametrize("autocast", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_only_the_new_rows_move(tiny, optimizer, autocast):
     model = grown(tiny)

@@ -70,6 +70,7 @@ def test_the_plan_reads_no_example_into_the_model(minilm):
         hf_init.plan(minilm, "BertForSequenceClassification", labels=LABELS, examples=[*EXAMPLES, ("a", "odd")])
 
 
+@pytest.mark.slow
 def test_every_spelling_of_the_same_examples_is_one(minilm, tmp_path):
     rows = [{"text": text, "label": label} for text, label in EXAMPLES]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -125,6 +126,7 @@ def test_a_layer_is_solved_for_what_the_head_itself_gives_it(tmp_path, cls, laye
     assert bool(last.weight.any())
 
 
+@pytest.mark.slow
 def test_tokens_have_labels_and_a_new_one_is_solved_beside_the_known(minilm, tmp_path):
     words = ["the", "red", "house", "of", "blue", "stone"]
     tags = ["O", "COLOR", "THING", "O", "COLOR", "THING"]
@@ -145,6 +147,7 @@ def test_tokens_have_labels_and_a_new_one_is_solved_beside_the_known(minilm, tmp
         assert [model.config.id2label[int(k)] for k in found] == wanted
 
 
+@pytest.mark.slow
 def test_a_regression_head_predicts_one_number_or_several(minilm):
     one = hf_init.from_pretrained(
         BertForSequenceClassification,
@@ -263,6 +266,7 @@ def test_where_no_row_is_new_there_is_nothing_to_solve(two, words):
         hf_init.plan(two, **words)
 
 
+@pytest.mark.slow
 def test_of_several_labels_a_new_one_is_solved_alone(minilm, tmp_path):
     hf_init.extend(minilm, tmp_path / "two", BertForSequenceClassification, examples=SEVERAL, **MANY)
     more = [(text, [*labels, *["meal"] * ("film" not in labels)]) for text, labels in SEVERAL]
@@ -275,6 +279,7 @@ def test_of_several_labels_a_new_one_is_solved_alone(minilm, tmp_path):
     assert torch.equal(grown.classifier.bias[0], whole.classifier.bias[0])
 
 
+@pytest.mark.slow
 def test_a_verbalizer_s_logits_are_the_language_model_s(smollm2):
     model = hf_init.from_pretrained(
         LlamaForSequenceClassification, smollm2, labels=LABELS, config={"pad_token_id": 2},
@@ -288,6 +293,7 @@ def test_a_verbalizer_s_logits_are_the_language_model_s(smollm2):
     assert torch.equal(logits(model, smollm2, [text])[0], wanted[ids])
 
 
+@pytest.mark.slow
 def test_without_words_a_label_s_name_is_its_word(smollm2):
     words = {"labels": ["good", "bad"], "config": {"pad_token_id": 2}}
     named = hf_init.from_pretrained(LlamaForSequenceClassification, smollm2, head="verbalizer", **words)
