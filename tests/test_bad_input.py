@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from refusals import HEAD, refusal, snapshot
+from safetensors.numpy import load_file
 
 from hf_init.cli import main
 
@@ -89,12 +90,6 @@ def test_no_weights(refused, base):
     assert f"{base} holds neither {WEIGHTS} nor {INDEX}" in refused(base, *HEAD)
 
 
-def test_weights_in_the_older_format(refused, base):
-    (base / WEIGHTS).rename(base / "pytorch_model.bin")
-    message = refused(base, *HEAD)
-    assert "pytorch_model.bin" in message and "from_pretrained, then save_pretrained" in message
-
-
 # Files.
 
 
@@ -108,31 +103,12 @@ def tensor(shape: list[int], start: int, stop: int, dtype: str = "F32") -> dict[
     return {"dtype": dtype, "shape": shape, "data_offsets": [start, stop]}
 
 
-LIES = {
+LIES = {  # all of them: test_checkpoint.py
     "empty": (b"", "is empty"),
-    "cut in the length": (b"\0\0\0", "is truncated: it has 3 bytes"),
     "header longer than the file": (written({"w": tensor([1], 0, 4)}, b"1234", 10_000), "is truncated"),
-    "absurd header": (written({}, length=2**62), "announces a header of 4611686018427387904 bytes"),
-    "not JSON": (written(b"{not json}"), "not valid JSON"),
-    "not an object": (written([1, 2]), "not a JSON object"),
-    "data missing": (written({"w": tensor([2], 0, 8)}, b"1234"), "is truncated"),
-    "data left over": (written({"w": tensor([1], 0, 4)}, b"12345678"), "the rest is a hole"),
-    "offsets too few for the shape": (written({"w": tensor([3], 0, 8)}, b"12345678"), "'w': data_offsets give 8"),
-    "offsets backwards": (written({"w": tensor([1], 4, 0)}, b"1234"), "'w': data_offsets is [4, 0]"),
-    "negative": (written({"w": tensor([-1], 0, 4)}, b"1234"), "'w': shape is [-1]"),
-    "overlap": (
-        written({"a": tensor([1], 0, 4), "b": tensor([1], 2, 6)}, b"123456"),
-        "'b' overlaps 'a'",
-    ),
-    "hole": (written({"a": tensor([1], 0, 4), "b": tensor([1], 8, 12)}, b"0" * 12), "a hole of 4 bytes before 'b'"),
-    "a name twice": (
-        written(b'{"w": {"dtype":"U8","shape":[1],"data_offsets":[0,1]}, '
-                b'"w": {"dtype":"U8","shape":[1],"data_offsets":[1,2]}}', b"12"),
-        "'w' occurs twice",
-    ),
-    "absurd shape": (written({"w": tensor([2**60, 2**60], 0, 4)}, b"1234"), "too large for any file"),
+    "overlap": (written({"a": tensor([1], 0, 4), "b": tensor([1], 2, 6)}, b"123456"), "'b' overlaps 'a'"),
     "unknown dtype": (written({"w": tensor([1], 0, 4, "F99")}, b"1234"), "'w': dtype is 'F99'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("data", "words"), LIES.values(), ids=LIES)
@@ -140,12 +116,6 @@ def test_a_file_that_lies(refused, base, data, words):
     (base / WEIGHTS).write_bytes(data)
     message = refused(base, *HEAD)
     assert str(base / WEIGHTS) in message and words in message and "Copy or download the file again" in message
-
-
-def test_a_truncated_file(refused, base):
-    path = base / WEIGHTS
-    path.write_bytes(path.read_bytes()[:-100])
-    assert f"{path} is truncated" in refused(base, *HEAD)
 
 
 def test_a_tensor_that_torch_has_no_dtype_for(refused, base):
@@ -156,9 +126,7 @@ def test_a_tensor_that_torch_has_no_dtype_for(refused, base):
 
 def sharded(base: Path, **places: str) -> Path:
     """The same checkpoint as one shard with an index; ``places`` change the index. Gives the shard."""
-    from hf_init._checkpoint.checkpoint import Checkpoint
-
-    names = list(Checkpoint.open(base).entries)
+    names = list(load_file(base / WEIGHTS))
     shard = (base / WEIGHTS).rename(base / "model-00001-of-00001.safetensors")
     places = {**dict.fromkeys(names, shard.name), **places}
     (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
@@ -170,28 +138,11 @@ def test_an_index_is_read(base, tmp_path):
     assert main(["extend", str(base), str(tmp_path / "out"), *HEAD]) == 0
 
 
-def test_an_index_that_names_a_missing_shard(refused, base):
-    sharded(base).unlink()
-    message = refused(base, *HEAD)
-    assert "the shard model-00001-of-00001.safetensors is not there" in message and "Copy or download" in message
-
-
-def test_a_tensor_that_is_not_in_its_shard(refused, base):
-    sharded(base, phantom="model-00001-of-00001.safetensors")
-    assert "'phantom' is not in model-00001-of-00001.safetensors" in refused(base, *HEAD)
-
-
-@pytest.mark.parametrize("place", ["../other/model.safetensors", "/etc/passwd", "..", "a/b.safetensors", r"..\x"])
+@pytest.mark.parametrize("place", ["../other/model.safetensors", "/etc/passwd"])
 def test_an_index_that_leads_out_of_its_folder(refused, base, place):
     sharded(base, **{"pooler.dense.bias": place})
     message = refused(base, *HEAD)
     assert "'pooler.dense.bias' is in" in message and "expected the plain name of a file in the same folder" in message
-
-
-def test_an_index_that_is_not_json(refused, base):
-    sharded(base)
-    (base / INDEX).write_text("{")
-    assert f"{base / INDEX} is not valid JSON" in refused(base, *HEAD)
 
 
 def test_a_tensor_in_a_file_that_the_index_leaves_out(refused, base):
@@ -291,17 +242,6 @@ def test_what_is_no_model_class(refused, base, name):
     assert f"no model class {name!r}" in refused(base, "--architecture", name)
 
 
-def test_a_class_of_another_model_type(refused, base):
-    message = refused(base, "--architecture", "LlamaForSequenceClassification")
-    assert "a class for model_type 'llama', and the checkpoint is 'bert'" in message
-    assert "AutoModelForSequenceClassification (BertForSequenceClassification)" in message
-
-
-def test_an_auto_class_without_a_class_for_this_type(refused, base):
-    message = refused(base, "--architecture", "AutoModelForImageClassification")
-    assert "AutoModelForImageClassification has no class for model_type 'bert'; these fit: AutoModel" in message
-
-
 def test_every_change_of_shape_without_a_correspondence_is_named(refused, base):
     message = refused(base, *HEAD, "--config", "vocab_size=128", "--config", "max_position_embeddings=80")
     assert "2 tensors changed shape without a declared correspondence" in message
@@ -324,13 +264,6 @@ def test_trained_rows_do_not_come_to_stand_under_other_labels(refused, labelled)
     message = refused(labelled, "--labels", "cat,dog")
     assert "was trained for the labels ['neg', 'pos']" in message and "classifier.weight" in message
     assert "['cat', 'dog']" in message and "--labels-keep none makes the head new" in message
-
-
-@pytest.mark.parametrize("argv", [("--labels", "neg,pos"), ("--num-labels", "2"), ()])
-def test_the_same_labels_are_kept(labelled, argv, capsys):
-    assert main(["plan", str(labelled), *argv]) == 0
-    headline = capsys.readouterr().out.splitlines()[0]
-    assert "kept" in headline and "new" not in headline
 
 
 # Code that the checkpoint brings.
@@ -410,6 +343,7 @@ print(type(model).__name__, model.config.num_labels, model.odd.layer.weight.eq(1
 """
 
 
+@pytest.mark.slow
 def test_code_of_the_checkpoint_runs_when_it_is_trusted(odd, tmp_path):
     environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
     command = [sys.executable, "-c", EXTENDED_AND_LOADED, odd, tmp_path / "out", "--architecture", ODD]

@@ -47,12 +47,18 @@ def outcomes(kind: str, cases: int, folder: Path, watch: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "cases"), [("header", 1500), ("index", 500), ("manifest", 500), ("recipe", 100), ("config", 40)]
-)
+    ("kind", "cases"),
+    [
+        ("header", 300), ("index", 100), ("manifest", 100), ("recipe", 30), ("config", 20),
+        *(pytest.param(kind, cases, marks=pytest.mark.slow) for kind, cases in (
+            ("header", 1500), ("index", 500), ("manifest", 500), ("recipe", 100), ("config", 40))),
+    ],
+)  # fmt: skip
 def test_damaged_files_are_read_or_refused(scripts, watch, tmp_path, kind, cases):
     assert outcomes(kind, cases, tmp_path, watch) == {"read", "refused"}
 
 
+@pytest.mark.slow
 def test_documents_made_up_by_hypothesis_are_read_or_refused(scripts, watch, tmp_path):
     import fuzz
     from _fuzz_targets import TARGETS, trial
@@ -114,6 +120,7 @@ def test_what_must_not_be_is_noticed(scripts, watch, tmp_path, read, message):
         trial(target, tmp_path / "folder", b"bad", watch, measure=True)
 
 
+@pytest.mark.slow
 def test_the_script_says_what_it_did_and_ends_with_1_when_something_is_wrong(scripts, tmp_path, capsys, monkeypatch):
     import fuzz
     from _fuzz_targets import TARGETS

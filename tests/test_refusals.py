@@ -109,6 +109,11 @@ LABELS: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 SHAPES: list[tuple[Any, ...]] = [
     ("bert", SEQUENCES, {"config": {"max_position_embeddings": 96}}, r"64x32 in the checkpoint, 96x32 asked for"),
+    (
+        "bert", SEQUENCES,
+        {"config": {"max_position_embeddings": 32}, "keep": {"*position_embeddings.weight": "leading"}},
+        "would lose elements of 64x32 in 32x32",
+    ),
     ("sentiment", None, kept([0, 1]), "the map has 2 rows, the target 4"),
     ("sentiment", None, kept([0, 1, 2, 5]), r"reads rows \[5\], the source has rows 0 to 2"),
     ("sentiment", None, kept([0, 1, None, None]), "source rows 2 would have no place: place them, or say drop"),

@@ -319,6 +319,7 @@ def test_a_repository_that_is_not_there_and_a_hub_that_is_not(serve, tiny, monke
         headers_of(NAME)
 
 
+@pytest.mark.slow
 def test_the_environment_says_where_the_hub_is(tiny, tmp_path):
     code = f"""
 from hf_init._checkpoint.hub import headers_of
