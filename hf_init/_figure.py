@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def check_output(out: Path, overwrite: bool) -> None:
+def check_output(out: Path, overwrite: bool = False) -> None:
     """Raise HfInitError unless a report can be written to ``out``."""
     if out.suffix.lower() not in (".html", ".htm", ".png"):
         raise HfInitError(

@@ -399,6 +399,13 @@ def test_a_hook_that_steps_on_gradients_is_not_woken():
     assert woken == ["stepped"]
 
 
+def test_a_picture_leaves_out_what_is_not_finite(tmp_path):
+    model = net()
+    nan_weight(model)
+    report = check(model, batch())
+    assert not report and report.draw(tmp_path / "check.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_report_prints_draws_and_round_trips_through_json(tmp_path):
     model = net()
     report = check(model, batch(), plan=plan(model, *HEAD))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from itertools import groupby
@@ -56,7 +57,7 @@ def _check_title(model: str, facts: Facts, findings: Sequence[CheckFinding]) -> 
 
 
 def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[float | None], title: str) -> None:
-    known = [(at, value) for at, value in enumerate(values) if value]
+    known = [(at, value) for at, value in enumerate(values) if value and math.isfinite(value)]
     for new, colour, label in ((False, _OLD, "pretrained"), (True, ON_PAPER["new"], "new")):
         mine = [(at, value) for at, value in known if layers[at].new == new]
         if mine:

@@ -1,4 +1,4 @@
-"""``measure_drift`` and ``verify_after_training``."""
+"""``measure_drift``: a trained checkpoint against what it was before."""
 
 from __future__ import annotations
 
@@ -92,27 +92,6 @@ def measure_drift(
             warnings=tuple(_drift_warnings(tensors)),
             bytes_compared=sum(part_bytes(part) for part in parts if part.pairs),
         )
-
-
-def verify_after_training(
-    out: TrainedFolder,
-    base: TrainedFolder | None = None,
-    *,
-    plan: PlanLike = None,
-    frozen: FrozenLike = "kept",
-    recompute: Recompute | None = None,
-    progress: Progress | None = None,
-) -> DriftReport:
-    """Prove that everything pretrained stayed in a trained checkpoint: ``measure_drift`` with ``frozen="kept"``.
-
-    Raises:
-        HfInitError: as ``measure_drift``. A difference raises nothing: see the report's ``ok`` and ``raise_if_failed``.
-
-    Example::
-
-        verify_after_training("trained", frozen=["kept", "!*.layer.5.*"]).raise_if_failed()
-    """
-    return measure_drift(base, out, plan, frozen=frozen, recompute=recompute, progress=progress)
 
 
 def _one_at_a_time(recompute: Recompute) -> Recompute:

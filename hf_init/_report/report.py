@@ -10,16 +10,13 @@ from hf_init._figure import check_output, put_file, require
 DEFAULT = "hf_init-report.html"
 
 
-def write_report(
-    folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, overwrite: bool = False
-) -> Path:
+def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None) -> Path:
     """Write a report on a folder: histograms of what is new over what is expected, tables, warnings.
 
     Args:
         folder: a result of ``extend``, or any folder in the HuggingFace layout: then without what only a plan knows.
         out: ``.html`` (one page that needs no other file), or ``.png`` (the histograms alone);
             None: ``hf_init-report.html`` in the current folder.
-        overwrite: replace a file that is there.
 
     Returns:
         The path of the report.
@@ -37,7 +34,7 @@ def write_report(
         >>> folder.cleanup()
     """
     place = Path(DEFAULT if out is None else out).expanduser()
-    check_output(place, overwrite)
+    check_output(place)
     require()
     from hf_init._report.page import page  # matplotlib is there
     from hf_init._report.poster import poster
