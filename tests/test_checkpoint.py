@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -458,7 +457,7 @@ def sparse_llama(folder: Path, layers: int, width: int, shards: int) -> int:
 
 
 @pytest.mark.slow
-def test_a_thousand_shards_of_a_terabyte_are_planned_by_their_headers_in_seconds(tmp_path):
+def test_a_thousand_shards_of_a_terabyte_are_planned_by_their_headers(tmp_path):
     total = sparse_llama(tmp_path, layers=152, width=16_384, shards=1000)
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16_384, "vocab_size": 128_000,
@@ -468,13 +467,11 @@ def test_a_thousand_shards_of_a_terabyte_are_planned_by_their_headers_in_seconds
     (tmp_path / "config.json").write_text(json.dumps(config))
     hf_init.plan(tmp_path, "LlamaForTokenClassification")  # what is imported for it
     tracemalloc.start()
-    start = time.process_time()
     plan = hf_init.plan(tmp_path, "LlamaForTokenClassification")
-    took, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100_000_000
     assert plan.counts["kept"] == 152 * 9 + 2 and plan.counts["new"] == 2 and total > 1.3e12
-    assert took < 20, "seconds of the processor: two to five where nothing else runs"
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path):
