@@ -279,6 +279,7 @@ def test_a_process_without_hf_init_loads_the_same(results):
 
 MAKE = """
 import json, sys
+from functools import cache
 from pathlib import Path
 from bases import make_base
 from changes import CHANGES
