@@ -545,9 +545,6 @@ CHANGES: dict[str, Change] = {
         "minilm", options={"add_tokens": REAL_WORDS, "pad_to_multiple_of": 128},
         moved={"embeddings.word_embeddings.weight": grown(30522, 30592 - 30522)}, ignored=("*position_ids",), slow=True,
     ),
-    "SmolLM2, tags": Change(
-        "smollm2", "LlamaForTokenClassification", {"labels": TAGS}, new=("score.*",), slow=True
-    ),
     "SmolLM2, its language and a reward": Change(
         "smollm2", options={"add_heads": {"reward": "reward"}}, names=instead(("model.", "trunk.")),
         new=("heads.reward.*",), slow=True,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ def test_every_kept_byte_is_at_its_place(result):
             found, kept = result.written[name], tensor.origins >= 0
             assert found.dtype == tensor.source.dtype and found.bits.shape == tensor.origins.shape, name
             assert np.array_equal(found.bits[kept], tensor.source.bits.reshape(-1)[tensor.origins[kept]]), name
+
+
+@law
+def test_every_word_of_the_row_is_about_something(result):
+    change, prefixed = (
+        result.change,
+        {prefix + name for prefix, folder in result.parts.items() for name in tensors(folder)},
+    )
+    for glob in (*change.new, *change.moved, *change.ignored):
+        assert any(fnmatchcase(name, glob) for name in result.written), glob
+    for glob in change.gone:
+        assert any(fnmatchcase(name, glob) for name in prefixed), glob
 
 
 @law

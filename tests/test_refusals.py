@@ -174,14 +174,6 @@ SEVERAL: list[tuple[Any, ...]] = [
     (HEADS, None, {"add_heads": {"my head": "similarity"}}, "must be an identifier"),
     (HEADS, None, {"add_heads": {"keys": "similarity"}}, "one that a module has"),
     (HEADS, None, {"add_heads": {"x": "ranking"}}, "'ranking' is no kind of head"),
-    (HEADS, None, {"add_heads": {"x": {"kind": "similarity", "pool": "mean"}}}, "pool: no property of a head"),
-    (
-        HEADS, None, {"add_heads": {"x": {"kind": "image-classification", "labels": ["a", "b"]}}},
-        "BertConfig reads text, and a image-classification head vision",
-    ),
-    (HEADS, None, {"add_heads": {"x": {"kind": "similarity", "labels": ["a"]}}}, "has no labels"),
-    (HEADS, None, {"add_heads": {"x": "token-classification"}}, "needs labels"),
-    (HEADS, None, {"add_heads": {"x": {**TOPIC, "labels": ["a", "a"]}}}, "each needs a name of its own"),
     (HEADS, None, {"remove_heads": ["topic", "entities", "meaning"]}, "no head would be left"),
     (HEADS, None, {"remove_heads": ["nope"]}, "no head 'nope'; its heads: entities, meaning, topic"),
     (HEADS, None, {"rename_heads": {"nope": "x"}}, "rename_heads: no head 'nope'"),
@@ -201,7 +193,6 @@ SEVERAL: list[tuple[Any, ...]] = [
     (HEADS, None, {"add_heads": ["topic"]}, "add_heads: expected {NAME: KIND"),
     ("bert", None, {"name_head": "x", **SIMILAR}, "has no head to name"),
     ("two towers of one model", None, SIMILAR, "CLIPModel gives no last_hidden_state"),
-    ("clip", None, {"add_heads": {"x": {"kind": "token-classification", "labels": ["a"]}}}, "reads vision"),
 ]  # fmt: skip
 TOKENS: list[tuple[Any, ...]] = [
     (PHI, None, {"add_tokens": "hello"}, r"add_tokens: expected a list of tokens.*not 'hello'"),
