@@ -303,30 +303,34 @@ def test_the_list_of_a_plain_class(plain, base, capsys):
     assert found["backbone"]["parameters"] == sum(tensor.numel() for tensor in tensors(base).values())
 
 
-OURS, AUTO = "import hf_init", "from transformers import AutoConfig, AutoModel"
-LOADED = "print(type(AutoModel.from_pretrained(folder).config).__name__)"
-READ = "print(type(AutoConfig.from_pretrained(folder)).__name__)"
-LISTED = "from transformers import CONFIG_MAPPING as known; print(*[each.__name__ for each in known.values()])"
+OURS_FIRST = """
+import sys, hf_init
+from transformers import CONFIG_MAPPING as known
+
+def brought():
+    return "hf_init._multihead" in sys.modules
+
+before = brought(), "multi_head" in known, known["bert"].__name__, brought()
+assert before == (False, True, "BertConfig", False), before
+assert known["multi_head"].__name__ == "MultiHeadConfig" and brought()
+assert "MultiHeadConfig" in [each.__name__ for each in known.values()]
+from transformers import AutoConfig, AutoModel
+import hf_init
+for config in (AutoModel.from_pretrained(sys.argv[1]).config, AutoConfig.from_pretrained(sys.argv[1])):
+    print(type(config).__name__)
+"""
+OURS_LAST = """
+import sys
+from transformers import AutoConfig, AutoModel
+import hf_init
+for config in (AutoConfig.from_pretrained(sys.argv[1]), AutoModel.from_pretrained(sys.argv[1]).config):
+    print(type(config).__name__)
+"""
 
 
-@pytest.mark.parametrize(
-    "code",
-    [(OURS, AUTO, LOADED), (AUTO, OURS, LOADED), (OURS, AUTO, READ), (OURS, LISTED), (OURS, AUTO, OURS, READ)],
-    ids=["before", "after", "config", "listed", "again"],
-)
 @pytest.mark.slow
-def test_auto_classes_know_it_after_the_import(multi, code):
-    program = "; ".join((f"folder = {str(multi)!r}", *code))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "MultiHeadConfig" in done.stdout.split()
-
-
-@pytest.mark.slow
-def test_the_class_is_imported_when_it_is_asked_for():
-    program = (
-        f"{OURS}; from transformers import CONFIG_MAPPING as known; import sys; "
-        "print('hf_init._multihead' in sys.modules, 'multi_head' in known, 'bert' in known, known['bert'].__name__, "
-        "'hf_init._multihead' in sys.modules, known['multi_head'].__name__, 'hf_init._multihead' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "True", "True", "BertConfig", "False", "MultiHeadConfig", "True"]
+@pytest.mark.parametrize("program", [OURS_FIRST, OURS_LAST], ids=["first", "last"])
+def test_auto_classes_know_it_after_the_import_and_bring_it_when_it_is_asked_for(multi, program):
+    done = subprocess.run([sys.executable, "-c", program, multi], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == ["MultiHeadConfig"] * 2
