@@ -190,9 +190,9 @@ def _another_tokenizer(bases: Bases, scratch: Path) -> dict[str, Any]:
 
 
 def _by_text() -> Along:
-    """The row of each token of the other tokenizer, by its text."""
+    """The row of each token of the other tokenizer, by its text, and one more."""
     old, new = tokenizer().get_vocab(), tokenizer(extra=("<new>", "hello"), merges=[("a", "b")]).get_vocab()
-    return Along([old.get(text) for text in sorted(new, key=lambda text: new[text])])
+    return Along([*(old.get(text) for text in sorted(new, key=lambda text: new[text])), None])
 
 
 OTHER_CHARACTERS = ["|", "<s>", "</s>", "<unk>", "<pad>", "c", "d", "a", "e"]
@@ -429,7 +429,8 @@ CHANGES: dict[str, Change] = {
         moved={"more.weight": Along([*range(ROWS), None, None, ROWS]), **dict.fromkeys(QWEN, grown(ROWS, 2))},
     ),
     "another tokenizer": Change(
-        "phi with tokens", options={"seed": 2}, places=_another_tokenizer, moved=dict.fromkeys(PHI, _by_text())
+        "phi with tokens", options={"add_tokens": ["world!"], "seed": 2}, places=_another_tokenizer,
+        moved=dict.fromkeys(PHI, _by_text()),
     ),
     "another tokenizer of a CTC head": Change(
         "ctc", places=_other_characters,

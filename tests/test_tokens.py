@@ -137,8 +137,7 @@ def test_rows_depend_on_their_own_text_and_on_no_other_token(phi, results, tmp_p
             assert equal_bytes(first[id_], second[after.convert_tokens_to_ids(text)]), (table, text)
 
 
-@pytest.mark.parametrize("name", ["phi", "qwen", "bart"])
-@pytest.mark.parametrize("multiple", [None, 8])
+@pytest.mark.parametrize(("name", "multiple"), [("phi", None), ("qwen", 8), ("bart", None)])
 def test_two_extensions_in_a_row_are_one(bases, tmp_path, name, multiple):
     """The second mustn't take the first's rows for trained ones, nor split its tokens into the first's."""
     first, second = ["abcab", {"token": "<tool>", "special": True}], ["abcabx", {"token": "<|t|>", "special": True}]
@@ -169,29 +168,20 @@ def test_rows_that_were_trained_since_count_as_trained(phi, tmp_path):
 # Padding, shrinking, rows made again.
 
 
-def test_padding_rows_that_get_a_token_are_new_though_no_shape_changes(bases):
-    plan = hf_init.plan(bases("qwen with tokens"), add_tokens=["hello"])
-    entry = plan["lm_head.weight"]
-    assert entry.status == "resized" and entry.shape[0] == ROWS + 20
-    assert [fill.region.to_json() for fill in entry.new] == [{"dim": 0, "index": [ROWS]}]
-    assert any("padding" in note for note in plan.notes)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"add_tokens": ["hello"]}, "padding"),
+        ({"add_tokens": ["hello"], "pad_to_multiple_of": 64}, f"{ROWS + 20} to 319 are no token's"),
+        ({"allow_shrink": True, "pad_to_multiple_of": 2}, "of the base go"),
+    ],
+)
+def test_rows_without_a_token_are_spoken_of(bases, options, said):
+    assert any(said in note for note in hf_init.plan(bases("qwen with tokens"), **options).notes)
 
 
-def test_padding_to_a_multiple_keeps_what_is_there_and_names_the_rest(bases):
-    plan = hf_init.plan(bases("qwen with tokens"), add_tokens=["hello"], pad_to_multiple_of=64)
-    rows = -(-(ROWS + 20) // 64) * 64
-    assert plan["lm_head.weight"].shape[0] == rows
-    regions = [fill.region.to_json()["index"] for fill in plan["lm_head.weight"].new]
-    assert regions == [[ROWS], [*range(ROWS + 20, rows)]]
-    assert any(f"{ROWS + 20} to {rows - 1} are no token's" in note for note in plan.notes)
-
-
-def test_nothing_shrinks_unless_it_is_allowed(bases):
-    kept = hf_init.plan(bases("qwen with tokens"), pad_to_multiple_of=1)
-    assert kept.counts["resized"] == 0
-    plan = hf_init.plan(bases("qwen with tokens"), allow_shrink=True, pad_to_multiple_of=2)
-    assert plan["lm_head.weight"].shape[0] == ROWS + ROWS % 2
-    assert any("of the base go" in note for note in plan.notes)
+def test_nothing_shrinks_unasked(bases):
+    assert hf_init.plan(bases("qwen with tokens"), pad_to_multiple_of=1).counts["resized"] == 0
 
 
 # Which scheme.
@@ -358,22 +348,12 @@ def test_words_worth_a_token_are_found_and_save_tokens_in_another_text(bases, tm
 # Another tokenizer.
 
 
-def test_another_tokenizer_takes_equal_tokens_rows_along(phi, tmp_path):
-    other = tokenizer(extra=("<new>", "hello"), merges=[("a", "b")])
-    order = tmp_path / "tokenizer"
-    other.save_pretrained(order)
-    report = hf_init.extend(phi, tmp_path / "out", tokenizer=order, add_tokens=["world!"], seed=2)
-    assert report.ok and hf_init.verify(tmp_path / "out", recompute=True).ok
-    after = AutoTokenizer.from_pretrained(tmp_path / "out")
-    old, new = tokenizer().get_vocab(), after.get_vocab()
-    for table in PHI:
-        before, now = tensors(phi)[table], tensors(tmp_path / "out")[table]
-        assert len(now) == max(new.values()) + 1
-        assert all(equal_bytes(now[id_], before[old[text]]) for text, id_ in new.items() if text in old)
-    hello = tensors(tmp_path / "out")["lm_head.weight"][new["hello"]]
+def test_a_token_of_another_tokenizer_starts_as_its_pieces_under_the_old_one(phi, results):
+    hello = results("another tokenizer").model.init_tokenizer.convert_tokens_to_ids("hello")
     pieces = tokenizer().encode("hello", add_special_tokens=False)
     weights = torch.tensor([float(-k) for k in range(len(pieces))]).softmax(0)
-    torch.testing.assert_close(hello, weights @ tensors(phi)["lm_head.weight"][pieces])
+    rows = tensors(results("another tokenizer").out)["lm_head.weight"]
+    torch.testing.assert_close(rows[hello], weights @ tensors(phi)["lm_head.weight"][pieces])
 
 
 def test_another_tokenizer_renumbers_the_ids_in_the_configs_and_names_what_goes(phi, bases, tmp_path):
