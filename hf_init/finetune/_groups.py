@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypedDict
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,15 +19,6 @@ from hf_init.finetune._rows import CHILD, NewParts
 _NO_DECAY = ("norm", "norm_plus_one", "layer_scale", "gate", "logit_scale", "attention.sink")
 
 
-class ParameterGroup(TypedDict):
-    """A group of an optimizer of torch."""
-
-    name: str
-    params: list[nn.Parameter]
-    lr: float
-    weight_decay: float
-
-
 def parameter_groups(
     model: nn.Module,
     plan: PlanLike = None,
@@ -37,7 +28,7 @@ def parameter_groups(
     weight_decay: float = 0.01,
     layer_decay: float = 1.0,
     later: Iterable[str] = (),
-) -> list[ParameterGroup]:
+) -> list[dict[str, Any]]:  # as torch types the groups of its optimizers
     """Return every trainable parameter in exactly one group, in the format of torch's optimizers.
 
     New and pretrained apart; no decay on biases, norms and vectors such as gates and scales. With ``layer_decay`` the

@@ -39,7 +39,8 @@ Pass = Callable[[], Any]
 
 
 def multi(heads: Mapping[str, Any]) -> Any:
-    model: Any = MultiHead(MultiHead.config_class(trunk=AutoConfig.from_pretrained(BASE), heads=heads))
+    config_class: Any = MultiHead.config_class
+    model: Any = MultiHead(config_class(trunk=AutoConfig.from_pretrained(BASE), heads=heads))
     model.trunk.load_state_dict(AutoModel.from_pretrained(BASE).state_dict())
     return model
 

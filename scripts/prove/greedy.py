@@ -134,7 +134,9 @@ def proved(base: Path, words: Sequence[str], text: str, dtype: str, most: int, w
     found = states(model, windows(token_ids(tokenizer, text), start_id(tokenizer), most, window))
     positions = sum(map(len, found))
     print(f"{dtype}: states of {format_count(positions)} positions in {time.perf_counter() - start:.0f} s", flush=True)
-    old = model.get_output_embeddings().weight.detach()
+    head = model.get_output_embeddings()
+    assert head is not None, "a causal model has output rows"
+    old = head.weight.detach()
     new = {name: output_rows(base, words, asked, model) for name, asked in {**CONVEX, **OTHERS}.items()}
     bound, rows = len(words) / (len(old) + len(words)), []
     for name, one in seen(found, old, new).items():

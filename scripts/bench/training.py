@@ -6,7 +6,7 @@ The two take steps in turn, on the same batches and one thread; medians of the r
 in which what else runs on the machine doesn't count. Memory is the peak of resident memory, proofs included, each in a
 process of its own. Exits 1 where a target is missed.
 
-    python scripts/bench/finetune.py [--pairs 40] [--case head|rows]
+    python scripts/bench/training.py [--pairs 40] [--case head|rows]
 """
 
 from __future__ import annotations
