@@ -182,7 +182,8 @@ def test_gradients_are_the_same_with_checkpointing(name):
     assert all(torch.equal(found[0][each], found[1][each]) for each in found[0])
 
 
-@pytest.mark.parametrize("name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("llama", "vit"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert", "llama", "vit"])
 def test_compiled_whole_it_answers_the_same(name):
     """As one graph; in evaluation, and in training with labels of some heads, and then of others.
 
