@@ -53,13 +53,9 @@ def make_tensors(
     for plan in plans:  # opened here, once: what threads share must be there before them
         reader.open(copy.source for copy in plan.kept)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        waiting = {plan.name: pool.submit(make_tensor, plan, reader, seed) for plan in plans if not _needs_model(plan)}
-        alone = {plan.name: make_tensor(plan, reader, seed, context) for plan in plans if _needs_model(plan)}
-        return {plan.name: alone[plan.name] if _needs_model(plan) else waiting[plan.name].result() for plan in plans}
-
-
-def _needs_model(plan: TensorPlan) -> bool:
-    return any(fill.scheme.needs_model for fill in plan.new)
+        waiting = {plan.name: pool.submit(make_tensor, plan, reader, seed) for plan in plans if not plan.needs_model}
+        alone = {plan.name: make_tensor(plan, reader, seed, context) for plan in plans if plan.needs_model}
+        return {plan.name: alone[plan.name] if plan.needs_model else waiting[plan.name].result() for plan in plans}
 
 
 def slots_of(

@@ -146,6 +146,11 @@ class TensorPlan:
             )
 
     @property
+    def needs_model(self) -> bool:
+        """Return whether a scheme of the tensor asks the architecture, of which there is one for all threads."""
+        return any(fill.scheme.needs_model for fill in self.new)
+
+    @property
     def left_out(self) -> bool:
         """Return whether the user's own code or the library is to make it: it isn't in the result's files."""
         return self.status is Status.NEW and any(isinstance(fill.scheme, schemes.Skip) for fill in self.new)

@@ -185,7 +185,7 @@ class _WriteWork:
             copied = [copy_pool.submit(self._copy_kept, file) for file in files]
             filled: list[_Filled] = []
             for file, done in zip(files, copied, strict=True):  # while their kept bytes are still being copied
-                new = (tensor for tensor in file.tensors if tensor.new and not _needs_model(tensor))
+                new = (tensor for tensor in file.tensors if tensor.new and not tensor.needs_model)
                 filled.append({tensor.name: fill_pool.submit(self._fill, tensor, file, done) for tensor in new})
             for each in zip(files, copied, filled, strict=True):
                 digests.update(self._finish(*each))
@@ -212,7 +212,7 @@ class _WriteWork:
         digests = copied.result()
         if digests is None:
             new = [tensor for tensor in file.tensors if tensor.new]
-            by_model = {t.name: self._fill(t, file, copied) for t in new if _needs_model(t)}
+            by_model = {t.name: self._fill(t, file, copied) for t in new if t.needs_model}
             digests = {t.name: by_model[t.name] if t.name in by_model else filled[t.name].result() for t in new}
             self.journal.add(file, digests)
         if file.carried is None:
@@ -245,7 +245,3 @@ class _WriteWork:
         if file.carried is None:
             return is_filled(file, self.stage.folder, self.source, self.journal.finished[file.name])
         return self.link == "copy" and same_file(self.source.local(file.carried), path)
-
-
-def _needs_model(tensor: TensorPlan) -> bool:
-    return any(fill.scheme.needs_model for fill in tensor.new)
