@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import Architecture, Target
 from hf_init._checkpoint import BaseCheckpoint
-from hf_init._plan import Choice, Fill, Match, RowMapping, Rule
+from hf_init._plan import Choice, Fill, Match, Plan, RowMapping, Rule
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,11 @@ def _no_fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
     return None
 
 
+def _no_claim(plan: Plan) -> str | None:
+    """Return None: what the change makes new is judged as if nobody had asked for it."""
+    return None
+
+
 def _write_nothing(folder: Path) -> None:
     """Write no file."""
 
@@ -73,6 +78,10 @@ class ChangePlan:
         notes: sentences for the plan.
         new: names of tensors that the change wants new, so that they don't count as missing in the source.
         allowed: globs of all that may be new; None: no such list was given.
+        dropped: names of tensors of the base that go with the change, as it was asked.
+        claim: what the finished plan says of old inputs, of the tensors in ``keep``, ``new`` and ``dropped``, and of
+            the config values that the change sets (one of ``CLAIMS``); None: the change answers for none of them.
+        config: further paths of the config that the claim answers for.
         write: writes the change's files into a result's folder, after the base's own files were carried over.
         values: computes tensors (float32, whole, by name on disk) from data and the model with zeros in their places;
             the schemes that hold the data's fingerprint fetch them. None where there are none to compute.
@@ -85,6 +94,9 @@ class ChangePlan:
     notes: tuple[str, ...] = ()
     new: frozenset[str] = frozenset()
     allowed: tuple[str, ...] | None = None
+    dropped: frozenset[str] = frozenset()
+    claim: Callable[[Plan], str | None] = _no_claim
+    config: frozenset[str] = frozenset()
     write: Callable[[Path], None] = _write_nothing
     values: Callable[[PreTrainedModel], Mapping[str, torch.Tensor]] | None = None
     finish: Callable[[PreTrainedModel], None] = _finish_nothing

@@ -34,7 +34,7 @@ from hf_init._heads.label_rows import (
     vocabulary_of,
 )
 from hf_init._options import LabelOptions
-from hf_init._plan import Choice, Fill, Match, sources_of
+from hf_init._plan import EXACT, ROUNDING, Choice, Fill, Match, no_claim, sources_of
 from hf_init._roles import matches
 from hf_init._text import join_names
 
@@ -165,8 +165,11 @@ class LabelChange(Change):
         """Return the plan with what becomes of the trained rows."""
         stays = index == tuple(range(len(self.before)))
         moved = describe_rows(self.before, after, index) if not stays or self.before != after else ()
+        gone = [name for row, name in enumerate(self.before) if row not in index]
+        claim = no_claim(f"labels go: {join_names(gone)}") if gone else EXACT if stays else ROUNDING
         return replace(
             plan,
+            claim=lambda plan: claim,
             keep=trained.keep(head, index, len(self.before)),
             notes=(*moved, *_doubtful_notes(target, trained, after)),
             record={"labels": {"before": list(self.before), "after": list(after), "rows": list(index)}},

@@ -12,9 +12,9 @@ from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
 from hf_init.schemes import Scheme
 
-CLOSED_BY_NORM = "zero gain: in a pretrained stack the new branch adds nothing at first; its norm closes it"
+CLOSED_BY_NORM = "zero gain: the new branch is closed, by its norm"
 CLOSING = ("gate", "norm.residual.weight", "norm_plus_one.residual.weight")
-CLOSED = "zero, weight and bias: in a pretrained stack the new branch adds nothing at first"
+CLOSED = "zero, weight and bias: the new branch is closed"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TypedDict, TypeGuard, cast
 
 from hf_init._checkpoint import check_faults, is_count, is_json_list, is_json_object, read_object, short_name
 from hf_init._errors import CheckpointError
+from hf_init._plan.claim import CLAIMS, is_claim
 from hf_init._plan.manifest_entries import JsonObject, entry_faults
 from hf_init._plan.tensor_plan import TensorJson, TensorPlan
 from hf_init._tensors import Status
@@ -33,6 +34,7 @@ class PlanJson(_PlanJsonRequired, total=False):
     unused_why: dict[str, str]
     counts: dict[str, int]
     notes: list[str]
+    claim: str
     record: JsonObject
 
 
@@ -147,6 +149,8 @@ def _plan_faults(plan: JsonObject) -> Iterator[str]:
         yield f"plan.notes is {short_name(notes)}, expected a list of strings"
     if not _is_names(why := plan.get("unused_why", {})):
         yield f"plan.unused_why is {short_name(why)}, expected tensor -> a string"
+    if (claim := plan.get("claim", "")) != "" and not is_claim(claim):
+        yield f"plan.claim is {short_name(claim)}, expected one of {', '.join(map(repr, CLAIMS))}"
     if "record" in plan and not is_json_object(record):
         yield f"plan.record is {short_name(record)}, expected an object"
 

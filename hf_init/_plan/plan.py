@@ -26,6 +26,7 @@ class Plan:
         tensors: one entry for each target tensor, in the order of the target's files.
         unused: source tensors that the target has no place for.
         notes: sentences for whoever reads it.
+        claim: what holds of old inputs, one of ``CLAIMS``; empty in a plan that nobody prepared.
         record: what a later extension of the result has to know, by topic: JSON.
 
     Example:
@@ -38,6 +39,7 @@ class Plan:
     tensors: tuple[TensorPlan, ...]
     unused: tuple[Unused, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    claim: str = field(default="", compare=False)
     record: Mapping[str, object] = field(default_factory=dict[str, object], compare=False)
 
     @classmethod
@@ -95,6 +97,7 @@ class Plan:
             "unused_why": {unused.name: unused.reason for unused in self.unused},
             "counts": self.counts,
             "notes": list(self.notes),
+            "claim": self.claim,
         }
         if self.record:
             document["record"] = dict(self.record)
@@ -114,8 +117,13 @@ class Plan:
             tensors=tuple(TensorPlan.from_json(entry) for entry in data["tensors"]),
             unused=tuple(Unused(name, reasons.get(name, "")) for name in data["unused"]),
             notes=tuple(data.get("notes", ())),
+            claim=data.get("claim", ""),
             record=data.get("record", {}),
         )
+
+    def summary(self) -> str:
+        """Return the outcome in two lines: the tensors by status, and the claim."""
+        return "\n".join((self._outcome, *([f"old inputs: {self.claim}"] if self.claim else [])))
 
     def __repr__(self) -> str:
         return f"<Plan: {self._outcome}>"
@@ -132,7 +140,7 @@ class Plan:
         return f"{self.architecture}: {counts} (seed {self.seed})"
 
     def _headline(self) -> str:
-        return "\n".join((self._outcome, *self.notes))
+        return "\n".join((self.summary(), *self.notes))
 
     def _sections(self, draw: Draw = _text.text_table) -> Iterator[str]:
         for status in (Status.NEW, Status.RESIZED):

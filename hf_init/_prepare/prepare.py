@@ -13,6 +13,7 @@ from hf_init._change import ChangePlan, TargetContext
 from hf_init._checkpoint import Bases, Checkpoint
 from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, checked_seed, make_plan, match_tensors, parse_rules
 from hf_init._prepare.checks import INPUT_CHECKS, PlanInputs, run_checks
+from hf_init._prepare.claim import claim_of
 from hf_init._prepare.target import resolve_target
 from hf_init._prepare.unexpected import PLAN_CHECKS, PlanDraft
 from hf_init.recipes import find_recipe
@@ -78,6 +79,7 @@ def prepare_plan(
         record={name: entry for change in change_plans for name, entry in change.record.items()},
     )
     run_checks(PLAN_CHECKS, PlanDraft(target, chosen, inputs.keep, change_plans, plan))
+    plan = replace(plan, claim=claim_of(target, plan, tuple(zip(changes, change_plans, strict=True))))
     converted = frozenset(tensor.name for tensor in target.layout.tensors if len(tensor.address) > 1)
     values = InitialValues(lambda: target.model, target.model_args, target.model_kwargs)
     return Prepared(target, plan, values, change_plans, converted)

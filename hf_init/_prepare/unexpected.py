@@ -137,7 +137,7 @@ def replaced_heads(draft: PlanDraft) -> Iterator[Problem]:
     if not spare:
         return
     own = target.own
-    outside = _outside_backbone(own, spare) if own else {}
+    outside = outside_backbone(own, spare) if own else {}
     alike = own is not None and has_same_head(target.cls, own.cls.__name__)
     pairs = [
         f"{head.name} ({format_shape(head.shape)}), and the checkpoint has {name} ({format_shape(unused[name])})"
@@ -169,7 +169,7 @@ def strange_base(draft: PlanDraft) -> Iterator[Problem]:
 PLAN_CHECKS = (unlisted, renamed_layers, incomplete_base, replaced_heads, strange_base)
 
 
-def _outside_backbone(own: Target, names: list[str]) -> dict[str, bool]:
+def outside_backbone(own: Target, names: list[str]) -> dict[str, bool]:
     """Return which of a checkpoint's tensors its own class has, and whether each lies outside the backbone."""
     addresses, prefix = own.addresses.of(names), own.model.base_model_prefix + "."
     known = {tensor.address for tensor in own.whole_layout.tensors}
