@@ -34,6 +34,7 @@ REFUSED = {
     "from_tf": "convert the checkpoint to safetensors first",
     "from_flax": "convert the checkpoint to safetensors first",
     "variant": "give a folder whose weights are model.safetensors",
+    "transformers_weights": "say it in the config.json of the folder",
     "adapter_kwargs": "merge the adapter into its base and extend the merged folder",
 }
 
@@ -129,6 +130,16 @@ def check_quantized(config: PreTrainedConfig) -> None:
     """Raise PlanError for a config that asks for packed weights."""
     if getattr(config, "quantization_config", None):
         raise PlanError("the config asks for quantization; " + REFUSED["quantization_config"])
+
+
+def check_same_weights(config: PreTrainedConfig, raw: Mapping[str, object]) -> None:
+    """Raise PlanError for a config object that names another weights file than the folder's: the library reads that."""
+    named, own = (each.get("transformers_weights") for each in (vars(config), raw))
+    if named != own:
+        raise PlanError(
+            f"transformers_weights: the config object says {named!r} and the base's config.json {own!r}; "
+            + REFUSED["transformers_weights"]
+        )
 
 
 def check_unknown(

@@ -16,6 +16,7 @@ from hf_init._architecture.classes import check_misfit, class_of, concrete
 from hf_init._architecture.config import (
     check_quantized,
     check_retyped,
+    check_same_weights,
     check_unknown,
     config_of,
     copy_config,
@@ -103,6 +104,7 @@ class Target:
         folder, raw = base.folder, base.config
         model_class = class_of(architecture, raw, folder, trust)
         if config is not None:
+            check_same_weights(config, raw)
             own, rest = copy_config(config, changed), dict(values)
         else:
             own, rest = config_of(model_class, folder, raw, {**values, **changed}, trust)

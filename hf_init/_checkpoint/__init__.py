@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hf_init._checkpoint.checkpoint import INDEX as INDEX
-from hf_init._checkpoint.checkpoint import SINGLE as SINGLE
 from hf_init._checkpoint.checkpoint import Checkpoint as Checkpoint
 from hf_init._checkpoint.header import DTYPES as DTYPES
 from hf_init._checkpoint.header import NUMPY as NUMPY
@@ -39,6 +37,8 @@ from hf_init._checkpoint.strict import is_shape as is_shape
 from hf_init._checkpoint.strict import parse_object as parse_object
 from hf_init._checkpoint.strict import read_object as read_object
 from hf_init._checkpoint.strict import short_name as short_name
+from hf_init._checkpoint.weights import INDEX as INDEX
+from hf_init._checkpoint.weights import SINGLE as SINGLE
 from hf_init._lazy import lazy_names
 
 if TYPE_CHECKING:

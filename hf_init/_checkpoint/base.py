@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.hub import config_json, folder_of, headers_of
+from hf_init._checkpoint.kinds import check_no_adapter
 from hf_init._errors import PlanError
 
 Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
@@ -65,6 +66,7 @@ class BaseCheckpoint:
         else:
             folder = folder_of(base, subfolder, **hub)
             source = Checkpoint.open(folder)
+        check_no_adapter(folder)
         return cls(str(base), folder, source, config_json(folder))
 
     @classmethod
@@ -77,6 +79,7 @@ class BaseCheckpoint:
             )
         parts = {str(prefix): Checkpoint.open(folder_of(folder, **hub)) for prefix, folder in base.items()}
         for part in parts.values():
+            check_no_adapter(part.root)
             config_json(part.root)  # refuses a quantized one
         name = ", ".join(f"{prefix}={folder}" for prefix, folder in base.items())
         return cls(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())

@@ -15,11 +15,10 @@ from types import MappingProxyType
 import numpy as np
 
 from hf_init._checkpoint.header import Header, TensorEntry, dtype_bits, read_header
-from hf_init._checkpoint.strict import AGAIN, check_faults, read_object, short_name
+from hf_init._checkpoint.kinds import Listing, check_distributed, no_weights
+from hf_init._checkpoint.strict import AGAIN, check_faults, short_name
+from hf_init._checkpoint.weights import INDEX, SINGLE, dead_link, is_index, read_index, weights_file
 from hf_init._errors import CheckpointError
-
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 
 _MOST_LINKS = 40  # that the system follows, too
 _MOST_MAPS = 256  # a mapped file keeps a descriptor, of which a process has about a thousand
@@ -40,6 +39,8 @@ class Checkpoint:
             They are no part of the checkpoint; beware that transformers does load them.
         remote: the hub repository that holds the values, where only headers are here; empty for a folder.
         parts: the checkpoints that this one was merged from, with the prefix of each; empty for a folder.
+        index: the file that says where each tensor is; empty for a single file.
+        dtype: the one that the index's metadata names; empty where it names none.
     """
 
     root: Path
@@ -49,11 +50,13 @@ class Checkpoint:
     unmapped: tuple[tuple[str, str], ...] = ()
     remote: str = ""
     parts: tuple[tuple[str, Checkpoint], ...] = field(default=(), repr=False)
+    index: str = ""
+    dtype: str = ""
     _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
-        """Read the headers of a folder with ``model.safetensors``, or an index and its shards.
+        """Read the headers of the files that transformers would read: those that the config names, or the usual ones.
 
         Raises:
             CheckpointError: no such folder, no safetensors in it, or a file that isn't what it says.
@@ -67,33 +70,29 @@ class Checkpoint:
             ('float32', (2, 3), 24)
             >>> folder.cleanup()
         """
-        root = Path(path)
+        root = Path(os.path.expanduser(path))
         if not root.is_dir():
             raise CheckpointError(f"{root} is not a folder. Give the folder that holds {SINGLE} or {INDEX}.")
-        if os.path.isfile(root / SINGLE):  # goes before an index, as in transformers
-            strays = (INDEX,) if os.path.lexists(root / INDEX) else ()
-            header = read_header(root / SINGLE)
-            return cls(root, (header,), MappingProxyType({entry.name: entry for entry in header.entries}), strays)
-        if os.path.isfile(root / INDEX):
-            shards = weight_map(root / INDEX)
+        check_distributed(root)
+        name = weights_file(root, lambda file: os.path.isfile(root / file))
+        if not os.path.isfile(root / (name or SINGLE)):
+            faults = (fault for file in filter(None, (name, SINGLE, INDEX)) if (fault := dead_link(root / file)))
+            check_faults(str(root), faults)
+            raise CheckpointError(no_weights(str(root), Listing.of(root), name))
+        strays = tuple(file for file in (SINGLE, INDEX) if file != name and os.path.lexists(root / file))
+        if is_index(name):
+            shards, dtype = read_index(root / name)
             files = sorted(set(shards.values()))
             missing = (
-                _dead_link(root / file) or f"the shard {file} is not there"
+                dead_link(root / file) or f"the shard {file} is not there"
                 for file in files
                 if not os.path.isfile(root / file)
             )
             check_faults(str(root), missing, "Copy or download the missing files.")
-            return assembled(root, tuple(read_header(root / file) for file in files), shards)
-        check_faults(str(root), (fault for name in (SINGLE, INDEX) if (fault := _dead_link(root / name))))
-        advice = "Give the folder of a model saved with save_pretrained."
-        if others := sorted(path.name for path in root.glob("*.safetensors")):
-            advice = f"There is {short_name(others)}: rename it, or give the folder of the whole model."
-        elif pickles := sorted(path.name for path in root.glob("*.bin")):
-            advice = (
-                f"There is {short_name(pickles)}, in the older format; convert it once: load it with transformers' "
-                "from_pretrained, then save_pretrained(folder), and give that folder."
-            )
-        raise CheckpointError(f"{root} holds neither {SINGLE} nor {INDEX}. {advice}")
+            headers = tuple(read_header(root / file, file) for file in files)
+            return replace(assembled(root, headers, shards), strays=strays, index=name, dtype=dtype)
+        header = read_header(root / name, name)
+        return cls(root, (header,), MappingProxyType({entry.name: entry for entry in header.entries}), strays)
 
     @classmethod
     def merged(cls, parts: Mapping[str, Checkpoint]) -> Checkpoint:
@@ -231,33 +230,6 @@ def assembled(root: Path, headers: tuple[Header, ...], shards: Mapping[str, str]
     check_faults(str(root / INDEX), absent, "Copy or download index and shards again, all of one version.")
     unmapped = tuple((entry.shard, entry.name) for entry in stored if shards.get(entry.name) != entry.shard)
     return Checkpoint(root, headers, MappingProxyType(entries), (), unmapped, remote)
-
-
-def weight_map(path: Path) -> dict[str, str]:
-    """Return tensor -> the plain name of its file, from an index, which must not lead out of its folder.
-
-    Raises:
-        CheckpointError: it isn't an index, or a name leads out of the folder.
-    """
-    shards = read_object(path).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise CheckpointError(
-            f"{path}: weight_map is {short_name(shards)}, expected an object of tensor -> file. {AGAIN}"
-        )
-    faults = (
-        f"{short_name(name)} is in {short_name(file)}, expected the plain name of a file in the same folder"
-        for name, file in shards.items()
-        if not isinstance(file, str) or file in ("", ".", "..") or re.search(r"[/\\\0]|^[A-Za-z]:", file)
-    )
-    check_faults(str(path), faults)
-    return shards
-
-
-def _dead_link(path: Path) -> str | None:
-    """Return what a link that leads nowhere is and says; None for anything else."""
-    if os.path.islink(path) and not os.path.exists(path):
-        return f"{path.name} is a link to {short_name(os.readlink(path))}, which is not there"
-    return None
 
 
 def _blob_name(path: Path) -> str | None:

@@ -46,6 +46,11 @@ NUMPY = frozenset(
 
 _BITS = dict(DTYPES.values())
 
+GIT_LFS = b"version https://git-lfs"
+"""Begins the small text that git leaves in the place of a large file."""
+
+PULL = "The repository was cloned without its large files: run `git lfs pull` in it, or `hf download` the repository."
+
 # numpy's limits, which are tighter than the format's: 32 dimensions before numpy 2, and a size that fits a pointer.
 _MOST_DIMENSIONS = 32
 _MOST_BITS = 2**63
@@ -71,7 +76,7 @@ class TensorEntry:
         name: on disk.
         dtype: torch's name, ``"float32"``.
         shape: as the header gives it, in elements (also for dtypes of which two share a byte).
-        shard: the name of its file.
+        shard: its file, by the path in the checkpoint's folder.
         start, stop: its bytes in that file, counted from the beginning of the file.
         stored: its name in the file, where the checkpoint gives it another; else empty.
     """
@@ -105,8 +110,11 @@ class Header:
     metadata: dict[str, str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, shard: str = "") -> Header:
     """Return the header of a safetensors file, checked; its entries come in the order of the file.
+
+    Args:
+        shard: its path in the folder of the checkpoint; left out, its name.
 
     Raises:
         CheckpointError: the file is missing, truncated, or not what the format asks for.
@@ -120,33 +128,36 @@ def read_header(path: Path) -> Header:
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
     document = parse_object(data, f"The header of {path}")
-    metadata = _checked_metadata(document.pop("__metadata__", {}), path)
-    entries = _header_entries(document, path, 8 + len(data))
+    metadata = _checked_metadata(document.pop("__metadata__", None), path)
+    entries = _header_entries(document, path, 8 + len(data), shard or path.name)
     _check_cover(entries, 8 + len(data), size, path)
-    return Header(path.name, size, hashlib.sha256(data).hexdigest(), entries, metadata)
+    return Header(shard or path.name, size, hashlib.sha256(data).hexdigest(), entries, metadata)
 
 
-def header_from(document: Mapping[str, object], metadata: object, path: Path, size: int) -> Header:
+def header_from(document: Mapping[str, object], metadata: object, path: Path, size: int, shard: str) -> Header:
     """Return the header of a file that isn't here, from what it says of its tensors and from the file's size.
 
-    Its own bytes, and so their SHA-256, aren't known: that is empty.
+    Its own bytes, and so their SHA-256, aren't known: that is empty. ``shard`` is its path in the checkpoint's folder.
 
     Raises:
         CheckpointError: it isn't what the format asks for.
     """
-    origin = size - max((entry.stop for entry in _header_entries(document, path, 0)), default=0)
+    origin = size - max((entry.stop for entry in _header_entries(document, path, 0, shard)), default=0)
     if origin < 8 + len("{}"):
         raise CheckpointError(f"{path} is truncated: it has {size} bytes, too few for what its header describes.")
-    entries = _header_entries(document, path, origin)
+    entries = _header_entries(document, path, origin, shard)
     _check_cover(entries, origin, size, path)
-    return Header(path.name, size, "", entries, _checked_metadata(metadata, path))
+    return Header(shard, size, "", entries, _checked_metadata(metadata, path))
 
 
 def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
     if size < 8:
         seen = "is empty" if size == 0 else f"is truncated: it has {size} bytes, expected at least 8"
         raise CheckpointError(f"{path} {seen}. {AGAIN}")
-    length = int.from_bytes(file.read(8), "little")
+    first = file.read(8)
+    if first == GIT_LFS[:8]:
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself. {PULL}")
+    length = int.from_bytes(first, "little")
     if length > LIMIT:
         raise CheckpointError(
             f"{path} announces a header of {length} bytes, more than the {LIMIT} allowed: "
@@ -161,12 +172,15 @@ def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
 
 
 def _checked_metadata(value: object, path: Path) -> dict[str, str]:
+    """Return a header's metadata; null says as much as leaving it out does, as in the format's own parser."""
+    if value is None:
+        return {}
     if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
         return value
     raise CheckpointError(f"{path}: __metadata__ is {short_name(value)}, expected an object of strings. {AGAIN}")
 
 
-def _header_entries(document: Mapping[str, object], path: Path, origin: int) -> tuple[TensorEntry, ...]:
+def _header_entries(document: Mapping[str, object], path: Path, origin: int, shard: str) -> tuple[TensorEntry, ...]:
     """Return the tensors of a header, by the order of their bytes; ``origin`` is where those begin in the file."""
     entries, faults = [], []
     for name, info in document.items():
@@ -175,7 +189,7 @@ def _header_entries(document: Mapping[str, object], path: Path, origin: int) -> 
             faults.append(f"{short_name(name)}: {form}")
         else:
             dtype, shape, (start, stop) = form
-            entries.append(TensorEntry(name, dtype, shape, path.name, origin + start, origin + stop))
+            entries.append(TensorEntry(name, dtype, shape, shard, origin + start, origin + stop))
     check_faults(str(path), faults)
     return tuple(sorted(entries, key=lambda entry: (entry.start, entry.stop)))
 

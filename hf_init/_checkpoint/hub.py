@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, SafetensorsParsingError
 from huggingface_hub.hf_api import RepoFile
 
-from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint, assembled, weight_map
+from hf_init._checkpoint.checkpoint import Checkpoint, assembled
 from hf_init._checkpoint.header import Header, header_from
+from hf_init._checkpoint.kinds import Listing, no_weights
 from hf_init._checkpoint.strict import AGAIN
+from hf_init._checkpoint.weights import INDEX, SINGLE, is_index, named_weights, read_index
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._text import one_line
 
@@ -67,7 +69,7 @@ def headers_of(base: str | Path, subfolder: str = "", **hub: Any) -> tuple[Path,
     with _reaching_hub(name):
         top = Path(snapshot_download(name, allow_patterns=_DOWNLOADED, ignore_patterns=["*.safetensors"], **hub))
         folder = top / subfolder if subfolder else top
-        if os.path.isfile(folder / SINGLE):
+        if os.path.isfile(folder / (named_weights(folder) or SINGLE)):
             return folder, Checkpoint.open(folder)
         return folder, _fetch_headers(_HubFolder(HfApi(token=hub.get("token")), name, top.name, subfolder), folder)
 
@@ -107,18 +109,26 @@ class _HubFolder:
             }
         except _MALFORMED as error:
             raise CheckpointError(f"{self.name}: the header of {file} can't be read: {one_line(error)}") from None
-        return header_from(document, found.metadata, Path(self.name) / file, size)
+        return header_from(document, found.metadata, Path(self.name) / file, size, file)
+
+    def listing(self, folder: Path) -> Listing:
+        """Return the files of the repository's folder, whose small ones are in a folder here."""
+        inside = self.path("")
+        names = self.api.list_repo_files(self.name, revision=self.commit)
+        return Listing(folder, tuple(sorted(file.removeprefix(inside) for file in names if file.startswith(inside))))
 
 
 def _fetch_headers(hub: _HubFolder, folder: Path) -> Checkpoint:
     """Return the checkpoint whose small files are in a folder: opened where all are there, else by its headers."""
-    shards = weight_map(folder / INDEX) if os.path.isfile(folder / INDEX) else {}
+    named = named_weights(folder)
+    single, index = (SINGLE, INDEX) if not named else ("", named) if is_index(named) else (named, "")
+    shards, dtype = read_index(folder / index) if index and os.path.isfile(folder / index) else ({}, "")
     files = sorted(set(shards.values()))
-    sizes = hub.sizes([SINGLE, *files])
-    if SINGLE in sizes:  # goes before an index, as in transformers
-        files, shards = [SINGLE], {}
+    sizes = hub.sizes([*filter(None, [single]), *files])
+    if single in sizes:  # goes before an index, as in transformers
+        files, shards, index, dtype = [single], {}, "", ""
     elif not files:
-        raise CheckpointError(f"{hub.name} holds neither {SINGLE} nor {INDEX}; give a repository in safetensors")
+        raise CheckpointError(no_weights(hub.name, hub.listing(folder), named))
     elif all(os.path.isfile(folder / file) for file in files):
         return Checkpoint.open(folder)
     absent = [file for file in files if file not in sizes]
@@ -126,8 +136,8 @@ def _fetch_headers(hub: _HubFolder, folder: Path) -> Checkpoint:
         raise CheckpointError(f"{hub.name}: {', '.join(absent)}: in its index, and not in the repository")
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
         headers = tuple(pool.map(lambda file: hub.header(file, sizes[file]), files))
-    shards = shards or {entry.name: SINGLE for entry in headers[0].entries}
-    return assembled(folder, headers, shards, hub.name)
+    shards = shards or {entry.name: single for entry in headers[0].entries}
+    return replace(assembled(folder, headers, shards, hub.name), index=index, dtype=dtype)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from hf_init._architecture import Address, Target, takes_as_they_are
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
-from hf_init._plan import Keep, Plan, Recipe, matches_glob
+from hf_init._plan import Keep, Plan, Recipe, matches_glob, sources_of
 from hf_init._tensors import Layout, TensorSpec, Tie
 from hf_init._text import join_names
 
@@ -109,7 +109,25 @@ def globs_of_second_names(inputs: PlanInputs) -> Iterator[Problem]:
         yield Problem(f"keep: {'; '.join(texts)}", TIED_WAY_OUT)
 
 
-INPUT_CHECKS = (two_claims, rules_of_second_names, globs_of_second_names)
+def emptied_tensors(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if the checkpoint holds empty tensors where the target has elements: another rank has them."""
+    target = inputs.target
+    sources = sources_of(target.source, target.layout)
+    empty = [
+        source.name
+        for tensor in target.layout.tensors
+        if (source := sources[tensor.name]) and 0 in source.shape and 0 not in tensor.shape
+    ]
+    if empty:
+        yield Problem(
+            f"{target.base.name}: {len(empty)} tensors are there by name and have no elements: {join_names(empty)}. "
+            "They were saved while each rank held a part of the model, as under DeepSpeed ZeRO-3 and FSDP",
+            "Save the whole model (stage3_gather_16bit_weights_on_model_save, or a full state dict), or put the parts "
+            "together with `python zero_to_fp32.py . OUT --safe_serialization` or `accelerate merge-weights`",
+        )
+
+
+INPUT_CHECKS = (emptied_tensors, two_claims, rules_of_second_names, globs_of_second_names)
 """What is looked at before source and target are matched, which would tell less of it."""
 
 

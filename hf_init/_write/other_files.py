@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hf_init._architecture import save_code
-from hf_init._checkpoint import INDEX, Checkpoint
+from hf_init._checkpoint import Checkpoint
 from hf_init._plan import MANIFEST_NAME
 
 _WEIGHTS = (
@@ -55,7 +55,7 @@ def stale_weights(folder: Path, source: Checkpoint) -> list[str]:
 
     A program with other preferences would load them. A result never gets them.
     """
-    read = {*source.shards, *(() if INDEX in source.strays else (INDEX,))}
+    read = {*source.shards, source.index}
     return sorted(path.name for path in folder.iterdir() if _is_weights(Path(path.name)) and path.name not in read)
 
 
