@@ -65,7 +65,7 @@ def transformer(std: float = 0.02, layers: int | None = None, seed: int = 0) -> 
     """
     residual = [] if layers is None else [(role, ScaledResidual(layers=layers, std=std)) for role in _RESIDUAL]
     spread = {"trunc_normal": {"std": std}}
-    weights = [f"{layer}.weight" for layer in (*_DENSE, "conv")]
+    weights = [f"{layer}.weight" for layer in (*_DENSE, *_CONVOLUTIONS)]
     return _recipe(
         [*residual, *_NORMS, *((role, spread) for role in ("embedding", "token", *weights)), *_BIASES],
         seed,
@@ -85,7 +85,7 @@ def vision(seed: int = 0) -> Recipe:
     return _recipe(
         [
             ("norm.residual.weight", "zeros"),
-            ("conv.weight", KaimingNormal(mode="fan_out", nonlinearity="relu")),
+            *((f"{kind}.weight", KaimingNormal(mode="fan_out", nonlinearity="relu")) for kind in _CONVOLUTIONS),
             *((role, spread) for role in ("embedding", "token")),
             *_NORMS,
             ("layer_scale", {"constant": {"val": 1e-5}}),
@@ -118,6 +118,7 @@ def find_recipe(recipe: RecipeLike) -> Recipe:
 
 
 _DENSE = ("linear", "attention", "mlp", "expert", "router", "output_embedding")
+_CONVOLUTIONS = ("conv", "conv_transpose")
 _RESIDUAL = ("attention.output.weight", "mlp.down.weight", "expert.down.weight")
 _NORMS: tuple[tuple[str, SchemeLike], ...] = (
     ("norm_plus_one.weight", "zeros"),
@@ -127,7 +128,7 @@ _NORMS: tuple[tuple[str, SchemeLike], ...] = (
     ("norm_plus_one", "zeros"),
 )
 _BIASES: tuple[tuple[str, SchemeLike], ...] = tuple(
-    (f"{layer}.bias", "zeros") for layer in (*_DENSE, "conv", "conv_transpose", "recurrent")
+    (f"{layer}.bias", "zeros") for layer in (*_DENSE, *_CONVOLUTIONS, "recurrent")
 )
 
 

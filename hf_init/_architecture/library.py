@@ -5,6 +5,7 @@ Everything that isn't public in transformers is used here and nowhere else; a te
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -61,14 +62,24 @@ def plain_call(cls: type, name: str) -> Any:
     raise PlanError(f"{cls.__name__} has no {name}; put InitMixin before a PreTrainedModel class")
 
 
-def plain_loader(cls: type[PreTrainedModel]) -> Callable[..., Any]:
-    """Return the library's ``from_pretrained`` of a class, past the mixin's own."""
-    return plain_call(cls, "from_pretrained").__get__(None, cls)
+def own_loader(cls: type[PreTrainedModel], past: type | None = None) -> Callable[..., Any] | None:
+    """Return the ``from_pretrained`` that a class has of its own, unbound; None where it has the library's.
+
+    Args:
+        past: a base of the class whose own method was called already: only those after it count.
+    """
+    after = cls.__mro__[cls.__mro__.index(past) + 1 :] if past else cls.__mro__
+    for base in after if PreTrainedModel in after else ():
+        if base is PreTrainedModel:
+            break
+        if "from_pretrained" in base.__dict__ and "_hf_init_mixin" not in base.__dict__:
+            return base.__dict__["from_pretrained"].__func__
+    return None
 
 
-def has_own_loader(cls: type[PreTrainedModel]) -> bool:
-    """Return whether a class loads in a way of its own."""
-    return plain_loader(cls).__func__ is not PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
+def load_plainly(cls: type[PreTrainedModel], *args: object, **options: object) -> Any:
+    """Call the library's ``from_pretrained`` for a class, past one of its own."""
+    return PreTrainedModel.from_pretrained.__func__(cls, *args, **options)  # type: ignore[attr-defined]  # bound
 
 
 def load_on_meta(
@@ -83,7 +94,7 @@ def load_on_meta(
     Past a class's own ``from_pretrained``, which may want files that meta tensors don't have.
     """
     with quiet_library():
-        return PreTrainedModel.from_pretrained.__func__(  # type: ignore[attr-defined]  # of a bound class method
+        return load_plainly(
             cls,
             None,
             *model_args,
@@ -123,6 +134,24 @@ def build_on_meta(
     return model, addresses
 
 
+def construct(cls: type[PreTrainedModel], config: PreTrainedConfig, *args: object, **kwargs: object) -> PreTrainedModel:
+    """Return what a class's constructor makes on meta, before anything is loaded or tied."""
+    with quiet_library(), torch.device("meta"), library_init.meta_device_safe_creation_ops():
+        return cls(deepcopy(config), *args, **kwargs)
+
+
+def in_kept_dtypes(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Return a model of ``load_on_meta`` with what its class holds in float32: the loader casts only what it loads.
+
+    A head that is new would be planned in the model's dtype, and saved in another one.
+    """
+    kept = [pattern.replace("*", ".*") for pattern in model._get_dtype_plan(dtype)]
+    for name, parameter in model.named_parameters():
+        if any(re.search(pattern, name) for pattern in kept):
+            parameter.data = parameter.data.float()
+    return model
+
+
 class _Standing:
     """In the place of a model's class: who asks it for a model gets the one that is there."""
 
@@ -138,8 +167,8 @@ class _Standing:
 
 def load_into(model: PreTrainedModel, state: Mapping[str, object], **options: object) -> Any:
     """Load a state dict with the library's loader into a model of ``build_on_meta`` instead of one of its own."""
-    load = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]  # of a bound class method
-    return load(_Standing(model), None, config=model.config, state_dict=state, **options)
+    stand_in: Any = _Standing(model)
+    return load_plainly(stand_in, None, config=model.config, state_dict=state, **options)
 
 
 def is_the_librarys(cls: type) -> bool:

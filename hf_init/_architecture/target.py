@@ -22,12 +22,21 @@ from hf_init._architecture.config import (
     copy_config,
     dtype_of,
 )
+from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
 from hf_init._architecture.layout import layout_of
-from hf_init._architecture.library import Addresses, build_on_meta, ignored_on_load, load_on_meta, not_saved
+from hf_init._architecture.library import (
+    Addresses,
+    build_on_meta,
+    construct,
+    ignored_on_load,
+    in_kept_dtypes,
+    is_the_librarys,
+    load_on_meta,
+    not_saved,
+)
 from hf_init._checkpoint import BaseCheckpoint
-from hf_init._errors import HfInitError, PlanError
+from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
-from hf_init._text import one_line
 
 if TYPE_CHECKING:
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
@@ -127,6 +136,14 @@ class Target:
         return self._built[1] is not None
 
     @cached_property
+    def frozen(self) -> frozenset[str]:
+        """Return the parameters that a class of the user's freezes in its constructor: the loader thaws them."""
+        if is_the_librarys(self.cls):
+            return frozenset()
+        model = self.model if self.is_bare else construct(self.cls, self.config, *self.model_args, **self.model_kwargs)
+        return frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
+
+    @cached_property
     def addresses(self) -> Addresses:
         """Return where the loader puts tensors of the names that the base has; an option may rename them."""
         mapping = self.load_options.get("key_mapping")  # renames what the base holds, not what is written
@@ -216,12 +233,13 @@ class Target:
             if not self.model_args and "use_kernels" not in self.load_options:
                 asked = {key: self.load_options[key] for key in IMPLEMENTATIONS if key in self.load_options}
                 built = build_on_meta(self.cls, self.config, names, self.dtype, **asked, **self.model_kwargs)
-            entries = self.base.source.entries
-            return built or (self.load_on_meta({name: (e.shape, e.dtype) for name, e in entries.items()}), None)
-        except UNBUILDABLE as error:
-            raise PlanError(
-                f"{self.cls.__name__} can't be built with this config: {one_line(error)}. Give values that fit together"
-            ) from error
+            if built is None:
+                tensors = {name: (entry.shape, entry.dtype) for name, entry in self.base.source.entries.items()}
+                built = in_kept_dtypes(self.load_on_meta(tensors), self.dtype), None
+            check_not_lazy(built[0])
+            return built
+        except (*UNBUILDABLE, OSError) as error:
+            raise constructor_fault(self.cls, error) from error
 
     def _second_names(self, source: tuple[SourceTensor, ...]) -> Iterator[SourceTensor]:
         """Yield what the base's own class ties: stored under one name, and under another that the target has.

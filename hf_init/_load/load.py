@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from hf_init._architecture import (
-    UNBUILDABLE,
     Architecture,
     NamedClass,
     buffers,
-    has_own_loader,
     load_into,
+    load_plainly,
     on_disk,
-    plain_loader,
+    own_loader,
 )
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._checkpoint import Bases, Reader, equal_bytes
@@ -28,7 +27,6 @@ from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan
 from hf_init._signature import takes
 from hf_init._tensors import key_of
-from hf_init._text import one_line
 from hf_init.schemes import Fitted, Zeros
 
 if TYPE_CHECKING:
@@ -113,8 +111,60 @@ def from_pretrained(
         model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
         print(model.init_plan)
     """
-    model, info = _load_proved(with_fitted_values(prepare_plan(base, cls, *model_args, **options)), spend=True)
+    return load_model(cls, base, *model_args, output_loading_info=output_loading_info, **options)
+
+
+def load_model(
+    cls: Architecture,
+    base: Bases,
+    *model_args: object,
+    past: type | None = None,
+    output_loading_info: bool = False,
+    **options: Any,
+) -> Any:
+    """Load as ``from_pretrained`` does, through what the class does around it in a ``from_pretrained`` of its own.
+
+    Args:
+        past: a base of the class whose own method was called already.
+    """
+    said = {"output_loading_info": True} if output_loading_info else {}
+    if isinstance(cls, type) and issubclass(cls, PreTrainedModel) and (own := own_loader(cls, past)):
+        return _load_around(own, cls, base, *model_args, **said, **options)
+    prepared = prepare_plan(base, cls, *model_args, **options)
+    if prepared.target.cls is not cls and own_loader(prepared.target.cls):
+        return load_model(prepared.target.cls, base, *model_args, **said, **options)
+    model, info = _load_proved(with_fitted_values(prepared), spend=True)
     return (model, info) if output_loading_info else model
+
+
+class HandedOn(PreTrainedModel):
+    """Stands behind a class that has a ``from_pretrained`` of its own, in the place of the library's."""
+
+    load: ClassVar[Callable[..., Any]]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **options: Any) -> Any:
+        """Load what the class hands on by ``super().from_pretrained``."""
+        return cls.load(*args, **options)
+
+
+def _load_around(own: Callable[..., Any], cls: type[PreTrainedModel], *args: object, **options: object) -> Any:
+    """Call a class's own ``from_pretrained`` so that what it asks the library for is loaded and proved here."""
+    loaded: list[object] = []
+
+    def load(*handed: Any, **rest: Any) -> Any:
+        loaded.append(load_model(cls, *handed, past=PreTrainedModel, **rest))
+        return loaded[-1]
+
+    standing = type(cls)(cls.__name__, (cls, HandedOn), {"load": staticmethod(load), "__module__": cls.__module__})
+    result = own(standing, *args, **options)
+    if not loaded:
+        raise PlanError(
+            f"{cls.__name__}.from_pretrained ({own.__code__.co_filename}:{own.__code__.co_firstlineno}) doesn't call "
+            "super().from_pretrained(...), so nothing of what it loads could be proved; load by that call, or extend "
+            "folder to folder and load the result with plain transformers"
+        )
+    return result
 
 
 def with_fitted_values(prepared: Prepared) -> Prepared:
@@ -142,9 +192,11 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
     Args:
         spend: load into the model that was planned on, if that can be: nobody else needs it.
     """
-    spend = spend and prepared.target.is_bare and not has_own_loader(prepared.target.cls)
+    # What is left out is the library's to initialize, and the planned model's tensors are marked as if it had done so.
+    spend = spend and prepared.target.is_bare and not any(tensor.left_out for tensor in prepared.plan.tensors)
     seed, values = prepared.plan.seed, prepared.initial_values
     wanted = {name: values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}  # in no file
+    frozen = prepared.target.frozen
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.initial_values)
         with torch.random.fork_rng(devices=[]):  # a constructor may draw, though all that it draws is loaded over
@@ -155,6 +207,8 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
         report = prove(prepared.plan, reader, prepared.initial_values, state.digests, _finder_by_name(model, prepared))
     report = replace(report, restored=(*report.restored, *_restore_unsaved_buffers(model, wanted)))
     _finish_model(model, prepared)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name not in frozen)
     vars(model).update(init_plan=prepared.plan, init_report=report)
     return model, info
 
@@ -175,16 +229,7 @@ def _library_load(
     if into is not None:
         return _check_whole(prepared.plan, load_into(into, state.values, **options))
     options |= dict(config=target.config, state_dict=state.values, **target.model_kwargs)
-    try:
-        loaded = plain_loader(target.cls)(None, *target.model_args, **options)
-    except (*UNBUILDABLE, OSError) as error:
-        if not has_own_loader(target.cls):
-            raise
-        raise PlanError(
-            f"{target.cls.__name__} has a from_pretrained of its own, which can't load from memory "
-            f"({one_line(error)}); extend folder to folder, and load the result with plain transformers"
-        ) from error
-    return _check_whole(prepared.plan, loaded)
+    return _check_whole(prepared.plan, load_plainly(target.cls, None, *target.model_args, **options))
 
 
 def _check_whole(plan: Plan, loaded: tuple[PreTrainedModel, LoadingInfo]) -> tuple[PreTrainedModel, LoadingInfo]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from hf_init._architecture import Address, Target, takes_as_they_are
+from hf_init._architecture import Address, Target, plain_attributes, takes_as_they_are
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._plan import Keep, Plan, Recipe, matches_glob, sources_of
 from hf_init._tensors import Layout, TensorSpec, Tie
@@ -127,7 +127,24 @@ def emptied_tensors(inputs: PlanInputs) -> Iterator[Problem]:
         )
 
 
-INPUT_CHECKS = (emptied_tensors, two_claims, rules_of_second_names, globs_of_second_names)
+def tensors_without_values(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if a class of the user's keeps tensors where the library's loader doesn't look."""
+    held = list(plain_attributes(inputs.target.model))
+    if held:
+        yield Problem(
+            f"{inputs.target.cls.__name__} keeps tensors as plain attributes, which are neither parameters nor "
+            f"buffers: transformers loads the model and leaves them without values, on meta: {join_names(held)}",
+            "Register each: self.register_buffer('NAME', tensor), with persistent=False where no file is to hold it",
+        )
+
+
+INPUT_CHECKS = (
+    emptied_tensors,
+    tensors_without_values,
+    two_claims,
+    rules_of_second_names,
+    globs_of_second_names,
+)
 """What is looked at before source and target are matched, which would tell less of it."""
 
 

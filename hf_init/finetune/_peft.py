@@ -58,7 +58,8 @@ def peft_arguments(plan: Plan) -> PeftArguments:
     if faults:
         raise PlanError(
             "PEFT can't train what is new here and nothing else:\n  " + "\n  ".join(faults) + "\n"
-            "Use hf_init.finetune.train_only_new, or train these modules as a whole by your own modules_to_save"
+            "Use hf_init.finetune.train_only_new, put new parameters in modules of their own, or train these modules "
+            "as a whole by your own modules_to_save"
         )
     arguments: PeftArguments = {}
     if new:
@@ -115,7 +116,11 @@ def _rows_of_region(region: Region, shape: tuple[int, ...]) -> Iterable[int] | N
 def _peft_faults(plan: Plan, new: Iterable[str], kept_in_part: set[str]) -> Iterator[str]:
     for module in new:
         if module in kept_in_part or not module:
-            yield f"{module or 'the model itself'} is new in part: modules_to_save would train what is kept of it too"
+            mine = (t.parameter for t in plan.tensors if t.status is Status.NEW and _peft_module(t) == module)
+            yield (
+                f"{module or 'the model itself'} is new in part ({join_names(list(mine))}): modules_to_save would "
+                "train what is kept of it too"
+            )
     modules = {_peft_module(tensor) for tensor in plan.tensors}
     for module in filter(None, new):
         others = sorted(each for each in modules if each.endswith(module) and each != module)

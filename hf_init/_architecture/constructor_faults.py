@@ -1,0 +1,93 @@
+"""What a user's class does in its constructor that transformers can't load: said in words, with the line to change."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import re
+import traceback
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.utils._pytree import tree_leaves
+
+from hf_init._architecture.library import is_the_librarys
+from hf_init._errors import PlanError
+from hf_init._text import join_names, one_line
+
+_NOT_THE_USERS = frozenset(["transformers", "torch", "hf_init", "huggingface_hub", "safetensors", "contextlib"])
+_LOADERS = frozenset(["transformers.modeling_utils", "transformers.models.auto.auto_factory"])
+_WITHOUT_VALUES = "transformers builds a model without values (on the meta device) before it loads it"
+
+
+def constructor_fault(cls: type, error: Exception) -> PlanError:
+    """Return what to raise where a class can't be built: what failed, in which line of the user's, and what to do."""
+    frames = [
+        (str(frame.f_globals.get("__name__")), frame.f_code, number)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+    ]
+    users = [at for at, (module, _, _) in enumerate(frames) if module.partition(".")[0] not in _NOT_THE_USERS]
+    inner = frames[users[-1] + 1 :] if users else []
+    line, what = "", one_line(error).partition(". ")[0].rstrip(".")
+    if users:
+        _, code, number = frames[users[-1]]
+        text = linecache.getline(code.co_filename, number).strip()
+        line = f" (at {code.co_filename}:{number}" + (f": `{text}`)" if text else ")")
+    advice = "Give values that fit together"
+    if any(module in _LOADERS and code.co_name == "from_pretrained" for module, code, _ in inner):
+        what = "its constructor loads another model"
+        advice = (
+            f"{_WITHOUT_VALUES}, and can load no other one then. Make it from its config there "
+            "(`AutoModel.from_config(config)`), and give its folder as the base: the values come from there"
+        )
+    elif "meta" in what:
+        advice = (
+            f"{_WITHOUT_VALUES}, so no tensor has a value to be read in the constructor. Compute it from plain numbers "
+            "(math, numpy), or in forward"
+        )
+    return PlanError(f"{cls.__name__} can't be built with this config: {what}{line}. {advice}")
+
+
+def check_not_lazy(model: nn.Module) -> None:
+    """Raise PlanError if layers wait for their first batch to get a shape."""
+    lazy = [name for name, tensor in _tensors_of(model) if isinstance(tensor, UninitializedTensorMixin)]
+    if lazy:
+        raise PlanError(
+            f"{type(model).__name__}: {join_names(lazy)} are of lazy modules, which have no shape before their first "
+            "batch, so nothing can be planned or loaded for them; give the sizes (`nn.Linear(in, out)`, not "
+            "`nn.LazyLinear(out)`)"
+        )
+
+
+def _tensors_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()
+
+
+def plain_attributes(model: nn.Module) -> Iterator[str]:
+    """Yield the tensors that the user's own modules hold as plain attributes, each with the line that sets it.
+
+    The library's loader knows parameters and buffers only: these stay on meta, without a value, and no one says so.
+    """
+    for path, module in model.named_modules():
+        if is_the_librarys(type(module)):
+            continue
+        for attribute, value in vars(module).items():
+            held = () if attribute in ("_parameters", "_buffers", "_modules") else tree_leaves(value)
+            if any(isinstance(leaf, torch.Tensor) and leaf.device.type == "meta" for leaf in held):
+                yield f"{path}.{attribute}".lstrip(".") + _line_that_sets(type(module), attribute)
+
+
+def _line_that_sets(cls: type, attribute: str) -> str:
+    """Return where a class sets an attribute, in brackets; empty where its source isn't there or doesn't tell."""
+    for base in cls.__mro__:
+        try:
+            lines, first = inspect.getsourcelines(base)
+        except (OSError, TypeError):
+            continue
+        for number, line in enumerate(lines, first):
+            if re.search(rf"\.{re.escape(attribute)}\s*=[^=]", line):
+                return f" ({inspect.getsourcefile(base)}:{number}: `{line.strip()}`)"
+    return ""
