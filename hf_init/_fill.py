@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import torch
 from typing_extensions import assert_never
 
-from hf_init._checkpoint import Reader, equal_bytes, region_of, tensor_digest
-from hf_init._errors import ProofError, option
+from hf_init._checkpoint import Reader, region_of, tensor_digest
+from hf_init._errors import ProofError
 from hf_init._tensors import Context, Region, Rows, Status
 from hf_init.schemes import Scheme, finish
 
@@ -98,17 +97,12 @@ def prove_duplicates(plan: Plan, reader: Reader) -> None:
         if tensor.status is not Status.TIED or tensor.source is None or tensor.tied_to is None:
             continue
         for copy in plan[tensor.tied_to].kept:
-            if not _same_tensor(reader, copy.source, tensor.source):
+            if not reader.same(copy.source, tensor.source):
                 raise ProofError(
-                    f"the config ties {tensor.name} to {tensor.tied_to}, but the checkpoint holds different values in "
-                    f"{tensor.source} and {copy.source}; keep both with "
-                    f"{option('config', {'tie_word_embeddings': False})}"
+                    f"{tensor.name} and {tensor.tied_to} are one tensor in the model, but the checkpoint holds "
+                    f"different values in {tensor.source} and {copy.source}; give a copy of the checkpoint without the "
+                    "one that isn't meant"
                 )
-
-
-def _same_tensor(reader: Reader, a: str, b: str) -> bool:
-    pairs = zip_longest(reader.blocks(a), reader.blocks(b), fillvalue=(0, torch.empty(0)))
-    return all(equal_bytes(left, right) for (_, left), (_, right) in pairs)
 
 
 def _composed_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | None) -> torch.Tensor:

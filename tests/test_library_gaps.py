@@ -5,7 +5,6 @@ Fresh memory is full of NaN here, so that what nobody writes to shows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -288,24 +287,6 @@ def test_layers_under_names_that_the_loader_does_not_know(tmp_path):
 
 def _first(names, name):
     return next(((old, new) for old, new in names.items() if name.endswith(old)), ("", ""))
-
-
-def test_tied_by_the_config_and_different_in_the_files(tmp_path):
-    base = tmp_path / "base"
-    config = transformers.LlamaConfig(**TINY, tie_word_embeddings=True)
-    transformers.LlamaForCausalLM(config).save_pretrained(base)
-    rewritten(base, lambda tensors: {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"] + 1})
-    theirs = transformers.LlamaForCausalLM.from_pretrained(base)
-    assert not torch.equal(theirs.lm_head.weight, theirs.model.embed_tokens.weight), "transformers ties it now"
-
-    with pytest.raises(hf_init.HfInitError, match=r"ties lm_head\.weight .*tie_word_embeddings.*False"):
-        hf_init.from_pretrained(transformers.LlamaForCausalLM, base)
-    with pytest.raises(hf_init.HfInitError, match="different values"):
-        hf_init.extend(base, tmp_path / "out", transformers.LlamaForCausalLM)
-    model, files = both(transformers.LlamaForCausalLM, base, tmp_path / "untied", config={"tie_word_embeddings": False})
-    assert torch.equal(files["lm_head.weight"], files["model.embed_tokens.weight"] + 1)
-    assert not json.loads((tmp_path / "untied" / "config.json").read_text())["tie_word_embeddings"]
-    assert torch.equal(model.lm_head.weight, files["lm_head.weight"])
 
 
 def test_what_the_class_ignores_is_carried_over_byte_for_byte(tmp_path):

@@ -144,3 +144,40 @@ def test_a_file_under_two_names_in_one_index_is_refused(base, tmp_path, capsys):
     shutil.copy(base / "part-1.safetensors", base / "twice.safetensors")
     edit(base / INDEX, lambda index: index["weight_map"].update({"pooler.dense.bias": "twice.safetensors"}))
     assert "are not in the index" in refusal(tmp_path, capsys, "plan", base, *HEAD)
+
+
+HALF, FULL = torch.bfloat16, torch.float32
+
+
+def by_name(folder: Path, dtypes: dict[str, torch.dtype]) -> None:
+    """No dtype in the config, and another one in some tensors."""
+    state = load_file(folder / SINGLE)
+    save_file({name: t.to(dtypes.get(name, HALF)) for name, t in state.items()}, folder / SINGLE, FORMAT)
+    edit(folder / "config.json", lambda config: config.pop("dtype"))
+
+
+def of_shards(folder: Path, metadata: dict[str, str]) -> None:
+    by_name(folder, {"encoder.layer.0.attention.self.key.weight": FULL, "pooler.dense.weight": FULL})
+    shard(folder)
+    edit(folder / INDEX, lambda index: index.update(metadata=metadata))
+
+
+DTYPES = {
+    "the last by name is wider": lambda folder: by_name(folder, {"pooler.dense.weight": FULL}),
+    "the first by name is wider": lambda folder: by_name(folder, {"embeddings.LayerNorm.bias": FULL}),
+    "the first is an integer": lambda folder: by_name(folder, {"embeddings.LayerNorm.bias": torch.int64}),
+    "shards": lambda folder: of_shards(folder, {}),
+    "the index says it": lambda folder: of_shards(folder, {"dtype": "float16"}),
+}
+
+
+@pytest.mark.parametrize("arrange", DTYPES.values(), ids=DTYPES)
+def test_without_a_dtype_in_the_config_it_is_the_one_that_transformers_chooses(base, tmp_path, arrange):
+    arrange(base)
+    cls = transformers.BertForSequenceClassification
+    plain, model = cls.from_pretrained(base), hf_init.from_pretrained(cls, base)
+    assert model.dtype == plain.dtype
+    assert [p.dtype for p in model.parameters()] == [p.dtype for p in plain.parameters()]
+    hf_init.extend(base, tmp_path / "out", cls)
+    again = cls.from_pretrained(tmp_path / "out")
+    assert str(again.dtype) == str(plain.dtype) == f"torch.{hf_init.plan(base, cls)['classifier.weight'].dtype}"

@@ -166,17 +166,22 @@ def check_retyped(requested: object, config: PreTrainedConfig) -> None:
 
 
 def dtype_of(requested: object, config: PreTrainedConfig, source: Checkpoint) -> torch.dtype:
-    """Return the dtype as the library finds it: requested, the config's, or that of the first floating tensor."""
+    """Return the dtype as the library finds it: requested, the config's, the index's, or that of a tensor.
+
+    The tensor is the first floating one of the first file, by name, of those that a model can be in: more than 8 bits.
+    """
     own = getattr(config, "dtype", None) if requested in (None, "auto") else requested
+    own = own or source.dtype or None
     if own is not None:
         dtype = getattr(torch, own, None) if isinstance(own, str) else own
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise PlanError(f"dtype: expected a floating torch dtype or its name, such as 'bfloat16', not {own!r}")
         return dtype
-    for entry in source.entries.values():
-        dtype = getattr(torch, entry.dtype)
-        if dtype.is_floating_point:
-            return dtype
+    for header in source.headers:
+        for entry in sorted(header.entries, key=lambda entry: entry.name):
+            dtype = getattr(torch, entry.dtype, None)
+            if isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype.itemsize > 1:
+                return dtype
     raise CheckpointError(
         f"{source.root} holds no floating-point tensor, so the dtype of what is new is unknown; give dtype"
     )

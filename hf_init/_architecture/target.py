@@ -33,8 +33,9 @@ from hf_init._architecture.library import (
     is_the_librarys,
     load_on_meta,
     not_saved,
+    untie,
 )
-from hf_init._checkpoint import BaseCheckpoint
+from hf_init._checkpoint import BaseCheckpoint, Reader
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
 
@@ -237,9 +238,29 @@ class Target:
                 tensors = {name: (entry.shape, entry.dtype) for name, entry in self.base.source.entries.items()}
                 built = in_kept_dtypes(self.load_on_meta(tensors), self.dtype), None
             check_not_lazy(built[0])
-            return built
         except (*UNBUILDABLE, OSError) as error:
             raise constructor_fault(self.cls, error) from error
+        untie(built[0], self._held_apart(*built, list(names)))
+        return built
+
+    def _held_apart(self, model: PreTrainedModel, addresses: Addresses | None, names: list[str]) -> list[str]:
+        """Return the tied names in memory for which the files hold a tensor of its own, with other values.
+
+        The loader leaves them untied. Of a repository whose values aren't here the config is believed.
+        """
+        ties, source = model.all_tied_weights_keys, self.base.source
+        if not ties or source.remote:
+            return []
+        mapping = self.load_options.get("key_mapping")
+        found = (Addresses(model, mapping) if mapping or addresses is None else addresses).of(names)
+        held = {address[0]: name for name, address in found.items() if len(address) == 1}
+        first: dict[str, str] = {}  # what stands for each tied tensor: the one that it is tied to, if that is held
+        with Reader(source) as reader:
+            return [
+                name
+                for name, of in ties.items()
+                if name in held and not reader.same(first.setdefault(of, held.get(of, held[name])), held[name])
+            ]
 
     def _second_names(self, source: tuple[SourceTensor, ...]) -> Iterator[SourceTensor]:
         """Yield what the base's own class ties: stored under one name, and under another that the target has.

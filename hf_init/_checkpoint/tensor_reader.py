@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from safetensors import safe_open
 
 from hf_init._checkpoint.header import dtype_bits
 from hf_init._checkpoint.runs import byte_runs, gather, opened, outer
+from hf_init._checkpoint.tensor_bytes import equal_bytes
 from hf_init._tensors import Region, Rows
 
 if TYPE_CHECKING:
@@ -82,6 +84,11 @@ class Reader:
             for start in range(entry.start, entry.stop, _CACHED):
                 data = file.read(start, min(_CACHED, entry.stop - start))
                 yield (start - entry.start) // dtype.itemsize, torch.from_numpy(data).view(dtype)
+
+    def same(self, a: str, b: str) -> bool:
+        """Return whether two tensors hold the same bytes."""
+        pairs = zip_longest(self.blocks(a), self.blocks(b), fillvalue=(0, torch.empty(0)))
+        return all(equal_bytes(left, right) for (_, left), (_, right) in pairs)
 
     def open(self, names: Iterable[str]) -> None:
         """Map the files of these tensors."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_init._architecture import Architecture, InitialValues, Target
+from hf_init._architecture import Architecture, InitialValues, Target, untied_names
 from hf_init._change import ChangePlan, TargetContext
 from hf_init._checkpoint import Bases, Checkpoint
 from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, checked_seed, make_plan, match_tensors, parse_rules
@@ -16,6 +16,8 @@ from hf_init._prepare.checks import INPUT_CHECKS, PlanInputs, run_checks
 from hf_init._prepare.claim import claim_of
 from hf_init._prepare.target import resolve_target
 from hf_init._prepare.unexpected import PLAN_CHECKS, PlanDraft
+from hf_init._tensors import Status
+from hf_init._text import join_names
 from hf_init.recipes import find_recipe
 
 
@@ -75,7 +77,7 @@ def prepare_plan(
     plan = make_plan(match, chosen, target.layout, [change.fills for change in change_plans])
     plan = replace(
         plan,
-        notes=(*plan.notes, *(note for change in change_plans for note in change.notes)),
+        notes=(*plan.notes, *_untied_notes(target, plan), *(note for change in change_plans for note in change.notes)),
         record={name: entry for change in change_plans for name, entry in change.record.items()},
     )
     run_checks(PLAN_CHECKS, PlanDraft(target, chosen, inputs.keep, change_plans, plan))
@@ -83,3 +85,17 @@ def prepare_plan(
     converted = frozenset(tensor.name for tensor in target.layout.tensors if len(tensor.address) > 1)
     values = InitialValues(lambda: target.model, target.model_args, target.model_kwargs)
     return Prepared(target, plan, values, change_plans, converted)
+
+
+def _untied_notes(target: Target, plan: Plan) -> Iterator[str]:
+    """Yield notes on tensors that the config ties and the files hold twice."""
+    if untied := untied_names(target.model):
+        pairs = join_names([f"{name} and {of}" for name, of in untied.items()])
+        yield (
+            f"{pairs}: tied by the config, and different in the files: each is kept, and loaded untied; a "
+            "program that goes by the config would lose one"
+        )
+    twice = [t for t in plan.tensors if t.status is Status.TIED and t.source] if target.base.source.remote else []
+    if twice:
+        names = join_names([f"{tensor.name} and {tensor.tied_to}" for tensor in twice])
+        yield f"{names}: tied, and held twice in the files: should their values differ, each is kept"
