@@ -11,6 +11,11 @@ from hf_init._checkpoint.header import Header as Header
 from hf_init._checkpoint.header import TensorEntry as TensorEntry
 from hf_init._checkpoint.header import dtype_bits as dtype_bits
 from hf_init._checkpoint.header import read_header as read_header
+from hf_init._checkpoint.locate import HUB_OPTIONS as HUB_OPTIONS
+from hf_init._checkpoint.locate import Origin as Origin
+from hf_init._checkpoint.locate import folder_of as folder_of
+from hf_init._checkpoint.locate import local_folder as local_folder
+from hf_init._checkpoint.locate import open_checkpoint as open_checkpoint
 from hf_init._checkpoint.numbers import SAMPLE as SAMPLE
 from hf_init._checkpoint.numbers import decode_values as decode_values
 from hf_init._checkpoint.numbers import is_decoded as is_decoded
@@ -37,6 +42,12 @@ from hf_init._checkpoint.strict import is_shape as is_shape
 from hf_init._checkpoint.strict import parse_object as parse_object
 from hf_init._checkpoint.strict import read_object as read_object
 from hf_init._checkpoint.strict import short_name as short_name
+from hf_init._checkpoint.travel import FileLists as FileLists
+from hf_init._checkpoint.travel import check_present as check_present
+from hf_init._checkpoint.travel import declared_by_code as declared_by_code
+from hf_init._checkpoint.travel import files_in as files_in
+from hf_init._checkpoint.travel import module_folders as module_folders
+from hf_init._checkpoint.travel import sort_files as sort_files
 from hf_init._checkpoint.weights import INDEX as INDEX
 from hf_init._checkpoint.weights import SINGLE as SINGLE
 from hf_init._lazy import lazy_names
@@ -44,9 +55,8 @@ from hf_init._lazy import lazy_names
 if TYPE_CHECKING:
     from hf_init._checkpoint.base import BaseCheckpoint as BaseCheckpoint
     from hf_init._checkpoint.base import Bases as Bases
-    from hf_init._checkpoint.hub import HUB_OPTIONS as HUB_OPTIONS
+    from hf_init._checkpoint.hub import Repository as Repository
     from hf_init._checkpoint.hub import config_json as config_json
-    from hf_init._checkpoint.hub import folder_of as folder_of
     from hf_init._checkpoint.tensor_bytes import as_bytes as as_bytes
     from hf_init._checkpoint.tensor_bytes import equal_bytes as equal_bytes
     from hf_init._checkpoint.tensor_bytes import region_of as region_of
@@ -58,9 +68,8 @@ __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof
     {
         "BaseCheckpoint": "hf_init._checkpoint.base",
         "Bases": "hf_init._checkpoint.base",
-        "HUB_OPTIONS": "hf_init._checkpoint.hub",
+        "Repository": "hf_init._checkpoint.hub",
         "config_json": "hf_init._checkpoint.hub",
-        "folder_of": "hf_init._checkpoint.hub",
         "as_bytes": "hf_init._checkpoint.tensor_bytes",
         "equal_bytes": "hf_init._checkpoint.tensor_bytes",
         "region_of": "hf_init._checkpoint.tensor_bytes",

@@ -9,8 +9,9 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from hf_init._checkpoint.checkpoint import Checkpoint
-from hf_init._checkpoint.hub import config_json, folder_of, headers_of
+from hf_init._checkpoint.hub import config_json
 from hf_init._checkpoint.kinds import check_no_adapter
+from hf_init._checkpoint.locate import open_checkpoint
 from hf_init._errors import PlanError
 
 Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
@@ -60,24 +61,22 @@ class BaseCheckpoint:
             PlanError: it is quantized, or there are several without the config of the whole.
         """
         if isinstance(base, Mapping):
-            return cls._merge(base, config, hub)
-        if headers_only:
-            folder, source = headers_of(base, subfolder, **hub)
-        else:
-            folder = folder_of(base, subfolder, **hub)
-            source = Checkpoint.open(folder)
-        check_no_adapter(folder)
-        return cls(str(base), folder, source, config_json(folder))
+            return cls._merge(base, config, headers_only, hub)
+        source = open_checkpoint(base, subfolder, headers_only=headers_only, **hub)
+        check_no_adapter(source.root)
+        return cls(str(base), source.root, source, config_json(source.root))
 
     @classmethod
-    def _merge(cls, base: Mapping[str, str | Path], config: object, hub: Mapping[str, Any]) -> BaseCheckpoint:
+    def _merge(
+        cls, base: Mapping[str, str | Path], config: object, headers_only: bool, hub: Mapping[str, Any]
+    ) -> BaseCheckpoint:
         """Open several checkpoints as one, in the order given; the config can be none of theirs."""
         if not base or isinstance(config, type) or not isinstance(config, WholeConfig):
             raise PlanError(
                 "a base of several checkpoints is a mapping from the prefix of each to its folder, and needs the "
                 f"config of the whole as an object: config=..., not {config!r}"
             )
-        parts = {str(prefix): Checkpoint.open(folder_of(folder, **hub)) for prefix, folder in base.items()}
+        parts = {str(at): open_checkpoint(each, headers_only=headers_only, **hub) for at, each in base.items()}
         for part in parts.values():
             check_no_adapter(part.root)
             config_json(part.root)  # refuses a quantized one
@@ -85,9 +84,9 @@ class BaseCheckpoint:
         return cls(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """Return the folder of each checkpoint that the base is made of."""
-        return tuple(part.root for _, part in self.source.parts) or (self.folder,)
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Return each checkpoint that the base is made of."""
+        return tuple(part for _, part in self.source.parts) or (self.source,)
 
     @property
     def location(self) -> Path | dict[str, Path]:

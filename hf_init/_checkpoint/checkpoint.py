@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from hf_init._checkpoint.kinds import Listing, check_distributed, no_weights
 from hf_init._checkpoint.strict import AGAIN, check_faults, short_name
 from hf_init._checkpoint.weights import INDEX, SINGLE, dead_link, is_index, read_index, weights_file
 from hf_init._errors import CheckpointError
+
+if TYPE_CHECKING:
+    from hf_init._checkpoint.hub import Repository
 
 _MOST_LINKS = 40  # that the system follows, too
 _MOST_MAPS = 256  # a mapped file keeps a descriptor, of which a process has about a thousand
@@ -41,6 +45,7 @@ class Checkpoint:
         parts: the checkpoints that this one was merged from, with the prefix of each; empty for a folder.
         index: the file that says where each tensor is; empty for a single file.
         dtype: the one that the index's metadata names; empty where it names none.
+        repository: where it is from, of a hub id.
     """
 
     root: Path
@@ -52,6 +57,7 @@ class Checkpoint:
     parts: tuple[tuple[str, Checkpoint], ...] = field(default=(), repr=False)
     index: str = ""
     dtype: str = ""
+    repository: Repository | None = field(default=None, repr=False, compare=False)
     _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -103,15 +109,15 @@ class Checkpoint:
         """
         headers, entries, claims = [], {}, []
         for prefix, part in parts.items():
-            headers += [replace(header, shard=os.path.abspath(part.local(header.shard))) for header in part.headers]
+            headers += [replace(header, shard=os.path.abspath(part.root / header.shard)) for header in part.headers]
             for entry in part.entries.values():
-                name, shard = prefix + entry.name, os.path.abspath(part.local(entry.shard))
+                name, shard = prefix + entry.name, os.path.abspath(part.root / entry.shard)
                 if name in entries:
                     claims.append(f"{short_name(name)} is in {entries[name].shard} and in {shard}")
                 entries[name] = replace(entry, name=name, shard=shard, stored=entry.key)
         check_faults("the base", claims, "Give each checkpoint a prefix of its own.")
-        first = next(iter(parts.values()))
-        return cls(first.root, tuple(headers), MappingProxyType(entries), parts=tuple(parts.items()))
+        first, remote = next(iter(parts.values())), ", ".join(part.remote for part in parts.values() if part.remote)
+        return cls(first.root, tuple(headers), MappingProxyType(entries), remote=remote, parts=tuple(parts.items()))
 
     @property
     def shards(self) -> tuple[str, ...]:

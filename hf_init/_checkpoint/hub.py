@@ -1,160 +1,203 @@
-"""Where a checkpoint is: a folder, or a hub id through huggingface_hub, its cache and its offline switch."""
+"""A checkpoint in a repository of the hub, at one commit: through huggingface_hub, its cache and its offline switch."""
 
 from __future__ import annotations
 
+import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, SafetensorsParsingError
+from huggingface_hub import HfApi, constants, get_cached_repo_tree, snapshot_download
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    RevisionResolutionError,
+    SafetensorsParsingError,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from hf_init._checkpoint.checkpoint import Checkpoint, assembled
 from hf_init._checkpoint.header import Header, header_from
-from hf_init._checkpoint.kinds import Listing, no_weights
-from hf_init._checkpoint.strict import AGAIN
-from hf_init._checkpoint.weights import INDEX, SINGLE, is_index, named_weights, read_index
+from hf_init._checkpoint.kinds import ADAPTER_CONFIG, Listing, no_weights
+from hf_init._checkpoint.strict import AGAIN, GIVE_FOLDER
+from hf_init._checkpoint.travel import files_in, needed_to_plan
+from hf_init._checkpoint.weights import is_index, read_index, weights_file
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._text import one_line
+from hf_init._text import join_names, one_line
 
-_GIVE_FOLDER = "give a folder that save_pretrained wrote, or a hub id"
-HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
-_DOWNLOADED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py", "*.md", "*.yaml"]
 _HEADERS_AT_ONCE = 8  # headers fetched at once, as the hub's own client does
-_PATHS_A_REQUEST = 500  # asked for in one request
+_NAMED_FILES = 5  # that a command for the user names; of more, it fetches the repository
 # What the hub's client raises when it can't have something: OSError, and the root of its HTTP library's errors.
-_UNREACHABLE: tuple[type[Exception], ...] = HfHubHTTPError.__bases__
+_UNREACHABLE: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, RevisionResolutionError)
+_TELLING = ("config.json", ADAPTER_CONFIG)  # which weights are read, and whether they are all
 _MALFORMED = (SafetensorsParsingError, TypeError, ValueError, LookupError, AttributeError)  # raised of a hostile header
 
 
-def folder_of(base: str | Path, subfolder: str = "", **hub: Any) -> Path:
-    """Return the local folder of a checkpoint.
-
-    Raises:
-        CheckpointError: there is no such folder, and no such repository or no way to reach it.
-    """
-    if not str(base):
-        raise CheckpointError(f"the base is an empty name; {_GIVE_FOLDER}")
-    path = Path(os.path.expanduser(base))
-    if path.is_file():
-        raise CheckpointError(f"{base} is a file; give the folder that holds it")
-    if not path.is_dir():
-        with _reaching_hub(str(base)):
-            path = Path(snapshot_download(str(base), allow_patterns=_DOWNLOADED, **hub))
-    return path / subfolder if subfolder else path
-
-
-def headers_of(base: str | Path, subfolder: str = "", **hub: Any) -> tuple[Path, Checkpoint]:
-    """Return the folder of a checkpoint's small files, and its headers; the weights of a hub id aren't downloaded.
-
-    Args:
-        base: a folder or a hub id.
-        hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
-
-    Raises:
-        CheckpointError: there is no such folder, no such repository or no way to reach it, or its headers aren't
-            what they should be.
-    """
-    offline = hub.get("local_files_only") or constants.is_offline_mode()
-    if not str(base) or offline or Path(os.path.expanduser(base)).exists():
-        folder = folder_of(base, subfolder, **hub)
-        return folder, Checkpoint.open(folder)
-    name = str(base)
-    with _reaching_hub(name):
-        top = Path(snapshot_download(name, allow_patterns=_DOWNLOADED, ignore_patterns=["*.safetensors"], **hub))
-        folder = top / subfolder if subfolder else top
-        if os.path.isfile(folder / (named_weights(folder) or SINGLE)):
-            return folder, Checkpoint.open(folder)
-        return folder, _fetch_headers(_HubFolder(HfApi(token=hub.get("token")), name, top.name, subfolder), folder)
-
-
 @dataclass(frozen=True)
-class _HubFolder:
-    """A folder of a repository at one commit."""
+class Repository:
+    """A repository at one commit, or a folder in it. Whatever is fetched later is of the same commit.
 
-    api: HfApi
+    Attributes:
+        top: the repository's folder in the cache.
+        sizes: the bytes of its files, by their names in ``folder``.
+        listed: whether the hub has said so; else these are the files in the cache.
+        options: ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+    """
+
     name: str
     commit: str
-    subfolder: str
+    top: Path
+    subfolder: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int], repr=False)
+    listed: bool = True
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    @property
+    def folder(self) -> Path:
+        return self.top / self.subfolder
 
     def path(self, file: str) -> str:
-        return f"{self.subfolder.strip('/')}/{file}" if self.subfolder else file
+        """Return a file's name in the repository."""
+        return f"{self.subfolder}/{file}" if self.subfolder else file
 
-    def sizes(self, files: Sequence[str]) -> dict[str, int]:
-        """Return the bytes of those of the files that it has."""
-        paths = {self.path(file): file for file in files}
-        every = list(paths)
-        infos = (
-            info
-            for start in range(0, len(every), _PATHS_A_REQUEST)
-            for info in self.api.get_paths_info(
-                self.name, every[start : start + _PATHS_A_REQUEST], revision=self.commit
+    def fetch(self, files: Iterable[str]) -> None:
+        """Download what isn't in the cache yet.
+
+        Raises:
+            CheckpointError: it can't be had; the message has the command that fetches it elsewhere.
+        """
+        wanted = [self.path(file) for file in files]
+        if not self.options.get("force_download"):
+            wanted = self._missing(wanted)
+        if not wanted:
+            return
+        why = "offline, nothing is fetched"
+        if not _is_offline(self.options):
+            patterns = [glob.escape(path) for path in wanted]
+            try:
+                snapshot_download(self.name, revision=self.commit, allow_patterns=patterns, **self.options)
+                why = "not in the repository"
+            except _UNREACHABLE as error:
+                why = one_line(error)
+        if missing := self._missing(wanted):
+            files_named = shlex.join(missing) + " " if len(missing) <= _NAMED_FILES else ""
+            raise CheckpointError(
+                f"{self.name}: {join_names(missing)} can't be had: {why}. Fetch it where there is a network: "
+                f"`hf download {self.name} {files_named}--revision {self.commit}`"
             )
-        )
-        return {paths[info.path]: info.size for info in infos if isinstance(info, RepoFile) and info.path in paths}
 
-    def header(self, file: str, size: int) -> Header:
+    def header(self, file: str) -> Header:
         """Return one file's header, by the hub's client, which checks little of it."""
         try:
-            found = self.api.parse_safetensors_file_metadata(self.name, self.path(file), revision=self.commit)
+            api = HfApi(token=self.options.get("token"))
+            found = api.parse_safetensors_file_metadata(self.name, self.path(file), revision=self.commit)
             document = {
                 tensor: {"dtype": info.dtype, "shape": info.shape, "data_offsets": list(info.data_offsets)}
                 for tensor, info in found.tensors.items()
             }
         except _MALFORMED as error:
             raise CheckpointError(f"{self.name}: the header of {file} can't be read: {one_line(error)}") from None
-        return header_from(document, found.metadata, Path(self.name) / file, size, file)
+        return header_from(document, found.metadata, Path(self.name) / file, self.sizes[file], file)
 
-    def listing(self, folder: Path) -> Listing:
-        """Return the files of the repository's folder, whose small ones are in a folder here."""
-        inside = self.path("")
-        names = self.api.list_repo_files(self.name, revision=self.commit)
-        return Listing(folder, tuple(sorted(file.removeprefix(inside) for file in names if file.startswith(inside))))
+    def _missing(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if not os.path.isfile(self.top / path)]
 
 
-def _fetch_headers(hub: _HubFolder, folder: Path) -> Checkpoint:
-    """Return the checkpoint whose small files are in a folder: opened where all are there, else by its headers."""
-    named = named_weights(folder)
-    single, index = (SINGLE, INDEX) if not named else ("", named) if is_index(named) else (named, "")
-    shards, dtype = read_index(folder / index) if index and os.path.isfile(folder / index) else ({}, "")
-    files = sorted(set(shards.values()))
-    sizes = hub.sizes([*filter(None, [single]), *files])
-    if single in sizes:  # goes before an index, as in transformers
-        files, shards, index, dtype = [single], {}, "", ""
-    elif not files:
-        raise CheckpointError(no_weights(hub.name, hub.listing(folder), named))
-    elif all(os.path.isfile(folder / file) for file in files):
-        return Checkpoint.open(folder)
-    absent = [file for file in files if file not in sizes]
-    if absent:
-        raise CheckpointError(f"{hub.name}: {', '.join(absent)}: in its index, and not in the repository")
-    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
-        headers = tuple(pool.map(lambda file: hub.header(file, sizes[file]), files))
-    shards = shards or {entry.name: single for entry in headers[0].entries}
-    return replace(assembled(folder, headers, shards, hub.name), index=index, dtype=dtype)
+def find_repository(name: str, subfolder: str = "", revision: str | None = None, **options: Any) -> Repository:
+    """Return a repository at the commit that a revision is now: its listing is known, and none of its files fetched.
+
+    Args:
+        name: the hub id; a revision may follow, ``ID@REV``.
+
+    Raises:
+        CheckpointError: there is no such repository, or no way to reach it, or a revision is given twice.
+    """
+    name, at, own = name.partition("@")
+    if at and revision is not None:
+        raise CheckpointError(f"{name}: given with two revisions, {own!r} and {revision!r}; give one")
+    cache, offline, inner = options.get("cache_dir"), _is_offline(options), subfolder.strip("/")
+    revision, api = own or revision or constants.DEFAULT_REVISION, HfApi(token=options.get("token"))
+    with _reaching_hub(name, revision):
+        commit = api.resolve_revision(name, revision=revision, cache_dir=cache, local_files_only=offline).resolved
+        first = [] if offline else [f"{inner}/config.json" if inner else "config.json"]  # with it comes the listing
+        top = Path(snapshot_download(name, revision=commit, allow_patterns=first, **options))
+    repository = Repository(name, commit, top, inner, options=options)
+    try:
+        listing: Iterable[object] = get_cached_repo_tree(name, revision=commit, cache_dir=cache)
+    except CachedRepoTreeNotFoundError:
+        if offline:
+            files = files_in(repository.folder)
+            sizes = {file: os.stat(repository.folder / file).st_size for file in files}
+            return replace(repository, sizes=sizes, listed=False)
+        with _reaching_hub(name, commit):
+            listing = list(api.list_repo_tree(name, revision=commit, recursive=True))
+    before = f"{inner}/" if inner else ""
+    files = [entry for entry in listing if isinstance(entry, RepoFile) and entry.path.startswith(before)]
+    return replace(repository, sizes={file.path.removeprefix(before): file.size for file in files})
+
+
+def open_in_repository(repository: Repository, headers_only: bool = False) -> Checkpoint:
+    """Return the checkpoint of a repository: downloaded, or known from its headers.
+
+    Raises:
+        CheckpointError: it has none, or what it has can't be had, or isn't what it should be.
+    """
+    repository.fetch(file for file in _TELLING if file in repository.sizes)
+    name = weights_file(repository.folder, repository.sizes.__contains__)
+    if name not in repository.sizes:
+        raise CheckpointError(no_weights(repository.name, Listing(repository.folder, (*repository.sizes,)), name))
+    shards, dtype, files = dict[str, str](), "", [name]
+    if is_index(name):
+        repository.fetch([name])
+        shards, dtype = read_index(repository.folder / name)
+        files = sorted({*shards.values()})
+    if absent := [file for file in files if file not in repository.sizes] if repository.listed else []:
+        raise CheckpointError(f"{repository.name}: {', '.join(absent)}: in its index, and not in the repository")
+    here = all(os.path.isfile(repository.folder / file) for file in files)
+    if headers_only and not here and not _is_offline(repository.options):
+        with _reaching_hub(repository.name, repository.commit), ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+            headers = tuple(pool.map(repository.header, files))
+        shards = shards or {entry.name: name for entry in headers[0].entries}
+        opened = assembled(repository.folder, headers, shards, repository.name)
+        opened = replace(opened, index=name if is_index(name) else "", dtype=dtype)
+    else:
+        repository.fetch(files)
+        opened = Checkpoint.open(repository.folder)
+    return replace(opened, repository=repository)
+
+
+def fetch_to_plan(repository: Repository) -> None:
+    """Download what a plan reads beside the weights: config, tokenizer, code."""
+    repository.fetch(needed_to_plan(repository.sizes))
+
+
+def _is_offline(options: Mapping[str, Any]) -> bool:
+    return bool(options.get("local_files_only")) or constants.is_offline_mode()
 
 
 @contextmanager
-def _reaching_hub(name: str) -> Iterator[None]:
+def _reaching_hub(name: str, revision: str) -> Iterator[None]:
     """Refuse what can be no repository's name, and give the hub's own errors their context."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise CheckpointError(f"no such folder: {name}; {_GIVE_FOLDER}")
+        raise CheckpointError(f"no such folder: {name}; {GIVE_FOLDER}")
     try:
         yield
     except HFValidationError:
         raise CheckpointError(
-            f"no such folder: {name} (and no hub repository can have that name); {_GIVE_FOLDER}"
+            f"no such folder: {name} (and no hub repository can have that name); {GIVE_FOLDER}"
         ) from None
     except _UNREACHABLE as error:
         why = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"no such folder: {name}; {_GIVE_FOLDER}. As a hub repository it can't be had: {why}"
+            f"no such folder: {name}; {GIVE_FOLDER}. As a hub repository it can't be had: {why} (where there is a "
+            f"network, `hf download {name} --revision {revision}` fetches it)"
         ) from None
 
 
@@ -169,6 +212,10 @@ def config_json(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise CheckpointError(
+                f"{path} is a link to {os.readlink(path)}, which is not there. Copy or download the folder with its files"
+            ) from None
         raise CheckpointError(f"{folder} has no config.json; give a folder that save_pretrained wrote") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a JSON file that can be read: {error}. {AGAIN}") from None

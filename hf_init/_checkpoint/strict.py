@@ -15,6 +15,7 @@ LIMIT = 100_000_000
 """The most bytes of JSON that one file may hold; safetensors has the same cap for a header."""
 
 AGAIN = "Copy or download the file again."
+GIVE_FOLDER = "give a folder that save_pretrained wrote, or a hub id"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class PlanJson(_PlanJsonRequired, total=False):
     notes: list[str]
     claim: str
     record: JsonObject
+    files: dict[str, list[str]]
 
 
 class PlanReportJson(PlanJson):
@@ -151,6 +152,8 @@ def _plan_faults(plan: JsonObject) -> Iterator[str]:
         yield f"plan.unused_why is {short_name(why)}, expected tensor -> a string"
     if (claim := plan.get("claim", "")) != "" and not is_claim(claim):
         yield f"plan.claim is {short_name(claim)}, expected one of {', '.join(map(repr, CLAIMS))}"
+    if not is_json_object(files := plan.get("files", {})) or not all(map(_is_strings, files.values())):
+        yield f"plan.files is {short_name(files)}, expected lists of names: carried, left"
     if "record" in plan and not is_json_object(record):
         yield f"plan.record is {short_name(record)}, expected an object"
 

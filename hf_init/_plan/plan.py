@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_init import _html, _text
-from hf_init._checkpoint import check_faults
+from hf_init._checkpoint import FileLists, check_faults
 from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, PlanReportJson, read_manifest
 from hf_init._plan.match import Unused
 from hf_init._plan.table import Draw, fill_table, kept_table, tie_table, unused_table
@@ -28,6 +28,7 @@ class Plan:
         notes: sentences for whoever reads it.
         claim: what holds of old inputs, one of ``CLAIMS``; empty in a plan that nobody prepared.
         record: what a later extension of the result has to know, by topic: JSON.
+        files: the base's files beside the weights: which go along, and which stay behind. Empty for a plan in memory.
 
     Example:
         >>> Plan("Tiny", 0, (TensorPlan("w", Status.NEW, (2,), "float32"),)).counts["new"]
@@ -41,6 +42,7 @@ class Plan:
     notes: tuple[str, ...] = field(default=(), compare=False)
     claim: str = field(default="", compare=False)
     record: Mapping[str, object] = field(default_factory=dict[str, object], compare=False)
+    files: FileLists = field(default=FileLists(), compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
@@ -98,6 +100,7 @@ class Plan:
             "counts": self.counts,
             "notes": list(self.notes),
             "claim": self.claim,
+            "files": self.files.to_json(),
         }
         if self.record:
             document["record"] = dict(self.record)
@@ -119,6 +122,7 @@ class Plan:
             notes=tuple(data.get("notes", ())),
             claim=data.get("claim", ""),
             record=data.get("record", {}),
+            files=FileLists.from_json(data.get("files", {})),
         )
 
     def summary(self) -> str:
@@ -140,7 +144,8 @@ class Plan:
         return f"{self.architecture}: {counts} (seed {self.seed})"
 
     def _headline(self) -> str:
-        return "\n".join((self.summary(), *self.notes))
+        left = _text.join_names(self.files.left_briefly)
+        return "\n".join((self.summary(), *self.notes, *([f"left behind: {left}"] if left else [])))
 
     def _sections(self, draw: Draw = _text.text_table) -> Iterator[str]:
         for status in (Status.NEW, Status.RESIZED):

@@ -102,7 +102,7 @@ def resolve_target(
         architecture,
         config if isinstance(config, PreTrainedConfig) else None,
         {**given, **options},
-        open_other=lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub=hub),
+        open_other=lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub={**hub, "revision": None}),
     )
     for change in changes:
         request = change.retarget(request)

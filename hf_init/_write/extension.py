@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,13 @@ from hf_init import _verify
 from hf_init._errors import PlanError, option
 from hf_init._progress import Progress
 from hf_init._tensors import Status
-from hf_init._text import join_names
 from hf_init._verify import Clones, VerifyReport
 
 if TYPE_CHECKING:
     from hf_init._plan import BaseRecord, Plan
     from hf_init._prepare import Prepared
     from hf_init._write.files import Link
+    from hf_init._write.other_files import FilesByFolder
     from hf_init._write.stage import StagingDir
 
 
@@ -48,12 +48,14 @@ class Extension:
 
     Attributes:
         room: the bytes that its files will take.
+        beside: the files that go with the weights.
     """
 
     prepared: Prepared
     out: Path
     options: WriteOptions
     room: int
+    beside: FilesByFolder
 
     @property
     def plan(self) -> Plan:
@@ -82,7 +84,7 @@ class Extension:
 
         prepared = with_fitted_values(self.prepared)
         with stage_result(self.out, self.room, resume=self.options.resume, rename=self.options.rename) as stage:
-            clones = _write_result(prepared, stage, self.options, progress, log)
+            clones = _write_result(replace(self, prepared=prepared), stage, progress, log)
             base = prepared.target.base.location
             report = _verify.verify_result(stage.folder, base, progress=progress, clones=clones)
             report.raise_if_failed()
@@ -103,7 +105,7 @@ def prepare_extension(
 ) -> Extension:
     """Plan and check an extension, with the arguments of ``extend``: everything that can be refused is refused here."""
     from hf_init._write.files import plan_files
-    from hf_init._write.other_files import other_files_bytes
+    from hf_init._write.other_files import carried_bytes, fetch_files, files_beside
     from hf_init._write.stage import check_existing
     from hf_init._write.writing import room_needed
 
@@ -116,34 +118,27 @@ def prepare_extension(
     _check_memory_options(words)
     how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
     made = prepared(base, architecture, **words)
-    for folder in made.target.base.folders:
-        _check_nested(folder, path)
+    for part in made.target.base.checkpoints:
+        _check_nested(part.root, path)
+    beside = files_beside(made.target.base)
+    fetch_files(made.target.base, beside)
     files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
-    room = room_needed(files, made.source, how.link, path) + sum(map(other_files_bytes, made.target.base.folders))
-    return Extension(made, path, how, room)
+    room = room_needed(files, made.source, how.link, path) + carried_bytes(beside)
+    return Extension(made, path, how, room, beside)
 
 
 def prepared(base: Any, architecture: Any, **options: Any) -> Prepared:
     """Return a plan and what its executors need, from the options of ``extend``."""
     from hf_init._prepare import check_unloadable, prepare_plan
+    from hf_init._write.other_files import files_beside, joined_files
 
     made = prepare_plan(base, architecture, **options)
     check_unloadable(made.target, made.plan)
-    return replace(made, plan=replace(made.plan, notes=(*made.plan.notes, *_stray_notes(made))))
-
-
-def _stray_notes(prepared: Prepared) -> Iterator[str]:
-    """Yield a note on weights in the base's folder that it isn't read from: other programs might prefer them."""
-    from hf_init._write.other_files import stale_weights
-
-    parts = [part for _, part in prepared.source.parts] or [prepared.source]
-    for part in parts:
-        if stale := stale_weights(part.root, part):
-            yield f"{part.root}: {join_names(stale)}: weights that aren't read here; another program may load them"
+    return replace(made, plan=replace(made.plan, files=joined_files(files_beside(made.target.base))))
 
 
 def _write_result(
-    prepared: Prepared, stage: StagingDir, options: WriteOptions, progress: Progress, log: Callable[[str], object]
+    extension: Extension, stage: StagingDir, progress: Progress, log: Callable[[str], object]
 ) -> Clones:
     """Write everything of a result into a folder that isn't at its place yet, the manifest last; return its clones."""
     from hf_init._plan import Manifest
@@ -151,6 +146,7 @@ def _write_result(
     from hf_init._write.other_files import carry_files, write_config
     from hf_init._write.writing import write
 
+    prepared, options = extension.prepared, extension.options
     written = write(
         prepared.plan,
         prepared.source,
@@ -163,9 +159,7 @@ def _write_result(
         progress=progress,
         log=log,
     )
-    # Of files of one name, the first checkpoint's is the last to come.
-    for folder in reversed(prepared.target.base.folders):
-        carry_files(folder, stage.folder)
+    carry_files(extension.beside, stage.folder)
     write_config(prepared.model, stage.folder)
     for change in prepared.change_plans:
         change.write(stage.folder)

@@ -3,60 +3,80 @@
 from __future__ import annotations
 
 import shutil
-from fnmatch import fnmatch
+from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import PreTrainedModel
 
-from hf_init._architecture import save_code
-from hf_init._checkpoint import Checkpoint
+from hf_init._architecture import declared_vocabulary, save_code
+from hf_init._checkpoint import (
+    BaseCheckpoint,
+    Checkpoint,
+    FileLists,
+    check_present,
+    declared_by_code,
+    files_in,
+    module_folders,
+    sort_files,
+)
 from hf_init._plan import MANIFEST_NAME
 
-_WEIGHTS = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "pytorch_model*.bin",
-    "pytorch_model*.bin.index.json",
-    "consolidated*.pth",
-    "tf_model*.h5",
-    "flax_model*.msgpack",
-    "rust_model.ot",
-    "model.ckpt*",
-    "*.gguf",
-)
 _REWRITTEN = ("config.json", MANIFEST_NAME)
-_NOT_CARRIED = (".git", ".cache", "__pycache__", ".hf_init")
+
+FilesByFolder: TypeAlias = Mapping[Path, FileLists]
+"""Of each checkpoint that a base is made of, the files beside its weights."""
 
 
-def other_files(folder: Path) -> list[Path]:
-    """Return the source's files that are carried over as they are, relative to it."""
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [
-        path
-        for path in paths
-        if not (_is_weights(path) or set(path.parts) & set(_NOT_CARRIED) or str(path) in _REWRITTEN)
-    ]
+def files_beside(base: BaseCheckpoint) -> FilesByFolder:
+    """Return what goes along and what stays behind, of each checkpoint of a base.
 
-
-def carry_files(source: Path, out: Path) -> None:
-    """Copy them, however the weights are carried over: they are small, and people edit them."""
-    for path in other_files(source):
-        (out / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / path, out / path)
-
-
-def other_files_bytes(folder: Path) -> int:
-    return sum((folder / path).stat().st_size for path in other_files(folder))
-
-
-def stale_weights(folder: Path, source: Checkpoint) -> list[str]:
-    """Return the weight files beside those that the checkpoint is read from: of another layout, format or time.
-
-    A program with other preferences would load them. A result never gets them.
+    Raises:
+        CheckpointError: a file that has to go along can't be read. Of a hub id, only what is in the cache is looked at.
     """
-    read = {*source.shards, source.index}
-    return sorted(path.name for path in folder.iterdir() if _is_weights(Path(path.name)) and path.name not in read)
+    return {part.root: _files_beside(part) for part in base.checkpoints}
+
+
+def _files_beside(checkpoint: Checkpoint) -> FileLists:
+    folder, repository = checkpoint.root, checkpoint.repository
+    names = files_in(folder) if repository is None else tuple(repository.sizes)
+    read = {*_REWRITTEN, *checkpoint.shards, checkpoint.index}
+    modules, code = module_folders(folder), declared_by_code(folder, names)
+    files = sort_files(names, read, modules, code)
+    if any("/" not in name for name in files.left):  # else the class, which takes time to import, changes nothing
+        files = sort_files(names, read, modules, code | declared_vocabulary(folder))
+    if repository is None:
+        check_present(folder, files.carried)
+    return files
+
+
+def joined_files(files: FilesByFolder) -> FileLists:
+    """Return the files of several checkpoints as those of one result."""
+    return reduce(FileLists.joined, files.values())
+
+
+def fetch_files(base: BaseCheckpoint, files: FilesByFolder) -> None:
+    """Download what goes along of a hub id and isn't here yet.
+
+    Raises:
+        CheckpointError: it can't be had.
+    """
+    for part in base.checkpoints:
+        if part.repository is not None:
+            part.repository.fetch(files[part.root].carried)
+
+
+def carry_files(files: FilesByFolder, out: Path) -> None:
+    """Copy what goes along, however the weights are taken over: it is small, and people edit it."""
+    for folder, listed in reversed(files.items()):  # of files of one name, the first checkpoint's is the last to come
+        for name in listed.carried:
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, out / name)
+
+
+def carried_bytes(files: FilesByFolder) -> int:
+    return sum((folder / name).stat().st_size for folder, listed in files.items() for name in listed.carried)
 
 
 def write_config(model: PreTrainedModel, out: Path) -> None:
@@ -69,7 +89,3 @@ def write_config(model: PreTrainedModel, out: Path) -> None:
     config.save_pretrained(out)
     if model.can_generate() and not (out / "generation_config.json").exists():
         model.generation_config.save_pretrained(out)
-
-
-def _is_weights(path: Path) -> bool:
-    return len(path.parts) == 1 and any(fnmatch(path.name, pattern) for pattern in _WEIGHTS)

@@ -1,0 +1,145 @@
+"""What a user calls a checkpoint, opened: a folder, or a hub id, ``org/name`` or ``org/name@revision``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hf_init._checkpoint.checkpoint import Checkpoint
+from hf_init._checkpoint.strict import GIVE_FOLDER
+from hf_init._errors import CheckpointError
+
+HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
+_SNAPSHOT = re.compile(r"models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?:/(?P<subfolder>.+))?$")
+
+
+def open_checkpoint(
+    base: str | os.PathLike[str], subfolder: str = "", *, headers_only: bool = False, beside: bool = True, **hub: Any
+) -> Checkpoint:
+    """Open a folder or a hub id, of which no more is downloaded than what is asked for.
+
+    Args:
+        headers_only: leave the weights of a hub id where they are: enough for a plan.
+        beside: download what is read beside the weights as well: config, tokenizer, code.
+        hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+
+    Raises:
+        CheckpointError: there is no such folder, no such repository or no way to reach it, or its files aren't what
+            they should be.
+    """
+    folder = local_folder(base)
+    if folder is not None:
+        return Checkpoint.open(folder / subfolder if subfolder else folder)
+    from hf_init._checkpoint.hub import fetch_to_plan, find_repository, open_in_repository
+
+    repository = find_repository(str(base), subfolder, **hub)
+    if beside:
+        fetch_to_plan(repository)
+    return open_in_repository(repository, headers_only)
+
+
+def folder_of(base: str | os.PathLike[str], subfolder: str = "", **hub: Any) -> Path:
+    """Return the local folder of a checkpoint, of a hub id with its weights and what a program loads with them.
+
+    Raises:
+        CheckpointError: as ``open_checkpoint``.
+    """
+    folder = local_folder(base)
+    if folder is None:
+        return open_checkpoint(base, subfolder, **hub).root
+    return folder / subfolder if subfolder else folder
+
+
+def local_folder(base: str | os.PathLike[str]) -> Path | None:
+    """Return the folder of that name; None where there is none, and the name may be a hub id.
+
+    Raises:
+        CheckpointError: the name is empty, or a file's.
+    """
+    if not str(base):
+        raise CheckpointError(f"the base is an empty name; {GIVE_FOLDER}")
+    path = Path(os.path.expanduser(base))
+    if path.is_file():
+        raise CheckpointError(f"{base} is a file; give the folder that holds it")
+    return path if path.is_dir() else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint was when something was made of it: what finds it again, here or on another machine.
+
+    Attributes:
+        name: the hub id, or the folder's own name.
+        path: of the folder here; empty where it isn't known.
+        commit: of the hub's repository; empty for a folder.
+        subfolder: in the repository.
+    """
+
+    name: str
+    path: str = ""
+    commit: str = ""
+    subfolder: str = ""
+
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str]) -> Origin:
+        """Return the origin of a folder; one in the hub's cache says what repository it is of."""
+        path = Path(folder).resolve()
+        found = _SNAPSHOT.search(path.as_posix())
+        if found is None:
+            return cls(path.name, str(path))
+        return cls(found["name"].replace("--", "/"), str(path), found["commit"], found["subfolder"] or "")
+
+    @property
+    def folder(self) -> Path | None:
+        """Return the folder, if it is here."""
+        return Path(self.path) if self.path and Path(self.path).is_dir() else None
+
+    def open(self, **hub: Any) -> Checkpoint:
+        """Open it where it was, or in the hub's cache; nothing is downloaded.
+
+        Raises:
+            CheckpointError: it isn't here; the message has the command that fetches it.
+        """
+        if self.folder is not None:
+            return Checkpoint.open(self.folder)
+        if not self.commit:
+            raise CheckpointError(f"{self.name} is not there{f' ({self.path})' if self.path else ''}")
+        options = {**hub, "revision": self.commit, "local_files_only": True}
+        return open_checkpoint(self.name, self.subfolder, beside=False, **options)
+
+    def open_given(self, base: str | os.PathLike[str], subfolder: str = "", **hub: Any) -> Checkpoint:
+        """Open what a user gives instead; the same repository is opened at the same commit, unless another is named."""
+        if str(base) == self.name and self.commit and hub.get("revision") is None:
+            subfolder, hub = subfolder or self.subfolder, {**hub, "revision": self.commit}
+        return open_checkpoint(base, subfolder, beside=False, **hub)
+
+    def to_json(self, home: Path | None) -> dict[str, str]:
+        """Return what a file may say of it: no path of this machine, but one that begins at the file's folder.
+
+        Args:
+            home: that folder; None where there is none yet.
+        """
+        path = "" if self.commit or home is None else _path_from(home, self.path)
+        values = {"name": self.name, "path": path, "commit": self.commit, "subfolder": self.subfolder}
+        return {key: value for key, value in values.items() if value}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, str], home: Path | None) -> Origin:
+        """Return the origin that ``to_json`` wrote into a file of the folder ``home``."""
+        path = data.get("path", "")
+        if path and home is not None:
+            path = os.path.normpath(home.resolve() / path)
+        return cls(data.get("name", ""), path, data.get("commit", ""), data.get("subfolder", ""))
+
+
+def _path_from(home: Path, path: str) -> str:
+    """Return a path as seen from a folder; empty where it would spell the machine's own from the root or its homes."""
+    if not path:
+        return ""
+    start = home.resolve()
+    common = PurePosixPath(os.path.commonpath([start, path])).as_posix()
+    return "" if common in ("/", "/home", "/Users") else Path(os.path.relpath(path, start)).as_posix()
