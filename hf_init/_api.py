@@ -37,7 +37,8 @@ def plan(base: Bases, architecture: Architecture = None, **options: Unpack[PlanO
 
         print(plan("base", "BertForSequenceClassification", labels=["neg", "pos"]))
     """
-    return prepared(base, architecture, headers_only=True, **options).plan
+    made, _ = prepared(base, architecture, headers_only=True, **options)
+    return made.plan
 
 
 @takes(ExtendOptions)

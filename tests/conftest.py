@@ -14,6 +14,7 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
 
 import pytest
+from hub_server import serve as serve
 from hypothesis import settings
 
 # The same examples on every run, and no limit on the time of one: machines differ.

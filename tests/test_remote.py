@@ -7,150 +7,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlparse
 
 import pytest
+from hub_server import NAME, Hub, serving
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
-from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
-from hf_init._checkpoint.hub import folder_of, headers_of
+from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, folder_of, open_checkpoint
 from hf_init._errors import CheckpointError
 from hf_init._prepare.prepare import prepare_plan
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-NAME = "org/tiny"
-
-
-@dataclass
-class Hub:
-    """A hub with one repository: what it holds, and what was asked of it.
-
-    Attributes:
-        lost: paths that it lists and doesn't give.
-        served: bytes sent of each file, by GET.
-    """
-
-    files: dict[str, bytes]
-    endpoint: str = ""
-    lost: set[str] = field(default_factory=set)
-    served: dict[str, int] = field(default_factory=dict)
-    asked: list[str] = field(default_factory=list)
-
-    def listed(self, path: str) -> dict[str, Any]:
-        data = self.files[path]
-        entry = {"type": "file", "path": path, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-        if path.endswith(".safetensors"):
-            entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
-        return entry
-
-
-class Handler(BaseHTTPRequestHandler):
-    hub: Hub
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on standard error."""
-
-    def do_HEAD(self) -> None:
-        self._file(send=False)
-
-    def do_GET(self) -> None:
-        path = unquote(urlparse(self.path).path)
-        self.hub.asked.append(f"GET {path}")
-        if path == f"/api/models/{NAME}/revision/main":
-            self._json({"id": NAME, "sha": COMMIT, "siblings": [{"rfilename": name} for name in self.hub.files]})
-        elif path == f"/api/models/{NAME}/tree/{COMMIT}":
-            self._json([self.hub.listed(name) for name in self.hub.files])
-        else:
-            self._file(send=True)
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        self.hub.asked.append(f"POST {self.path}")
-        if self.path != f"/api/models/{NAME}/paths-info/{COMMIT}":
-            self._missing()
-            return
-        self._json([self.hub.listed(path) for path in parse_qs(body)["paths"] if path in self.hub.files])
-
-    def _file(self, send: bool) -> None:
-        path = unquote(urlparse(self.path).path).removeprefix(f"/{NAME}/resolve/{COMMIT}/")
-        data = self.hub.files.get(path)
-        if data is None or path in self.hub.lost:
-            self._missing()
-            return
-        start, stop = 0, len(data)
-        wanted = self.headers.get("Range")
-        if wanted:
-            first, last = wanted.removeprefix("bytes=").split("-")
-            start, stop = int(first), min(stop, int(last) + 1 if last else stop)
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Length", str(stop - start))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        if wanted:
-            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-        self.end_headers()
-        if send:
-            self.hub.served[path] = self.hub.served.get(path, 0) + stop - start
-            self.wfile.write(data[start:stop])
-
-    def _json(self, value: Any) -> None:
-        data = json.dumps(value).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _missing(self) -> None:
-        known = f"/{NAME}/" in self.path
-        self.send_response(404)
-        self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-
-@contextmanager
-def serving(hub: Hub) -> Iterator[Hub]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub}))
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    hub.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
-        yield hub
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.fixture
-def serve(monkeypatch, tmp_path) -> Iterator[Callable[[dict[str, bytes]], Hub]]:
-    """Serves files as the hub, which this process then takes for the hub; nothing else can be reached."""
-    opened = []
-
-    def start(files: dict[str, bytes]) -> Hub:
-        context = serving(Hub(files))
-        opened.append(context)
-        hub = context.__enter__()
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        return hub
-
-    yield start
-    for context in opened:
-        context.__exit__(None, None, None)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -168,6 +35,12 @@ def sharded(folder: Path, tmp_path: Path) -> dict[str, bytes]:
         files[shard] = (tmp_path / shard).read_bytes()
     places = {name: shard for shard, group in groups.items() for name in group}
     return {**files, INDEX: json.dumps({"metadata": {}, "weight_map": places}).encode()}
+
+
+def headers_of(base: str | Path, subfolder: str = "") -> tuple[Path, Checkpoint]:
+    """What a plan opens, and its folder."""
+    opened = open_checkpoint(base, subfolder, headers_only=True)
+    return opened.root, opened
 
 
 def header(**tensors: Any) -> bytes:
@@ -291,7 +164,7 @@ def test_what_is_not_in_the_repository_is_named(serve, tiny, tmp_path):
     hub = serve({name: data for name, data in files.items() if name != missing})
     with pytest.raises(CheckpointError, match=f"{missing}: in its index, and not in the repository"):
         headers_of(NAME)
-    hub.files[missing] = files[missing]
+    hub.push(**{missing: files[missing]})
     hub.lost.add(missing)
     with pytest.raises(CheckpointError, match=f"{NAME}.*can't be had"):
         headers_of(NAME)
@@ -322,8 +195,9 @@ def test_a_repository_that_is_not_there_and_a_hub_that_is_not(serve, tiny, monke
 @pytest.mark.slow
 def test_the_environment_says_where_the_hub_is(tiny, tmp_path):
     code = f"""
-from hf_init._checkpoint.hub import headers_of
-folder, checkpoint = headers_of({NAME!r})
+from hf_init._checkpoint import open_checkpoint
+checkpoint = open_checkpoint({NAME!r}, headers_only=True)
+folder = checkpoint.root
 print(checkpoint.remote, len(checkpoint.entries), len(list(folder.glob("*.safetensors"))))
 """
     with serving(Hub(files_of(tiny("bert")))) as hub:

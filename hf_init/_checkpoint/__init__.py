@@ -43,7 +43,7 @@ from hf_init._checkpoint.strict import parse_object as parse_object
 from hf_init._checkpoint.strict import read_object as read_object
 from hf_init._checkpoint.strict import short_name as short_name
 from hf_init._checkpoint.travel import FileLists as FileLists
-from hf_init._checkpoint.travel import check_present as check_present
+from hf_init._checkpoint.travel import check_readable as check_readable
 from hf_init._checkpoint.travel import declared_by_code as declared_by_code
 from hf_init._checkpoint.travel import files_in as files_in
 from hf_init._checkpoint.travel import module_folders as module_folders
@@ -55,7 +55,6 @@ from hf_init._lazy import lazy_names
 if TYPE_CHECKING:
     from hf_init._checkpoint.base import BaseCheckpoint as BaseCheckpoint
     from hf_init._checkpoint.base import Bases as Bases
-    from hf_init._checkpoint.hub import Repository as Repository
     from hf_init._checkpoint.hub import config_json as config_json
     from hf_init._checkpoint.tensor_bytes import as_bytes as as_bytes
     from hf_init._checkpoint.tensor_bytes import equal_bytes as equal_bytes
@@ -68,7 +67,6 @@ __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof
     {
         "BaseCheckpoint": "hf_init._checkpoint.base",
         "Bases": "hf_init._checkpoint.base",
-        "Repository": "hf_init._checkpoint.hub",
         "config_json": "hf_init._checkpoint.hub",
         "as_bytes": "hf_init._checkpoint.tensor_bytes",
         "equal_bytes": "hf_init._checkpoint.tensor_bytes",

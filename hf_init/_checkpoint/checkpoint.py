@@ -6,12 +6,12 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -21,11 +21,21 @@ from hf_init._checkpoint.strict import AGAIN, check_faults, short_name
 from hf_init._checkpoint.weights import INDEX, SINGLE, dead_link, is_index, read_index, weights_file
 from hf_init._errors import CheckpointError
 
-if TYPE_CHECKING:
-    from hf_init._checkpoint.hub import Repository
-
 _MOST_LINKS = 40  # that the system follows, too
 _MOST_MAPS = 256  # a mapped file keeps a descriptor, of which a process has about a thousand
+
+
+class FileSource(Protocol):
+    """Where the files of a folder come from that aren't all in it yet: a repository of the hub."""
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """Return the bytes of all of its files, by name."""
+        ...
+
+    def fetch(self, files: Iterable[str]) -> None:
+        """Bring files into the folder, or raise CheckpointError."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,7 @@ class Checkpoint:
     parts: tuple[tuple[str, Checkpoint], ...] = field(default=(), repr=False)
     index: str = ""
     dtype: str = ""
-    repository: Repository | None = field(default=None, repr=False, compare=False)
+    repository: FileSource | None = field(default=None, repr=False, compare=False)
     _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod

@@ -58,6 +58,7 @@ class Repository:
     sizes: Mapping[str, int] = field(default_factory=dict[str, int], repr=False)
     listed: bool = True
     options: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
+    _fetched: set[str] = field(default_factory=set[str], repr=False, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -73,11 +74,11 @@ class Repository:
         Raises:
             CheckpointError: it can't be had; the message has the command that fetches it elsewhere.
         """
-        wanted = [self.path(file) for file in files]
-        if not self.options.get("force_download"):
-            wanted = self._missing(wanted)
+        forced = self.options.get("force_download")
+        wanted = [path for path in map(self.path, files) if not (path in self._fetched if forced else self._has(path))]
         if not wanted:
             return
+        self._fetched.update(wanted)
         why = "offline, nothing is fetched"
         if not _is_offline(self.options):
             patterns = [glob.escape(path) for path in wanted]
@@ -86,7 +87,7 @@ class Repository:
                 why = "not in the repository"
             except _UNREACHABLE as error:
                 why = one_line(error)
-        if missing := self._missing(wanted):
+        if missing := [path for path in wanted if not self._has(path)]:
             files_named = shlex.join(missing) + " " if len(missing) <= _NAMED_FILES else ""
             raise CheckpointError(
                 f"{self.name}: {join_names(missing)} can't be had: {why}. Fetch it where there is a network: "
@@ -106,8 +107,8 @@ class Repository:
             raise CheckpointError(f"{self.name}: the header of {file} can't be read: {one_line(error)}") from None
         return header_from(document, found.metadata, Path(self.name) / file, self.sizes[file], file)
 
-    def _missing(self, paths: Iterable[str]) -> list[str]:
-        return [path for path in paths if not os.path.isfile(self.top / path)]
+    def _has(self, path: str) -> bool:
+        return os.path.isfile(self.top / path)
 
 
 def find_repository(name: str, subfolder: str = "", revision: str | None = None, **options: Any) -> Repository:
@@ -133,7 +134,7 @@ def find_repository(name: str, subfolder: str = "", revision: str | None = None,
         listing: Iterable[object] = get_cached_repo_tree(name, revision=commit, cache_dir=cache)
     except CachedRepoTreeNotFoundError:
         if offline:
-            files = files_in(repository.folder)
+            files = (file for file, fault in files_in(repository.folder).items() if not fault)
             sizes = {file: os.stat(repository.folder / file).st_size for file in files}
             return replace(repository, sizes=sizes, listed=False)
         with _reaching_hub(name, commit):
@@ -214,7 +215,7 @@ def config_json(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         if os.path.islink(path):
             raise CheckpointError(
-                f"{path} is a link to {os.readlink(path)}, which is not there. Copy or download the folder with its files"
+                f"{path} is a link to {os.readlink(path)}, which is not there. Copy the folder with its files"
             ) from None
         raise CheckpointError(f"{folder} has no config.json; give a folder that save_pretrained wrote") from None
     except (OSError, ValueError, RecursionError) as error:

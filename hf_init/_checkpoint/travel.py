@@ -1,4 +1,4 @@
-"""Which files go with a checkpoint's weights into what is made of it: one rule, for folders and for the hub's listings."""
+"""Which files go with a checkpoint's weights into what is made of it: one rule, for folders and for hub ids."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -39,8 +39,9 @@ _LEFT_FILES = (
     "*_results.json", "trainer_log*", "zero_to_fp32.py", "latest", "latest_checkpointed_iteration.txt",
 )  # fmt: skip
 _LEFT_FOLDERS = (
-    "checkpoint", "checkpoint[-_]*", "checkpoints", "global_step*", "pytorch_model_fsdp*", "optimizer_*", "runs", "logs",
-    "wandb", "mlruns", "tensorboard", "onnx*", "openvino*", "coreml*", "tflite*", "gguf*", "original", "*.mlpackage",
+    "checkpoint", "checkpoint[-_]*", "checkpoints", "global_step*", "pytorch_model_fsdp*", "optimizer_*", "runs",
+    "logs", "wandb", "mlruns", "tensorboard", "onnx*", "openvino*", "coreml*", "tflite*", "gguf*", "original",
+    "*.mlpackage",
 )  # fmt: skip
 _UNLISTED = (
     ".git", ".gitattributes", ".gitignore", ".cache", ".hf_init", "__pycache__", ".ipynb_checkpoints", ".ds_store",
@@ -80,7 +81,8 @@ class FileLists:
         travelling = {name.partition("/")[0] for name in self.carried}
         tops = [(name.partition("/"), name) for name in self.left]
         counts = Counter(name if top in travelling else top + slash for (top, slash, _), name in tops)
-        return tuple(f"{top} ({number} files)" if top.endswith("/") else top for top, number in counts.items())
+        files = {top: f" ({number} file{'s' * (number > 1)})" for top, number in counts.items() if top.endswith("/")}
+        return tuple(top + files.get(top, "") for top in counts)
 
 
 def sort_files(
@@ -131,7 +133,7 @@ def needed_to_plan(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def module_folders(folder: Path) -> tuple[str, ...]:
-    """Return the folders that ``modules.json`` names, of a sentence-transformers model; none where there is no such file.
+    """Return the folders that ``modules.json`` names, of a sentence-transformers model.
 
     Raises:
         CheckpointError: it isn't a list of modules with paths.
@@ -143,7 +145,9 @@ def module_folders(folder: Path) -> tuple[str, ...]:
         modules = json.loads(path.read_text(encoding="utf-8"))
         paths = [PurePosixPath(module["path"]) for module in modules]
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path} is no list of modules, each with a path: {error}; mend it or remove it") from None
+        raise CheckpointError(
+            f"{path} is no list of modules, each with a path: {error}; mend it or remove it"
+        ) from None
     if outside := [str(each) for each in paths if each.is_absolute() or ".." in each.parts]:
         raise CheckpointError(f"{path} names {', '.join(outside)}, outside the folder; mend it or remove it")
     return tuple(str(each) for each in paths if each.parts)
@@ -155,56 +159,55 @@ def declared_by_code(folder: Path, names: Iterable[str]) -> frozenset[str]:
     for name in names:
         if name.endswith(".py") and (folder / name).is_file():
             text = (folder / name).read_text(encoding="utf-8", errors="replace")
-            found.update(value for block in _DECLARATION.findall(text) for value in re.findall(r":\s*[\"'](.+?)[\"']", block))
+            found.update(
+                value for block in _DECLARATION.findall(text) for value in re.findall(r":\s*[\"'](.+?)[\"']", block)
+            )
     return frozenset(found)
 
 
-def files_in(folder: Path) -> tuple[str, ...]:
-    """Return the files of a folder and of those in it, by name.
+def files_in(folder: Path) -> dict[str, str]:
+    """Return the files of a folder and of those in it, each with what keeps it from being read, if that shows.
 
-    Raises:
-        CheckpointError: a folder in it can't be read, or is a link, and isn't one that stays behind anyway.
+    A folder that can't be read, or is a link, stands for its files, unless it stays behind whatever is in it.
     """
-    found: list[str] = []
-    faults: list[str] = []
-    unread: dict[str, str] = {}
+    found: dict[str, str] = {}
 
-    def note(error: OSError) -> None:
-        unread[os.path.relpath(error.filename, folder)] = f"can't be read ({error.strerror})"
+    def note(path: str | Path, fault: str) -> None:
+        name = Path(path).relative_to(folder).as_posix()
+        found[name] = "" if any(_like(part, _LEFT_FOLDERS) for part in Path(name).parts) else fault
 
-    for here, folders, files in os.walk(folder, onerror=note):
-        inner = Path(here).relative_to(folder)
+    for here, folders, files in os.walk(
+        folder, onerror=lambda error: note(error.filename, f"can't be read ({error.strerror})")
+    ):
         folders[:] = [name for name in folders if name not in _UNLISTED]
-        for name in folders:
-            if os.path.islink(Path(here) / name):
-                unread[str(inner / name)] = f"is a link to a folder, {os.readlink(Path(here) / name)}"
-        found += [(inner / name).as_posix() for name in files]
-        for name in files:  # a link to a folder that is gone looks like one to a file
-            if not os.path.splitext(name)[1] and not os.path.exists(Path(here) / name) :
-                unread[str(inner / name)] = f"is a link to {os.readlink(Path(here) / name)}, which is not there"
-    for name, why in unread.items():
-        if any(_like(part, _LEFT_FOLDERS) for part in Path(name).parts):
-            found.append(f"{name}/")
-        else:
-            faults.append(f"{name} {why}")
-    check_faults(str(folder), faults, "Put the files themselves there, readable, or remove what isn't to go along.")
-    return tuple(found)
+        for path in (Path(here) / name for name in (*folders, *files)):
+            gone = not os.path.exists(path)
+            if gone and not path.suffix:  # it may have been a folder
+                note(path, f"is a link to {os.readlink(path)}, which is not there")
+            elif path.is_dir() and path.is_symlink():
+                note(path, f"is a link to a folder, {os.readlink(path)}")
+            elif gone or not path.is_dir():
+                note(path, "")
+    return found
 
 
-def check_present(folder: Path, names: Iterable[str]) -> None:
-    """Raise CheckpointError unless every file is there and can be read."""
+def check_readable(folder: Path, found: Mapping[str, str], carried: Iterable[str]) -> None:
+    """Raise CheckpointError unless all that goes along is there and can be read.
+
+    Args:
+        found: the folder's files, as ``files_in`` gives them.
+    """
+    faults = {**found, **{name: found.get(name) or _file_fault(folder / name) for name in carried}}
     check_faults(
         str(folder),
-        (f"{name} {fault}" for name in names if (fault := _file_fault(folder / name))),
-        "These files go with the weights: put them there, readable, or remove what isn't to go along.",
+        (f"{name} {fault}" for name, fault in sorted(faults.items()) if fault),
+        "These go with the weights: put the files themselves there, readable, or remove what isn't to go along.",
     )
 
 
-def _file_fault(path: Path) -> str | None:
+def _file_fault(path: Path) -> str:
     if os.path.islink(path) and not os.path.exists(path):
         return f"is a link to {os.readlink(path)}, which is not there"
-    if not os.path.lexists(path):
-        return "is not there"
     if not os.path.isfile(path):
         return "is no file"
     try:
@@ -212,7 +215,7 @@ def _file_fault(path: Path) -> str | None:
             file.read(1)
     except OSError as error:
         return f"can't be read ({error.strerror})"
-    return None
+    return ""
 
 
 def _module_of(path: PurePosixPath, modules: Collection[str]) -> str:

@@ -144,7 +144,7 @@ class Plan:
         return f"{self.architecture}: {counts} (seed {self.seed})"
 
     def _headline(self) -> str:
-        left = _text.join_names(self.files.left_briefly)
+        left = _text.join_names(self.files.left_briefly, most=8)
         return "\n".join((self.summary(), *self.notes, *([f"left behind: {left}"] if left else [])))
 
     def _sections(self, draw: Draw = _text.text_table) -> Iterator[str]:

@@ -105,7 +105,7 @@ def prepare_extension(
 ) -> Extension:
     """Plan and check an extension, with the arguments of ``extend``: everything that can be refused is refused here."""
     from hf_init._write.files import plan_files
-    from hf_init._write.other_files import carried_bytes, fetch_files, files_beside
+    from hf_init._write.other_files import carried_bytes, fetch_files
     from hf_init._write.stage import check_existing
     from hf_init._write.writing import room_needed
 
@@ -117,29 +117,27 @@ def prepare_extension(
     check_existing(path)
     _check_memory_options(words)
     how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
-    made = prepared(base, architecture, **words)
+    made, beside = prepared(base, architecture, **words)
     for part in made.target.base.checkpoints:
         _check_nested(part.root, path)
-    beside = files_beside(made.target.base)
     fetch_files(made.target.base, beside)
     files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
     room = room_needed(files, made.source, how.link, path) + carried_bytes(beside)
     return Extension(made, path, how, room, beside)
 
 
-def prepared(base: Any, architecture: Any, **options: Any) -> Prepared:
-    """Return a plan and what its executors need, from the options of ``extend``."""
+def prepared(base: Any, architecture: Any, **options: Any) -> tuple[Prepared, FilesByFolder]:
+    """Return a plan with what its executors need, and the files that go along, from the options of ``extend``."""
     from hf_init._prepare import check_unloadable, prepare_plan
     from hf_init._write.other_files import files_beside, joined_files
 
     made = prepare_plan(base, architecture, **options)
     check_unloadable(made.target, made.plan)
-    return replace(made, plan=replace(made.plan, files=joined_files(files_beside(made.target.base))))
+    beside = files_beside(made.target.base)
+    return replace(made, plan=replace(made.plan, files=joined_files(beside))), beside
 
 
-def _write_result(
-    extension: Extension, stage: StagingDir, progress: Progress, log: Callable[[str], object]
-) -> Clones:
+def _write_result(extension: Extension, stage: StagingDir, progress: Progress, log: Callable[[str], object]) -> Clones:
     """Write everything of a result into a folder that isn't at its place yet, the manifest last; return its clones."""
     from hf_init._plan import Manifest
     from hf_init._version import __version__

@@ -15,7 +15,7 @@ from hf_init._checkpoint import (
     BaseCheckpoint,
     Checkpoint,
     FileLists,
-    check_present,
+    check_readable,
     declared_by_code,
     files_in,
     module_folders,
@@ -40,14 +40,14 @@ def files_beside(base: BaseCheckpoint) -> FilesByFolder:
 
 def _files_beside(checkpoint: Checkpoint) -> FileLists:
     folder, repository = checkpoint.root, checkpoint.repository
-    names = files_in(folder) if repository is None else tuple(repository.sizes)
+    found = files_in(folder) if repository is None else dict.fromkeys(repository.sizes, "")
     read = {*_REWRITTEN, *checkpoint.shards, checkpoint.index}
-    modules, code = module_folders(folder), declared_by_code(folder, names)
-    files = sort_files(names, read, modules, code)
+    modules, code = module_folders(folder), declared_by_code(folder, found)
+    files = sort_files(found, read, modules, code)
     if any("/" not in name for name in files.left):  # else the class, which takes time to import, changes nothing
-        files = sort_files(names, read, modules, code | declared_vocabulary(folder))
+        files = sort_files(found, read, modules, code | declared_vocabulary(folder))
     if repository is None:
-        check_present(folder, files.carried)
+        check_readable(folder, found, files.carried)
     return files
 
 
