@@ -69,7 +69,9 @@ def fetch_files(base: BaseCheckpoint, files: FilesByFolder) -> None:
 
 def carry_files(files: FilesByFolder, out: Path) -> None:
     """Copy what goes along, however the weights are taken over: it is small, and people edit it."""
-    for folder, listed in reversed([*files.items()]):  # of files of one name, the first checkpoint's is the last to come
+    for folder, listed in reversed(
+        [*files.items()]
+    ):  # of files of one name, the first checkpoint's is the last to come
         for name in listed.carried:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, out / name)
