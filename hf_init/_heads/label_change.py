@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, cast
 
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from hf_init._architecture import BAD_VALUE, Target, label_values
 from hf_init._change import Change, ChangePlan, TargetContext
@@ -47,7 +47,8 @@ class LabelChange(Change):
     """The requested labels; without any, those of the base stay.
 
     Attributes:
-        before: the base's own.
+        before: the base's own; numbered where its config names none.
+        named: whether it names them. What it doesn't say, the rows of its tensors do.
         names, number: of those requested; None: not given.
         renames: of the base's own, before anything else.
         mode: how trained rows follow, one of ``KEEP_MODES``; None: by name.
@@ -63,6 +64,7 @@ class LabelChange(Change):
     counts: LabelNumbers | None = None
     mean: LabelNumbers | None = None
     solved: str = ""
+    named: bool = True
 
     OPTIONS = (
         "labels",
@@ -78,14 +80,14 @@ class LabelChange(Change):
     @classmethod
     def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> LabelChange:
         given = cast("LabelOptions", options)
-        before, number = names_of(base.config), given.get("num_labels")
+        (before, named), number = read_config_labels(base.config), given.get("num_labels")
         renames = _read_renames(given.get("rename_labels"))
         known = rename_labels(before, renames)
         labels, mode = _requested_labels(given, known), given.get("labels_keep")
         label_values(labels, number)  # raises for what can't be labels
         if mode is not None and mode not in KEEP_MODES:
             raise PlanError(f"labels_keep: expected one of {', '.join(KEEP_MODES)}, not {mode!r}")
-        change = cls(before, None if labels is None else tuple(labels), number, renames, mode)
+        change = cls(before, None if labels is None else tuple(labels), number, renames, mode, named=named)
         counts, mean = given.get("label_counts"), given.get("target_mean")
         change = replace(change, names=change._known_names(known) if labels is None else change.names)
         change._check_renames()
@@ -117,9 +119,13 @@ class LabelChange(Change):
             )
 
     def config_values(self) -> Mapping[str, object]:
-        if self.names is None:
+        names = self.names
+        if names is None and self.number is not None and self.named and self.number != len(self.before):
+            names = numbered_labels(self.number)  # said outright: not every config forgets the old names by itself
+        if names is None:
             return label_values(None, self.number)
-        return {"id2label": dict(enumerate(self.names)), "label2id": {name: k for k, name in enumerate(self.names)}}
+        by_name = {name: k for k, name in enumerate(names)}
+        return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": by_name}
 
     @property
     def _is_requested(self) -> bool:
@@ -129,29 +135,62 @@ class LabelChange(Change):
 
     def plan(self, context: TargetContext) -> ChangePlan:
         target = context.target
-        after = read_labels(getattr(target.config, "id2label", None) or {})
+        after = labels_of_config(target.config)
         head = cache(lambda: head_of(target))
         starts = cache(lambda: check_starts(LabelStarts.of(target, after, head(), counts=self.counts, mean=self.mean)))
         plan = ChangePlan(fills=self._filler(head, starts))
-        if not self._is_requested and (self.before == after or self._has_no_rows(target, len(after))):
+        if not self._is_requested and self._has_no_effect(target, after):
             return plan
         self._check_head(target, head())
         trained = TrainedLabels.of(target, head(), context.keep)
-        known = rename_labels(self.before, self.renames)
+        change = self._by_rows(target, trained, trained.num_labels(head()))
+        known = rename_labels(change.before, self.renames)
         index = trained.index(known, after, self.mode) if trained else (None,) * len(after)
         self._check_effect(target, head(), trained, index)
         starts()  # raises for what this kind of head can't start with
         new = frozenset(head()) if self.mode == "none" else frozenset()
         plan = replace(plan, new=new)
-        return self._with_trained_rows(plan, target, head(), trained, index, after) if trained else plan
+        return change._with_trained_rows(plan, target, head(), trained, index, after) if trained else plan
 
-    def _has_no_rows(self, target: Target, count: int) -> bool:
-        """Return whether shapes tell that the base has no row for a label: nothing grew, and nothing is so long."""
-        if len(self.before) == count:
+    def _has_no_effect(self, target: Target, after: LabelNames) -> bool:
+        """Return whether names, or shapes, tell that no trained row of a label changes."""
+        same = self.before == after
+        if same and self.named:
+            return True
+        if not same and len(self.before) == len(after):
             return False
-        sources = sources_of(target.source, target.layout)
+        sources, lengths = sources_of(target.source, target.layout), {len(after), len(after) + 1}
         pairs = ((tensor.shape, source.shape) for tensor in target.layout.tensors if (source := sources[tensor.name]))
-        return all(shape == before and not {count, count + 1} & set(shape) for shape, before in pairs)
+        if same:
+            return all(shape == before or not lengths & set(shape) for shape, before in pairs)
+        return all(shape == before and not lengths & set(shape) for shape, before in pairs)
+
+    def _by_rows(self, target: Target, trained: TrainedLabels, rows: int | None) -> LabelChange:
+        """Return the change with the labels that the base's trained rows are for, where its config names none.
+
+        What they are called is the word of the target's config class; by number, where it has another one. A head that
+        the base's own class has, and not for labels, has no rows for any.
+
+        Raises:
+            PlanError: labels were renamed by a number that isn't theirs.
+        """
+        if self.named or rows is None:
+            return self
+        own = target.own if trained.kind and rows != len(self.before) else None
+        if own is not None and trained.sources & {t.name for t in own.whole_layout.tensors} - head_of(own).keys():
+            return self
+        try:
+            names = labels_of_config(type(target.config).from_dict(dict(target.base.config)))
+        except BAD_VALUE:  # of another class than the base's own
+            names = ()
+        before = names if len(names) == rows else numbered_labels(rows)
+        if self.renames and before != self.before:
+            raise PlanError(
+                f"rename_labels: the config names no labels, and the trained head has {rows} rows, not "
+                f"{len(self.before)}; give the names of all, in order, with {option('labels', ['A', 'B'])} and "
+                + option("labels_keep", "leading")
+            )
+        return replace(self, before=before)
 
     def _with_trained_rows(
         self,
@@ -226,17 +265,31 @@ class LabelChange(Change):
 
 
 def names_of(raw: Mapping[str, Any]) -> LabelNames:
-    """Return the labels of a checkpoint by its ``config.json``, which leaves out what its class has by default."""
-    named = raw.get("id2label")
-    if isinstance(named, Mapping) and named:
-        return read_labels(named)
-    kind = raw.get("model_type")
-    if isinstance(raw.get("num_labels"), int) or not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        return numbered_labels(raw.get("num_labels", 2))
+    """Return the labels of a checkpoint by its ``config.json``; numbered where it names none."""
+    return read_config_labels(raw)[0]
+
+
+def read_config_labels(raw: Mapping[str, Any]) -> tuple[LabelNames, bool]:
+    """Return the labels of a checkpoint by its ``config.json``, and whether it, or its class by default, names them."""
+    named, kind, number = raw.get("id2label"), raw.get("model_type"), raw.get("num_labels")
+    names = read_labels(named) if isinstance(named, Mapping) else ()
+    counted = isinstance(number, int) and number > 0
+    if names and (not counted or number == len(names)):
+        return names, True
     try:
-        return read_labels(CONFIG_MAPPING[kind].from_dict(dict(raw)).id2label or {})
+        own = CONFIG_MAPPING[kind].from_dict(dict(raw)) if isinstance(kind, str) and kind in CONFIG_MAPPING else None
     except BAD_VALUE:  # such a config is refused when it is made
-        return numbered_labels(2)
+        own = None
+    if own is None:
+        return (names, True) if names else (numbered_labels(number if counted else 2), False)
+    names = labels_of_config(own)
+    return names, not generic_names(names)
+
+
+def labels_of_config(config: PreTrainedConfig) -> LabelNames:
+    """Return the labels of a config; numbered where it counts others than it names, in a field of its own."""
+    names, number = read_labels(getattr(config, "id2label", None) or {}), getattr(config, "num_labels", None)
+    return numbered_labels(number) if isinstance(number, int) and number != len(names) else names
 
 
 def _requested_labels(options: LabelOptions, known: LabelNames) -> Sequence[str] | None:

@@ -264,6 +264,22 @@ class TrainedLabels:
     def __str__(self) -> str:
         return join_names([tensor.name for tensor, _ in self.tensors])
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """Return the names of the source tensors."""
+        return frozenset(source.name for _, source in self.tensors)
+
+    def num_labels(self, head: TrainedHead) -> int | None:
+        """Return how many labels the sources have slices for; None where they don't say it, or not all the same."""
+        counts = {
+            divmod(source.shape[axis.dim] - axis.extra, axis.each)
+            for target, source in self.tensors
+            for axis in head[target.name]
+            if len(source.shape) == len(target.shape)
+        }
+        count, rest = counts.pop() if len(counts) == 1 else (0, 0)
+        return count if count > 0 and not rest else None
+
     def index(self, before: LabelNames, after: LabelNames, mode: str | None) -> RowIndex:
         """Return the trained row of every label.
 
