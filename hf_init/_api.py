@@ -52,7 +52,8 @@ def extend(
 ) -> VerifyReport:
     """Write an extended checkpoint folder to folder, without the model in memory, and verify it before it appears.
 
-    Only a head that is fitted to ``examples`` takes the model into memory, once, to see its features.
+    Only a head that is fitted to ``examples`` takes the model into memory, once, to see its features. Under an
+    initialized process group the first process works, the others wait, and all return the same or raise the same.
 
     Args:
         base: a checkpoint folder or a hub id; it is never written to. Or several, by the prefix that the names of each
@@ -71,7 +72,9 @@ def extend(
 
         extend("base", "out", "BertForSequenceClassification", labels=["neg", "pos"], seed=1)
     """
-    return prepare_extension(base, out, architecture, **options).run(progress or no_progress)
+    from hf_init._shards import on_first_rank
+
+    return on_first_rank(lambda: prepare_extension(base, out, architecture, **options).run(progress or no_progress))
 
 
 @takes(VerifyOptions)

@@ -28,7 +28,7 @@ LAYERS = (
     ("_options",),
     ("_plan",),
     ("_architecture", "schemes"),
-    ("_checkpoint", "_figure"),
+    ("_checkpoint", "_figure", "_shards"),
     (
         "_block_names",
         "_errors",

@@ -11,6 +11,7 @@ from hf_init._check.judge import judge_facts
 from hf_init._check.observe import New, observe
 from hf_init._check.report import CheckReport
 from hf_init._errors import CheckpointError
+from hf_init._shards import check_undivided
 from hf_init.finetune import PlanLike, model_tensors, origin_of, unwrapped
 
 
@@ -33,7 +34,7 @@ def check(
             ``init_plan``, or that of the folder that it was loaded from. Without one all of the model is judged alike.
 
     Raises:
-        PlanError: the plan is of another model, or the model makes no loss of the batch.
+        PlanError: the plan is of another model, the model makes no loss of the batch, or it is divided among ranks.
         CheckpointError: the plan's folder can't be read.
 
     Example::
@@ -43,6 +44,7 @@ def check(
         report.raise_if_failed()
     """
     bare = unwrapped(model)
+    check_undivided(bare, "check it before that: every rank would see the facts of its own part")
     facts = observe(bare, batch, optimizer, _new_regions(bare, plan))
     return CheckReport(type(bare).__name__, facts, judge_facts(facts))
 

@@ -111,6 +111,8 @@ def prepare_extension(
 
     if not str(out):
         raise PlanError("OUT is an empty name; give the folder that the result is to be")
+    if "://" in str(out):
+        raise PlanError(f"OUT is {out}, a URL; expected a folder here: write to one, and upload that when it is proved")
     path = Path(os.path.abspath(os.path.expanduser(out)))
     for folder in base.values() if isinstance(base, Mapping) else (base,):
         _check_nested(Path(os.path.expanduser(folder)), path)  # before the advice to remove what is there

@@ -185,8 +185,8 @@ def train_only_new(
     any kind of tensor and region will do, a tied head sees the same tensor, optimizer states are as large as what is
     new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain names and shapes.
 
-    Not for sharded parameters (FSDP, ZeRO-3), where rows can't be told apart: use ``peft_arguments`` there. Data
-    parallelism works: freeze first, then wrap.
+    Under FSDP2 (``fully_shard``) before or after dividing the model, and under data parallelism: freeze first, then
+    wrap. Not under FSDP1, ZeRO-3 or tensor parallelism: use ``peft_arguments`` there.
 
     The arguments and errors are those of ``freeze``. ``Frozen.thaw()`` ends it.
 

@@ -15,11 +15,12 @@ from hf_init import _html
 from hf_init._checkpoint import Checkpoint, Reader, equal_bytes, tensor_digest
 from hf_init._errors import CheckpointError, PlanError, ProofError
 from hf_init._plan import format_shape
+from hf_init._shards import is_sharded, said_by_all, whole_tensor, write_region
 from hf_init._tensors import Box, Region, Shape, num_elements
 from hf_init._text import format_bytes, format_count
 from hf_init._verify import jsonable
 from hf_init.finetune._model import ModelTensor, PlanOrigin
-from hf_init.finetune._rows import pick_rows, put_rows
+from hf_init.finetune._rows import pick_rows
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,7 +96,7 @@ class FrozenDigests:
     @classmethod
     def of(cls, origin: ModelTensor, regions: tuple[Region, ...], copies: bool) -> FrozenDigests:
         """Take the digests of a tensor's regions as they are now."""
-        tensor = origin.tensor.detach()
+        tensor = whole_tensor(origin.tensor)
         parts = [pick_rows(tensor, region) for region in regions]
         kept = tuple(part.cpu().clone() for part in parts) if copies else ()
         return cls(origin, regions, tensor.dtype, tuple(map(tensor_digest, parts)), kept)
@@ -106,7 +107,7 @@ class FrozenDigests:
 
     def reason_moved(self) -> str:
         """Return what is no longer as it was; empty where all is."""
-        tensor = self.origin.tensor.detach()
+        tensor = whole_tensor(self.origin.tensor)
         if tensor.dtype != self.dtype:
             return f"dtype is {tensor.dtype}, was {self.dtype}"
         now = (tensor_digest(pick_rows(tensor, region)) for region in self.regions)
@@ -114,11 +115,11 @@ class FrozenDigests:
 
     def difference(self, reason: str, values: Sequence[tuple[Region, torch.Tensor]]) -> dict[str, object]:
         """Return the reason, and the first index at which the tensor differs from older values, with both."""
-        now = self.origin.tensor.detach().cpu()
+        now = whole_tensor(self.origin.tensor).cpu()
         moved, old = torch.zeros(now.shape, dtype=torch.bool), now.clone()
         for region, older in values:
-            put_rows(moved, region, _tensor_bits(pick_rows(now, region)) != _tensor_bits(older))
-            put_rows(old, region, older)
+            write_region(moved, region, _tensor_bits(pick_rows(now, region)) != _tensor_bits(older))
+            write_region(old, region, older)
         result: dict[str, object] = {"name": self.origin.name, "reason": reason}
         indices = moved.nonzero()
         if not len(indices):
@@ -140,8 +141,9 @@ class Guard:
     def __init__(
         self, regions: Iterable[tuple[ModelTensor, tuple[Region, ...]]], origin: PlanOrigin, copies: bool
     ) -> None:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            frozen = pool.map(lambda pair: FrozenDigests.of(pair[0], pair[1], copies), regions)
+        pairs = list(regions)
+        with _pool_for(origin for origin, _ in pairs) as pool:
+            frozen = list(pool.map(lambda pair: FrozenDigests.of(pair[0], pair[1], copies), pairs))
         self.digests = {each.origin.name: each for each in frozen}
         self._origin = origin
 
@@ -157,13 +159,13 @@ class Guard:
             self.digests.pop(name, None)
 
     def verify(self) -> GuardReport:
-        """Compare every frozen byte with what it was, by SHA-256."""
+        """Compare every frozen byte with what it was, by SHA-256; all ranks return what any of them has seen."""
         frozen = list(self.digests.values())
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with _pool_for(each.origin for each in frozen) as pool:
             reasons = list(pool.map(FrozenDigests.reason_moved, frozen))
         moved = [(each, reason) for each, reason in zip(frozen, reasons, strict=True) if reason]
         with GuardFiles(self._origin) as files:
-            differences = tuple(
+            differences = said_by_all(
                 each.difference(reason, [*zip(each.regions, each.copies, strict=False)] or files.values(each))
                 for each, reason in moved
             )
@@ -177,7 +179,7 @@ class Guard:
         with GuardFiles(self._origin) as files:
             files.check_shapes(self.digests.values())
             changed = [each for each in self.digests.values() if not files.equal(each)]
-            differences = [each.difference("differs from the files", files.values(each)) for each in changed]
+            differences = said_by_all(each.difference("differs from the files", files.values(each)) for each in changed)
         if differences:
             raise PlanError(
                 f"the model was changed since the plan was made:\n{_list_moved(differences)}\n"
@@ -208,7 +210,7 @@ class GuardFiles:
         source, regions = self._regions_in_files(frozen)
         if source is None:
             return True
-        reader, tensor = self._readers[id(source)], frozen.origin.tensor.detach().cpu()
+        reader, tensor = self._readers[id(source)], whole_tensor(frozen.origin.tensor).cpu()
         for region, name, region_there in regions:
             now = pick_rows(tensor, region)
             if region_there == Box.whole(source.entries[name].shape):
@@ -249,6 +251,11 @@ class GuardFiles:
         if self._base is None or any(copy.source not in self._base.entries for copy in entry.kept):
             return None, []
         return self._base, [(copy.region, copy.source, copy.source_region) for copy in entry.kept]
+
+
+def _pool_for(origins: Iterable[ModelTensor]) -> ThreadPoolExecutor:
+    """Return threads to look at tensors with: one where any is gathered from the ranks, all in the same order."""
+    return ThreadPoolExecutor(1 if any(is_sharded(origin.tensor) for origin in origins) else os.cpu_count())
 
 
 def _open_weights(folder: Path | None) -> Checkpoint | None:

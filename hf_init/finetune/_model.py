@@ -14,8 +14,8 @@ from torch import nn
 from hf_init._block_names import stack_blocks
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan, format_shape
+from hf_init._shards import check_whole
 from hf_init._tensors import Box, Region, Status
-from hf_init._text import join_names
 
 PlanLike: TypeAlias = Plan | str | Path | None
 
@@ -133,8 +133,8 @@ def model_tensors(model: nn.Module, plan: Plan) -> tuple[ModelTensor, ...]:
         PlanError: the plan is of another model, or the model was changed since; all offenders are named.
     """
     model = unwrapped(model)
+    check_whole(model)
     state = named_state(model)
-    _check_tensors_at_hand(model, state)
     entries: defaultdict[str, list[TensorPlan]] = defaultdict(list)
     for entry in plan.tensors:
         if entry.status is not Status.TIED and entry.role != "ignored":
@@ -191,20 +191,6 @@ def blocks_of(tensors: Sequence[ModelTensor]) -> list[str]:
 
 def _outer_block(name: str) -> str:
     return next(iter(stack_blocks(name)), "")
-
-
-def _check_tensors_at_hand(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    packed = [n for n, each in state.items() if isinstance(each, nn.Parameter) and not each.is_floating_point()]
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False) or packed:
-        raise PlanError(
-            f"{type(model).__name__} is quantized{f' ({join_names(packed)})' if packed else ''}: its tensors aren't "
-            "those of the plan. Load the result unquantized; or train adapters on it, with peft_arguments(plan)"
-        )
-    absent = [name for name, each in state.items() if each.device.type == "meta"]
-    if absent:
-        raise PlanError(
-            f"{join_names(absent)}: on meta or offloaded, so nothing can be frozen or proved; load it whole"
-        )
 
 
 def _check_planned_model(

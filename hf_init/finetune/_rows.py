@@ -1,17 +1,30 @@
-"""The new part of a resized tensor as a parameter of its own that lies in the tensor's memory."""
+"""The new part of a resized tensor as a parameter of its own: in the tensor's memory, or beside what FSDP2 divided."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
 from hf_init._errors import PlanError
+from hf_init._shards import (
+    average_over_ranks,
+    is_fully_sharded,
+    is_sharded,
+    mesh_of,
+    replicated,
+    whole_tensor,
+    write_region,
+)
 from hf_init._tensors import Box, Region, Rows
+from hf_init._text import join_names
 from hf_init.finetune._model import ModelTensor
 
 CHILD = "hf_init_new"
@@ -24,7 +37,8 @@ class NewPart:
 
     Attributes:
         own: whether the parameter has memory of its own, copied into the tensor at every forward pass: a region that
-            isn't one run of memory, or a parameter of another dtype. Else it is a view of the tensor's memory.
+            isn't one run of memory, a parameter of another dtype, or of a sharded tensor. Else it is a view of the
+            tensor's memory.
     """
 
     origin: ModelTensor
@@ -49,16 +63,16 @@ class _RouteGradients(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor, regions: Sequence[Region], *parts: torch.Tensor) -> torch.Tensor:
-        ctx.regions, ctx.dtypes = regions, [part.dtype for part in parts]
+        ctx.regions, ctx.dtypes, ctx.meshes = regions, [part.dtype for part in parts], [*map(mesh_of, parts)]
         return tensor.view_as(tensor)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad = grads[0].to_dense() if grads[0].is_sparse else grads[0]
-        pairs = zip(ctx.regions, ctx.dtypes, strict=True)
+        each = zip(ctx.regions, ctx.dtypes, ctx.meshes, strict=True)
         # Cloned: a view would keep the gradient of the whole tensor in memory until the next step.
-        parts = (pick_rows(grad, region).clone().to(dtype) for region, dtype in pairs)
-        return None, None, *parts
+        parts = ((pick_rows(grad, region).clone().to(dtype), mesh) for region, dtype, mesh in each)
+        return None, None, *(average_over_ranks(part, mesh) for part, mesh in parts)
 
 
 class NewParts(nn.Module):
@@ -69,6 +83,10 @@ class NewParts(nn.Module):
     tensor through a function whose backward hands each part its rows of the gradient. No optimizer ever holds a kept
     row: no decay, momentum, clipping or rounding can reach one.
 
+    Under FSDP2 a part has memory of its own. Made before ``fully_shard``, it is divided with the rest; made after it,
+    every rank holds all of it, and backward averages its gradient over the ranks. After each step of an optimizer every
+    rank writes what it holds of the new rows into its own shard.
+
     It adds nothing to the state dict, which holds the whole tensors under their plain names at any time.
     """
 
@@ -76,8 +94,12 @@ class NewParts(nn.Module):
         super().__init__()
         self._parts = tuple(part for each in tensors for part in _parts_of(each, dtype))
         for part in self._parts:
-            view = pick_rows(part.tensor.detach(), part.region)
-            self.register_parameter(part.key, nn.Parameter(view.to(dtype or view.dtype).clone() if part.own else view))
+            values = pick_rows(whole_tensor(part.tensor), part.region)
+            if part.own:
+                values = replicated(values.to(dtype or values.dtype).clone(), part.tensor)
+            self.register_parameter(part.key, nn.Parameter(values))
+        self._root = (model,)  # in a tuple: no module below itself
+        self._after_steps: RemovableHandle | None = None
         self._holders = {each.name: each.holders(model) for each in tensors}
         self._depth = 0
         self._handles: list[RemovableHandle] = []
@@ -92,25 +114,29 @@ class NewParts(nn.Module):
     def link(self, *_: object) -> None:
         """Make the whole tensors hold what the parts hold, wherever moving the model has torn them apart."""
         for part, parameter in self.parts:
-            # Past autograd's count of writes: the values are those that the graph of an earlier pass has seen.
-            view = pick_rows(part.tensor.data, part.region)
-            if part.own:
-                put_rows(part.tensor.data, part.region, parameter.detach())
-            elif view.data_ptr() != parameter.data_ptr() or view.device != parameter.device:
-                view.copy_(parameter.detach())
-                parameter.data = view
+            if self._gathers(part):
+                if is_sharded(part.tensor):  # else it is gathered for a pass, of shards that were linked
+                    write_region(part.tensor, part.region, whole_tensor(parameter))
+            elif part.own:
+                write_region(part.tensor, part.region, parameter.detach())
+            else:
+                view = pick_rows(part.tensor.data, part.region)
+                if view.data_ptr() != parameter.data_ptr() or view.device != parameter.device:
+                    view.copy_(parameter.detach())
+                    parameter.data = view
 
     def refresh(self, *_: object) -> None:
         """Make the parts hold what the whole tensors hold, after these were loaded."""
         for part, parameter in self.parts:
-            if part.own:
-                parameter.data.copy_(pick_rows(part.tensor.data, part.region))
+            if part.own or self._gathers(part):
+                values = pick_rows(whole_tensor(part.tensor), part.region)
+                write_region(parameter, Box.whole(part.region.shape), values)
 
     def remove(self, model: nn.Module) -> None:
         """Leave the plain model, with what the parts hold in its tensors."""
         self.link()
         self._hide()
-        for handle in self._handles:
+        for handle in (*self._handles, *filter(None, [self._after_steps])):
             handle.remove()
         delattr(model, CHILD)
 
@@ -133,18 +159,47 @@ class NewParts(nn.Module):
                 owner.register_load_state_dict_post_hook(self.refresh),
             ]
 
+    def _gathers(self, part: NewPart) -> bool:
+        """Return whether FSDP2 divides the tensor, which it may have begun to after the part was made."""
+        return is_fully_sharded(self._root[0], part.origin.name)
+
     def _begin(self, *_: object) -> None:
         """Start a pass of the whole model: whatever an interrupted one has left is over."""
         self._depth = 0
         self._enter()
 
     def _enter(self, *_: object) -> None:
-        """Let the first module of a pass, and those in it, read the tensors through the route."""
+        """Let the first module of a pass, and those in it, read the tensors through the route.
+
+        What FSDP2 divides is there when its own module begins, after the hook of FSDP2, which stands before this one.
+        """
         self._depth += 1
+        gathers = any(map(self._gathers, self._parts))
+        if gathers and self._after_steps is None:
+            self._link_after_steps()
         if self._depth == 1:
             self.link()
-            if torch.is_grad_enabled():
-                self._show()
+        if torch.is_grad_enabled() and (gathers or self._depth == 1):
+            self._show()
+
+    def _link_after_steps(self) -> None:
+        """Write the new rows into the shards after every step: FSDP2 gathers them before any hook of a module."""
+        loose = [str(part) for part, each in self.parts if self._gathers(part) and not _is_in_care(self, each)]
+        if loose:
+            raise PlanError(
+                f"{join_names(loose)}: the model's own fully_shard is missing, so that nobody would average the "
+                "gradients of the new rows; call fully_shard(model) after its parts"
+            )
+        alive = weakref.ref(self)
+
+        def after_step(optimizer: Optimizer, *_: object) -> None:
+            parts = alive()
+            held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+            # Of another model's optimizer, ranks needn't agree on whether this model is still there.
+            if parts is not None and any(id(parameter) in held for _, parameter in parts.parts):
+                parts.link()
+
+        self._after_steps = register_optimizer_step_post_hook(after_step)
 
     def _leave(self, *_: object) -> None:
         self._depth = max(self._depth - 1, 0)
@@ -154,7 +209,7 @@ class NewParts(nn.Module):
     def _show(self) -> None:
         for name, holders in self._holders.items():
             mine = [(part, parameter) for part, parameter in self.parts if part.origin.name == name]
-            if mine:
+            if mine and not is_sharded(mine[0][0].tensor):
                 regions, parameters = [part.region for part, _ in mine], [parameter for _, parameter in mine]
                 routed = _RouteGradients.apply(mine[0][0].tensor, regions, *parameters)
                 for module, attribute in holders:
@@ -193,12 +248,9 @@ def straight(region: Region, shape: Sequence[int]) -> Region:
     return Box(tuple(start), tuple(stop))
 
 
-def put_rows(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> None:
-    """Write the elements of a region."""
-    if isinstance(region, Rows):
-        tensor.index_copy_(region.dim, torch.tensor(region.index, device=tensor.device), values.to(tensor.dtype))
-    else:
-        tensor[region.slices].copy_(values)
+def _is_in_care(parts: NewParts, parameter: nn.Parameter) -> bool:
+    """Return whether the gradient of a new part is averaged: by FSDP2, or by the route."""
+    return is_sharded(parameter) or isinstance(parts._root[0], FSDPModule)
 
 
 def _parts_of(origin: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
@@ -215,12 +267,10 @@ def _parts_of(origin: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
         )
     if isinstance(origin.owner, nn.RNNBase):
         raise PlanError(f"{origin.name}: {type(origin.owner).__name__} reads its weights past the module; {advice}")
-    if hasattr(tensor, "device_mesh"):
-        raise PlanError(f"{origin.name} is sharded (DTensor): new rows can't be told apart in it. Use PEFT instead")
     parts = []
     for number, region in enumerate(straight(each, tensor.shape) for each in origin.new if 0 not in each.shape):
         # A fused optimizer writes a parameter as one run of memory: a view with gaps would have it write kept elements.
-        gaps = isinstance(region, Rows) or not tensor[region.slices].is_contiguous()
+        gaps = is_sharded(tensor) or isinstance(region, Rows) or not tensor[region.slices].is_contiguous()
         key = f"{origin.name.replace('.', '/')}#{number}"
         parts.append(NewPart(origin, region, key, own=gaps or dtype not in (None, tensor.dtype)))
     return parts

@@ -1,0 +1,195 @@
+"""How a process holds a tensor: whole, or a part of it beside those of other ranks; the only place that asks.
+
+What is read through ``whole_tensor`` is the same on every rank, so that what is compared with it is, too. It is a
+collective operation for a sharded tensor: every rank of its mesh asks for the same tensors, in the same order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
+from torch.distributed.tensor.device_mesh import DeviceMesh
+
+from hf_init._errors import HfInitError, PlanError
+from hf_init._tensors import Box, Region
+from hf_init._text import join_names
+
+T = TypeVar("T")
+_OTHER_FAILED = "the first process failed, and its own message says of what; nothing was written"
+
+
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Return whether the tensor lies on a mesh of ranks (a DTensor, as FSDP2 and tensor parallelism make it)."""
+    return isinstance(tensor, DTensor)
+
+
+def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return all elements of a tensor, without its gradient; those of a sharded one are gathered."""
+    with torch.no_grad():
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+
+
+def check_names(model: nn.Module) -> None:
+    """Raise PlanError, the same on every rank, where the tensors aren't there under their names, with their shapes.
+
+    No state dict is asked for: under FSDP1 that would gather the model.
+    """
+    name = type(model).__name__
+    flat = [path for path, each in model.named_modules() if isinstance(each, FullyShardedDataParallel)]
+    if flat:
+        raise PlanError(
+            f"{name} is under FSDP1 ({join_names([path or 'the model itself' for path in flat])}), which makes one "
+            "flat tensor of many, so that they can't be told apart. Use FSDP2: torch's fully_shard, or accelerate's "
+            "fsdp_version: 2"
+        )
+    zero = [name for name, tensor in model.named_parameters() if hasattr(tensor, "ds_id")]
+    if zero:
+        raise PlanError(
+            f"{name} is under DeepSpeed's ZeRO-3, which holds a piece of each tensor and nothing under its name "
+            f"({join_names(zero)}). Use ZeRO-2 or FSDP2; or train adapters, with peft_arguments(plan)"
+        )
+
+
+def check_undivided(model: nn.Module, advice: str) -> None:
+    """Raise PlanError unless every rank holds all of each tensor."""
+    check_names(model)
+    divided = [name for name, tensor in model.named_parameters() if is_sharded(tensor)]
+    if divided:
+        raise PlanError(f"{type(model).__name__} is divided among ranks ({join_names(divided)}); {advice}")
+
+
+def check_whole(model: nn.Module) -> None:
+    """Raise PlanError, the same on every rank, unless the elements of all tensors can be read and written here.
+
+    Whole tensors can be, and those that FSDP2 (``fully_shard``) has divided.
+    """
+    check_names(model)
+    name = type(model).__name__
+    tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    packed = [n for n, each in tensors.items() if isinstance(each, nn.Parameter) and not each.is_floating_point()]
+    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False) or packed:
+        raise PlanError(
+            f"{name} is quantized{f' ({join_names(packed)})' if packed else ''}: its tensors aren't those of the plan. "
+            "Load the result unquantized; or train adapters on it, with peft_arguments(plan)"
+        )
+    absent = [name for name, each in tensors.items() if each.device.type == "meta"]
+    if absent:
+        raise PlanError(
+            f"{join_names(absent)}: on meta or offloaded, so nothing can be frozen or proved; load it whole"
+        )
+    split = [name for name, each in tensors.items() if is_sharded(each) and not is_fully_sharded(model, name)]
+    if split:
+        raise PlanError(
+            f"{join_names(split)}: divided by tensor parallelism, whose modules compute with a part each. Train with "
+            "FSDP2 or DDP; or train adapters, with peft_arguments(plan)"
+        )
+
+
+def is_fully_sharded(model: nn.Module, name: str) -> bool:
+    """Return whether a tensor of the model is in the care of FSDP2: it gathers it before its module runs."""
+    paths = name.split(".")[:-1]
+    return any(isinstance(model.get_submodule(".".join(paths[:n])), FSDPModule) for n in range(len(paths) + 1))
+
+
+def replicated(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return values, equal on all ranks, as a tensor on the mesh of another one, whole on each rank."""
+    if not isinstance(like, DTensor):
+        return values
+    return DTensor.from_local(values, like.device_mesh, _on_all(Replicate(), like.device_mesh), run_check=False)
+
+
+def average_over_ranks(values: torch.Tensor, mesh: DeviceMesh | None) -> torch.Tensor:
+    """Return the mean of what the ranks of a mesh hold, whole on each of them; without a mesh, the values."""
+    if mesh is None:
+        return values
+    parts = DTensor.from_local(values / mesh.size(), mesh, _on_all(Partial(), mesh), run_check=False)
+    return parts.redistribute(placements=_on_all(Replicate(), mesh))
+
+
+def mesh_of(tensor: torch.Tensor) -> DeviceMesh | None:
+    """Return the ranks that a tensor is divided among, or None."""
+    return tensor.device_mesh if isinstance(tensor, DTensor) else None
+
+
+def write_region(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> None:
+    """Write the elements of a region: of a sharded tensor, those that this rank holds.
+
+    Autograd's count of writes isn't raised: the values are those that an earlier pass has seen, or that it doesn't see.
+    """
+    local, start = tensor.data, (0,) * tensor.ndim
+    if isinstance(tensor, DTensor):
+        local, start = tensor.to_local().data, _offset(tensor)
+    if not local.numel():
+        return
+    here = Box(start, tuple(a + n for a, n in zip(start, local.shape, strict=True)))
+    if isinstance(region, Box):
+        low = tuple(map(max, region.start, here.start))
+        high = tuple(map(min, region.stop, here.stop))
+        if all(a < b for a, b in zip(low, high, strict=True)):
+            local[_moved(low, high, start)].copy_(values[_moved(low, high, region.start)])
+        return
+    dim = region.dim
+    pairs = [(there, row) for there, row in enumerate(region.index) if here.start[dim] <= row < here.stop[dim]]
+    if pairs:
+        others = Box(
+            (*here.start[:dim], 0, *here.start[dim + 1 :]), (*here.stop[:dim], len(pairs), *here.stop[dim + 1 :])
+        )
+        rows = values.index_select(dim, torch.tensor([there for there, _ in pairs], device=values.device))
+        places = torch.tensor([row - here.start[dim] for _, row in pairs], device=local.device)
+        local.index_copy_(dim, places, rows[others.slices].to(local.dtype))
+
+
+def said_by_all(own: Iterable[T]) -> tuple[T, ...]:
+    """Return what every process says, each thing once, in the order of the ranks: all of them go on with the same."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return tuple(own)
+    everybody: list[list[T]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everybody, list(own))
+    said: list[T] = []
+    for one in (each for rank in everybody for each in rank):
+        if one not in said:
+            said.append(one)
+    return tuple(said)
+
+
+def on_first_rank(work: Callable[[], T]) -> T:
+    """Do something on the first process alone, while the others wait; all return what it made, or raise what it raised.
+
+    Without a process group of several, simply do it.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return work()
+    outcome: list[tuple[T | None, HfInitError | None]] = [(None, HfInitError(_OTHER_FAILED))]
+    try:
+        if dist.get_rank() == 0:
+            outcome = [(work(), None)]
+    except HfInitError as error:
+        outcome = [(None, error)]
+    finally:  # whatever happened: the others would wait for ever
+        dist.broadcast_object_list(outcome)
+    (made, failed), *_ = outcome
+    if failed is not None:
+        raise failed
+    return cast("T", made)
+
+
+def _offset(tensor: DTensor) -> tuple[int, ...]:
+    # Not public, and the only place that knows how uneven shards lie: pytorch/torch/distributed/tensor/_utils.py.
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    _, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return tuple(offset)
+
+
+def _moved(low: tuple[int, ...], high: tuple[int, ...], by: tuple[int, ...]) -> tuple[slice, ...]:
+    return tuple(slice(a - at, b - at) for a, b, at in zip(low, high, by, strict=True))
+
+
+def _on_all(placement: Placement, mesh: DeviceMesh) -> list[Placement]:
+    return [placement] * mesh.ndim

@@ -1,0 +1,129 @@
+"""What ``test_sharded.py`` has several processes do, each of which writes what it saw to ``rank-N.json``.
+
+``torchrun --nproc_per_node 2 tests/sharded_ranks.py BASES OUT`` where BASES holds ``tied`` and ``untied`` (Llama with eight
+new tokens).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import transformers
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+import hf_init
+from hf_init import HfInitError
+from hf_init.finetune import Frozen, Watch, parameter_groups, train_only_new
+
+NEW = slice(96, 104)
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": lambda groups: torch.optim.AdamW(groups, weight_decay=0.1),
+    "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9),
+}
+
+
+def loaded(bases: Path, name: str) -> nn.Module:
+    return transformers.LlamaForCausalLM.from_pretrained(bases / name).train()
+
+
+def divided(model: nn.Module) -> nn.Module:
+    """The model under FSDP2: the blocks, and the rest."""
+    if dist.is_initialized():
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    return model
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().full_tensor() if hasattr(tensor, "full_tensor") else tensor.detach().clone()
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: whole(tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
+
+
+def digest(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.contiguous().numpy().tobytes()).hexdigest()
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, frozen: Frozen, steps: int) -> None:
+    """Steps over twelve rows of text each, that the processes divide among themselves."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    with Watch(frozen, every=2, optimizer=optimizer) as watch:
+        for step in range(steps):
+            ids = torch.randint(0, 104, (12, 8), generator=torch.Generator().manual_seed(step))
+            ids = ids[rank::size]
+            model(input_ids=ids, labels=ids).loss.backward()
+            torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 0.5)
+            optimizer.step()
+            optimizer.zero_grad()
+            watch.end_step()
+
+
+def trained(bases: Path, name: str, optimizer: str, when: str) -> dict[str, object]:
+    """What five steps change, with the rows apart before or after the model is divided."""
+    model = loaded(bases, name)
+    before = state_of(model)
+    frozen = None
+    if when == "before":
+        frozen = train_only_new(model)
+    divided(model)
+    frozen = frozen or train_only_new(model)
+    made = OPTIMIZERS[optimizer](parameter_groups(model, lr=1e-2, weight_decay=0.1))
+    train(model, made, frozen, 5)
+    now = state_of(model)
+    changed = {n: (now[n] != old).reshape(len(old), -1).any(1).nonzero().flatten().tolist() for n, old in before.items()}
+    return {
+        "names": list(now) == list(before),
+        "changed": {n: rows for n, rows in changed.items() if rows},
+        "new rows": now["model.embed_tokens.weight"][NEW].tolist(),
+        "digests": {n: digest(tensor) for n, tensor in now.items()},
+        "elements": [each.numel() for p in made.state.values() for each in p.values() if each.ndim],
+    }
+
+
+def flipped(bases: Path) -> dict[str, object]:
+    """One bit of one frozen shard, on the last rank alone: what each of them says."""
+    model = loaded(bases, "untied")
+    frozen = train_only_new(divided(model), copies=True)
+    if dist.get_rank() == dist.get_world_size() - 1:
+        local = model.model.layers[1].mlp.up_proj.weight.to_local()
+        local.view(torch.int32)[0, 0] ^= 1
+    return {"error": refusal(frozen.raise_if_moved)}
+
+
+def refusal(work: Callable[[], object]) -> str | None:
+    try:
+        work()
+    except HfInitError as error:
+        return str(error)
+    return None
+
+
+def main(bases: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    torch.manual_seed(dist.get_rank())  # nothing may come of it
+    seen: dict[str, object] = {"flipped": flipped(bases)}
+    seen["extended"] = str(hf_init.extend(bases / "tied", out / "again", add_tokens=None, config={"use_cache": False}))
+    seen["refused"] = refusal(lambda: hf_init.extend(bases / "tied", out / "never", num_lables=3))
+    for name in ("tied", "untied"):
+        for optimizer in OPTIMIZERS:
+            for when in ("before", "after"):
+                seen[f"{name} {optimizer} {when}"] = trained(bases, name, optimizer, when)
+    (out / f"rank-{dist.get_rank()}.json").write_text(json.dumps(seen), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

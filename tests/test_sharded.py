@@ -1,0 +1,153 @@
+"""Where a model is divided among processes: the same rows train, the same bytes stand still, the same is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sharded_ranks
+import torch
+import torch.distributed as dist
+import transformers
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
+
+import hf_init
+from hf_init import HfInitError
+from hf_init.finetune import freeze, parameter_groups, plan_against, train_only_new
+
+TABLES = {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Llama with eight new tokens, its head tied and untied."""
+    folder = tmp_path_factory.mktemp("sharded")
+    for name, tied in {"tied": True, "untied": False}.items():
+        config = transformers.LlamaConfig(
+            vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, tie_word_embeddings=tied,
+        )  # fmt: skip
+        transformers.LlamaForCausalLM(config).save_pretrained(folder / f"{name}-base")
+        tables = ["*embed_tokens*"] if tied else ["*embed_tokens*", "lm_head*"]
+        keep = dict.fromkeys(tables, "leading")
+        hf_init.extend(folder / f"{name}-base", folder / name, keep=keep, config={"vocab_size": 104})
+    return folder
+
+
+@pytest.fixture(scope="module", params=[2, 3])
+def ranks(request, bases, tmp_path_factory):
+    """What each of some processes saw; a hang ends in TimeoutExpired."""
+    out = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(request.param)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hf_init.__file__).parents[1])}
+    done = subprocess.run(
+        [*command, sharded_ranks.__file__, bases, out], env=environment, timeout=120, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads((out / f"rank-{n}.json").read_text(encoding="utf-8")) for n in range(request.param)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("optimizer", sharded_ranks.OPTIMIZERS)
+@pytest.mark.parametrize("name", ["tied", "untied"])
+def test_under_fsdp2_the_new_rows_train_as_in_one_process(bases, ranks, name, optimizer, when):
+    """Made before or after the model is divided; with decay, momentum and clipping, on shards of different sizes."""
+    alone = sharded_ranks.trained(bases, name, optimizer, "before")
+    for seen in (rank[f"{name} {optimizer} {when}"] for rank in ranks):
+        assert seen["names"] and seen["changed"] == dict.fromkeys(TABLES, [*range(96, 104)])
+        assert seen["digests"] == ranks[0][f"{name} {optimizer} {when}"]["digests"]
+        assert seen["elements"] == alone["elements"]
+        torch.testing.assert_close(torch.tensor(seen["new rows"]), torch.tensor(alone["new rows"]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_several_processes_extend_once_and_fail_alike(ranks):
+    assert {rank["extended"] for rank in ranks} == {ranks[0]["extended"]} and "proved" in ranks[0]["extended"]
+    assert {rank["refused"] for rank in ranks} == {ranks[0]["refused"]} and "num_lables" in ranks[0]["refused"]
+
+
+@pytest.mark.slow
+def test_one_flipped_bit_on_one_rank_is_the_same_error_on_all(ranks):
+    assert len({rank["flipped"]["error"] for rank in ranks}) == 1
+    assert "model.layers.1.mlp.up_proj.weight: not what it was at row" in ranks[0]["flipped"]["error"]
+
+
+@pytest.fixture
+def one_rank(tmp_path):
+    """A process group of this process alone: what is divided is divided into one part."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_divided_model_is_frozen_trained_saved_and_proved(one_rank, bases, before):
+    model = sharded_ranks.loaded(bases, "tied")
+    old = sharded_ranks.state_of(model)
+    frozen = train_only_new(model) if before else None
+    fully_shard(model, mesh=one_rank)
+    frozen = frozen or train_only_new(model)
+    optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-2))
+    sharded_ranks.train(model, optimizer, frozen, 2)
+    now = sharded_ranks.state_of(model)
+    assert {name for name in old if not torch.equal(old[name], now[name])} == TABLES
+    model.load_state_dict({name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()})
+    assert not frozen.verify() and not frozen.new_parts.parts[0][1].full_tensor().any()
+
+
+def test_new_rows_need_somebody_to_average_their_gradients(one_rank, bases):
+    model = sharded_ranks.loaded(bases, "untied")
+    train_only_new(model)
+    fully_shard(model.model.embed_tokens, mesh=one_rank)
+    with pytest.raises(HfInitError, match=r"embed_tokens.*call fully_shard\(model\) after its parts"):
+        model(input_ids=torch.tensor([[1, 97]]))
+
+
+def test_a_check_of_a_divided_model_is_refused(one_rank, bases):
+    model = fully_shard(sharded_ranks.loaded(bases, "tied"), mesh=one_rank)
+    with pytest.raises(HfInitError, match="divided among ranks .*; check it before that"):
+        hf_init.check(model, {"input_ids": torch.tensor([[1, 2]])})
+
+
+def test_a_plan_is_made_from_a_divided_model_and_its_base(one_rank, bases):
+    model = fully_shard(sharded_ranks.loaded(bases, "untied"), mesh=one_rank)
+    assert plan_against(model, bases / "untied-base").counts == hf_init.Plan.load(bases / "untied").counts
+
+
+def tensor_parallel(model, mesh):
+    layer = model.model.layers[0].mlp.up_proj
+    layer.weight = torch.nn.Parameter(distribute_tensor(layer.weight.detach(), mesh, [Shard(0)]))
+    return model
+
+
+def under_zero3(model, mesh):
+    for parameter in model.parameters():  # what DeepSpeed puts on each: its number, and an empty tensor
+        parameter.ds_id, parameter.data = 0, torch.empty(0)
+    return model
+
+
+def under_fsdp1(model, mesh):
+    how = {"sharding_strategy": ShardingStrategy.NO_SHARD, "device_id": torch.device("cpu")}
+    return FullyShardedDataParallel(model, process_group=mesh.get_group(), **how)
+
+
+@pytest.mark.parametrize("verb", [freeze, train_only_new])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (tensor_parallel, "up_proj.weight: divided by tensor parallelism.*peft_arguments"),
+        (under_zero3, "ZeRO-3.*Use ZeRO-2 or FSDP2"),
+        (under_fsdp1, "FSDP1.*fsdp_version: 2"),
+    ],
+)
+def test_what_cannot_be_told_apart_is_refused(one_rank, bases, make, said, verb):
+    model = make(sharded_ranks.loaded(bases, "tied"), one_rank)
+    with pytest.raises(HfInitError, match=f"(?s){said}"):
+        verb(model, bases / "tied")
