@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import torch
     from transformers import GenerationConfig, PreTrainedConfig
+    from transformers.distributed import DistributedConfig
 
     from hf_init._architecture import Architecture
     from hf_init._checkpoint import Bases
@@ -226,6 +227,9 @@ class MemoryOptions(TypedDict, total=False):
     torch_dtype: Annotated["str | torch.dtype | None", Option("the older name of dtype")]
     device_map: Annotated["str | Mapping[str, object] | torch.device | None", Option("as the library's")]
     max_memory: Annotated["Mapping[int | str, int | str] | None", Option("as the library's")]
+    distributed_config: Annotated[
+        "DistributedConfig | None", Option("divide the model among ranks, as the library's: FSDP2, tensor parallelism")
+    ]
     attn_implementation: Annotated["str | Mapping[str, str] | None", Option("as the library's")]
     experts_implementation: Annotated["str | Mapping[str, str] | None", Option("as the library's")]
     generation_config: Annotated["GenerationConfig | None", Option("instead of the checkpoint's")]

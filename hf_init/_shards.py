@@ -35,6 +35,14 @@ def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
+def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
+    """Return the memory that this rank has of a tensor, and which region it is; it is empty where there is none."""
+    if not isinstance(tensor, DTensor):
+        return tensor.data, Box.whole(tuple(tensor.shape))
+    local, start = tensor.to_local().data, _offset(tensor)
+    return local, Box(start, tuple(a + n for a, n in zip(start, local.shape, strict=True)))
+
+
 def check_names(model: nn.Module) -> None:
     """Raise PlanError, the same on every rank, where the tensors aren't there under their names, with their shapes.
 
@@ -122,17 +130,14 @@ def write_region(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> 
 
     Autograd's count of writes isn't raised: the values are those that an earlier pass has seen, or that it doesn't see.
     """
-    local, start = tensor.data, (0,) * tensor.ndim
-    if isinstance(tensor, DTensor):
-        local, start = tensor.to_local().data, _offset(tensor)
+    local, here = local_part(tensor)
     if not local.numel():
         return
-    here = Box(start, tuple(a + n for a, n in zip(start, local.shape, strict=True)))
     if isinstance(region, Box):
         low = tuple(map(max, region.start, here.start))
         high = tuple(map(min, region.stop, here.stop))
         if all(a < b for a, b in zip(low, high, strict=True)):
-            local[_moved(low, high, start)].copy_(values[_moved(low, high, region.start)])
+            local[_moved(low, high, here.start)].copy_(values[_moved(low, high, region.start)])
         return
     dim = region.dim
     pairs = [(there, row) for there, row in enumerate(region.index) if here.start[dim] <= row < here.stop[dim]]

@@ -1,7 +1,7 @@
 """What ``test_sharded.py`` has several processes do, each of which writes what it saw to ``rank-N.json``.
 
-``torchrun --nproc_per_node 2 tests/sharded_ranks.py BASES OUT`` where BASES holds ``tied`` and ``untied`` (Llama with eight
-new tokens).
+``torchrun --nproc_per_node 2 tests/sharded_ranks.py BASES OUT`` with what ``test_sharded.py`` made as
+BASES: ``tied`` and ``untied``, Llama with eight new tokens.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import transformers
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from transformers.distributed import DistributedConfig
 
 import hf_init
-from hf_init import HfInitError
+from hf_init import HfInitError, InitMixin, Recipe, Rule
 from hf_init.finetune import Frozen, Watch, parameter_groups, train_only_new
 
 NEW = slice(96, 104)
@@ -28,6 +29,13 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": lambda groups: torch.optim.AdamW(groups, weight_decay=0.1),
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9),
 }
+
+
+TABLE, HEAD = {"*embed_tokens*": "leading"}, {"lm_head*": "leading"}
+
+
+class Sentiment(InitMixin, transformers.LlamaForSequenceClassification):
+    init_recipe = Recipe([Rule("normal(std=0.02)", name="score.weight")], default="auto")
 
 
 def loaded(bases: Path, name: str) -> nn.Module:
@@ -82,13 +90,41 @@ def trained(bases: Path, name: str, optimizer: str, when: str) -> dict[str, obje
     made = OPTIMIZERS[optimizer](parameter_groups(model, lr=1e-2, weight_decay=0.1))
     train(model, made, frozen, 5)
     now = state_of(model)
-    changed = {n: (now[n] != old).reshape(len(old), -1).any(1).nonzero().flatten().tolist() for n, old in before.items()}
+    changed = {
+        n: (now[n] != old).reshape(len(old), -1).any(1).nonzero().flatten().tolist() for n, old in before.items()
+    }
     return {
         "names": list(now) == list(before),
         "changed": {n: rows for n, rows in changed.items() if rows},
         "new rows": now["model.embed_tokens.weight"][NEW].tolist(),
         "digests": {n: digest(tensor) for n, tensor in now.items()},
         "elements": [each.numel() for p in made.state.values() for each in p.values() if each.ndim],
+    }
+
+
+LOADS: dict[str, tuple[type, str, dict[str, object]]] = {
+    "head": (transformers.LlamaForSequenceClassification, "untied", {"labels": ["a", "b", "c"]}),
+    "tied": (transformers.LlamaForCausalLM, "tied-base", {"keep": TABLE, "config": {"vocab_size": 109}}),
+    "untied": (transformers.LlamaForCausalLM, "untied", {"keep": {**TABLE, **HEAD}, "config": {"vocab_size": 109}}),
+    "layers": (transformers.LlamaForCausalLM, "untied", {"config": {"num_hidden_layers": 3}}),
+    "mixin": (Sentiment, "untied", {"num_labels": 3}),
+}
+
+
+def opened(bases: Path, name: str, kind: str | None) -> dict[str, object]:
+    """A load by the whole, or divided: what each tensor holds, and how many bytes were compared here."""
+    cls, base, options = LOADS[name]
+    sizes = {f"{kind}_size": dist.get_world_size()} if kind else {}
+    state = torch.get_rng_state()
+    model = hf_init.from_pretrained(
+        cls, bases / base, **options, **({"distributed_config": DistributedConfig(**sizes)} if kind else {})
+    )
+    return {
+        "digests": {n: digest(tensor) for n, tensor in state_of(model).items()},
+        "divided": sum(hasattr(tensor, "full_tensor") for tensor in model.state_dict().values()),
+        "compared": model.init_report.bytes_proved,
+        "restored": model.init_report.restored,
+        "undrawn": torch.equal(torch.get_rng_state(), state),
     }
 
 
@@ -117,6 +153,9 @@ def main(bases: Path, out: Path) -> None:
     seen: dict[str, object] = {"flipped": flipped(bases)}
     seen["extended"] = str(hf_init.extend(bases / "tied", out / "again", add_tokens=None, config={"use_cache": False}))
     seen["refused"] = refusal(lambda: hf_init.extend(bases / "tied", out / "never", num_lables=3))
+    for name in LOADS:
+        for kind in ("fsdp", "tp") if name != "mixin" else ("fsdp",):
+            seen[f"{name} {kind}"] = opened(bases, name, kind)
     for name in ("tied", "untied"):
         for optimizer in OPTIMIZERS:
             for when in ("before", "after"):

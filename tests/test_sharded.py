@@ -61,7 +61,7 @@ def test_under_fsdp2_the_new_rows_train_as_in_one_process(bases, ranks, name, op
     """Made before or after the model is divided; with decay, momentum and clipping, on shards of different sizes."""
     alone = sharded_ranks.trained(bases, name, optimizer, "before")
     for seen in (rank[f"{name} {optimizer} {when}"] for rank in ranks):
-        assert seen["names"] and seen["changed"] == dict.fromkeys(TABLES, [*range(96, 104)])
+        assert seen["names"] and seen["changed"] == {name: [*range(96, 104)] for name in TABLES}
         assert seen["digests"] == ranks[0][f"{name} {optimizer} {when}"]["digests"]
         assert seen["elements"] == alone["elements"]
         torch.testing.assert_close(torch.tensor(seen["new rows"]), torch.tensor(alone["new rows"]), atol=1e-6, rtol=0)
@@ -71,6 +71,30 @@ def test_under_fsdp2_the_new_rows_train_as_in_one_process(bases, ranks, name, op
 def test_several_processes_extend_once_and_fail_alike(ranks):
     assert {rank["extended"] for rank in ranks} == {ranks[0]["extended"]} and "proved" in ranks[0]["extended"]
     assert {rank["refused"] for rank in ranks} == {ranks[0]["refused"]} and "num_lables" in ranks[0]["refused"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sharded_ranks.LOADS)
+def test_a_divided_load_holds_the_bytes_of_a_whole_one(bases, ranks, name):
+    """By FSDP2 and by tensor parallelism, whatever the ranks' random states, each comparing its own part."""
+    alone = sharded_ranks.opened(bases, name, None)
+    for kind in ("fsdp", "tp") if f"{name} tp" in ranks[0] else ("fsdp",):
+        for seen in (rank[f"{name} {kind}"] for rank in ranks):
+            assert seen["digests"] == alone["digests"] and seen["divided"] and seen["undrawn"] and not seen["restored"]
+            assert seen["compared"] < alone["compared"]
+        assert sum(rank[f"{name} {kind}"]["compared"] for rank in ranks) >= alone["compared"]
+
+
+def test_zero3_is_refused_before_any_rank_waits(bases, monkeypatch):
+    class Settings:
+        def is_zero3(self):
+            return True
+
+    settings = Settings()
+    monkeypatch.setattr("transformers.integrations.deepspeed._hf_deepspeed_config_weak_ref", lambda: settings)
+    assert hf_init.plan(bases / "tied").counts["new"] == 0
+    with pytest.raises(HfInitError, match=r"ZeRO-3 divides a model while it is loaded.*Extend folder to folder first"):
+        hf_init.from_pretrained(transformers.LlamaForCausalLM, bases / "tied")
 
 
 @pytest.mark.slow
@@ -112,7 +136,7 @@ def test_new_rows_need_somebody_to_average_their_gradients(one_rank, bases):
 
 def test_a_check_of_a_divided_model_is_refused(one_rank, bases):
     model = fully_shard(sharded_ranks.loaded(bases, "tied"), mesh=one_rank)
-    with pytest.raises(HfInitError, match="divided among ranks .*; check it before that"):
+    with pytest.raises(HfInitError, match=r"divided among ranks .*; check it before that"):
         hf_init.check(model, {"input_ids": torch.tensor([[1, 2]])})
 
 

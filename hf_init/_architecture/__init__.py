@@ -16,6 +16,7 @@ from hf_init._architecture.describe import buffers as buffers
 from hf_init._architecture.describe import describe_model as describe_model
 from hf_init._architecture.describe import shared as shared
 from hf_init._architecture.library import Address as Address
+from hf_init._architecture.library import check_zero3 as check_zero3
 from hf_init._architecture.library import is_loaded as is_loaded
 from hf_init._architecture.library import load_into as load_into
 from hf_init._architecture.library import load_plainly as load_plainly

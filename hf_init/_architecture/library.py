@@ -27,6 +27,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 from transformers.dynamic_module_utils import custom_object_save
+from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.utils import logging
 
 from hf_init._errors import PlanError
@@ -52,6 +53,27 @@ def quiet_library() -> Iterator[None]:
             logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def without_zero3() -> Iterator[None]:
+    """Build models whole, with DeepSpeed's config for the process out of sight: ZeRO-3 divides them."""
+    config = hf_deepspeed._hf_deepspeed_config_weak_ref
+    hf_deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        hf_deepspeed._hf_deepspeed_config_weak_ref = config
+
+
+def check_zero3(cls: type) -> None:
+    """Raise PlanError, alike on every rank, where DeepSpeed's ZeRO-3 would divide a model while it is loaded."""
+    if hf_deepspeed.is_deepspeed_zero3_enabled():
+        raise PlanError(
+            f"{cls.__name__}: DeepSpeed's ZeRO-3 divides a model while it is loaded, so that nothing could be proved. "
+            "Extend folder to folder first, and load the result with plain from_pretrained, which gives every rank its "
+            "part"
+        )
 
 
 def plain_call(cls: type, name: str) -> Any:
@@ -93,7 +115,7 @@ def load_on_meta(
 
     Past a class's own ``from_pretrained``, which may want files that meta tensors don't have.
     """
-    with quiet_library():
+    with quiet_library(), without_zero3():
         return load_plainly(
             cls,
             None,
@@ -117,7 +139,7 @@ def build_on_meta(
     if getattr(config, "fusion_config", None) is not None:
         return None
     drawing = _without_drawing() if is_the_librarys(cls) else nullcontext()
-    with quiet_library(), torch.device("meta"), library_init.meta_device_safe_creation_ops(), drawing:
+    with quiet_library(), without_zero3(), torch.device("meta"), library_init.meta_device_safe_creation_ops(), drawing:
         model = PreTrainedModel._from_config.__func__(  # type: ignore[attr-defined]  # of a bound class method
             cls, deepcopy(config), dtype=dtype, **options
         )
@@ -136,7 +158,7 @@ def build_on_meta(
 
 def construct(cls: type[PreTrainedModel], config: PreTrainedConfig, *args: object, **kwargs: object) -> PreTrainedModel:
     """Return what a class's constructor makes on meta, before anything is loaded or tied."""
-    with quiet_library(), torch.device("meta"), library_init.meta_device_safe_creation_ops():
+    with quiet_library(), without_zero3(), torch.device("meta"), library_init.meta_device_safe_creation_ops():
         return cls(deepcopy(config), *args, **kwargs)
 
 

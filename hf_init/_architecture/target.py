@@ -58,7 +58,7 @@ UNBUILDABLE = (
 )
 """What the constructors of models raise for values that they can't use."""
 
-NOT_ON_META = ("device_map", "max_memory", "key_mapping")
+NOT_ON_META = ("device_map", "max_memory", "key_mapping", "distributed_config")
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 NOWHERE = "nowhere."
 """Begins a name in memory that a renaming gives a tensor which is meant to have no place in the target."""

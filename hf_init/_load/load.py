@@ -13,6 +13,7 @@ from hf_init._architecture import (
     Architecture,
     NamedClass,
     buffers,
+    check_zero3,
     load_into,
     load_plainly,
     on_disk,
@@ -25,6 +26,7 @@ from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
 from hf_init._options import LoadOptions
 from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan
+from hf_init._shards import whole_tensor
 from hf_init._signature import takes
 from hf_init._tensors import key_of
 from hf_init.schemes import Fitted, Zeros
@@ -172,7 +174,9 @@ def with_fitted_values(prepared: Prepared) -> Prepared:
     makers = [change.values for change in prepared.change_plans if change.values is not None]
     if not makers:
         return prepared
-    model, _ = _load_proved(replace(prepared, plan=_with_zeros(prepared.plan)))
+    whole = {key: value for key, value in prepared.target.load_options.items() if key != "distributed_config"}
+    asked = replace(prepared, plan=_with_zeros(prepared.plan), target=replace(prepared.target, load_options=whole))
+    model, _ = _load_proved(asked)
     values = {name: tensor for make in makers for name, tensor in make(model).items()}
     return replace(prepared, initial_values=prepared.initial_values.knowing(values))
 
@@ -193,7 +197,9 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
         spend: load into the model that was planned on, if that can be: nobody else needs it.
     """
     # What is left out is the library's to initialize, and the planned model's tensors are marked as if it had done so.
+    check_zero3(type(prepared.model))
     spend = spend and prepared.target.is_bare and not any(tensor.left_out for tensor in prepared.plan.tensors)
+    spend = spend and prepared.target.load_options.get("distributed_config") is None
     seed, values = prepared.plan.seed, prepared.initial_values
     wanted = {name: values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}  # in no file
     frozen = prepared.target.frozen
@@ -245,7 +251,7 @@ def _check_whole(plan: Plan, loaded: tuple[PreTrainedModel, LoadingInfo]) -> tup
 def _finder_by_name(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], LoadedTensor | None]:
     """Return how to find a model's tensor by its name on disk; the model's own where nothing was converted."""
     memory = model.state_dict()
-    disk = on_disk(model, memory) if prepared.converted else {}
+    disk = on_disk(model, {n: whole_tensor(each) for n, each in memory.items()}) if prepared.converted else {}
 
     def find(tensor: TensorPlan) -> LoadedTensor | None:
         own = tensor.name not in prepared.converted

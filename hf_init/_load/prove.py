@@ -14,7 +14,8 @@ from hf_init._errors import ProofError
 from hf_init._fill import kept_values, make_tensor, make_tensors, prove_duplicates, region_digests
 from hf_init._load.mapped import watch_pages
 from hf_init._plan import Plan, TensorPlan
-from hf_init._tensors import Context, Status
+from hf_init._shards import is_sharded, local_part, said_by_all, whole_tensor, write_region
+from hf_init._tensors import Box, Context, Status, num_elements
 from hf_init._text import format_count, join_names
 
 
@@ -24,7 +25,8 @@ class LoadReport:
 
     Attributes:
         counts: tensors by status.
-        bytes_compared: kept bytes that were read and compared with the files.
+        bytes_compared: kept bytes that were read and compared with the files: of a model that is divided among ranks,
+            those that this rank holds, and those of resized tensors.
         bytes_mapped: kept bytes that are the files' own: unmodified pages of a mapping, which needn't be read.
         cast: kept tensors that the model holds in another dtype: equal to the one exact cast.
         restored: tensors that the library's own initialization had overwritten, and that were put back.
@@ -140,14 +142,27 @@ def prove(
     mapped = _mapped_tensors(entries, here, reader)
     rest = [tensor for tensor in entries if tensor.name not in mapped]
     reader.open(copy.source for tensor in rest for copy in tensor.kept)
+    # What is gathered from the ranks is so in one order on all of them.
+    gathered = {
+        t.name: whole_tensor(here[t.name].tensor)
+        for t in rest
+        if is_sharded(here[t.name].tensor) and t.status is not Status.KEPT
+    }
+
+    def holds(tensor: TensorPlan) -> bool:
+        now = gathered.get(tensor.name, here[tensor.name].tensor)
+        return _holds_part(tensor, now, reader) if is_sharded(now) else _is_as_planned(tensor, now, reader, made)
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = list(pool.map(lambda tensor: _is_as_planned(tensor, here[tensor.name].tensor, reader, made), rest))
-    wrong = [tensor for tensor, holds in zip(rest, right, strict=True) if not holds]
-    for tensor in wrong:
-        _restore_tensor(tensor, here[tensor.name], reader, plan.seed, context)
+        right = list(pool.map(holds, rest))
+    names = {*said_by_all(tensor.name for tensor, is_right in zip(rest, right, strict=True) if not is_right)}
+    wrong = [tensor for tensor in rest if tensor.name in names]
+    faults = [_restore_tensor(tensor, here[tensor.name], reader, plan.seed, context) for tensor in wrong]
+    if failed := said_by_all(filter(None, faults)):
+        raise ProofError("\n".join(failed))
     return LoadReport(
         plan.counts,
-        sum(region_of(here[tensor.name].tensor, copy.region).nbytes for tensor in rest for copy in tensor.kept),
+        sum(_compared_bytes(tensor, here[tensor.name].tensor) for tensor in rest),
         cast=tuple(t.name for t in entries if t.kept and _is_cast(t, here[t.name].tensor)),
         restored=tuple(tensor.name for tensor in wrong),
         unproved=tuple(name for name in found if name not in here),
@@ -157,7 +172,11 @@ def prove(
 
 def _mapped_tensors(entries: Iterable[TensorPlan], here: Mapping[str, LoadedTensor], reader: Reader) -> frozenset[str]:
     """Return the kept tensors whose memory is the file's own."""
-    whole = {t.name: t.source for t in entries if t.status is Status.KEPT and not _is_cast(t, here[t.name].tensor)}
+    whole = {
+        t.name: t.source
+        for t in entries
+        if t.status is Status.KEPT and not _is_cast(t, here[t.name].tensor) and not is_sharded(here[t.name].tensor)
+    }
     places = {name: reader.place(source) for name, source in whole.items() if source is not None}
     if not places:
         return frozenset()
@@ -186,14 +205,28 @@ def _equal_after_cast(now: torch.Tensor, want: torch.Tensor) -> bool:
     return equal_bytes(now, want.to(now.dtype))
 
 
-def _restore_tensor(tensor: TensorPlan, held: LoadedTensor, reader: Reader, seed: int, context: Context | None) -> None:
+def _holds_part(tensor: TensorPlan, now: torch.Tensor, reader: Reader) -> bool:
+    """Return whether this rank's part of a kept tensor is what the file has there; the rest of the file isn't read."""
+    local, box = local_part(now)
+    assert tensor.source is not None
+    return not local.numel() or _equal_after_cast(local, reader.slice(tensor.source)[box.slices])
+
+
+def _compared_bytes(tensor: TensorPlan, now: torch.Tensor) -> int:
+    if is_sharded(now) and tensor.status is Status.KEPT:
+        return local_part(now)[0].nbytes
+    return sum(num_elements(copy.region.shape) for copy in tensor.kept) * now.element_size()
+
+
+def _restore_tensor(
+    tensor: TensorPlan, held: LoadedTensor, reader: Reader, seed: int, context: Context | None
+) -> str | None:
+    """Put back what a tensor should hold; return what is wrong with it where that can't be."""
     want = make_tensor(tensor, reader, seed, context)
-    if not held.own:
-        raise ProofError(_first_difference(tensor, held.tensor, want))
-    with torch.no_grad():
-        held.tensor.copy_(want)
-    if not _equal_after_cast(held.tensor, want):
-        raise ProofError(_first_difference(tensor, held.tensor, want))
+    if held.own:
+        write_region(held.tensor, Box.whole(tensor.shape), want.to(held.tensor.device))
+    now = whole_tensor(held.tensor)
+    return None if _equal_after_cast(now, want) else _first_difference(tensor, now, want)
 
 
 def _first_difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> str:
