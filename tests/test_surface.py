@@ -102,9 +102,9 @@ SIGNATURES = {
     "plan": f"base architecture {PLAN}",
     "extend": f"base out architecture progress {PLAN} max_shard_size link digest resume rename",
     "from_pretrained": (
-        f"cls base model_args output_loading_info {PLAN} dtype torch_dtype device_map max_memory attn_implementation "
-        "experts_implementation generation_config disable_mmap use_kernels weights_only use_safetensors "
-        "low_cpu_mem_usage proxies"
+        f"cls base model_args output_loading_info {PLAN} dtype torch_dtype device_map max_memory distributed_config "
+        "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "
+        "use_safetensors low_cpu_mem_usage proxies"
     ),
     "verify": "out base progress recompute examples everything",
     "drift": "base trained progress plan frozen",
