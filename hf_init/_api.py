@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_init import _verify
 from hf_init._errors import PlanError, option
-from hf_init._options import DriftOptions, ExtendOptions, HubOptions, PlanOptions, VerifyOptions
+from hf_init._options import DriftOptions, ExtendOptions, HubOptions, PlanOptions, ResultOptions
 from hf_init._progress import Progress, no_progress
 from hf_init._signature import takes
 from hf_init._verify import DiffReport, VerifyReport
@@ -77,13 +77,13 @@ def extend(
     return on_first_rank(lambda: prepare_extension(base, out, architecture, **options).run(progress or no_progress))
 
 
-@takes(VerifyOptions)
+@takes(ResultOptions)
 def verify(
     out: str | Path,
     base: Bases | Literal[False] | None = None,
     *,
     progress: Progress | None = None,
-    **options: Unpack[VerifyOptions],
+    **options: Unpack[ResultOptions],
 ) -> VerifyReport:
     """Verify a result from its files: kept bytes against the base, new regions against their digests.
 
@@ -108,7 +108,8 @@ def verify(
             raise PlanError(f"{option('recompute')}: new values are made from the base, which {left_out} leaves out")
         from hf_init._load import recomputer
 
-        recompute = recomputer(Path(out), base, options.get("examples"))
+        asked = ("examples", "architecture", "trust_remote_code")
+        recompute = recomputer(Path(out), base, *(options.get(name) for name in asked))
     return _verify.verify_result(
         Path(out), base, recompute=recompute, progress=progress, everything=options.get("everything", False)
     )

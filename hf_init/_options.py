@@ -53,7 +53,8 @@ class ClassOption(TypedDict, total=False):
     """Class."""
 
     architecture: Annotated[
-        "Architecture", Option("a class or AutoModelFor*; default: the checkpoint's own", metavar="CLASS")
+        "Architecture",
+        Option("a class, AutoModelFor* or FILE.py:CLASS; default: the checkpoint's own", metavar="CLASS"),
     ]
 
 
@@ -263,6 +264,10 @@ class VerifyOptions(TypedDict, total=False):
     everything: Annotated["bool", Option("list all that differs; else stop at the first", "flag")]
 
 
+class ResultOptions(VerifyOptions, ClassOption, CodeOptions, total=False):
+    """What ``verify`` takes."""
+
+
 class BaseOption(TypedDict, total=False):
     """Base."""
 
@@ -294,6 +299,10 @@ class BatchOptions(TypedDict, total=False):
     texts: Annotated["Sequence[str] | None", Option("a text of the batch; default: some of its own", "repeated", "T")]
     labels: Annotated["Sequence[str] | None", Option("of the texts: numbers or names", "names", "N,N")]
     train: Annotated["bool", Option("in training mode: with dropout and batch statistics", "flag")]
+
+
+class CheckOptions(BatchOptions, ClassOption, CodeOptions, total=False):
+    """What ``hf-init check`` takes."""
 
 
 class ComparisonOptions(TypedDict, total=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 
 
 def text_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -62,6 +63,16 @@ def one_line(error: Exception) -> str:
         'a bad value'
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def fits_glob(name: str, glob: str) -> bool:
+    """Return whether a name fits a glob, or is the very text: ``task[a].weight`` is a name, too.
+
+    Example:
+        >>> fits_glob("heads.task[a].weight", "heads.*"), fits_glob("task[a].weight", "task[a].weight")
+        (True, True)
+    """
+    return name == glob or fnmatchcase(name, glob)
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -45,13 +45,14 @@ TARGET = (
 FILES = "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--resume] [--no-rename] [--probe FILE]"
 HUB = "[--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
 OUTPUT = "[--json] [--quiet]"
+CLASS = "[--architecture CLASS] [--trust-remote-code]"
 USAGE = {
     "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} BASE",
     "extend": f"{TARGET} {FILES} {OUTPUT} BASE OUT",
-    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] {OUTPUT} OUT",
+    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] {CLASS} {OUTPUT} OUT",
     "drift": f"[--plan DIR] [--frozen WHAT] [-o FILE.png] {OUTPUT} BASE TRAINED",
     "diff": f"{OUTPUT} A B",
-    "check": f"[--texts T] [--labels N,N] [--train] [-o FILE.png] {OUTPUT} DIR",
+    "check": f"[--texts T] [--labels N,N] [--train] {CLASS} [-o FILE.png] {OUTPUT} DIR",
     "heads": f"{HUB} {OUTPUT} DIR",
     "report": f"[-o FILE] {OUTPUT} DIR",
     "schemes": f"{OUTPUT} [NAME]",

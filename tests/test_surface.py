@@ -106,7 +106,7 @@ SIGNATURES = {
         "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "
         "use_safetensors low_cpu_mem_usage proxies"
     ),
-    "verify": "out base progress recompute examples everything",
+    "verify": "out base progress recompute examples everything architecture trust_remote_code",
     "drift": "base trained progress plan frozen",
     "diff": "a b progress",
     "heads": "folder revision subfolder token cache_dir local_files_only force_download",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard
 
+import torch
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -15,7 +18,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_mode
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hf_init._errors import CheckpointError, PlanError, option
-from hf_init._text import one_line
+from hf_init._text import closest, join_names, one_line
 
 
 class AutoClass(Protocol):
@@ -56,6 +59,7 @@ def auto_classes(auto: AutoClass, config: PreTrainedConfig) -> tuple[type[PreTra
     return (found,) if isinstance(found, type) else tuple(found)
 
 
+FILE_AND_CLASS = re.compile(r"\.py:\w*$")
 SAY_WHICH = f"say which class to load it into: {option('architecture', 'CLASS')}"
 
 
@@ -73,6 +77,8 @@ def class_of(architecture: object, raw: Mapping[str, object], folder: Path, trus
     if architecture is None:
         return _own_class(raw, folder, trust)
     if isinstance(architecture, str):
+        if FILE_AND_CLASS.search(architecture):
+            return _class_in_file(architecture)
         found = (
             _class_in_library(architecture)
             or _registered_class(architecture, raw)
@@ -84,9 +90,35 @@ def class_of(architecture: object, raw: Mapping[str, object], folder: Path, trus
         return found
     if _is_model_class(architecture):
         return architecture
+    plain = isinstance(architecture, type) and issubclass(architecture, torch.nn.Module)
     raise PlanError(
         f"architecture: expected a PreTrainedModel class, an AutoModelFor* class or a name, not {architecture!r}"
+        + ("; a plain module is made first, and filled by hf_init.initialize(module, base)" if plain else "")
     )
+
+
+def _class_in_file(text: str) -> type:
+    """Return the class of ``FILE.py:CLASS``, from a module that has the file's name, as an import beside it would."""
+    path, _, name = text.rpartition(":")
+    file = Path(path).expanduser().resolve()
+    if not file.is_file():
+        raise PlanError(f"{option('architecture')} {text!r}: there is no file {file}; expected FILE.py:CLASS")
+    sys.path.insert(0, str(file.parent))
+    try:
+        module = import_module(file.stem)
+    except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError, RuntimeError) as error:
+        raise PlanError(f"{file} can't be imported: {type(error).__name__}: {one_line(error)}; mend it") from error
+    finally:
+        sys.path.remove(str(file.parent))
+    where = getattr(module, "__file__", None)
+    if where is None or Path(where).resolve() != file:
+        raise PlanError(f"{file}: its name is that of another module, {where or file.stem}; give the file another name")
+    found = getattr(module, name, None)
+    if not _is_model_class(found):
+        here = [key for key, value in vars(module).items() if _is_model_class(value) and value.__module__ == file.stem]
+        listed = f"its classes of models: {join_names(here)}" if here else "it has no class of a model"
+        raise PlanError(f"{file} has no PreTrainedModel class {name!r}{closest(name, here)}; {listed}")
+    return found
 
 
 def concrete(cls: type, config: PreTrainedConfig, folder: Path, trust: bool | None) -> type[PreTrainedModel]:

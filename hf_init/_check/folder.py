@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
-from hf_init._architecture import quiet_library
+from hf_init._architecture import Architecture, Target, quiet_library
 from hf_init._check.check import check
 from hf_init._check.report import CheckReport
+from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._multihead import MultiHead, MultiHeadConfig, labels_for
+from hf_init._multihead import MultiHead, labels_for
 from hf_init._plan import MANIFEST_NAME
 from hf_init._text import one_line
 
@@ -41,6 +41,8 @@ def check_folder(
     texts: Sequence[str] | None = None,
     labels: Labels = None,
     train: bool = False,
+    architecture: Architecture = None,
+    trust_remote_code: bool | None = None,
 ) -> CheckReport:
     """Load a folder with the library, make a small batch for it, and check it: what ``hf-init check`` does.
 
@@ -49,6 +51,8 @@ def check_folder(
         texts: one or more; None: eight short built-in ones. For an image model there are none: it gets noise.
         labels: one a text, its number or its name; None: every class in turn, or 0 and 1 in turn for a regression.
         train: in training mode, with dropout.
+        architecture: the folder's class, where its config names one that isn't the library's.
+        trust_remote_code: run the model code in the folder.
 
     Raises:
         CheckpointError: the folder can't be loaded.
@@ -61,7 +65,7 @@ def check_folder(
     place = Path(folder).expanduser()
     if labels is not None and texts is not None and len(labels) != len(texts):
         raise PlanError(f"{len(texts)} texts and {len(labels)} labels: give one label a text")
-    model = _load_folder(place)
+    model = _load_folder(place, architecture, trust_remote_code)
     batch = (
         _image_batch(model, labels)
         if model.main_input_name == "pixel_values"
@@ -71,29 +75,16 @@ def check_folder(
     return check(model, batch, plan=place if (place / MANIFEST_NAME).is_file() else None)
 
 
-def _load_folder(place: Path) -> PreTrainedModel:
+def _load_folder(place: Path, architecture: Architecture, trust_remote_code: bool | None) -> PreTrainedModel:
     if not place.is_dir():
         raise CheckpointError(f"{place} is not a folder. Give the folder of a model saved with save_pretrained.")
+    base = BaseCheckpoint.open(place)
+    target = Target.of(base, architecture, values={}, changed={}, trust=trust_remote_code)
     try:
         with quiet_library():
-            config = AutoConfig.from_pretrained(place, local_files_only=True)
-            cls = _folder_class(config, place)
-            return cls.from_pretrained(place, local_files_only=True)
+            return target.cls.from_pretrained(place, config=target.config, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{place} can't be loaded: {one_line(error)}") from error
-
-
-def _folder_class(config: PreTrainedConfig, place: Path) -> type[PreTrainedModel]:
-    names = config.architectures or []
-    if isinstance(config, MultiHeadConfig):
-        return MultiHead
-    cls = getattr(transformers, names[0], None) if len(names) == 1 else None
-    if not isinstance(cls, type) or not issubclass(cls, PreTrainedModel):
-        raise PlanError(
-            f"{place}: its config names the architecture {names}, which transformers doesn't have; load the model "
-            "yourself and call hf_init.check(model, batch)"
-        )
-    return cls
 
 
 def _text_batch(model: PreTrainedModel, place: Path, texts: Sequence[str] | None, labels: Labels) -> dict[str, object]:
@@ -125,7 +116,7 @@ def _text_labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], la
         _check_no_labels(model, labels)
         return {"labels": labels_for(model.eval(), encoded)}
     ids, mask = encoded["input_ids"], encoded.get("attention_mask")
-    kind = next((word for word in _HEADS if type(model).__name__.endswith(word)), None)
+    kind = next((word for word in _HEADS if any(name.endswith(word) for name in _class_names(model))), None)
     if kind is None:
         raise PlanError(
             f"{type(model).__name__} has no head whose labels are known ({', '.join(_HEADS)}); load the model yourself "
@@ -141,6 +132,11 @@ def _text_labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], la
     tokens = torch.arange(ids.numel()).reshape(ids.shape) % _num_labels(model)
     wanted = tokens if kind == "ForTokenClassification" else ids
     return {"labels": wanted if mask is None else wanted.masked_fill(mask == 0, -100)}
+
+
+def _class_names(model: PreTrainedModel) -> list[str]:
+    """Return the names of a model's class, of what it inherits from, and of the auto classes that it is given for."""
+    return [*(cls.__name__ for cls in type(model).__mro__), *(getattr(model.config, "auto_map", None) or {})]
 
 
 def _check_no_labels(model: PreTrainedModel, labels: Labels) -> None:
@@ -197,7 +193,9 @@ def _num_labels(model: PreTrainedModel) -> int:
 def _image_batch(model: PreTrainedModel, labels: Labels) -> dict[str, object]:
     """Return noise as images, the same every time."""
     config = model.config.trunk if isinstance(model, MultiHead) else model.config
-    if not isinstance(model, MultiHead) and not type(model).__name__.endswith("ForImageClassification"):
+    if not isinstance(model, MultiHead) and not any(
+        name.endswith("ForImageClassification") for name in _class_names(model)
+    ):
         raise PlanError(
             f"{type(model).__name__} has no head whose labels are known (ForImageClassification); load the model "
             "yourself and call hf_init.check(model, batch)"

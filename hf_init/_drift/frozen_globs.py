@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from hf_init._errors import PlanError
-from hf_init._text import join_names
+from hf_init._text import fits_glob, join_names
 
 FrozenLike: TypeAlias = str | Sequence[str]
 
@@ -63,4 +62,4 @@ class FrozenGlobs:
 
 
 def _fits(word: str, names: tuple[str, ...], origin: str) -> bool:
-    return origin == KEPT if word == KEPT else any(fnmatchcase(name, word) for name in names)
+    return origin == KEPT if word == KEPT else any(fits_glob(name, word) for name in names)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from hf_init._architecture import InitialValues, Target
-from hf_init._checkpoint import Bases, Reader, as_bytes, config_json
+from hf_init._architecture import Architecture, InitialValues, Target
+from hf_init._checkpoint import Bases, Reader, as_bytes
 from hf_init._errors import PlanError, option
 from hf_init._fill import draw_slot, slots_of
 from hf_init._heads import Examples, solve_last_layer, solved_layer
 from hf_init._load.load import from_pretrained
-from hf_init._multihead import MultiHeadConfig
 from hf_init._plan import Fill, Manifest, Plan, TensorPlan
 from hf_init._prepare import resolve_target
 from hf_init._tensors import Context
@@ -23,7 +23,11 @@ from hf_init.schemes import Fitted
 
 
 def recomputer(
-    out: Path, base: Bases | None = None, examples: object = None
+    out: Path,
+    base: Bases | None = None,
+    examples: object = None,
+    architecture: Architecture = None,
+    trust_remote_code: bool | None = None,
 ) -> Callable[[TensorPlan, Fill], np.ndarray]:
     """Return a function from a tensor and one of its new regions to the region's bytes.
 
@@ -31,6 +35,8 @@ def recomputer(
         out: a folder that ``extend`` wrote.
         base: what it came from; None: where the manifest says.
         examples: those that a head was solved from, if one was.
+        architecture: the result's class, where its config names one that isn't the library's.
+        trust_remote_code: run the model code in the folder.
 
     Raises:
         PlanError: the examples aren't given, or aren't those.
@@ -39,7 +45,7 @@ def recomputer(
     plan = manifest.plan
     plan.check_schemes(out)
     reader = Reader(open_base(manifest.base, base))
-    context = _context(out, plan, examples)
+    context = _context(out, plan, examples, architecture, trust_remote_code)
 
     def recompute(tensor: TensorPlan, fill: Fill) -> np.ndarray:
         slots = slots_of(tensor, reader, plan.seed, context)
@@ -49,19 +55,16 @@ def recomputer(
     return recompute
 
 
-def _context(out: Path, plan: Plan, examples: object) -> Context | None:
+def _context(
+    out: Path, plan: Plan, examples: object, architecture: Architecture, trust_remote_code: bool | None
+) -> Context | None:
     """Return the architecture on meta, where a scheme needs it, with what was solved from examples."""
     asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.needs_model]
     if not asking:
         return None
-    raw = config_json(out)
-    if raw.get("auto_map") and raw.get("model_type") != MultiHeadConfig.model_type:
-        raise PlanError(
-            f"{out}: its new values come from model code in the folder, which recompute would have to run; "
-            "verify without recompute compares them with their digests"
-        )
-    target, _ = resolve_target(out)
-    context = InitialValues(lambda: target.model)
+    kwargs: Any = plan.record.get("model_kwargs", {})
+    target, _ = resolve_target(out, architecture, trust_remote_code=trust_remote_code, model_kwargs=kwargs)
+    context = InitialValues(lambda: target.model, (), target.model_kwargs)
     fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
     return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
 

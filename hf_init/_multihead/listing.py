@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+import torch
+import transformers
+
 from hf_init import _html
+from hf_init._architecture import on_disk, quiet_library
 from hf_init._checkpoint import BaseCheckpoint
+from hf_init._errors import PlanError
+from hf_init._multihead.configuration_multi_head import MultiHeadConfig
+from hf_init._multihead.kinds_multi_head import backbone_class
 from hf_init._multihead.origins import HeadOrigin
 from hf_init._tensors import num_elements
 from hf_init._text import format_count, text_table
@@ -83,6 +90,12 @@ def list_heads(name: str, *, subfolder: str = "", **hub: object) -> HeadListing:
         CheckpointError, PlanError: it can't be read, or isn't a backbone with heads.
     """
     base = BaseCheckpoint.open(name, headers_only=True, subfolder=subfolder, hub=hub)
+    if (
+        base.class_name
+        and not hasattr(transformers, base.class_name)
+        and base.config.get("model_type") != MultiHeadConfig.model_type
+    ):
+        return _list_modules(base)
     origin = HeadOrigin.of(base, None)
     sizes = {tensor: num_elements(entry.shape) for tensor, entry in base.source.entries.items()}
     heads = []
@@ -92,3 +105,35 @@ def list_heads(name: str, *, subfolder: str = "", **hub: object) -> HeadListing:
         heads.append(ListedHead(head, spec.kind, spec.plain, outputs, spec.labels, len(mine), sum(mine)))
     rest = sum(sizes.values()) - sum(head.parameters for head in heads)
     return HeadListing(name, (origin.backbone.architectures or [""])[0], rest, tuple(heads))
+
+
+def _list_modules(base: BaseCheckpoint) -> HeadListing:
+    """List what a class of somebody's own has beside its backbone, module by module."""
+    backbone, prefix = _backbone_in(base)
+    modules: dict[str, list[int]] = {}
+    for tensor, entry in base.source.entries.items():
+        within = backbone if tensor.startswith(prefix) else tensor.partition(".")[0]
+        modules.setdefault(within, []).append(num_elements(entry.shape))
+    trunk = modules.pop(backbone, [])
+    heads = [ListedHead(name, "own", None, None, None, len(sizes), sum(sizes)) for name, sizes in modules.items()]
+    return HeadListing(base.name, backbone, sum(trunk), tuple(heads))
+
+
+def _backbone_in(base: BaseCheckpoint) -> tuple[str, str]:
+    """Return the class of a checkpoint's backbone and its prefix: the library's for this config, else the largest part.
+
+    A custom class may have it under any attribute, so it is found by the names of the tensors in it.
+    """
+    entries = base.source.entries
+    parts = sorted({name.partition(".")[0] + "." for name in entries})
+    try:
+        config = HeadOrigin.of(base, None).backbone
+        with quiet_library(), torch.device("meta"):
+            trunk = backbone_class(config)(config)
+    except (PlanError, ValueError):  # a config of somebody's own, too
+        sizes = {p: sum(num_elements(e.shape) for n, e in entries.items() if n.startswith(p)) for p in parts}
+        prefix = max(parts, key=sizes.__getitem__)
+        return f"{base.class_name}.{prefix[:-1]}", prefix
+    known = on_disk(trunk, trunk.state_dict())
+    shared = {part: sum(part + name in entries for name in known) for part in parts}
+    return type(trunk).__name__, max(parts, key=shared.__getitem__)

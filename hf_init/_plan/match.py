@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TypeAlias
 
 from hf_init._errors import PlanError, option
 from hf_init._plan.mapping import Leading, RowMapping, RowMappingLike, format_shape, parse_mapping
 from hf_init._tensors import Box, Copy, Layout, Region, SourceTensor, Status, TensorSpec, Tie
+from hf_init._text import fits_glob
 
 Keep: TypeAlias = Mapping[str, RowMappingLike]
 
@@ -105,7 +105,7 @@ def sources_of(source: Sequence[SourceTensor], layout: Layout) -> dict[str, Sour
 
 def matches_glob(target: TensorSpec, glob: str) -> bool:
     """Return whether a glob is for this tensor, by its name on disk or in memory."""
-    return fnmatchcase(target.name, glob) or fnmatchcase(target.parameter, glob)
+    return fits_glob(target.name, glob) or fits_glob(target.parameter, glob)
 
 
 def _chosen_sources(claims: Mapping[str, list[SourceTensor]], layout: Layout) -> dict[str, SourceTensor | None]:

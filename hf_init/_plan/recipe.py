@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import TypeAlias, TypeGuard
 
@@ -24,6 +24,7 @@ from hf_init._plan.recipe_text import (
 )
 from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
+from hf_init._text import fits_glob
 from hf_init.schemes import Scheme
 
 RuleLike: TypeAlias = "Rule | Mapping[str, object] | str"
@@ -85,7 +86,7 @@ class Rule:
     def matches(self, tensor: TensorSpec) -> bool:
         """Return whether every condition holds for this tensor."""
         return (
-            (self.name is None or any(fnmatchcase(name, self.name) for name in (tensor.name, tensor.parameter)))
+            (self.name is None or any(fits_glob(name, self.name) for name in (tensor.name, tensor.parameter)))
             and (self.module is None or self.module in tensor.module)
             and (self.role is None or matches(tensor.role, self.role))
         )
@@ -336,7 +337,8 @@ def _dead_rule_text(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: S
     kept = [tensor.name for tensor in rest if rule.matches(tensor)]
     if kept:
         names = ", ".join(kept[:5]) + (f" and {len(kept) - 5} more" if len(kept) > 5 else "")
-        return f"{label} matches only pretrained tensors, which are kept as they are: {names}; remove the rule"
-    hint = with_closest(rule.name, [tensor.name for tensor in (*fill, *rest)]) if rule.name else ""
+        anew = option("keep", {rule.name or "GLOB": "none"})
+        return f"{label} matches only pretrained tensors, which stay: {names}; remove it, or start them anew: {anew}"
+    hint = with_closest(rule.name, [escape(tensor.name) for tensor in (*fill, *rest)]) if rule.name else ""
     new = ", ".join(tensor.name for tensor in fill[:5]) or "nothing"
     return f"{label} matches no tensor{hint}; what is new: {new}{', ...' if len(fill) > 5 else ''}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +79,7 @@ def prepare_plan(
     plan = replace(
         plan,
         notes=(*plan.notes, *_untied_notes(target, plan), *(note for change in change_plans for note in change.notes)),
-        record={name: entry for change in change_plans for name, entry in change.record.items()},
+        record={**_constructor_record(target), **{k: v for change in change_plans for k, v in change.record.items()}},
     )
     run_checks(PLAN_CHECKS, PlanDraft(target, chosen, inputs.keep, change_plans, plan))
     plan = replace(plan, claim=claim_of(target, plan, tuple(zip(changes, change_plans, strict=True))))
@@ -99,3 +100,13 @@ def _untied_notes(target: Target, plan: Plan) -> Iterator[str]:
     if twice:
         names = join_names([f"{tensor.name} and {tensor.tied_to}" for tensor in twice])
         yield f"{names}: tied, and held twice in the files: should their values differ, each is kept"
+
+
+def _constructor_record(target: Target) -> Mapping[str, object]:
+    """Return what the class's constructor took besides its config, so that new values can be derived again from it."""
+    kwargs = {"model_kwargs": dict(target.model_kwargs)} if target.model_kwargs else {}
+    try:
+        json.dumps(kwargs, allow_nan=False)
+    except (TypeError, ValueError):
+        return {}  # objects, which a manifest can't hold
+    return kwargs

@@ -70,7 +70,7 @@ COMMANDS = (
         "verify",
         "verify a result from its files, byte by byte",
         (("out", "OUT", "a folder that extend wrote"),),
-        ("BaseOption", "VerifyOptions"),
+        ("BaseOption", "VerifyOptions", "ClassOption", "CodeOptions"),
         ("hf-init verify out", "hf-init verify out --base folder --recompute --everything"),
     ),
     Command(
@@ -94,7 +94,7 @@ COMMANDS = (
         "check",
         "before training: what one batch says about a model's start",
         (("dir", "DIR", "a folder that extend wrote, or any other"),),
-        ("BatchOptions", "PictureOption"),
+        ("BatchOptions", "ClassOption", "CodeOptions", "PictureOption"),
         ("hf-init check out", "hf-init check out --texts 'I love it' --labels pos --train"),
     ),
     Command(

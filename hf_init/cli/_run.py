@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from hf_init._errors import PlanError
 from hf_init._options import (
-    BatchOptions,
+    CheckOptions,
     ComparisonOptions,
     DriftOptions,
     ExtendOptions,
     HubOptions,
     PlanOptions,
-    VerifyOptions,
+    ResultOptions,
     options_of,
 )
 from hf_init.cli._terminal import Outcome, Terminal
@@ -121,7 +121,7 @@ def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
     """Verify a result: base from the manifest unless it is given."""
     from hf_init import _api
 
-    options = given_options(args, VerifyOptions)
+    options = given_options(args, ResultOptions)
     if "examples" in options and "recompute" not in options:
         raise PlanError("--examples is for --recompute; leave out what isn't meant")
     base = args.base if args.base is False else _text(args.base)
@@ -145,7 +145,7 @@ def run_check(args: Namespace, terminal: Terminal) -> Outcome:
     """Check a folder on one batch."""
     from hf_init._check import check_folder
 
-    report = check_folder(args.dir, **given_options(args, BatchOptions))
+    report = check_folder(args.dir, **given_options(args, CheckOptions))
     if args.picture:
         report.draw(args.picture[0])
     return Outcome(report.to_json(), report, report.ok)
