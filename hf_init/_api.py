@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_init import _verify
 from hf_init._errors import PlanError, option
-from hf_init._options import DriftOptions, ExtendOptions, HubOptions, PlanOptions, ResultOptions
+from hf_init._options import DiffOptions, DriftOptions, ExtendOptions, HubOptions, PlanOptions, ResultOptions
 from hf_init._progress import Progress, no_progress
 from hf_init._signature import takes
 from hf_init._verify import DiffReport, VerifyReport
@@ -166,17 +166,26 @@ def heads(folder: str | Path, **options: Unpack[HubOptions]) -> HeadListing:
     return list_heads(str(folder), **options)
 
 
-def diff(a: str | Path, b: str | Path, *, progress: Progress | None = None) -> DiffReport:
-    """Compare any two checkpoints tensor by tensor, byte for byte.
+@takes(DiffOptions)
+def diff(
+    a: str | Path, b: str | Path, *, progress: Progress | None = None, **options: Unpack[DiffOptions]
+) -> DiffReport:
+    """Compare any two checkpoints tensor by tensor, byte for byte; the same bytes under another name are found.
+
+    Args:
+        a, b: folders, or single ``.safetensors`` files.
+        progress: called with the bytes done since it was last called.
 
     Raises:
-        CheckpointError: one of them can't be read.
+        HfInitError: one of them can't be read, or a glob of ``only`` fits no tensor.
 
     Example::
 
         print(diff("a", "b"))
     """
-    return _verify.diff_checkpoints(Path(a), Path(b), progress=progress)
+    only = options.get("only") or ()
+    globs = [only] if isinstance(only, str) else only
+    return _verify.diff_checkpoints(a, b, globs, options.get("by_layer", False), progress)
 
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:

@@ -28,3 +28,17 @@ def name_pattern(name: str) -> str:
         'model.layers.*.mlp.up_proj.weight'
     """
     return ".".join("*" if part.isdecimal() else part for part in name.split("."))
+
+
+def layer_of(name: str) -> str:
+    """Return the layer that a tensor is in; outside of layers the module, two names deep.
+
+    Example:
+        >>> layer_of("model.layers.3.mlp.up.weight"), layer_of("bert.embeddings.norm.bias"), layer_of("lm_head.weight")
+        ('model.layers.3', 'bert.embeddings', 'lm_head')
+    """
+    blocks = stack_blocks(name)
+    if blocks:
+        return blocks[0].rstrip(".")
+    parts = name.split(".")
+    return ".".join(parts[: max(min(len(parts) - 1, 2), 1)])

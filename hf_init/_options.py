@@ -293,6 +293,13 @@ class DriftOptions(TypedDict, total=False):
     ]
 
 
+class DiffOptions(TypedDict, total=False):
+    """Difference."""
+
+    only: Annotated["Sequence[str] | None", Option("only tensors that a glob names, in A or B", "repeated", "GLOB")]
+    by_layer: Annotated["bool", Option("a line a layer instead of one a tensor", "flag")]
+
+
 class BatchOptions(TypedDict, total=False):
     """Batch."""
 
@@ -340,7 +347,16 @@ class PageOption(TypedDict, total=False):
 class OutputOptions(TypedDict, total=False):
     """Output."""
 
-    json: Annotated["bool", Option("one JSON document on standard output, errors included, nothing else", "flag")]
+    format: Annotated[
+        "Literal['text', 'json', 'markdown', 'github']",
+        Option(
+            "of the result: json is one document, errors included, and nothing else; github is text with annotations "
+            "for a workflow",
+            default="text",
+            choices=("text", "json", "markdown", "github"),
+        ),
+    ]
+    json: Annotated["bool", Option("short for --format json", "flag")]
     quiet: Annotated["bool", Option("no progress and no notices on standard error", "flag")]
 
 

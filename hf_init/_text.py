@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+
+# Control characters, and those that turn the direction of what follows: they would make a terminal show another text.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_MARKUP = re.compile(r"[\\`*_<|]")
+_UNSEEN_OR_BREAK = re.compile(f"{_UNSEEN.pattern}|[\t\n]")
+
+
+def printable(text: str, lines: bool = True) -> str:
+    """Escape the characters of a text that a terminal would obey instead of showing them.
+
+    Args:
+        lines: leave tabs and the ends of lines as they are.
+
+    Example:
+        >>> print(printable("a" + chr(27) + "[31mb"))
+        a\\x1b[31mb
+    """
+    return (_UNSEEN if lines else _UNSEEN_OR_BREAK).sub(
+        lambda found: found[0].encode("unicode_escape", "surrogatepass").decode(), text
+    )
 
 
 def text_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -16,9 +37,26 @@ def text_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]])
           tensor  shape
           w       2x3
     """
-    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (columns, *rows)]
-    return "\n".join((head, *(f"  {line}".rstrip() for line in lines)))
+    cells = [[printable(cell, lines=False) for cell in row] for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join((*([head] if head else []), *(f"  {line}".rstrip() for line in lines)))
+
+
+def markdown_table(head: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Format a headline and rows as a table in Markdown.
+
+    Example:
+        >>> print(markdown_table("new (1)", ("tensor", "shape"), [("w|v", "2x3")]))
+        **new (1)**
+        <BLANKLINE>
+        | tensor | shape |
+        |---|---|
+        | w\\|v | 2x3 |
+    """
+    cells = [[_MARKUP.sub(r"\\\g<0>", printable(cell, lines=False)) for cell in row] for row in (columns, *rows)]
+    first, *rest = (f"| {' | '.join(row)} |" for row in cells)
+    return "\n".join((*([f"**{head}**", ""] if head else []), first, "|" + "---|" * len(columns), *rest))
 
 
 def format_count(value: int) -> str:

@@ -29,6 +29,7 @@ LAYERS = (
     ("_plan",),
     ("_architecture", "schemes"),
     ("_checkpoint", "_figure", "_shards"),
+    ("_base_report", "_globs"),
     (
         "_block_names",
         "_errors",

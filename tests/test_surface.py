@@ -108,7 +108,7 @@ SIGNATURES = {
     ),
     "verify": "out base progress recompute examples everything architecture trust_remote_code",
     "drift": "base trained progress plan frozen",
-    "diff": "a b progress",
+    "diff": "a b progress only by_layer",
     "heads": "folder revision subfolder token cache_dir local_files_only force_download",
     "report": "folder out",
     "check": "model batch optimizer plan",

@@ -36,5 +36,6 @@ from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
 from hf_init._architecture.target import Architecture as Architecture
 from hf_init._architecture.target import NamedClass as NamedClass
 from hf_init._architecture.target import Target as Target
+from hf_init._architecture.target import loader_addresses as loader_addresses
 from hf_init._architecture.tokenizers import declared_vocabulary as declared_vocabulary
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens

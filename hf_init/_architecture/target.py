@@ -25,6 +25,7 @@ from hf_init._architecture.config import (
 from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
 from hf_init._architecture.layout import layout_of
 from hf_init._architecture.library import (
+    Address,
     Addresses,
     build_on_meta,
     construct,
@@ -35,7 +36,7 @@ from hf_init._architecture.library import (
     not_saved,
     untie,
 )
-from hf_init._checkpoint import BaseCheckpoint, Reader
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint, Reader, config_json
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
 
@@ -287,3 +288,12 @@ class Target:
             stored = next((stored_at[a] for a in (address_of[tie.of], *tie.addresses) if a in stored_at), None)
             if stored is not None:
                 yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
+
+
+def loader_addresses(checkpoint: Checkpoint, names: list[str]) -> dict[str, Address]:
+    """Return where the loader of a checkpoint's own class puts tensors of some names; empty where it can't be had."""
+    try:
+        base = BaseCheckpoint(str(checkpoint.root), checkpoint.root, checkpoint, config_json(checkpoint.root))
+        return Target.of(base, values={}, changed={}).addresses.of(names)
+    except HfInitError:
+        return {}

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from hf_init import _html, _text
+from hf_init._base_report import Draw, Report
 from hf_init._block_names import stack_blocks
 from hf_init._check.facts import Facts, LayerFacts
-from hf_init._check.judge import ERROR, CheckFinding
-from hf_init._errors import PlanError
+from hf_init._check.judge import ERROR, WARNING, CheckFinding
+from hf_init._errors import HfInitError, PlanError
 from hf_init._text import format_count
-from hf_init._verify import jsonable
 
 _COLUMNS = ("layer", "modules", "rms of outputs", "zeros", "gradient by output", "gradient by parameters")
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(Report):
     """What one batch told about a model before training.
 
     Attributes:
@@ -33,19 +33,25 @@ class CheckReport:
     facts: Facts
     findings: tuple[CheckFinding, ...]
 
+    schema: ClassVar[str] = "hf_init.check/1"
+    error: ClassVar[type[HfInitError]] = PlanError
+
     @property
     def ok(self) -> bool:
         """Tell whether nothing was found that prevents training; warnings and notes don't count."""
         return not any(finding.severity == ERROR for finding in self.findings)
 
-    def __bool__(self) -> bool:
-        return self.ok
+    @property
+    def headline(self) -> str:
+        return f"{self.model}: loss {self.facts.loss:.4g}{self._due()}{self._scale()}"
 
-    def raise_if_failed(self) -> None:
-        """Raise PlanError with all errors, unless the report is ok."""
-        if not self.ok:
-            errors = [finding.text for finding in self.findings if finding.severity == ERROR]
-            raise PlanError("\n  ".join([f"{self.model} can't be trained as it is set up:", *errors]))
+    @property
+    def failure(self) -> str:
+        errors = [finding.text for finding in self.findings if finding.severity == ERROR]
+        return "\n  ".join([f"{self.model} can't be trained as it is set up:", *errors])
+
+    def worries(self) -> Sequence[str]:
+        return tuple(finding.text for finding in self.findings if finding.severity == WARNING)
 
     def draw(self, path: str | os.PathLike[str]) -> Path:
         """Write a picture, a PNG: outputs and gradients of all modules in the order they ran. Raises HfInitError."""
@@ -53,39 +59,25 @@ class CheckReport:
 
         return draw_check(self.model, self.facts, self.findings, path)
 
-    def to_json(self) -> dict[str, object]:
+    def document(self) -> Mapping[str, object]:
         facts = self.facts
-        return jsonable(
-            {
-                "schema": "hf_init.check/1",
-                "ok": self.ok,
-                "model": self.model,
-                "training": facts.training,
-                "loss": facts.loss,
-                "reference": facts.reference.to_json() if facts.reference else None,
-                "logits": facts.logits.to_json() if facts.logits else None,
-                "findings": [finding.to_json() for finding in self.findings],
-                "layers": [layer.to_json() for layer in facts.layers],
-                "units": [units.to_json() for units in facts.units],
-                "parameters": [weight.to_json() for weight in facts.weights],
-            }
-        )
+        return {
+            "model": self.model,
+            "training": facts.training,
+            "loss": facts.loss,
+            "reference": facts.reference.to_json() if facts.reference else None,
+            "logits": facts.logits.to_json() if facts.logits else None,
+            "findings": [finding.to_json() for finding in self.findings],
+            "layers": [layer.to_json() for layer in facts.layers],
+            "units": [units.to_json() for units in facts.units],
+            "parameters": [weight.to_json() for weight in facts.weights],
+        }
 
-    def __repr__(self) -> str:
-        return f"<CheckReport: {self.model}, loss {self.facts.loss:.4g}, {len(self.findings)} findings>"
-
-    def __str__(self) -> str:
-        head = "\n".join((self._headline(), *self._found()))
-        return "\n\n".join(part for part in (head, *self._tables(_text.text_table)) if part)
-
-    def _repr_html_(self) -> str:
-        return _html.html_document(("\n".join((self._headline(), *self._found())), *self._tables(_html.html_table)))
-
-    def _headline(self) -> str:
-        lines = [f"{self.model}: loss {self.facts.loss:.4g}{self._due()}{self._scale()}"]
-        if self.facts.training:
-            lines.append("in training mode: dropout is at work")
-        return "\n".join(lines)
+    def parts(self, draw: Draw) -> Iterator[str]:
+        training = ["in training mode: dropout is at work"] if self.facts.training else []
+        findings = [f"{finding.severity}: {finding.text}" for finding in self.findings] or ["OK: no problems found"]
+        yield "\n".join((self.headline, *training, *findings))
+        yield from self._tables(draw)
 
     def _due(self) -> str:
         due, head = self.facts.reference, self.facts.logits
@@ -96,11 +88,7 @@ class CheckReport:
         logits = self.facts.logits
         return f"; logits {logits.mean:.3g} +- {logits.std:.3g}, at most {logits.largest:.3g}" if logits else ""
 
-    def _found(self) -> list[str]:
-        lines = [f"{finding.severity}: {finding.text}" for finding in self.findings]
-        return lines or ["OK: no problems found"]
-
-    def _tables(self, draw: Callable[[str, Sequence[str], Sequence[Sequence[str]]], str]) -> Iterator[str]:
+    def _tables(self, draw: Draw) -> Iterator[str]:
         rows = [self._row(name, layers) for name, layers in grouped(self.facts.layers).items()]
         yield draw("in the order of the forward pass (* holds new parameters)", _COLUMNS, rows)
         units = [each for each in self.facts.units if each.dead or each.saturated or each.new]

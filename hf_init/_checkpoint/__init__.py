@@ -16,6 +16,7 @@ from hf_init._checkpoint.locate import Origin as Origin
 from hf_init._checkpoint.locate import folder_of as folder_of
 from hf_init._checkpoint.locate import local_folder as local_folder
 from hf_init._checkpoint.locate import open_checkpoint as open_checkpoint
+from hf_init._checkpoint.locate import open_tensors as open_tensors
 from hf_init._checkpoint.numbers import SAMPLE as SAMPLE
 from hf_init._checkpoint.numbers import decode_values as decode_values
 from hf_init._checkpoint.numbers import is_decoded as is_decoded

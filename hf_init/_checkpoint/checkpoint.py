@@ -111,6 +111,16 @@ class Checkpoint:
         return cls(root, (header,), MappingProxyType({entry.name: entry for entry in header.entries}), strays)
 
     @classmethod
+    def of_file(cls, path: Path) -> Checkpoint:
+        """Return the tensors of one file, whatever its name.
+
+        Raises:
+            CheckpointError: it is no safetensors file, or isn't what it says.
+        """
+        header = read_header(path)
+        return cls(path.parent, (header,), MappingProxyType({entry.name: entry for entry in header.entries}))
+
+    @classmethod
     def merged(cls, parts: Mapping[str, Checkpoint]) -> Checkpoint:
         """Return several checkpoints as one: every tensor's name has its part's prefix before it.
 

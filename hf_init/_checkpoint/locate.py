@@ -42,6 +42,16 @@ def open_checkpoint(
     return open_in_repository(repository, headers_only)
 
 
+def open_tensors(source: str | os.PathLike[str], **hub: Any) -> Checkpoint:
+    """Open whatever holds tensors: a folder, a hub id, or a single ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: as ``open_checkpoint``.
+    """
+    path = Path(os.path.expanduser(source))
+    return Checkpoint.of_file(path) if path.is_file() else open_checkpoint(source, beside=False, **hub)
+
+
 def folder_of(base: str | os.PathLike[str], subfolder: str = "", **hub: Any) -> Path:
     """Return the local folder of a checkpoint, of a hub id with its weights and what a program loads with them.
 

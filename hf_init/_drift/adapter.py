@@ -6,10 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
-from hf_init._checkpoint import Checkpoint, TensorEntry, is_json_object, is_shape, read_header, read_object
-from hf_init._drift.cast import castable
+from hf_init._checkpoint import Checkpoint, TensorEntry, is_json_object, is_shape, read_object
 from hf_init._drift.folders import ADAPTER, TrainedFolder
 from hf_init._drift.frozen_globs import KEPT
 from hf_init._drift.judge import TensorDrift, judge_parts
@@ -20,7 +18,7 @@ from hf_init._errors import CheckpointError, PlanError
 from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan
 from hf_init._tensors import Box, Rows, num_elements
 from hf_init._text import format_count, join_names
-from hf_init._verify import stored_tensor, verify_result
+from hf_init._verify import castable, stored_tensor, verify_result
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
@@ -110,8 +108,7 @@ def _adapter_base(base: TrainedFolder | None, folder: Path, config: Mapping[str,
 def _adapter_files(folder: Path) -> Checkpoint:
     if not (folder / WEIGHTS).is_file():
         raise CheckpointError(f"{folder} has {ADAPTER} and no {WEIGHTS}: save the adapter again with save_pretrained.")
-    header = read_header(folder / WEIGHTS)
-    return Checkpoint(folder, (header,), MappingProxyType({entry.name: entry for entry in header.entries}))
+    return Checkpoint.of_file(folder / WEIGHTS)
 
 
 def _adapter_part(adapter: _Adapter, entry: TensorEntry, target: str) -> TensorPart:

@@ -1,4 +1,4 @@
-"""Without a plan: tensors brought together by their names."""
+"""Without a plan: tensors brought together by their names, as ``diff`` does it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from hf_init._checkpoint import TensorEntry, dtype_bits
 from hf_init._drift.frozen_globs import KEPT
 from hf_init._drift.parts import ALL, NEW, DriftInputs, TensorPart, pair_part, uncastable, unplanned_part
 from hf_init._tensors import Box, num_elements, subtract_boxes
+from hf_init._verify import pair_names
 
 
 def parts_by_name(inputs: DriftInputs) -> Iterator[TensorPart]:
     """Yield the parts of every tensor that base or trained files have."""
+    names = pair_names(inputs.base, inputs.trained)
+    now = {was: name for name, was in names.items()}
     for name, before in inputs.base.entries.items():
-        after = inputs.trained.entries.get(name)
-        if after is not None:
-            yield from _common_parts(inputs, before, after)
+        if name in now:
+            yield from _common_parts(inputs, before, inputs.trained.entries[now[name]])
         else:
             frozen, size = inputs.frozen.holds((name,), KEPT), num_elements(before.shape)
             yield TensorPart(name, KEPT, frozen, before.shape, before.dtype, size, stored=False, ignored=True)
     for name, entry in inputs.trained.entries.items():
-        if name not in inputs.base.entries:
+        if name not in names:
             yield unplanned_part(inputs, entry)
 
 
@@ -29,12 +31,12 @@ def _common_parts(inputs: DriftInputs, before: TensorEntry, after: TensorEntry) 
     common = _common_box(before, after)
     fault = uncastable(before, after) if common else f"its shape was {list(before.shape)}, is {list(after.shape)}"
     box = common or Box.whole(after.shape)
-    whole = box.shape == after.shape
+    whole, names = box.shape == after.shape, tuple(dict.fromkeys((after.name, before.name)))
     remark = "" if before.shape == after.shape or fault else f"{box.shape[0]} common rows, taken to be the same ones"
     yield TensorPart(
         after.name,
         KEPT,
-        inputs.frozen.holds((after.name,), KEPT),
+        inputs.frozen.holds(names, KEPT),
         after.shape,
         after.dtype,
         num_elements(box.shape),
@@ -43,11 +45,12 @@ def _common_parts(inputs: DriftInputs, before: TensorEntry, after: TensorEntry) 
         () if fault else (pair_part(inputs, after, box, before.name, box),),
         fault=fault,
         remark=remark,
+        also=names[1:],
     )
     if not whole:
         rest = sum(num_elements(piece.shape) for piece in subtract_boxes(after.shape, [box]))
-        frozen = inputs.frozen.holds((after.name,), NEW)
-        yield TensorPart(after.name, NEW, frozen, after.shape, after.dtype, rest, NEW)
+        frozen = inputs.frozen.holds(names, NEW)
+        yield TensorPart(after.name, NEW, frozen, after.shape, after.dtype, rest, NEW, also=names[1:])
 
 
 def _common_box(before: TensorEntry, after: TensorEntry) -> Box | None:

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits
-from hf_init._drift.cast import castable
 from hf_init._drift.frozen_globs import KEPT
 from hf_init._drift.measure import TensorPair
 from hf_init._drift.parts import ALL, NEW, DriftInputs, TensorPart, pair_part, uncastable, unplanned_part
 from hf_init._plan import Fill, TensorPlan, region_fault
 from hf_init._tensors import Copy, Region, num_elements
-from hf_init._verify import ArrayRegion, stored_tensor
+from hf_init._verify import ArrayRegion, castable, stored_tensor
 
 
 @dataclass(frozen=True)

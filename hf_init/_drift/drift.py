@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from threading import Lock
 
@@ -21,12 +22,12 @@ from hf_init._drift.folders import (
 )
 from hf_init._drift.frozen_globs import FrozenGlobs, FrozenLike
 from hf_init._drift.judge import TensorDrift, judge_parts
-from hf_init._drift.parts import DriftInputs, part_bytes
+from hf_init._drift.parts import DriftInputs, TensorPart, part_bytes
 from hf_init._drift.report import DriftReport, untrained_warning
 from hf_init._plan import Fill, TensorPlan
 from hf_init._progress import Progress
 from hf_init._text import format_count, join_names
-from hf_init._verify import Recompute
+from hf_init._verify import Recompute, describe_renaming
 
 
 def measure_drift(
@@ -88,7 +89,7 @@ def measure_drift(
             plan=source.where,
             frozen=str(globs),
             tensors=tensors,
-            notes=(*notes, *_drift_notes(inputs, tensors)),
+            notes=(*notes, *_name_notes(inputs, parts), *_drift_notes(inputs, tensors)),
             warnings=tuple(_drift_warnings(tensors)),
             bytes_compared=sum(part_bytes(part) for part in parts if part.pairs),
         )
@@ -118,6 +119,14 @@ def _drift_notes(inputs: DriftInputs, tensors: Sequence[TensorDrift]) -> Iterato
     for checkpoint in (inputs.trained, inputs.base):
         for stray in checkpoint.strays:
             yield f"{checkpoint.root}: {stray} is not read, another file goes before it"
+
+
+def _name_notes(inputs: DriftInputs, parts: Sequence[TensorPart]) -> Iterator[str]:
+    """Say, where there is no plan, which names belong together though they aren't equal."""
+    if inputs.source.plan is None:
+        renamed = Counter(describe_renaming(part.also[0], part.name) for part in parts if part.also)
+        for (was, name), number in renamed.most_common():
+            yield f"under another name: {was} is {name} ({format_count(number)} tensors)"
 
 
 def _plan_notes(inputs: DriftInputs) -> Iterator[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint
+from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, open_tensors
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest, Plan, TensorPlan
 from hf_init._verify import open_base
@@ -101,7 +101,7 @@ def open_drift_base(base: TrainedFolder | None, source: PlanSource) -> Checkpoin
         CheckpointError: it can't be read, is nowhere named, or is a folder without tensors.
     """
     if base is not None:
-        return Checkpoint.open(Path(base).expanduser())
+        return open_tensors(base)
     if source.base is None:
         raise CheckpointError(
             f"No base is given, and there is no {MANIFEST_NAME} that names one. Give the base's folder."

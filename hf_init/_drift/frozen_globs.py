@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from hf_init._errors import PlanError
-from hf_init._text import fits_glob, join_names
+from hf_init._globs import check_globs
+from hf_init._text import fits_glob
 
 FrozenLike: TypeAlias = str | Sequence[str]
 
@@ -49,11 +50,8 @@ class FrozenGlobs:
 
     def check_used(self, parts: Sequence[tuple[tuple[str, ...], str]]) -> None:
         """Raise PlanError for globs that fit no tensor."""
-        globs = [word.removeprefix("!") for word in self.words if word.removeprefix("!") != KEPT]
-        idle = [glob for glob in globs if not any(_fits(glob, *part) for part in parts)]
-        if idle:
-            known = join_names([names[0] for names, _ in parts])
-            raise PlanError(f"frozen: {', '.join(map(repr, idle))} names no tensor here; there are {known}")
+        names = [name for names, _ in parts for name in names]
+        check_globs("frozen", (word.removeprefix("!") for word in self.words if word.removeprefix("!") != KEPT), names)
 
     def __str__(self) -> str:
         if not self.words:

@@ -10,7 +10,7 @@ from hf_init._block_names import name_pattern, stack_blocks
 from hf_init._drift.measure import Movement, measure_part
 from hf_init._drift.parts import NEW, TensorPart
 from hf_init._progress import Progress
-from hf_init._verify import VerifyMeter, WorkerBuffers, bytes_digest, jsonable, run_jobs
+from hf_init._verify import VerifyMeter, WorkerBuffers, bytes_digest, run_jobs
 
 STATUSES = ("identical", "moved", "trained", "unchanged", "new", "untrained", "unproved", "missing")
 FAILURES = ("moved", "unproved", "missing")
@@ -81,7 +81,7 @@ class TensorDrift:
             entry["reason"] = self.reason
         if self.change is not None and self.change.elements:
             entry |= self.change.to_json()
-        return jsonable(entry)
+        return entry
 
 
 def judge_parts(parts: Sequence[TensorPart], progress: Progress | None) -> tuple[TensorDrift, ...]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hf_init._block_names import layer_of
 from hf_init._drift.judge import TensorDrift
 
 
@@ -57,22 +58,11 @@ def by_layer(tensors: Iterable[TensorDrift]) -> tuple[LayerDrift, ...]:
     for tensor in tensors:
         if tensor.origin == "kept":
             stack, index, _ = tensor.layer
-            key = (_outer_module(tensor.name), None) if index is None else (stack, index)
+            key = (layer_of(tensor.name), None) if index is None else (stack, index)
             layers.setdefault(key, []).append(tensor)
     first = {stack: number for number, (stack, _) in reversed([*enumerate(layers)])}
     order = sorted(layers, key=lambda key: (first[key[0]], -1 if key[1] is None else key[1]))
     return tuple(_layer_drift(*key, layers[key]) for key in order)
-
-
-def _outer_module(name: str) -> str:
-    """Return the module that a tensor outside of the layers is counted under.
-
-    Example:
-        >>> _outer_module("bert.embeddings.LayerNorm.bias"), _outer_module("lm_head.weight")
-        ('bert.embeddings', 'lm_head')
-    """
-    parts = name.split(".")
-    return ".".join(parts[: max(min(len(parts) - 1, 2), 1)])
 
 
 def _layer_drift(stack: str, index: int | None, tensors: Sequence[TensorDrift]) -> LayerDrift:

@@ -9,9 +9,18 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hf_init._checkpoint import decode_values, is_decoded
-from hf_init._drift.cast import cast_values, castable, with_nans_of
 from hf_init._progress import Progress
-from hf_init._verify import Piece, RegionPart, StoredTensor, TensorDiff, WorkerBuffers, region_pieces
+from hf_init._verify import (
+    Piece,
+    RegionPart,
+    StoredTensor,
+    TensorDiff,
+    WorkerBuffers,
+    cast_values,
+    castable,
+    region_pieces,
+    with_nans_of,
+)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ import math
 from dataclasses import dataclass
 
 from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits
-from hf_init._drift.cast import castable
 from hf_init._drift.folders import PlanSource
 from hf_init._drift.frozen_globs import FrozenGlobs
 from hf_init._drift.measure import TensorPair
 from hf_init._tensors import Region, num_elements
-from hf_init._verify import Recompute, StoredTensor, stored_tensor
+from hf_init._verify import Recompute, StoredTensor, castable, stored_tensor
 
 NEW, ALL = "new", "all"
 

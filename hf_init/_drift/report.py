@@ -5,24 +5,23 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from hf_init import _html, _text
+from hf_init._base_report import Draw, Report, draw_lines
 from hf_init._drift.judge import STATUSES, TensorDrift
 from hf_init._drift.layers import LayerDrift, by_layer
-from hf_init._errors import ProofError
-from hf_init._plan import Draw
-from hf_init._text import format_bytes, format_count, join_names
-from hf_init._verify import VerifyReport, describe_difference, jsonable
+from hf_init._errors import option
+from hf_init._text import format_bytes, format_count, join_names, text_table
+from hf_init._verify import VerifyReport, describe_difference
 
-_SHOWN = 5
 _STATUS_TEXT = {"identical": "frozen and identical", "moved": "frozen and moved", "unproved": "frozen and unproved"}
 
 
 @dataclass(frozen=True, repr=False)
-class DriftReport:
+class DriftReport(Report):
     """Every part of every trained tensor against what it was.
 
     Attributes:
@@ -48,6 +47,8 @@ class DriftReport:
     proof: VerifyReport | None = None
     paste: str = ""
 
+    schema: ClassVar[str] = "hf_init.drift/1"
+
     @property
     def counts(self) -> dict[str, int]:
         """Count the entries by status."""
@@ -64,22 +65,26 @@ class DriftReport:
         """Return whether everything that was meant to stay did, and the base of an adapter is proved."""
         return not self.failures and (self.proof is None or self.proof.ok)
 
-    def __bool__(self) -> bool:
-        return self.ok
-
     def layers(self) -> tuple[LayerDrift, ...]:
         """Return the entries gathered by layer; what is in no layer by the module that it is in."""
         return by_layer(self.tensors)
 
-    def raise_if_failed(self) -> None:
-        """Raise ProofError, naming the first failures with the place and both values, unless the report is ok."""
-        if self.proof is not None:
-            self.proof.raise_if_failed()
-        if self.failures:
-            raise ProofError(
-                f"{self._outcome}\n{self._first_failures()}\nThese were meant to stay ({self.frozen}). Don't use this "
-                "checkpoint as if they had: train again with them frozen, or say what was free to move with frozen=."
-            )
+    @property
+    def headline(self) -> str:
+        counts = {_STATUS_TEXT.get(status, status): number for status, number in self.counts.items() if number}
+        statuses = ", ".join(f"{format_count(number)} {status}" for status, number in counts.items())
+        failed = f"{len(self.failures)} FAILED: " if self.failures else ""
+        return f"{self.base} -> {self.trained}: {failed}{statuses or 'no tensor'}"
+
+    @property
+    def failure(self) -> str:
+        if self.proof is not None and not self.proof.ok:
+            return self.proof.failure
+        return (
+            f"{self.headline}\n{self._first_failures(text_table)}\nThese were meant to stay ({self.frozen}). Don't use "
+            "this checkpoint as if they had: train again with them frozen, or say what was free to move with "
+            f"{option('frozen')}."
+        )
 
     def draw(self, path: str | os.PathLike[str]) -> Path:
         """Write a picture, a PNG: the relative change of each layer and kind of tensor. Raises HfInitError."""
@@ -90,51 +95,40 @@ class DriftReport:
         subtitle = f"{counts}; meant to stay: {plain_text(self.frozen)}"
         return draw_drift(self.tensors, self.base, self.trained, subtitle, path)
 
-    def to_json(self) -> dict[str, object]:
+    def worries(self) -> Sequence[str]:
+        return self.warnings
+
+    def document(self) -> Mapping[str, object]:
         return {
-            "schema": "hf_init.drift/1",
-            "ok": self.ok,
             "trained": self.trained,
             "base": self.base,
             "plan": self.plan,
             "frozen": self.frozen,
             "counts": self.counts,
             "bytes_compared": self.bytes_compared,
-            "layers": jsonable([group.to_json() for group in self.layers()]),
+            "layers": [group.to_json() for group in self.layers()],
             "tensors": [tensor.to_json() for tensor in self.tensors],
-            "notes": list(self.notes),
-            "warnings": list(self.warnings),
+            "notes": self.notes,
+            "warnings": self.warnings,
             **({"base_proof": self.proof.to_json()} if self.proof is not None else {}),
             **({"paste": self.paste} if self.paste else {}),
         }
 
-    def __repr__(self) -> str:
-        return f"<DriftReport: {self._outcome}>"
-
-    def __str__(self) -> str:
-        head = "\n".join(filter(None, self._head()))
-        return "\n\n".join(part for part in (head, *self._tables(_text.text_table), self._ending()) if part)
-
-    def _repr_html_(self) -> str:
-        return _html.html_document((*self._head(), *self._tables(_html.html_table), self._ending()))
-
-    @property
-    def _outcome(self) -> str:
-        counts = {_STATUS_TEXT.get(status, status): number for status, number in self.counts.items() if number}
-        statuses = ", ".join(f"{format_count(number)} {status}" for status, number in counts.items())
-        failed = f"{len(self.failures)} FAILED: " if self.failures else ""
-        return f"{self.base} -> {self.trained}: {failed}{statuses or 'no tensor'}"
-
-    def _head(self) -> tuple[str, ...]:
-        """Return the outcome, what was compared, what failed, and what is worth looking into."""
+    def parts(self, draw: Draw) -> Iterator[str]:
         amounts = f"{format_bytes(self.bytes_compared)} compared; plan: {self.plan}; meant to stay: {self.frozen}"
         remarks = [*(f"warning: {text}" for text in self.warnings), *(f"note: {text}" for text in self.notes)]
-        return self._outcome, amounts, self._first_failures(), "\n".join(remarks)
+        yield f"{self.headline}\n{amounts}"
+        yield self._first_failures(draw)
+        yield "\n".join(remarks)
+        yield from self._tables(draw)
+        if self.proof is not None:
+            yield f"the base itself, {self.base}:"
+            yield from self.proof.parts(draw)
+        yield f"for the adapter's config, from the plan:\n{self.paste}" if self.paste else ""
 
-    def _first_failures(self) -> str:
-        lines = [f"  {describe_failure(tensor)}" for tensor in self.failures]
-        more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        return "\n".join(lines[:_SHOWN] + more)
+    def _first_failures(self, draw: Draw) -> str:
+        rows = [(_part_name(tensor), describe_failure(tensor)) for tensor in self.failures]
+        return draw_lines(draw, ("tensor", "failure"), rows)
 
     def _tables(self, draw: Draw) -> Iterator[str]:
         new = [tensor for tensor in self.tensors if tensor.status in ("new", "untrained")]
@@ -148,28 +142,24 @@ class DriftReport:
         if any(group.change for group in groups):
             yield draw("pretrained, by layer: ||after - before|| / ||before||", _COLUMNS, list(map(_group_row, groups)))
 
-    def _ending(self) -> str:
-        proof = f"the base itself, {self.base}:\n{self.proof}" if self.proof is not None else ""
-        paste = f"for the adapter's config, from the plan:\n{self.paste}" if self.paste else ""
-        return "\n\n".join(part for part in (proof, paste) if part)
-
 
 _COLUMNS = ("layer", "tensors", "stayed", "changed", "relative change", "largest change", "most changed")
 
 
+def _part_name(tensor: TensorDrift) -> str:
+    return tensor.name if tensor.portion == "all" else f"{tensor.name} ({tensor.portion} elements)"
+
+
 def describe_failure(tensor: TensorDrift) -> str:
-    """Return a failed entry in a line: how much moved, the first place and both values."""
-    part = "" if tensor.portion == "all" else f" ({tensor.portion} elements)"
+    """Return in a line what is wrong with a failed entry: how much moved, the first place and both values."""
     if tensor.status == "missing":
-        return f"{tensor.name}: missing"
+        return "missing"
     if tensor.status == "unproved":
-        return f"{tensor.name}{part}: nothing says what it was{'; ' + tensor.reason if tensor.reason else ''}"
+        return f"nothing says what it was{'; ' + tensor.reason if tensor.reason else ''}"
     change = tensor.change
     if change is None:
-        return f"{tensor.name}{part}: {tensor.reason or 'its digest has changed'}"
-    text = describe_difference(
-        {"name": tensor.name + part, "reason": "moved", **change.first, "changed_rows": change.rows}
-    )
+        return tensor.reason or "its digest has changed"
+    text = describe_difference({"reason": "moved", **change.first, "changed_rows": change.rows})
     elements = f"{format_count(change.elements)} of {format_count(tensor.elements)} elements"
     text += f"; {elements}, the largest change {figure(change.largest)}"
     return text + (f"; {tensor.reason}" if tensor.reason else "")

@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
+from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import Reader, equal_bytes, region_of
 from hf_init._errors import ProofError
 from hf_init._fill import kept_values, make_tensor, make_tensors, prove_duplicates, region_digests
@@ -19,8 +21,8 @@ from hf_init._tensors import Box, Context, Status, num_elements
 from hf_init._text import format_count, join_names
 
 
-@dataclass(frozen=True)
-class LoadReport:
+@dataclass(frozen=True, repr=False)
+class LoadReport(Report):
     """What was proved of a model in memory.
 
     Attributes:
@@ -40,29 +42,35 @@ class LoadReport:
     unproved: tuple[str, ...] = field(default=())
     bytes_mapped: int = 0
 
+    schema: ClassVar[str] = "hf_init.load/1"
+
     @property
     def bytes_proved(self) -> int:
         """Return how many kept bytes are those of the files, in whichever way it was proved."""
         return self.bytes_compared + self.bytes_mapped
 
-    def __str__(self) -> str:
-        lines = [f"proved: {format_count(self.bytes_proved)} kept bytes are those of the files"]
+    @property
+    def headline(self) -> str:
+        return f"proved: {format_count(self.bytes_proved)} kept bytes are those of the files"
+
+    def parts(self, draw: Draw) -> Iterator[str]:
+        lines = [self.headline]
         if self.cast:
             lines.append(f"  {len(self.cast)} tensors are the exact cast to the model's dtype: {join_names(self.cast)}")
         if self.restored:
             lines.append(f"  put back after the library's initialization overwrote them: {join_names(self.restored)}")
         if self.unproved:
             lines.append(f"  not compared, since they are offloaded: {join_names(self.unproved)}")
-        return "\n".join(lines)
+        yield "\n".join(lines)
 
-    def to_json(self) -> dict[str, object]:
+    def document(self) -> Mapping[str, object]:
         return {
-            "counts": dict(self.counts),
+            "counts": self.counts,
             "bytes_compared": self.bytes_compared,
             "bytes_mapped": self.bytes_mapped,
-            "cast": list(self.cast),
-            "restored": list(self.restored),
-            "unproved": list(self.unproved),
+            "cast": self.cast,
+            "restored": self.restored,
+            "unproved": self.unproved,
         }
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import torch
 import transformers
 
-from hf_init import _html
 from hf_init._architecture import on_disk, quiet_library
+from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
 from hf_init._multihead.configuration_multi_head import MultiHeadConfig
 from hf_init._multihead.kinds_multi_head import backbone_class
 from hf_init._multihead.origins import HeadOrigin
 from hf_init._tensors import num_elements
-from hf_init._text import format_count, text_table
+from hf_init._text import format_count
 
 HEAD_COLUMNS = ("head", "kind", "class", "outputs", "labels", "tensors", "parameters")
 
@@ -46,7 +48,7 @@ class ListedHead:
 
 
 @dataclass(frozen=True, repr=False)
-class HeadListing:
+class HeadListing(Report):
     """The heads of a checkpoint, and the size of its backbone.
 
     Attributes:
@@ -58,29 +60,19 @@ class HeadListing:
     parameters: int
     heads: tuple[ListedHead, ...]
 
-    @property
-    def ok(self) -> bool:
-        """Return True: a checkpoint that can't be listed is an error."""
-        return True
-
-    def __repr__(self) -> str:
-        return f"<HeadListing: {self._title}>"
-
-    def __str__(self) -> str:
-        return text_table(self._title, HEAD_COLUMNS, [head.cells() for head in self.heads])
-
-    def _repr_html_(self) -> str:
-        return _html.html_document([_html.html_table(self._title, HEAD_COLUMNS, [each.cells() for each in self.heads])])
-
-    def to_json(self) -> dict[str, object]:
-        backbone = {"class": self.backbone, "parameters": self.parameters}
-        heads = [asdict(head) for head in self.heads]
-        return {"schema": "hf_init.heads/1", "ok": self.ok, "backbone": backbone, "heads": heads}
+    schema: ClassVar[str] = "hf_init.heads/1"
 
     @property
-    def _title(self) -> str:
+    def headline(self) -> str:
         heads = f"{len(self.heads)} head{'s' * (len(self.heads) != 1)}"
         return f"{self.folder}: {heads} on a {self.backbone} of {format_count(self.parameters)} parameters"
+
+    def document(self) -> Mapping[str, object]:
+        backbone = {"class": self.backbone, "parameters": self.parameters}
+        return {"backbone": backbone, "heads": [asdict(head) for head in self.heads]}
+
+    def parts(self, draw: Draw) -> Iterator[str]:
+        yield draw(self.headline, HEAD_COLUMNS, [head.cells() for head in self.heads])
 
 
 def list_heads(name: str, *, subfolder: str = "", **hub: object) -> HeadListing:

@@ -37,6 +37,6 @@ from hf_init._plan.recipe import checked_seed as checked_seed
 from hf_init._plan.recipe import parse_rules as parse_rules
 from hf_init._plan.recipe_text import SchemeLike as SchemeLike
 from hf_init._plan.recipe_text import parse_scheme as parse_scheme
-from hf_init._plan.table import Draw as Draw
+from hf_init._plan.table import alike_rows as alike_rows
 from hf_init._plan.tensor_plan import Fill as Fill
 from hf_init._plan.tensor_plan import TensorPlan as TensorPlan

@@ -39,13 +39,6 @@ class PlanJson(_PlanJsonRequired, total=False):
     files: dict[str, list[str]]
 
 
-class PlanReportJson(PlanJson):
-    """A plan as ``Plan.to_json`` and ``hf-init plan --json`` give it."""
-
-    schema: str
-    ok: bool
-
-
 class _BaseJsonRequired(TypedDict):
     path: str
     fingerprint: str

@@ -6,18 +6,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from hf_init import _html, _text
+from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import FileLists, check_faults
-from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, PlanReportJson, read_manifest
+from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, read_manifest
 from hf_init._plan.match import Unused
-from hf_init._plan.table import Draw, fill_table, kept_table, tie_table, unused_table
+from hf_init._plan.table import fill_table, kept_table, tie_table, unused_table
 from hf_init._plan.tensor_plan import TensorPlan, UnknownScheme
 from hf_init._tensors import Status
+from hf_init._text import join_names
 
 
 @dataclass(frozen=True, repr=False)
-class Plan:
+class Plan(Report):
     """Everything that an extension will do, decided before any value is read. A plan that exists is ``ok``.
 
     Attributes:
@@ -44,6 +46,8 @@ class Plan:
     record: Mapping[str, object] = field(default_factory=dict[str, object], compare=False)
     files: FileLists = field(default=FileLists(), compare=False)
 
+    schema: ClassVar[str] = "hf_init.plan/1"
+
     @classmethod
     def load(cls, folder: str | Path) -> Plan:
         """Return the plan that a result was made by, from its manifest.
@@ -60,17 +64,6 @@ class Plan:
         schemes = ((tensor, fill.scheme) for tensor in self.tensors for fill in tensor.new)
         faults = [f"{tensor.name}: {each.reason}" for tensor, each in schemes if isinstance(each, UnknownScheme)]
         check_faults(str(Path(folder) / MANIFEST_NAME), faults, "Make the result again, or install a newer hf_init.")
-
-    @property
-    def ok(self) -> bool:
-        """Return whether it can be carried out: what can't be is refused before there is a plan."""
-        return True
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def raise_if_failed(self) -> None:
-        """Do nothing: ``ok`` is true of every plan."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -106,9 +99,8 @@ class Plan:
             document["record"] = dict(self.record)
         return document
 
-    def to_json(self) -> PlanReportJson:
-        """Return the plan as ``hf-init plan --json`` prints it; ``from_json`` reads it back."""
-        return {"schema": "hf_init.plan/1", "ok": self.ok, **self.manifest_json()}
+    def document(self) -> PlanJson:
+        return self.manifest_json()
 
     @classmethod
     def from_json(cls, data: PlanJson) -> Plan:
@@ -127,27 +119,16 @@ class Plan:
 
     def summary(self) -> str:
         """Return the outcome in two lines: the tensors by status, and the claim."""
-        return "\n".join((self._outcome, *([f"old inputs: {self.claim}"] if self.claim else [])))
-
-    def __repr__(self) -> str:
-        return f"<Plan: {self._outcome}>"
-
-    def __str__(self) -> str:
-        return "\n\n".join(part for part in (self._headline(), *self._sections()) if part)
-
-    def _repr_html_(self) -> str:
-        return _html.html_document((self._headline(), *self._sections(_html.html_table)))
+        return "\n".join((self.headline, *([f"old inputs: {self.claim}"] if self.claim else [])))
 
     @property
-    def _outcome(self) -> str:
+    def headline(self) -> str:
         counts = ", ".join(f"{number} {status}" for status, number in self.counts.items() if number)
         return f"{self.architecture}: {counts} (seed {self.seed})"
 
-    def _headline(self) -> str:
-        left = _text.join_names(self.files.left_briefly, most=8)
-        return "\n".join((self.summary(), *self.notes, *([f"left behind: {left}"] if left else [])))
-
-    def _sections(self, draw: Draw = _text.text_table) -> Iterator[str]:
+    def parts(self, draw: Draw) -> Iterator[str]:
+        left = join_names(self.files.left_briefly, most=8)
+        yield "\n".join((self.summary(), *self.notes, *([f"left behind: {left}"] if left else [])))
         for status in (Status.NEW, Status.RESIZED):
             yield fill_table(status, [t for t in self.tensors if t.status is status], draw)
         yield tie_table([t for t in self.tensors if t.status is Status.TIED], draw)

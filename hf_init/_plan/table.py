@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
+from hf_init._base_report import Draw
 from hf_init._plan.mapping import format_shape
 from hf_init._plan.match import Unused
 from hf_init._plan.tensor_plan import Fill, TensorPlan
 from hf_init._tensors import Rows, Status, num_elements
-from hf_init._text import format_count, text_table
-
-Draw: TypeAlias = Callable[[str, Sequence[str], Sequence[Sequence[str]]], str]
-"""Makes a headline, columns and rows a table: of text, or of HTML."""
+from hf_init._text import format_count
 
 
-def fill_table(status: Status, tensors: Sequence[TensorPlan], draw: Draw = text_table) -> str:
+def fill_table(status: Status, tensors: Sequence[TensorPlan], draw: Draw) -> str:
     """Return a table of the tensors with something to fill; layers that are treated alike share a row."""
     if not tensors:
         return ""
@@ -59,12 +56,12 @@ def _count_tensors(number: int) -> str:
     return "1 tensor" if number == 1 else f"{number} tensors"
 
 
-def tie_table(tensors: Sequence[TensorPlan], draw: Draw = text_table) -> str:
+def tie_table(tensors: Sequence[TensorPlan], draw: Draw) -> str:
     rows = [(tensor.name, f"is {tensor.tied_to}") for tensor in tensors]
     return draw(f"tied ({len(rows)})", ("tensor", ""), rows) if rows else ""
 
 
-def unused_table(unused: Sequence[Unused], draw: Draw = text_table) -> str:
+def unused_table(unused: Sequence[Unused], draw: Draw) -> str:
     rows = [(tensor.name, tensor.reason) for tensor in unused]
     return draw(f"unused ({len(rows)})", ("source tensor", "why"), rows) if rows else ""
 

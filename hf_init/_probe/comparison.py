@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-from hf_init import _html
-from hf_init._errors import PlanError
-from hf_init._text import join_names, text_table
+from hf_init._base_report import Draw, Report
+from hf_init._errors import HfInitError, PlanError
+from hf_init._text import join_names
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ BY_STEP = ("bits", "nats")
 
 
 @dataclass(frozen=True, repr=False)
-class SchemeComparison:
+class SchemeComparison(Report):
     """Schemes for new rows, best first: by bits per byte after the last step, the mean over seeds.
 
     Step 0 doesn't tell: rows that predict best before training are often not those that learn fastest. True if no
@@ -55,6 +55,9 @@ class SchemeComparison:
 
     runs: tuple[SchemeRun, ...]
     base: float
+
+    schema: ClassVar[str] = "hf_init.comparison/1"
+    error: ClassVar[type[HfInitError]] = PlanError
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -75,13 +78,13 @@ class SchemeComparison:
         """Return whether every loss is a number."""
         return not self._diverged
 
-    def __bool__(self) -> bool:
-        return self.ok
+    @property
+    def headline(self) -> str:
+        return f"{self.best} is best of {len(self.ranked)} after {self.steps[-1]} steps"
 
-    def raise_if_failed(self) -> None:
-        """Raise PlanError, naming the schemes, if a training diverged."""
-        if self._diverged:
-            raise PlanError(f"{join_names(self._diverged)}: the loss isn't a number; leave out such a scheme")
+    @property
+    def failure(self) -> str:
+        return f"{join_names(self._diverged)}: the loss isn't a number; leave out such a scheme"
 
     def bits(self, scheme: str, step: int) -> list[float]:
         """Return the bits per byte of a scheme at a step, one a seed."""
@@ -103,31 +106,15 @@ class SchemeComparison:
         error = statistics.stdev(differences) * math.sqrt(count) * scale if count > 1 else 0.0
         return self.mean(scheme, step) - self.mean(other, step), error
 
-    def to_json(self) -> dict[str, object]:
-        return {
-            "schema": "hf_init.comparison/1",
-            "ok": self.ok,
-            "base": self.base,
-            "ranked": list(self.ranked),
-            "runs": [run.to_json() for run in self.runs],
-        }
+    def document(self) -> Mapping[str, object]:
+        return {"base": self.base, "ranked": self.ranked, "runs": [run.to_json() for run in self.runs]}
 
-    def __repr__(self) -> str:
-        return f"<SchemeComparison: {self.best} is best of {len(self.ranked)} after {self.steps[-1]} steps>"
-
-    def __str__(self) -> str:
-        return text_table(*self._table())
-
-    def _repr_html_(self) -> str:
-        return _html.html_document([_html.html_table(*self._table())])
-
-    def _table(self) -> tuple[str, tuple[str, ...], list[tuple[str, ...]]]:
-        """Return a title, the columns and the rows."""
+    def parts(self, draw: Draw) -> Iterator[str]:
         seeds = len({run.seed for run in self.runs})
         counted = f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
         title = f"bits per byte, {counted}; the base in its own tokens: {self.base:.4f}"
         columns = ("scheme", *(f"step {step}" for step in self.steps))
-        return title, columns, [(name, *(self._cell(name, step) for step in self.steps)) for name in self.ranked]
+        yield draw(title, columns, [(name, *(self._cell(name, step) for step in self.steps)) for name in self.ranked])
 
     def _cell(self, name: str, step: int) -> str:
         bits = self.bits(name, step)

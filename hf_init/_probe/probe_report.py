@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
-from hf_init import _html
-from hf_init._errors import ProofError
-from hf_init._text import format_count, text_table
+from hf_init._base_report import Draw, Report
+from hf_init._text import format_count
 
 # The bound on the mass holds in exact numbers; a softmax in float32 adds up to 1 but for this.
 SLACK = 1e-4
@@ -49,7 +49,7 @@ class Reading:
 
 
 @dataclass(frozen=True, repr=False)
-class ProbeReport:
+class ProbeReport(Report):
     """What an extension's new tokens do to the model before any training; true if one of two guarantees holds.
 
     Attributes:
@@ -76,6 +76,8 @@ class ProbeReport:
     old_reading: Reading
     new_reading: Reading
 
+    schema: ClassVar[str] = "hf_init.probe/1"
+
     @property
     def bound(self) -> float:
         """Return the most that new tokens at the mean row take: n / (V + n)."""
@@ -95,14 +97,6 @@ class ProbeReport:
         """Return whether one of the guarantees holds on these texts."""
         return bool(self.guarantees)
 
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def raise_if_failed(self) -> None:
-        """Raise ProofError, with what was measured, unless one of the guarantees holds on these texts."""
-        if not self.ok:
-            raise ProofError(str(self))
-
     @property
     def conclusion(self) -> str:
         """Return in words which guarantees hold."""
@@ -110,38 +104,23 @@ class ProbeReport:
             return f"on these texts: {' and '.join(self.guarantees)}"
         return "on these texts neither the distribution nor the greedy choice is kept: train the new rows before use"
 
-    def to_json(self) -> dict[str, object]:
-        readings = {name: getattr(self, name).to_json() for name in ("base_reading", "old_reading", "new_reading")}
-        return {
-            "schema": "hf_init.probe/1",
-            "ok": self.ok,
-            **asdict(self),
-            **readings,
-            "bound": self.bound,
-            "guarantees": list(self.guarantees),
-        }
-
-    def __repr__(self) -> str:
-        return f"<ProbeReport: {self._headline}, {' and '.join(self.guarantees) or 'nothing kept'}>"
-
-    def __str__(self) -> str:
-        facts = [f"  {name:<38} {value}" for name, value in self._facts()]
-        readings = text_table("predicting the same texts", HEADS, [*self._readings()])
-        return "\n".join([self._headline, *facts, f"  {self.conclusion}", readings])
-
-    def _repr_html_(self) -> str:
-        return _html.html_document(
-            [
-                _html.html_table(self._headline, ("", ""), [*self._facts()]),
-                self.conclusion,
-                _html.html_table("predicting the same texts", HEADS, [*self._readings()]),
-            ]
+    @property
+    def headline(self) -> str:
+        old, positions = format_count(self.old), format_count(self.positions)
+        return (
+            f"{self.new} new tokens beside {old} old ones, at {positions} positions: "
+            f"{' and '.join(self.guarantees) or 'nothing kept'}"
         )
 
-    @property
-    def _headline(self) -> str:
-        old, positions = format_count(self.old), format_count(self.positions)
-        return f"{self.new} new tokens beside {old} old ones, at {positions} positions"
+    def document(self) -> Mapping[str, object]:
+        readings = {name: getattr(self, name).to_json() for name in ("base_reading", "old_reading", "new_reading")}
+        return {**asdict(self), **readings, "bound": self.bound, "guarantees": self.guarantees}
+
+    def parts(self, draw: Draw) -> Iterator[str]:
+        yield self.headline
+        yield draw("", ("what", "measured"), [*self._facts()])
+        yield self.conclusion
+        yield draw("predicting the same texts", HEADS, [*self._readings()])
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         share = self.changed / max(1, self.positions)

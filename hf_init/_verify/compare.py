@@ -58,14 +58,14 @@ class ByteComparison:
             nbytes += seen.nbytes
             if not same_bytes(seen, expected):
                 differs = True
-                self._note(left.shape, piece, seen, expected)
+                self.note(left.shape, piece, seen, expected)
                 if not self.everything:
                     break
         if self.meter is not None:
             self.meter.add("compared", nbytes)
         return differs
 
-    def _note(self, shape: tuple[int, ...], piece: Piece, seen: np.ndarray, expected: np.ndarray) -> None:
+    def note(self, shape: tuple[int, ...], piece: Piece, seen: np.ndarray, expected: np.ndarray) -> None:
         at = np.nonzero(np.atleast_1d(seen != expected))
         inner = [indices + cut.start for indices, cut in zip(at, piece, strict=False)]
         offsets = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]

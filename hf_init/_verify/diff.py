@@ -3,101 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
-from hf_init import _html
-from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits
-from hf_init._errors import ProofError
+from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits, open_tensors
+from hf_init._globs import check_globs, fits_globs
 from hf_init._progress import Progress
 from hf_init._tensors import Box
+from hf_init._verify.cast import CastComparison, castable
 from hf_init._verify.compare import ByteComparison
+from hf_init._verify.diff_report import DiffReport
 from hf_init._verify.differences import Difference, TensorDiff
+from hf_init._verify.pairs import pair_names
 from hf_init._verify.ranges import compare_all
-from hf_init._verify.regions import stored_tensor
-from hf_init._verify.report import describe_difference, jsonable
+from hf_init._verify.regions import StoredTensor, stored_tensor
 from hf_init._verify.threads import VerifyMeter
-
-_STATUSES = ("identical", "changed", "added", "removed")
-_SHOWN = 5
-
-
-@dataclass(frozen=True, repr=False)
-class DiffReport:
-    """How one checkpoint differs from another; true if it doesn't.
-
-    Attributes:
-        a, b: the folders.
-        tensors: one dict each, in the order of ``a``, then what only ``b`` has: ``name``, ``status`` (identical,
-            changed, added, removed), ``shape`` and ``dtype`` (in ``b``, unless removed). A changed one has a
-            ``reason`` (bytes, shape, dtype). Changed bytes have ``first`` (where, ``seen`` in b, ``expected`` as in
-            a), ``rows``, ``changed_rows`` and ``changed_elements``; another shape or dtype, ``shape_before`` and
-            ``dtype_before``; another number of rows, ``common_rows`` and ``common_rows_identical`` too.
-        counts: tensors by status.
-    """
-
-    a: str
-    b: str
-    tensors: tuple[Difference, ...]
-    counts: dict[str, int]
-
-    @property
-    def ok(self) -> bool:
-        """Return whether both have the same tensors, of the same shapes and dtypes, with the same bytes."""
-        return self.counts["identical"] == len(self.tensors)
-
-    @property
-    def identical(self) -> bool:
-        """Return the same as ``ok``."""
-        return self.ok
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def raise_if_failed(self) -> None:
-        """Raise ProofError, naming the first tensors that differ, unless the checkpoints are identical."""
-        lines = [line for _, line in self._lines()]
-        if lines:
-            more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-            raise ProofError("\n".join([f"{self._headline}; expected identical ones:", *lines[:_SHOWN], *more]))
-
-    def to_json(self) -> dict[str, object]:
-        return {"schema": "hf_init.diff/1", "ok": self.ok, "tensors": jsonable(self.tensors), "counts": self.counts}
-
-    def __repr__(self) -> str:
-        return f"<DiffReport: {self._headline}>"
-
-    def __str__(self) -> str:
-        return "\n".join([self._headline, *(line for _, line in self._lines())])
-
-    def _repr_html_(self) -> str:
-        rows = [(tensor["name"], line.strip()) for tensor, line in self._lines()]
-        counts = _html.html_table(f"{self.a} -> {self.b}", [*self.counts], [[*self.counts.values()]])
-        return _html.html_document((counts, _html.html_table("", ("tensor", "difference"), rows) if rows else ""))
-
-    @property
-    def _headline(self) -> str:
-        counts = ", ".join(f"{number} {status}" for status, number in self.counts.items())
-        return f"{self.a} -> {self.b}: {counts}"
-
-    def _lines(self) -> list[tuple[Difference, str]]:
-        return [(tensor, _diff_line(tensor)) for tensor in self.tensors if tensor["status"] != "identical"]
 
 
 def diff_checkpoints(
-    a: str | os.PathLike[str], b: str | os.PathLike[str], progress: Progress | None = None
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    only: Sequence[str] = (),
+    by_layer: bool = False,
+    progress: Progress | None = None,
 ) -> DiffReport:
     """Compare the tensors of two checkpoints by their bytes: NaN equals the same NaN, -0.0 is not 0.0.
 
     Metadata, the order of tensors and how they are spread over files don't count.
 
     Args:
-        a, b: folders.
+        a, b: folders, or single files.
+        only: globs on names, in either of them; what fits none is left out.
+        by_layer: the report prints a line a layer.
         progress: called with the bytes done since it was last called.
 
     Raises:
-        CheckpointError: a folder or a file can't be read.
+        CheckpointError: a file can't be read.
+        PlanError: a glob fits no tensor.
 
     Example:
         >>> import tempfile, numpy, safetensors.numpy
@@ -107,68 +50,97 @@ def diff_checkpoints(
         True
         >>> folder.cleanup()
     """
-    with Checkpoint.open(a) as before, Checkpoint.open(b) as after:
-        meter, diffs = VerifyMeter(progress), dict[str, TensorDiff]()
-        both = [name for name in before.entries if name in after.entries]
-        compare_all(one for name in both for one in _common_bytes(before, after, name, diffs, meter))
-        tensors = tuple(_diff_entries(before, after, diffs))
-    counts = Counter(tensor["status"] for tensor in tensors)
-    return DiffReport(str(a), str(b), tensors, {status: counts[status] for status in _STATUSES})
+    with open_tensors(a) as before, open_tensors(b) as after:
+        check_globs("only", only, [*before.entries, *after.entries])
+        names = pair_names(before, after, moved=True)
+        couples = [_Couple(before.entries[was], after.entries[name]) for name, was in names.items()]
+        couples = [each for each in couples if fits_globs(only, each.after.name, each.before.name)]
+        outcomes = _outcomes(couples, before, after, VerifyMeter(progress))
+    removed, added = before.entries.keys() - set(names.values()), after.entries.keys() - names.keys()
+    tensors = (
+        *(outcomes[name] for name in before.entries if name in outcomes),
+        *(_tensor_json(before.entries[name], "removed") for name in before.entries if name in removed),
+        *(_tensor_json(after.entries[name], "added") for name in after.entries if name in added),
+    )
+    return DiffReport(str(a), str(b), tuple(each for each in tensors if _is_meant(each, only)), by_layer)
 
 
-def _common_bytes(
-    a: Checkpoint, b: Checkpoint, name: str, diffs: dict[str, TensorDiff], meter: VerifyMeter
-) -> Iterator[ByteComparison]:
-    """Yield the comparison of a tensor's bytes, all or those of the common rows, where there are any to compare."""
-    before, after = stored_tensor(a, name), stored_tensor(b, name)
-    same = before.entry.shape == after.entry.shape
-    whole_bytes = dtype_bits(before.entry.dtype) >= 8 and min(len(before.whole), len(after.whole)) > 0
-    if before.entry.dtype == after.entry.dtype and (same or (whole_bytes and before.whole[1:] == after.whole[1:])):
-        diffs[name] = TensorDiff.of(after.whole, after.entry.dtype)
-        common = Box.whole((*map(min, before.whole[:1], after.whole[:1]), *after.whole[1:]))
-        left, right = replace(before, region=common), replace(after, region=common)
-        yield ByteComparison(right, left, common, diffs[name], meter=meter)
+def _is_meant(tensor: Difference, only: Sequence[str]) -> bool:
+    return fits_globs(only, tensor["name"], tensor.get("name_before", tensor["name"]))
 
 
-def _diff_entries(a: Checkpoint, b: Checkpoint, diffs: dict[str, TensorDiff]) -> Iterator[Difference]:
-    for name, entry in a.entries.items():
-        other = b.entries.get(name)
-        if other is None:
-            yield _diff_entry(entry, "removed")
+def _outcomes(
+    couples: Sequence[_Couple], before: Checkpoint, after: Checkpoint, meter: VerifyMeter
+) -> dict[str, Difference]:
+    """Compare tensors that belong together; return what became of each, by its name before."""
+    comparisons = [each.comparison(before, after, meter) for each in couples]
+    compare_all(
+        [each for each in comparisons if isinstance(each, ByteComparison)],
+        chain.from_iterable(each.jobs() for each in comparisons if isinstance(each, CastComparison)),
+    )
+    return {each.before.name: each.outcome(how) for each, how in zip(couples, comparisons, strict=True)}
+
+
+@dataclass(frozen=True)
+class _Couple:
+    """A tensor as it was and as it is."""
+
+    before: TensorEntry
+    after: TensorEntry
+
+    def comparison(self, a: Checkpoint, b: Checkpoint, meter: VerifyMeter) -> ByteComparison | CastComparison | None:
+        """Return what to compare: all bytes or those of the common rows, or a cast; None where nothing can be."""
+        expected, seen = stored_tensor(a, self.before.name), stored_tensor(b, self.after.name)
+        diff = TensorDiff.of(seen.whole, self.after.dtype)
+        if self.before.dtype != self.after.dtype:
+            known = castable(self.before.dtype, self.after.dtype) and self.before.shape == self.after.shape
+            pair = ByteComparison(seen, expected, Box.whole(seen.whole), diff, meter=meter)
+            return CastComparison(pair, self.before.dtype, self.after.dtype) if known else None
+        if self.before.shape != self.after.shape and not _same_rows(expected, seen):
+            return None
+        common = Box.whole((*map(min, expected.whole[:1], seen.whole[:1]), *seen.whole[1:]))
+        left, right = replace(expected, region=common), replace(seen, region=common)
+        return ByteComparison(right, left, common, diff, meter=meter)
+
+    def outcome(self, comparison: ByteComparison | CastComparison | None) -> Difference:
+        """Return the tensor's entry in the report."""
+        if isinstance(comparison, CastComparison):
+            diff, cast = comparison.pair.diff, comparison.meaning
         else:
-            change = _change_of(entry, other, diffs.get(name))
-            yield _diff_entry(other, "changed" if change else "identical") | change
-    yield from (_diff_entry(entry, "added") for name, entry in b.entries.items() if name not in a.entries)
+            diff, cast = comparison.diff if comparison else None, ""
+        renamed = {"name_before": self.before.name} if self.before.name != self.after.name else {}
+        form = {"shape_before": list(self.before.shape), "dtype_before": self.before.dtype}
+        if cast:
+            return _tensor_json(self.after, "cast") | renamed | {"dtype_before": self.before.dtype, "cast": cast}
+        change = _change_json(diff, self.before, self.after)
+        if self.before.dtype != self.after.dtype:
+            return _tensor_json(self.after, "changed") | renamed | {"reason": "dtype", **form, **change}
+        if self.before.shape != self.after.shape:
+            return _tensor_json(self.after, "changed") | renamed | {"reason": "shape", **form, **change}
+        if change:
+            return _tensor_json(self.after, "changed") | renamed | {"reason": "bytes", **change}
+        return _tensor_json(self.after, "renamed" if renamed else "identical") | renamed
 
 
-def _diff_entry(entry: TensorEntry, status: str) -> Difference:
+def _same_rows(expected: StoredTensor, seen: StoredTensor) -> bool:
+    """Return whether two tensors differ in the number of their rows alone."""
+    whole_bytes = dtype_bits(expected.entry.dtype) >= 8 and min(len(expected.whole), len(seen.whole)) > 0
+    return whole_bytes and expected.whole[1:] == seen.whole[1:]
+
+
+def _tensor_json(entry: TensorEntry, status: str) -> Difference:
     return {"name": entry.name, "status": status, "shape": list(entry.shape), "dtype": entry.dtype}
 
 
-def _change_of(before: TensorEntry, after: TensorEntry, diff: TensorDiff | None) -> Difference:
-    """Return what changed in a tensor that both have; empty when nothing did."""
-    form = {"shape_before": list(before.shape), "dtype_before": before.dtype}
-    if before.dtype != after.dtype:
-        return {"reason": "dtype", **form}
+def _change_json(diff: TensorDiff | None, before: TensorEntry, after: TensorEntry) -> Difference:
+    """Return where bytes differ, and how much; empty where they don't, or nothing could be compared."""
+    if diff is None:
+        return {}
     change: Difference = {}
-    if diff and before.shape != after.shape:
+    if before.shape != after.shape:
         rows = min(before.shape[0], after.shape[0])
         change |= {"common_rows": rows, "common_rows_identical": rows - int(diff.rows.sum())}
-    if diff and diff.first:
+    if diff.first:
         change["first"] = {key: value for key, value in diff.first.items() if key != "region"}
         change |= {"changed_rows": int(diff.rows.sum()), "rows": diff.length, "changed_elements": diff.elements}
-    if before.shape != after.shape:
-        return {"reason": "shape", **form, **change}
-    return {"reason": "bytes", **change} if change else {}
-
-
-def _diff_line(tensor: Difference) -> str:
-    """Return a line on a tensor that isn't identical."""
-    if tensor["status"] != "changed":
-        return f"  {tensor['name']}: {tensor['status']}, {tensor['dtype']} {tensor['shape']}"
-    text = describe_difference({**tensor, **tensor.get("first", {})})
-    if "shape_before" in tensor:
-        text += f", {tensor['dtype_before']} {tensor['shape_before']} -> {tensor['dtype']} {tensor['shape']}"
-    if "common_rows" in tensor:
-        text += f"; {tensor['common_rows_identical']} of {tensor['common_rows']} common rows identical"
-    return f"  {text}"
+    return change

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from hf_init import _html
-from hf_init._errors import ProofError, option, python_spelling, spell_options
-from hf_init._text import format_bytes, format_count
+from hf_init._base_report import Draw, Report, draw_lines
+from hf_init._errors import option
+from hf_init._text import format_bytes, format_count, text_table
 from hf_init._verify.differences import Difference
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True, repr=False)
-class VerifyReport:
+class VerifyReport(Report):
     """The outcome of a proof; true if everything that should be equal is.
 
     Attributes:
@@ -45,58 +42,48 @@ class VerifyReport:
     bytes_linked: int = 0
     bytes_cloned: int = 0
 
+    schema: ClassVar[str] = "hf_init.verify/1"
+
     @property
     def ok(self) -> bool:
         """Return whether everything that should be equal is."""
         return not self.differences
 
-    def __bool__(self) -> bool:
-        return self.ok
+    @property
+    def headline(self) -> str:
+        return f"{self._outcome}, {format_count(self.counts.get('tensors', 0))} tensors"
 
-    def raise_if_failed(self) -> None:
-        """Raise ProofError, naming the first differences with rows and both values, unless all is equal."""
-        if self.ok:
-            return
+    @property
+    def failure(self) -> str:
         expected = "the manifest asks" if self.base is None else f"the plan and {self.base} ask"
-        raise ProofError(
+        return (
             f"{self._outcome} from what {expected} for:\n"
-            f"{list_differences(self.differences)}\n"
+            f"{draw_differences(text_table, self.differences)}\n"
             "Don't use this result: make it again, or restore the file that has changed."
         )
 
-    def to_json(self) -> dict[str, object]:
+    def document(self) -> Mapping[str, object]:
         return {
-            "schema": "hf_init.verify/1",
-            "ok": self.ok,
             "counts": self.counts,
             "bytes_compared": self.bytes_compared,
             "bytes_digested": self.bytes_digested,
             "bytes_linked": self.bytes_linked,
             "bytes_cloned": self.bytes_cloned,
-            "differences": jsonable(list(self.differences)),
-            "notes": list(self.notes),
+            "differences": self.differences,
+            "notes": self.notes,
             "base": self.base,
             "complete": self.complete,
         }
 
-    def __repr__(self) -> str:
-        return f"<VerifyReport: {self._outcome}, {format_count(self.counts.get('tensors', 0))} tensors>"
-
-    def __str__(self) -> str:
-        return self.spelled(python_spelling)
-
-    def spelled(self, spell: Callable[[str, str], str]) -> str:
-        """Return the whole report, its options written by ``spell(name, value)``; see ``option``."""
-        counts = ", ".join(f"{format_count(number)} {status}" for status, number in self.counts.items())
-        details = f"\n{list_differences(self.differences)}" if self.differences else ""
-        return f"{self._outcome}: {counts}\n{spell_options(self._amounts(), spell)}{details}"
-
-    def _repr_html_(self) -> str:
-        rows = [(each["name"], describe_difference(each)) for each in self.differences]
-        numbers = [format_count(number) for number in self.counts.values()]
-        counts = _html.html_table(self._outcome, [*self.counts], [numbers])
-        differences = _html.html_table("", ("tensor", "difference"), rows) if rows else ""
-        return _html.html_document((counts, spell_options(self._amounts(), python_spelling), differences))
+    def parts(self, draw: Draw) -> Iterator[str]:
+        numbers = {status: format_count(number) for status, number in self.counts.items()}
+        if draw is text_table:
+            counts = ", ".join(f"{number} {status}" for status, number in numbers.items())
+            yield f"{self._outcome}: {counts}\n{self._amounts()}"
+        else:
+            yield draw(self._outcome, [*numbers], [[*numbers.values()]])
+            yield self._amounts()
+        yield draw_differences(draw, self.differences)
 
     @property
     def _outcome(self) -> str:
@@ -116,16 +103,16 @@ class VerifyReport:
         return ", ".join(parts) + "".join(f"\nnote: {note}" for note in (*self.notes, *rest))
 
 
-def list_differences(differences: Iterable[Difference]) -> str:
-    """Return the first differences, one a line."""
-    lines = [f"  {describe_difference(difference)}" for difference in differences]
-    more = [f"  ... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-    return "\n".join(lines[:_SHOWN] + more)
+def draw_differences(draw: Draw, differences: Sequence[Mapping[str, Any]]) -> str:
+    """Return the first differences, one a line or row."""
+    return draw_lines(
+        draw, ("tensor", "difference"), [(each["name"], describe_difference(each)) for each in differences]
+    )
 
 
-def describe_difference(difference: Difference) -> str:
-    """Return one difference in a line: the tensor, the reason, the row and both values."""
-    text = f"{difference['name']}: {difference['reason']}"
+def describe_difference(difference: Mapping[str, Any]) -> str:
+    """Return one difference of a tensor in a line: the reason, the row and both values."""
+    text = difference["reason"]
     if "index" in difference:
         text += f" at row {difference['row']}, index {difference['index']}"
     if "changed_rows" in difference and "index" in difference:
@@ -136,15 +123,6 @@ def describe_difference(difference: Difference) -> str:
     return text
 
 
-def _with_bits(difference: Difference, side: str) -> str:
+def _with_bits(difference: Mapping[str, Any], side: str) -> str:
     value, bits = difference[side], difference.get(f"{side}_bits")
     return f"{value}" if bits is None or bits == value else f"{value} ({bits})"
-
-
-def jsonable(value: Any) -> Any:
-    """Return the value with what JSON can't hold, numbers that are not finite, spelled as strings."""
-    if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -86,9 +86,9 @@ COMMANDS = (
     Command(
         "diff",
         "any two checkpoints, tensor by tensor, row by row",
-        (("a", "A", "a checkpoint folder"), ("b", "B", "another one")),
-        (),
-        ("hf-init diff folder out", "hf-init diff before after --json"),
+        (("a", "A", "a checkpoint folder, or a .safetensors file"), ("b", "B", "another one")),
+        ("DiffOptions",),
+        ("hf-init diff folder out", "hf-init diff before after --only 'bert.encoder.*' --by-layer"),
     ),
     Command(
         "check",
@@ -139,7 +139,7 @@ def general_help() -> str:
     """Return the help of the whole command line."""
     width = max(len(command.usage) for command in COMMANDS)
     lines = "\n".join(f"  {command.usage:{width}}  {command.help}" for command in COMMANDS)
-    return f"""usage: hf-init COMMAND ... [--json] [--quiet]
+    return f"""usage: hf-init COMMAND ... [--format FORMAT] [--json] [--quiet]
 
 Extend a pretrained checkpoint: initialize only what is new, and verify that the rest is untouched.
 

@@ -11,6 +11,7 @@ from hf_init._errors import PlanError
 from hf_init._options import (
     CheckOptions,
     ComparisonOptions,
+    DiffOptions,
     DriftOptions,
     ExtendOptions,
     HubOptions,
@@ -19,9 +20,10 @@ from hf_init._options import (
     options_of,
 )
 from hf_init.cli._terminal import Outcome, Terminal
-from hf_init.cli._values import command_line_spelling, long_name, option_values
+from hf_init.cli._values import long_name, option_values
 
 if TYPE_CHECKING:
+    from hf_init._base_report import Report
     from hf_init._plan import Plan
     from hf_init._probe import SchemeComparison
 
@@ -39,9 +41,9 @@ def run_plan(args: Namespace, terminal: Terminal) -> Outcome:
     with terminal.hub_bars():
         plan = _api.plan(args.base, _text(args.architecture), **given_options(args, PlanOptions))
     if compared is None:
-        return Outcome(plan.to_json(), plan)
+        return Outcome.of(plan)
     comparison = _compare(args, compared, terminal)
-    return Outcome({**plan.to_json(), "comparison": comparison.to_json()}, f"{plan}\n\n{comparison}")
+    return Outcome({**plan.to_json(), "comparison": comparison.to_json()}, (plan, comparison))
 
 
 def _compare(args: Namespace, options: Mapping[str, Any], terminal: Terminal) -> SchemeComparison:
@@ -98,14 +100,14 @@ def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
     with terminal.progress_bar("extend", lambda: extension.nbytes) as progress, terminal.stopped_by_signal():
         report = extension.run(progress, terminal.notice)
     document: dict[str, object] = {"out": args.out, "plan": plan.to_json(), "verify": report.to_json()}
-    parts: list[object] = [plan, report]
+    reports: list[Report] = [plan, report]
     if texts is not None:
         from hf_init._probe import probe_vocabulary
 
         probe = probe_vocabulary(args.base, args.out, texts)
         document["probe"] = probe.to_json()
-        parts.append(probe)
-    return Outcome(document, "\n\n".join([*map(str, parts), f"written: {args.out}"]))
+        reports.append(probe)
+    return Outcome(document, reports, f"written: {args.out}")
 
 
 def _check_probe(args: Namespace, plan: Plan, texts: Sequence[str]) -> None:
@@ -127,7 +129,7 @@ def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
     base = args.base if args.base is False else _text(args.base)
     with terminal.progress_bar("verify", lambda: _nbytes(args.out)) as progress:
         report = _api.verify(args.out, base, progress=progress, **options)
-    return Outcome(report.to_json(), report.spelled(command_line_spelling), report.ok)
+    return Outcome.of(report)
 
 
 def run_drift(args: Namespace, terminal: Terminal) -> Outcome:
@@ -138,7 +140,7 @@ def run_drift(args: Namespace, terminal: Terminal) -> Outcome:
         report = _api.drift(args.base, args.trained, progress=progress, **given_options(args, DriftOptions))
     if args.picture:
         report.draw(args.picture[0])
-    return Outcome(report.to_json(), report, report.ok)
+    return Outcome.of(report)
 
 
 def run_check(args: Namespace, terminal: Terminal) -> Outcome:
@@ -148,7 +150,7 @@ def run_check(args: Namespace, terminal: Terminal) -> Outcome:
     report = check_folder(args.dir, **given_options(args, CheckOptions))
     if args.picture:
         report.draw(args.picture[0])
-    return Outcome(report.to_json(), report, report.ok)
+    return Outcome.of(report)
 
 
 def run_diff(args: Namespace, terminal: Terminal) -> Outcome:
@@ -156,8 +158,8 @@ def run_diff(args: Namespace, terminal: Terminal) -> Outcome:
     from hf_init import _api
 
     with terminal.progress_bar("diff", lambda: min(_nbytes(args.a), _nbytes(args.b))) as progress:
-        report = _api.diff(args.a, args.b, progress=progress)
-    return Outcome(report.to_json(), report, report.ok)
+        report = _api.diff(args.a, args.b, progress=progress, **given_options(args, DiffOptions))
+    return Outcome.of(report)
 
 
 def run_heads(args: Namespace, terminal: Terminal) -> Outcome:
@@ -166,7 +168,7 @@ def run_heads(args: Namespace, terminal: Terminal) -> Outcome:
 
     with terminal.hub_bars():
         listing = _api.heads(args.dir, **given_options(args, HubOptions))
-    return Outcome(listing.to_json(), listing)
+    return Outcome.of(listing)
 
 
 def run_report(args: Namespace, terminal: Terminal) -> Outcome:
@@ -174,7 +176,7 @@ def run_report(args: Namespace, terminal: Terminal) -> Outcome:
     from hf_init import _api
 
     written = _api.report(args.dir, _text(args.out))
-    return Outcome({"written": str(written)}, f"written: {written}")
+    return Outcome({"written": str(written)}, text=f"written: {written}")
 
 
 def run_schemes(args: Namespace, terminal: Terminal) -> Outcome:
@@ -182,8 +184,8 @@ def run_schemes(args: Namespace, terminal: Terminal) -> Outcome:
     from hf_init.schemes.catalogue import catalogue_entry, catalogue_json, catalogue_table, describe_scheme
 
     if args.name is None:
-        return Outcome({"schemes": catalogue_json()}, catalogue_table())
-    return Outcome(catalogue_entry(args.name).to_json(), describe_scheme(args.name))
+        return Outcome({"schemes": catalogue_json()}, text=catalogue_table())
+    return Outcome(catalogue_entry(args.name).to_json(), text=describe_scheme(args.name))
 
 
 def texts_of(path: str) -> list[str]:
@@ -201,9 +203,9 @@ def _text(values: list[str] | None) -> str | None:
 
 def _nbytes(folder: str) -> int:
     """Return the bytes of a checkpoint's tensors: the most that there is to compare."""
-    from hf_init._checkpoint import Checkpoint
+    from hf_init._checkpoint import open_tensors
 
-    return Checkpoint.open(folder).nbytes
+    return open_tensors(folder).nbytes
 
 
 RUN: Mapping[str, Callable[[Namespace, Terminal], Outcome]] = {

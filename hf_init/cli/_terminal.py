@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from hf_init._errors import HfInitError
+from hf_init._errors import HfInitError, spell_options
 from hf_init._progress import Progress, no_progress
+from hf_init._text import printable
+from hf_init.cli._values import command_line_spelling
+
+if TYPE_CHECKING:
+    from hf_init._base_report import Report
 
 DONE, DIFFERS, REFUSED = 0, 1, 2
 
@@ -17,44 +22,60 @@ class Outcome(NamedTuple):
     """What a command has to say.
 
     Attributes:
-        document: for ``--json``. text: for people; ``str`` makes it.
+        document: for ``--format json``.
+        reports: for people. text: what follows them.
         ok: whether nothing differs.
     """
 
     document: Mapping[str, object]
-    text: object
+    reports: Sequence[Report] = ()
+    text: str = ""
     ok: bool = True
+
+    @classmethod
+    def of(cls, report: Report) -> Outcome:
+        """Return the outcome that is one report."""
+        return cls(report.to_json(), (report,), ok=report.ok)
 
 
 class Terminal(NamedTuple):
-    """Where progress and notices go, and whether a result is a document."""
+    """Where progress and notices go, and the form of a result."""
 
-    json: bool = False
+    format: str = "text"
     quiet: bool = False
 
     def print_outcome(self, command: str, outcome: Outcome) -> int:
         """Print a result and return the exit code, which a reader that is gone doesn't change."""
         code = DONE if outcome.ok else DIFFERS
-        if self.json:
+        if self.format == "json":
             return self._print_document({"schema": f"hf_init.{command}/1", "ok": outcome.ok, **outcome.document}, code)
-        return self.print_text(outcome.text, code)
+        if self.format == "markdown":
+            texts = [report.to_markdown() for report in outcome.reports]
+        else:
+            texts = [report.text(command_line_spelling) for report in outcome.reports]
+        if self.format == "github":
+            lines = (line for report in outcome.reports for line in _annotations(f"hf-init {command}", report))
+            texts.append("\n".join(lines))
+        return self.print_text("\n\n".join(filter(None, (*texts, outcome.text))), code)
 
     def print_error(self, message: str) -> int:
         """Print why a command was refused and return the exit code."""
-        if self.json:
+        if self.format == "json":
             return self._print_document({"schema": "hf_init.error/1", "ok": False, "error": message}, REFUSED)
-        print(f"hf-init: {message}", file=sys.stderr)
-        return REFUSED
+        print(f"hf-init: {printable(message)}", file=sys.stderr)
+        return (
+            self.print_text(_annotation("error", "hf-init", message), REFUSED) if self.format == "github" else REFUSED
+        )
 
     def _print_document(self, document: Mapping[str, object], code: int) -> int:
         import json
 
         return self.print_text(json.dumps(document, indent=2), code)
 
-    def print_text(self, text: object, code: int = DONE) -> int:
+    def print_text(self, text: str, code: int = DONE) -> int:
         """Print to standard output and return the exit code."""
         try:
-            print(text, flush=True)
+            print(printable(text), flush=True)
         except BrokenPipeError:
             drop_output()
         return code
@@ -62,7 +83,7 @@ class Terminal(NamedTuple):
     def notice(self, text: str) -> None:
         """Tell a person something that is no result."""
         if not self.quiet:
-            print(f"hf-init: {text}", file=sys.stderr)
+            print(f"hf-init: {printable(text)}", file=sys.stderr)
 
     @property
     def shows_bars(self) -> bool:
@@ -113,6 +134,26 @@ class Terminal(NamedTuple):
             signal.signal(signal.SIGTERM, before)
 
 
+def _annotations(title: str, report: Report) -> Iterator[str]:
+    """Yield a report's failure and its warnings as commands of a GitHub workflow; its outcome where all is well."""
+    yield from (_annotation("warning", title, text) for text in report.worries())
+    if report.ok:
+        yield _annotation("notice", title, report.headline)
+    else:
+        yield _annotation("error", title, spell_options(report.failure, command_line_spelling))
+
+
+def _annotation(level: str, title: str, text: str) -> str:
+    """Return a message as GitHub takes it: https://docs.github.com/actions/reference/workflow-commands-for-github-actions.
+
+    Example:
+        >>> _annotation("error", "hf-init", "50 %\\nis lost")
+        '::error title=hf-init::50 %25%0Ais lost'
+    """
+    escaped = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return f"::{level} title={title}::{escaped}"
+
+
 def drop_output() -> None:
     """Send what is left for a reader that is gone nowhere, so that the interpreter's exit is silent."""
     import os
@@ -130,8 +171,6 @@ def accept_any_encoding() -> None:
 def message_of(error: BaseException) -> str:
     """Return what to say of an error, with options as the command line has them."""
     if isinstance(error, HfInitError):
-        from hf_init.cli._values import command_line_spelling
-
         return error.spelled(command_line_spelling)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
-from hf_init import _html
+from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import Checkpoint, Reader, equal_bytes, tensor_digest
-from hf_init._errors import CheckpointError, PlanError, ProofError
+from hf_init._errors import CheckpointError, PlanError
 from hf_init._plan import format_shape
 from hf_init._shards import is_sharded, said_by_all, whole_tensor, write_region
 from hf_init._tensors import Box, Region, Shape, num_elements
-from hf_init._text import format_bytes, format_count
-from hf_init._verify import jsonable
+from hf_init._text import format_bytes, format_count, text_table
+from hf_init._verify import draw_differences
 from hf_init.finetune._model import ModelTensor, PlanOrigin
 from hf_init.finetune._rows import pick_rows
 
 
 @dataclass(frozen=True, repr=False)
-class GuardReport:
+class GuardReport(Report):
     """What became of everything frozen; true if nothing moved.
 
     Attributes:
@@ -38,49 +39,33 @@ class GuardReport:
     nbytes: int
     differences: tuple[Mapping[str, object], ...]
 
+    schema: ClassVar[str] = "hf_init.guard/1"
+
     @property
     def ok(self) -> bool:
         """Return whether every frozen byte is what it was."""
         return not self.differences
 
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def raise_if_failed(self) -> None:
-        """Raise ProofError, naming tensors, rows and both values, unless everything is what it was."""
-        if not self.ok:
-            raise ProofError(
-                f"{self._headline}:\n{_list_moved(self.differences)}\n"
-                "Something writes to these tensors: an optimizer made before freezing, code that assigns to them, or a "
-                "module that updates itself in training mode."
-            )
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "schema": "hf_init.guard/1",
-            "ok": self.ok,
-            "tensors": self.tensors,
-            "bytes_compared": self.nbytes,
-            "differences": jsonable(list(self.differences)),
-        }
-
-    def __repr__(self) -> str:
-        return f"<GuardReport: {self._headline}>"
-
-    def __str__(self) -> str:
-        return "\n".join([self._headline, *([] if self.ok else [_list_moved(self.differences)])])
-
-    def _repr_html_(self) -> str:
-        rows = [(each["name"], _describe_moved(each)) for each in self.differences]
-        return _html.html_document(
-            (self._headline, _html.html_table("", ("tensor", "difference"), rows) if rows else "")
-        )
-
     @property
-    def _headline(self) -> str:
+    def headline(self) -> str:
         if self.ok:
             return f"frozen and identical: {self.tensors} tensors, {format_bytes(self.nbytes)}"
         return f"{len(self.differences)} tensor{'s' if len(self.differences) > 1 else ''} moved while frozen"
+
+    @property
+    def failure(self) -> str:
+        return (
+            f"{self.headline}:\n{draw_differences(text_table, self.differences)}\n"
+            "Something writes to these tensors: an optimizer made before freezing, code that assigns to them, or a "
+            "module that updates itself in training mode."
+        )
+
+    def document(self) -> Mapping[str, object]:
+        return {"tensors": self.tensors, "bytes_compared": self.nbytes, "differences": self.differences}
+
+    def parts(self, draw: Draw) -> Iterator[str]:
+        yield self.headline
+        yield draw_differences(draw, self.differences)
 
 
 @dataclass(frozen=True)
@@ -182,7 +167,7 @@ class Guard:
             differences = said_by_all(each.difference("differs from the files", files.values(each)) for each in changed)
         if differences:
             raise PlanError(
-                f"the model was changed since the plan was made:\n{_list_moved(differences)}\n"
+                f"the model was changed since the plan was made:\n{draw_differences(text_table, differences)}\n"
                 "Load it again from what the plan made; or freeze it as it is now, with check=False"
             )
 
@@ -273,20 +258,6 @@ def _fits_in(region: Region, shape: Shape) -> bool:
     if not isinstance(region, Box):
         return region.dim < len(shape) and max(region.index, default=-1) < shape[region.dim]
     return len(region.stop) == len(shape) and all(b <= n for b, n in zip(region.stop, shape, strict=True))
-
-
-def _describe_moved(difference: Mapping[str, object]) -> str:
-    text = f"{difference['name']}: {difference['reason']}"
-    if "row" not in difference:
-        return text
-    rows = "1 row" if difference["changed_rows"] == 1 else f"{difference['changed_rows']} rows"
-    values = f"seen {difference['seen']}, expected {difference['expected']}"
-    return f"{text} at row {difference['row']}, index {difference['index']} ({rows} changed): {values}"
-
-
-def _list_moved(differences: Sequence[Mapping[str, object]], most: int = 5) -> str:
-    more = [f"... and {len(differences) - most} more"] if len(differences) > most else []
-    return "\n".join(f"  {line}" for line in (*map(_describe_moved, differences[:most]), *more))
 
 
 def _tensor_bits(tensor: torch.Tensor) -> torch.Tensor:
