@@ -279,7 +279,7 @@ def test_python_m_hf_init_is_the_command():
     done = fresh("-m", "hf_init", "schemes", "eye")
     assert done.returncode == 0 and done.stdout.startswith("eye: ") and done.stderr == ""
     done = fresh("-m", "hf_init", "diff", "nowhere", "nowhere")
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("hf-init: nowhere is not a folder")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("hf-init: no such folder: nowhere")
 
 
 SEVERAL = "import json, sys\nfrom hf_init.cli import main\nprint([main(argv) for argv in json.loads(sys.argv[1])])"
