@@ -559,7 +559,7 @@ def test_what_is_no_result_or_no_checkpoint(made, tmp_path, capsys):
         assert f"{folder} has no {MANIFEST}" in refusal(tmp_path, capsys, "verify", folder)
     assert "`hf-init diff`" in refusal(tmp_path, capsys, "verify", base)
     for sides in ((out, tmp_path / "none"), (tmp_path / "none", out)):
-        assert f"{tmp_path / 'none'} is not a folder" in refusal(tmp_path, capsys, "diff", *sides)
+        assert f"no such folder: {tmp_path / 'none'}" in refusal(tmp_path, capsys, "diff", *sides)
     (out / SINGLE).write_bytes((out / SINGLE).read_bytes()[:-10])
     for argv in (("verify", out), ("diff", out, out)):
         assert f"{out / SINGLE} is truncated" in refusal(tmp_path, capsys, *argv)
