@@ -181,7 +181,7 @@ def test_progress_adds_up_to_the_bytes_of_one_side(a):
 
 
 def test_what_can_not_be_read_is_an_error(a, tmp_path):
-    with pytest.raises(HfInitError, match="no such folder: .*nowhere"):
+    with pytest.raises(HfInitError, match=r"no such folder: .*nowhere"):
         hf_init.diff(a, tmp_path / "nowhere")
 
 
