@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from test_finetune import CLASSIFIER, GROWN, copied, moved, new_names, take_steps, words
 from test_finetune_rows import EMBEDDING, LLAMA, NEW, grown, moved_rows, tokens
 from torch.utils.data import DataLoader
+from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 import hf_init
 from hf_init import HfInitError, Plan
@@ -24,6 +26,7 @@ from hf_init.finetune import (
     freeze,
     parameter_groups,
     peft_arguments,
+    quantization_arguments,
     train_only_new,
     unfreeze_schedule,
 )
@@ -227,6 +230,21 @@ def test_what_peft_can_not_train_alone_is_named(tiny, tmp_path):
 
 def test_nothing_new_says_nothing_and_loads_in_peft(tiny):
     assert peft_arguments(hf_init.plan(tiny("llama"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("base", "cls", "options"), [("bert", CLASSIFIER, GROWN), ("llama", LLAMA, {"config": {"num_hidden_layers": 3}})]
+)
+def test_a_quantizer_leaves_alone_what_is_new_and_what_the_library_would(tiny, base, cls, options):
+    model = hf_init.from_pretrained(cls, tiny(base), **options)
+    (skip,) = quantization_arguments(model.init_plan).values()
+    packed = {name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear)}
+    packed = {name for name in packed if should_convert_module(name, skip)}
+    assert packed and {*get_keys_to_not_convert(model)} <= {*skip}
+    assert not packed & {name.rpartition(".")[0] for name in new_names(model.init_plan)}
+    assert list(quantization_arguments(model.init_plan, "torchao")) == ["modules_to_not_convert"]
+    with pytest.raises(HfInitError, match="method is 'gptq', expected one of"):
+        quantization_arguments(model.init_plan, "gptq")
 
 
 def test_initialisations_that_rewrite_the_base_are_refused_and_the_others_are_not():

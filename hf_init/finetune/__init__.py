@@ -3,18 +3,19 @@
 Everything here reads a plan: one that is given, the model's own ``init_plan``, or the one in the ``hf_init.json`` of
 the folder that the model was loaded from. Without any, ``plan_against(model, base)`` makes one by comparing bytes.
 
-======================  =================================================================================
-``freeze``              everything pretrained stands still, running statistics of norms too
-``train_only_new``      the same, and of resized tensors only the new rows train, exactly
-``parameter_groups``    new and pretrained apart, no decay on biases and norms, rates by depth
-``unfreeze_schedule``   which blocks open at which step, from the head down
-``check_optimizer``     an optimizer holds everything that trains, and nothing that is frozen
-``Watch``               the proof every so many steps of a plain loop, or one under accelerate
-``FinetuneCallback``    the same for ``transformers.Trainer``
-``peft_arguments``      ``modules_to_save`` and ``trainable_token_indices`` for ``peft.LoraConfig``
-``check_rewriting``     no PEFT initialisation that rewrites base weights
-``plan_against``        a plan from a model and its base alone
-======================  =================================================================================
+==========================  =============================================================================
+``freeze``                  everything pretrained stands still, running statistics of norms too
+``train_only_new``          the same, and of resized tensors only the new rows train, exactly
+``parameter_groups``        new and pretrained apart, no decay on biases and norms, rates by depth
+``unfreeze_schedule``       which blocks open at which step, from the head down
+``check_optimizer``         an optimizer holds everything that trains, and nothing that is frozen
+``Watch``                   the proof every so many steps of a plain loop, or one under accelerate
+``FinetuneCallback``        the same for ``transformers.Trainer``
+``peft_arguments``          ``modules_to_save`` and ``trainable_token_indices`` for ``peft.LoraConfig``
+``quantization_arguments``  modules that stay in full precision, for transformers' quantization configs
+``check_rewriting``         no PEFT initialisation that rewrites base weights
+``plan_against``            a plan from a model and its base alone
+==========================  =============================================================================
 
 Example::
 
@@ -46,6 +47,7 @@ from hf_init.finetune._model import model_tensors as model_tensors
 from hf_init.finetune._model import origin_of as origin_of
 from hf_init.finetune._model import unwrapped as unwrapped
 from hf_init.finetune._peft import check_rewriting, peft_arguments
+from hf_init.finetune._quantized import quantization_arguments
 from hf_init.finetune._schedule import Schedule, UnfreezeStep, unfreeze_schedule
 from hf_init.finetune._watch import Watch
 
@@ -66,6 +68,7 @@ __all__ = [
     "parameter_groups",
     "peft_arguments",
     "plan_against",
+    "quantization_arguments",
     "train_only_new",
     "unfreeze_schedule",
 ]
