@@ -1,4 +1,4 @@
-"""The arguments of quantizers that go with an extended checkpoint: what is new stays in full precision, to be trained."""
+"""The arguments of quantizers that go with an extended checkpoint: what is new stays in full precision."""
 
 from __future__ import annotations
 
