@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal
 
 from hf_init._errors import PlanError
 from hf_init._plan import Plan
-from hf_init._roles import matches
+from hf_init._tensors import num_elements
 
 _SKIP = {
     "bitsandbytes": "llm_int8_skip_modules",
@@ -21,8 +22,8 @@ def quantization_arguments(
     """Return the arguments of a quantization config by which no module with something new in it is packed.
 
     A packed matrix can't be trained, and a new one is worth nothing untrained. A list of one's own replaces the
-    library's, so the modules that it would leave alone are named, too: those that score the vocabulary, those that are
-    tied, and the last one.
+    library's, so the modules that it would leave alone are named, too: what is tied, and what lies outside the
+    backbone (the head of a language model, trained classifiers).
 
     Args:
         method: whose config: ``BitsAndBytesConfig``, ``QuantoConfig`` or ``TorchAoConfig`` of transformers.
@@ -40,9 +41,13 @@ def quantization_arguments(
         raise PlanError(f"method is {method!r}, expected one of {', '.join(map(repr, _SKIP))}")
     tensors = [tensor for tensor in plan.tensors if tensor.role != "ignored"]
     tied = {name for tensor in tensors if tensor.tied_to for name in (tensor.name, tensor.tied_to)}
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        sizes[tensor.parameter.partition(".")[0]] += num_elements(tensor.shape)
+    ((backbone, _),) = sizes.most_common(1)
     names = [
         tensor.parameter
         for tensor in tensors
-        if tensor.new or tensor.name in tied or matches(tensor.role, "output_embedding") or tensor is tensors[-1]
+        if tensor.new or tensor.name in tied or tensor.parameter.partition(".")[0] != backbone
     ]
     return {_SKIP[method]: list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))}
