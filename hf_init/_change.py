@@ -77,6 +77,7 @@ class ChangePlan:
             is ``"default"`` where no rule names the tensor); None where the change doesn't concern the tensor.
         notes: sentences for the plan.
         new: names of tensors that the change wants new, so that they don't count as missing in the source.
+        drop: names of the source's tensors that go with the change, where the target has no place for them.
         allowed: globs of all that may be new; None: no such list was given.
         dropped: names of tensors of the base that go with the change, as it was asked.
         claim: what the finished plan says of old inputs, of the tensors in ``keep``, ``new`` and ``dropped``, and of
@@ -93,6 +94,7 @@ class ChangePlan:
     fills: Callable[[Match, Choice], Sequence[Fill] | None] = _no_fills
     notes: tuple[str, ...] = ()
     new: frozenset[str] = frozenset()
+    drop: frozenset[str] = frozenset()
     allowed: tuple[str, ...] | None = None
     dropped: frozenset[str] = frozenset()
     claim: Callable[[Plan], str | None] = _no_claim

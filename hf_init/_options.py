@@ -85,6 +85,9 @@ class TargetOptions(TypedDict, total=False):
     ]
     seed: Annotated["int | None", Option("of all that is drawn; default: the recipe's, or 0", "number", "N")]
     allow_new: Annotated["Sequence[str] | None", Option("only what a glob names may be new", "repeated", "GLOB")]
+    drop: Annotated[
+        "Sequence[str] | None", Option("what of the checkpoint goes, having no place in the target", "repeated", "GLOB")
+    ]
     key_mapping: Annotated[
         "Mapping[str, str] | None",
         Option("regular expressions that rename the checkpoint's tensors first", "pairs", "PATTERN=NEW"),

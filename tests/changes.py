@@ -244,18 +244,20 @@ CHANGES: dict[str, Change] = {
         "bert", "BertForSequenceClassification", {"num_labels": 3, "seed": 5}, below("bert."), CLASSIFIER
     ),
     "bert, tags, float16": Change(
-        "bert in float16", "BertForTokenClassification", {"labels": TAGS}, below("bert."), CLASSIFIER, gone=POOLER
+        "bert in float16", "BertForTokenClassification", {"labels": TAGS, "drop": POOLER}, below("bert."), CLASSIFIER,
+        gone=POOLER,
     ),
     "bert, a tied language head": Change(
-        "bert", "BertForMaskedLM", {}, below("bert."),
+        "bert", "BertForMaskedLM", {"drop": "pooler.*"}, below("bert."),
         ("cls.predictions.bias", "cls.predictions.transform.*"), gone=POOLER,
     ),
     "bert, an auto class and rules by name, role and module": Change(
-        "bert", "AutoModelForQuestionAnswering", {"recipe": BY_KIND}, below("bert."), ("qa_outputs.*",), gone=POOLER
+        "bert", "AutoModelForQuestionAnswering", {"recipe": BY_KIND, "drop": POOLER}, below("bert."), ("qa_outputs.*",),
+        gone=POOLER,
     ),
     "bert, old names": Change(
-        "bert of old names", "BertForTokenClassification", {"labels": ["a", "b"]}, below("bert."), CLASSIFIER,
-        gone=POOLER,
+        "bert of old names", "BertForTokenClassification", {"labels": ["a", "b"], "drop": POOLER}, below("bert."),
+        CLASSIFIER, gone=POOLER,
     ),
     "bert, a layer more by a known recipe": Change(
         "bert", options={"config": {"num_hidden_layers": 3}, "recipe": "auto"}, new=("encoder.layer.2.*",)
@@ -272,18 +274,20 @@ CHANGES: dict[str, Change] = {
         "bert", "BertForNextSentencePrediction", names=below("bert."), new=("cls.seq_relationship.*",)
     ),
     "a head beside another of the same shape": Change(
-        "pretraining", "BertForSequenceClassification", {"num_labels": 2}, new=CLASSIFIER, gone=("cls.*",)
+        "pretraining", "BertForSequenceClassification", {"num_labels": 2, "drop": ["cls.*"]}, new=CLASSIFIER,
+        gone=("cls.*",),
     ),
     "a class that adds an adapter": Change("sentiment", Adapted, ONLY_DRAWN, new=("adapter.*",)),
     "a class that adds an adapter, and a layer goes": Change(
-        "sentiment", Adapted, {**ONLY_DRAWN, "config": {"num_hidden_layers": 1}}, new=("adapter.*",),
-        gone=("bert.encoder.layer.1.*",),
+        "sentiment", Adapted, {**ONLY_DRAWN, "config": {"num_hidden_layers": 1}, "drop": ["bert.encoder.layer.1.*"]},
+        new=("adapter.*",), gone=("bert.encoder.layer.1.*",),
     ),
     "a head that the class names otherwise, given up": Change(
-        "sentiment", Renamed, {**ONLY_DRAWN, "allow_new": ["scores.*"]}, new=("scores.*",), gone=CLASSIFIER
+        "sentiment", Renamed, {**ONLY_DRAWN, "allow_new": ["scores.*"], "drop": CLASSIFIER}, new=("scores.*",),
+        gone=CLASSIFIER,
     ),
     "a head that the files name otherwise, given up": Change(
-        "misnamed head", options={"allow_new": "classifier.*"}, new=CLASSIFIER, gone=("head.out.*",)
+        "misnamed head", options={"allow_new": "classifier.*", "drop": "head.*"}, new=CLASSIFIER, gone=("head.out.*",)
     ),
     "a head that the files name otherwise, found": Change(
         "misnamed head", options={"key_mapping": {r"^head\.out\.": "classifier."}},
@@ -294,15 +298,16 @@ CHANGES: dict[str, Change] = {
     ),
     "counters that the class makes itself": Change("resnet without its counters", new=("*num_batches_tracked",)),
     "a classifier's trunk": Change(
-        "sentiment", "BertModel", names=instead(("bert.", "")), gone=CLASSIFIER
+        "sentiment", "BertModel", {"drop": CLASSIFIER}, instead(("bert.", "")), gone=CLASSIFIER
     ),
     "another head in the place of a trained one": Change(
-        "sentiment", "BertForQuestionAnswering", {"recipe": "transformer"}, new=("qa_outputs.*",),
+        "sentiment", "BertForQuestionAnswering",
+        {"recipe": "transformer", "drop": ["classifier.*", "*pooler*"]}, new=("qa_outputs.*",),
         gone=(*CLASSIFIER, "bert.pooler.*"),
     ),
     "vit": Change(
-        "vit", "ViTForImageClassification", {"labels": ANIMALS, "recipe": "vision"}, below("vit."), CLASSIFIER,
-        gone=POOLER,
+        "vit", "ViTForImageClassification", {"labels": ANIMALS, "recipe": "vision", "drop": POOLER}, below("vit."),
+        CLASSIFIER, gone=POOLER,
     ),
     "wav2vec2": Change(
         "wav2vec2", "Wav2Vec2ForSequenceClassification", {"num_labels": 4}, below("wav2vec2."),
@@ -320,7 +325,7 @@ CHANGES: dict[str, Change] = {
         "gpt2", "GPT2ForSequenceClassification", {"num_labels": 3}, new=("score.weight",)
     ),
     "mixtral, experts that are converted": Change(
-        "mixtral", "MixtralForSequenceClassification", {"num_labels": 3}, new=("score.weight",),
+        "mixtral", "MixtralForSequenceClassification", {"num_labels": 3, "drop": "lm_head.*"}, new=("score.weight",),
         gone=("lm_head.weight",),
     ),
     "mixtral, a layer more": Change(
@@ -333,12 +338,12 @@ CHANGES: dict[str, Change] = {
         "gte", options={"config": {"num_hidden_layers": 3}}, new=("encoder.layer.2.*",), by_class_name=True
     ),
     "mixtral in shards, other shards": Change(
-        "mixtral in shards", "MixtralForTokenClassification", {"num_labels": 2}, new=("score.*",),
+        "mixtral in shards", "MixtralForTokenClassification", {"num_labels": 2, "drop": "lm_head.*"}, new=("score.*",),
         gone=("lm_head.weight",),
     ),
     "bart's decoder, tied by a second name of the base": Change(
-        "bart", "BartForCausalLM", names=instead(("shared.", "model.decoder.embed_tokens."), ("", "model.")),
-        gone=("encoder.*",),
+        "bart", "BartForCausalLM", {"drop": ["encoder.*"]},
+        instead(("shared.", "model.decoder.embed_tokens."), ("", "model.")), gone=("encoder.*",),
     ),
     "llama untied, one tensor in two places": Change(
         "llama", options={"config": {"tie_word_embeddings": False}},
@@ -502,7 +507,10 @@ CHANGES: dict[str, Change] = {
     ),
     "a new projector between the towers of one checkpoint": Change(
         "llava without a projector",
-        options={"recipe": Recipe([Rule("xavier_uniform", name="*.weight"), Rule("zeros", name="*.bias")])},
+        options={
+            "recipe": Recipe([Rule("xavier_uniform", name="*.weight"), Rule("zeros", name="*.bias")]),
+            "allow_new": ["*projector*"],
+        },
         new=("*multi_modal_projector.*",), by_class_name=True,
     ),
     "new projections of two encoders": Change(

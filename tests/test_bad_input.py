@@ -118,12 +118,6 @@ def test_a_file_that_lies(refused, base, data, words):
     assert str(base / WEIGHTS) in message and words in message and "Copy or download the file again" in message
 
 
-def test_a_tensor_that_torch_has_no_dtype_for(refused, base):
-    (base / WEIGHTS).write_bytes(written({"w": tensor([8], 0, 6, "F6_E2M3")}, b"123456"))
-    message = refused(base, *HEAD)
-    assert "has no plain tensors of float6_e2m3fn (w)" in message and "bfloat16" in message
-
-
 def sharded(base: Path, **places: str) -> Path:
     """The same checkpoint as one shard with an index; ``places`` change the index. Gives the shard."""
     names = list(load_file(base / WEIGHTS))
@@ -219,14 +213,6 @@ def test_a_config_with_impossible_values(base, tmp_path, capsys, values, words):
         assert words in refusal(tmp_path, capsys, "extend", base, tmp_path / "out", *HEAD)
     else:
         assert main(["plan", str(base), *HEAD]) == 0
-
-
-@pytest.mark.parametrize("where", [{}, {"text_config": {}}])
-def test_a_quantized_checkpoint(refused, base, where):
-    settings = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    changed(base, **({key: settings for key in where} or settings))
-    message = refused(base, *HEAD)
-    assert "is quantized (bitsandbytes)" in message and "Extend the unquantized base checkpoint" in message
 
 
 # Classes.

@@ -104,20 +104,20 @@ SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "in
 
 
 @pytest.mark.parametrize(
-    ("cls", "layer"),
+    ("cls", "layer", "drop"),
     [
-        ("RobertaForSequenceClassification", "classifier.out_proj"),
-        ("DistilBertForSequenceClassification", "classifier"),
+        ("RobertaForSequenceClassification", "classifier.out_proj", ["pooler.*"]),
+        ("DistilBertForSequenceClassification", "classifier", None),
     ],
 )
-def test_a_layer_is_solved_for_what_the_head_itself_gives_it(tmp_path, cls, layer):
+def test_a_layer_is_solved_for_what_the_head_itself_gives_it(tmp_path, cls, layer, drop):
     """After the head's own dense layer and activation, without its dropout: its rows are combinations of those."""
     cls = getattr(transformers, cls)
     config = cls.config_class(vocab_size=60, **SIZE, classifier_dropout=0.5, seq_classif_dropout=0.5)
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "base")
     ids = torch.arange(2, 58).reshape(14, 4)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": torch.arange(14) % 2}
-    model = hf_init.from_pretrained(cls, tmp_path / "base", labels=LABELS, examples=[batch], head="ridge")
+    model = hf_init.from_pretrained(cls, tmp_path / "base", labels=LABELS, examples=[batch], head="ridge", drop=drop)
     last, seen = model.get_submodule(layer), []
     last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     model.eval()(input_ids=ids, attention_mask=batch["attention_mask"])
@@ -135,7 +135,7 @@ def test_tokens_have_labels_and_a_new_one_is_solved_beside_the_known(minilm, tmp
         [{"tokens": words[k:] + words[:k], "labels": told[k:] + told[:k]} for k in range(6)] for told in (tags, known)
     )
     cls = "BertForTokenClassification"
-    hf_init.extend(minilm, tmp_path / "two", cls, labels=["O", "COLOR"], examples=before)
+    hf_init.extend(minilm, tmp_path / "two", cls, labels=["O", "COLOR"], examples=before, drop=["pooler.*"])
     hf_init.extend(tmp_path / "two", tmp_path / "out", labels=["THING", "COLOR", "O"], examples=examples)
     old, new = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "out"))
     assert torch.equal(new["classifier.weight"][[2, 1]], old["classifier.weight"])

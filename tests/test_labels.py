@@ -135,7 +135,7 @@ def test_entity_types_take_over_the_tags_that_are_there(bases, base, entities, n
     cls = transformers.BertForTokenClassification
     model = hf_init.from_pretrained(cls, bases(base), entities=entities)
     assert list(model.config.id2label.values()) == names
-    first = hf_init.from_pretrained(cls, bases("bert"), entities=["X"])
+    first = hf_init.from_pretrained(cls, bases("bert"), entities=["X"], drop=["pooler.*"])
     assert list(first.config.id2label.values()) == ["O", "B-X", "I-X"]
 
 
@@ -250,9 +250,10 @@ def test_a_detector_s_row_for_no_object_has_a_count_too(bases, options, expected
 
 def test_of_two_layers_only_the_last_starts_level(bases):
     cls = transformers.RobertaForSequenceClassification
-    model = hf_init.from_pretrained(cls, bases("roberta"), labels=SENTIMENTS, recipe="auto")
+    of_roberta = {"labels": SENTIMENTS, "drop": ["pooler.*"]}
+    model = hf_init.from_pretrained(cls, bases("roberta"), recipe="auto", **of_roberta)
     assert bool(model.classifier.dense.weight.any()) and not bool(model.classifier.out_proj.weight.any())
     open_bias = Recipe([Rule("constant(val=0.1)", name="classifier.dense.bias")], default="zeros")
-    assert hf_init.plan(bases("roberta"), cls, labels=SENTIMENTS, recipe=open_bias).counts["new"] == 4
+    assert hf_init.plan(bases("roberta"), cls, recipe=open_bias, **of_roberta).counts["new"] == 4
     shut = Recipe([Rule("zeros", name="*classifier.*")])
-    assert hf_init.plan(bases("masked"), "BertForSequenceClassification", recipe=shut).counts["new"] == 4
+    assert hf_init.plan(bases("masked"), "BertForSequenceClassification", recipe=shut, drop="cls.*").counts["new"] == 4

@@ -261,7 +261,7 @@ def test_legacy_names(tmp_path):
     theirs = transformers.BertForTokenClassification.from_pretrained(base)
     assert torch.equal(theirs.bert.embeddings.LayerNorm.weight, gamma)
     theirs.save_pretrained(tmp_path / "theirs")
-    model, files = both(transformers.BertForTokenClassification, base, tmp_path / "out")
+    model, files = both(transformers.BertForTokenClassification, base, tmp_path / "out", drop=["pooler.*"])
     assert torch.equal(model.bert.embeddings.LayerNorm.weight, gamma)
     assert torch.equal(files["bert.embeddings.LayerNorm.gamma"], gamma)
     assert files.keys() == load_file(tmp_path / "theirs" / "model.safetensors").keys()
@@ -276,13 +276,15 @@ def test_layers_under_names_that_the_loader_does_not_know(tmp_path):
     theirs = transformers.BertForTokenClassification.from_pretrained(base)
     assert not torch.equal(theirs.bert.state_dict()[name], before[name]), "transformers finds them now"
 
-    with pytest.raises(hf_init.HfInitError, match="32 tensors that transformers' loader finds no place for"):
+    with pytest.raises(hf_init.HfInitError, match="32 tensors that have no place under their names") as refused:
         hf_init.extend(base, tmp_path / "out", transformers.BertForTokenClassification)
-    mapping = {r"^text_model\.": ""}
-    found = hf_init.from_pretrained(transformers.BertForTokenClassification, base, key_mapping=mapping)
+    mapping = {r"^text_model\.": "bert."}
+    assert repr(mapping) in str(refused.value) and "drop=['pooler.*']" in str(refused.value)
+    advised = {"key_mapping": mapping, "drop": ["pooler.*"]}
+    found = hf_init.from_pretrained(transformers.BertForTokenClassification, base, **advised)
     assert torch.equal(found.bert.state_dict()[name], before[name])
-    plan = hf_init.plan(base, transformers.BertForTokenClassification, rules=[hf_init.Rule("model", name="*.layer.*")])
-    assert len(plan.unused) == 34
+    given_up = {"rules": [hf_init.Rule("model", name="*.layer.*")], "drop": ["text_model.*", "pooler.*"]}
+    assert len(hf_init.plan(base, transformers.BertForTokenClassification, **given_up).unused) == 34
 
 
 def _first(names, name):
@@ -314,7 +316,7 @@ def test_an_embedding_under_a_name_that_only_the_source_ties(tmp_path):
     name = "model.decoder.embed_tokens.weight"
     assert not torch.equal(theirs.state_dict()[name], stored["shared.weight"]), "transformers keeps it now"
 
-    model, files = both(transformers.BartForCausalLM, base, tmp_path / "out")
+    model, files = both(transformers.BartForCausalLM, base, tmp_path / "out", drop=["encoder.*"])
     assert torch.equal(files[name], stored["shared.weight"])
     assert torch.equal(model.lm_head.weight, stored["shared.weight"])
     assert "shared.weight" not in {unused.name for unused in hf_init.Plan.load(tmp_path / "out").unused}

@@ -145,18 +145,17 @@ PARTS: list[tuple[Any, ...]] = [
 MISSING: list[tuple[Any, ...]] = [
     *((
         "misnamed head", target, {"recipe": recipe},
-        r"says that it is a BertForSequenceClassification, and lacks 2 of its tensors.*"
-        r"classifier.weight \(3x32; closest: head.out.weight\).*"
-        r"Left over in the checkpoint: head.out.bias \(3\), head.out.weight \(3x32\).*key_mapping.*allow.new",
+        r"holds 2 tensors that have no place.*head.out.bias -> classifier.bias, head.out.weight -> classifier.weight\. "
+        r"If they are the same.*key_mapping=\{'\^head\\\\\.out\\\\\.': 'classifier\.'\}.*drop=\['head\.\*'\]$",
     ) for recipe in (None, "auto", {"default": "zeros"}) for target in (None, "AutoModelForSequenceClassification")),
     ("no head", None, {}, r"lacks 2 of its tensors.*Nothing in the checkpoint is left over"),
     ("no pooler's bias", None, {}, r"lacks 1 of its tensors, which would start anew: bert\.pooler\.dense\.bias"),
     ("no classifier's bias and no pooler", Tolerant, {}, "lacks 2 of its tensors"),
     *((
-        "sentiment", Renamed, labels, r"scores\.weight .*, and the checkpoint has classifier\.weight \(3x32\)",
+        "sentiment", Renamed, labels, r"classifier\.weight -> scores\.weight.*key_mapping.*drop=\['classifier\.\*'\]",
     ) for labels in ({}, {"labels": ["neg", "pos"]})),
     *((
-        f"misnamed head of {whose}", SEQUENCES, {}, r"classifier\.weight \(3x32\), and the checkpoint has head\.out",
+        f"misnamed head of {whose}", SEQUENCES, {}, r"head\.out\.weight -> classifier\.weight",
     ) for whose in ("a trunk", "nobody", "somebody")),
     ("bert", SEQUENCES, {"allow_new": ["classifier.weight"]}, r"1 tensors would be new.*classifier\.bias$"),
     ("bert", SEQUENCES, {"allow_new": ["clasifier.*"]}, r"doesn't name them.*nothing new is named by 'clasifier\.\*'"),

@@ -91,7 +91,7 @@ def test_the_check_sees_what_is_loaded():
 # Options: those of each command are frozen in test_cli.py.
 
 PLAN = (
-    "config model_kwargs keep recipe rules seed allow_new key_mapping "
+    "config model_kwargs keep recipe rules seed allow_new drop key_mapping "
     "revision subfolder token cache_dir local_files_only force_download trust_remote_code "
     "labels num_labels entities rename_labels labels_keep label_counts target_mean head examples verbalizer "
     "add_heads remove_heads rename_heads take_heads name_head export_head "

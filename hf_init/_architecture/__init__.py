@@ -27,8 +27,10 @@ from hf_init._architecture.library import quiet_library as quiet_library
 from hf_init._architecture.library import save_code as save_code
 from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
-from hf_init._architecture.library import tolerated as tolerated
 from hf_init._architecture.library import untied_names as untied_names
+from hf_init._architecture.origins import ignored_by_own as ignored_by_own
+from hf_init._architecture.origins import loader_addresses as loader_addresses
+from hf_init._architecture.origins import own_tensors as own_tensors
 from hf_init._architecture.own_values import InitialValues as InitialValues
 from hf_init._architecture.replay import find_tensor as find_tensor
 from hf_init._architecture.target import NOWHERE as NOWHERE
@@ -36,6 +38,5 @@ from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
 from hf_init._architecture.target import Architecture as Architecture
 from hf_init._architecture.target import NamedClass as NamedClass
 from hf_init._architecture.target import Target as Target
-from hf_init._architecture.target import loader_addresses as loader_addresses
 from hf_init._architecture.tokenizers import declared_vocabulary as declared_vocabulary
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens

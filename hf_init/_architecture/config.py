@@ -15,7 +15,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTraine
 
 from hf_init._architecture.classes import auto_map, remote
 from hf_init._architecture.library import quiet_library
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint import Checkpoint, says_packed
 from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._text import closest, one_line
 
@@ -112,6 +112,15 @@ def config_of(
         asked = f" with {dict(values)}" if values else ""
         raise PlanError(f"{folder / 'config.json'}: the config can't be made{asked}: {one_line(error)}") from error
     return config, rest
+
+
+def drop_quantization(config: PreTrainedConfig) -> None:
+    """Take out of a config what it says of packed weights, and of those nested in it: the weights are plain."""
+    for key, value in list(vars(config).items()):
+        if says_packed(key, value):
+            delattr(config, key)
+        elif isinstance(value, PreTrainedConfig):
+            drop_quantization(value)
 
 
 def copy_config(config: PreTrainedConfig, values: Mapping[str, object]) -> PreTrainedConfig:

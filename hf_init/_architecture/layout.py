@@ -25,15 +25,20 @@ def layout_of(model: PreTrainedModel, addresses: Addresses | None = None) -> Lay
         addresses: of the model, without renamings; made where they aren't at hand.
     """
     specs = describe_model(model)
-    alias = _tied_and_shared(model)
-    with torch.no_grad():
-        state = model.state_dict(keep_vars=True)  # nothing is detached
-        stored = on_disk(model, {name: tensor for name, tensor in state.items() if name not in alias})
+    stored, alias = stored_tensors(model)
     found = (addresses or Addresses(model)).of(list(stored))
     tensors = tuple(_spec_on_disk(name, tensor, found[name], specs) for name, tensor in stored.items())
     by_parameter = {tensor.parameter: tensor.name for tensor in tensors}
     ties = tuple(Tie(name, by_parameter[of], ((name,),)) for name, of in alias.items() if of in by_parameter)
     return Layout(type(model).__name__, tensors, ties, _weight_std(model), _num_blocks(model))
+
+
+def stored_tensors(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return what the files of a model hold by its name there, and second names with what they are."""
+    alias = _tied_and_shared(model)
+    with torch.no_grad():
+        state = model.state_dict(keep_vars=True)  # nothing is detached
+        return on_disk(model, {name: tensor for name, tensor in state.items() if name not in alias}), alias
 
 
 def _tied_and_shared(model: PreTrainedModel) -> dict[str, str]:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture.classes import check_misfit, class_of, concrete
 from hf_init._architecture.config import (
@@ -20,6 +20,7 @@ from hf_init._architecture.config import (
     check_unknown,
     config_of,
     copy_config,
+    drop_quantization,
     dtype_of,
 )
 from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
@@ -36,9 +37,10 @@ from hf_init._architecture.library import (
     not_saved,
     untie,
 )
-from hf_init._checkpoint import BaseCheckpoint, Checkpoint, Reader, config_json
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint, Reader
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
+from hf_init._text import fits_glob
 
 if TYPE_CHECKING:
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
@@ -65,6 +67,19 @@ NOWHERE = "nowhere."
 """Begins a name in memory that a renaming gives a tensor which is meant to have no place in the target."""
 
 
+class Origin(NamedTuple):
+    """The class that a checkpoint of the base was saved from, with its own config.
+
+    Attributes:
+        prefix: of the checkpoint's names, where the base is of several.
+        known: whether the config names the class; else it is the base model of its family.
+    """
+
+    prefix: str
+    target: Target
+    known: bool
+
+
 @dataclass(frozen=True)
 class Target:
     """What a base is extended into, and where the base's tensors go in it.
@@ -74,6 +89,7 @@ class Target:
         dtype: of what is new, and of the model in memory.
         model_args, model_kwargs: what the class's constructor takes besides its config.
         load_options: options that only the loading into memory has.
+        drop: globs of the base's tensors that the user gives up.
     """
 
     base: BaseCheckpoint
@@ -83,6 +99,7 @@ class Target:
     model_args: tuple[object, ...] = ()
     model_kwargs: Mapping[str, object] = field(default_factory=dict)
     load_options: Mapping[str, Any] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -119,6 +136,7 @@ class Target:
             own, rest = copy_config(config, changed), dict(values)
         else:
             own, rest = config_of(model_class, folder, raw, {**values, **changed}, trust)
+            drop_quantization(own)  # the base's own, of which the headers know better
         check_quantized(own)
         model_class = concrete(model_class, own, folder, trust)
         check_misfit(model_class, own)
@@ -149,12 +167,18 @@ class Target:
     def addresses(self) -> Addresses:
         """Return where the loader puts tensors of the names that the base has; an option may rename them."""
         mapping = self.load_options.get("key_mapping")  # renames what the base holds, not what is written
-        return Addresses(self.model, mapping) if mapping else self._plain_addresses
+        return Addresses(self.model, mapping) if mapping else self.plain_addresses
+
+    def addresses_after(self, rules: Iterable[tuple[str, str]]) -> dict[str, Address]:
+        """Return where the loader would put the base's tensors if these renamings came before all others."""
+        mapping = {**dict(rules), **(self.load_options.get("key_mapping") or {})}
+        addresses = Addresses(self.model, mapping) if mapping else self.addresses
+        return addresses.of(list(self.base.source.entries))
 
     @cached_property
     def whole_layout(self) -> Layout:
         """Return every tensor of the model, with what ``save_pretrained`` leaves out."""
-        return layout_of(self.model, self._plain_addresses)
+        return layout_of(self.model, self.plain_addresses)
 
     @cached_property
     def layout(self) -> Layout:
@@ -164,8 +188,8 @@ class Target:
         return replace(self.whole_layout, tensors=tensors)
 
     @cached_property
-    def source(self) -> tuple[SourceTensor, ...]:
-        """Return the base's tensors, each with the address that the target's loader gives it."""
+    def addressed(self) -> tuple[SourceTensor, ...]:
+        """Return all of the base's tensors, each with the address that the target's loader gives it."""
         entries = self.base.source.entries
         addresses = self.addresses.of(list(entries))
         drops = [re.compile(pattern) for pattern in ignored_on_load(self.model)]
@@ -173,26 +197,42 @@ class Target:
         def is_ignored(parameter: str) -> bool:
             return not parameter.startswith(NOWHERE) and any(drop.search(parameter) for drop in drops)
 
-        tensors = tuple(
+        return tuple(
             SourceTensor(name, entry.shape, entry.dtype, addresses[name], is_ignored(addresses[name][0]))
             for name, entry in entries.items()
         )
+
+    @cached_property
+    def source(self) -> tuple[SourceTensor, ...]:
+        """Return the base's tensors but for those that go, and those that it has under a second name."""
+        gone = {tensor.name for tensor in self.dropped}
+        tensors = tuple(tensor for tensor in self.addressed if tensor.name not in gone)
         return (*tensors, *self._second_names(tensors))
 
     @cached_property
+    def dropped(self) -> tuple[SourceTensor, ...]:
+        """Return what the user gives up of the base, by name or by the change that was asked for."""
+        return tuple(
+            tensor
+            for tensor in self.addressed
+            if tensor.address[0].startswith(NOWHERE) or any(self.names(glob, tensor.name) for glob in self.drop)
+        )
+
+    def names(self, glob: str, name: str) -> bool:
+        """Return whether a glob is for a tensor of the base, by its name here or in its file."""
+        return fits_glob(name, glob) or fits_glob(self.base.source.entries[name].key, glob)
+
+    @cached_property
+    def origins(self) -> tuple[Origin, ...]:
+        """Return the own class of each checkpoint of the base, where it or its family is known."""
+        parts = self.base.source.parts or (("", self.base.source),)
+        return tuple(origin for prefix, part in parts if (origin := self._origin(prefix, part)) is not None)
+
+    @property
     def own(self) -> Target | None:
         """Return the target that is the checkpoint's own class with its own config; None where that can't be had."""
-        name = self.base.class_name
-        cls = next((cls for cls in self.cls.__mro__ if cls.__name__ == name), None)
-        try:
-            base = BaseCheckpoint.open(self.base.folder) if self.base.source.parts else self.base
-            own = Target.of(base, cls, values={}, changed={})
-            if cls is self.cls:
-                own = replace(own, model_args=self.model_args, model_kwargs=self.model_kwargs)
-            _ = own.model  # built now: a class that can't be built has nothing to tell
-        except HfInitError:
-            return None
-        return own
+        origin = self.origins[0] if self.origins and not self.base.source.parts else None
+        return origin.target if origin is not None and origin.known else None
 
     def build(self) -> PreTrainedModel:
         """Build another model on meta.
@@ -216,12 +256,28 @@ class Target:
         options |= {"dtype": self.dtype, **self.model_kwargs}
         return load_on_meta(self.cls, self.config, empty, self.model_args, **options)
 
-    @cached_property
-    def _built(self) -> tuple[PreTrainedModel, Addresses | None]:
-        return self._build(self.base.source.entries)
+    def _origin(self, prefix: str, part: Checkpoint) -> Origin | None:
+        base = BaseCheckpoint.of_part(part) if self.base.source.parts else self.base
+        cls = next((cls for cls in self.cls.__mro__ if cls.__name__ == base.class_name), None)
+        for known, own_class in ((True, cls), (False, AutoModel)):
+            try:
+                own = Target.of(base, own_class, values={}, changed={})
+                if own_class is self.cls:
+                    own = replace(own, model_args=self.model_args, model_kwargs=self.model_kwargs)
+                _ = own.model  # built now: a class that can't be built has nothing to tell
+                return Origin(prefix, own, known)
+            except HfInitError:
+                continue
+        return None
 
     @cached_property
-    def _plain_addresses(self) -> Addresses:
+    def _built(self) -> tuple[PreTrainedModel, Addresses | None]:
+        entries = self.base.source.entries
+        return self._build([name for name in entries if not any(self.names(glob, name) for glob in self.drop)])
+
+    @cached_property
+    def plain_addresses(self) -> Addresses:
+        """Return where the loader puts tensors of the names that the model itself has on disk."""
         return self._built[1] or Addresses(self.model)
 
     def _build(self, names: Iterable[str]) -> tuple[PreTrainedModel, Addresses | None]:
@@ -270,15 +326,14 @@ class Target:
         """
         held = {tensor.address for tensor in source}
         lacking = {tensor.shape for tensor in self.whole_layout.tensors if tensor.address not in held}
-        own = None if lacking.isdisjoint(tensor.shape for tensor in source) else self.own
-        if own is None:
-            return
         by_name = {tensor.name: tensor for tensor in source}
-        stored = dict(own._stored_under(list(by_name)))
-        addresses = self.addresses.of(list(stored))
-        for name, other in stored.items():
-            if addresses[name] not in held:
-                yield replace(by_name[other], address=addresses[name], second=True)
+        for prefix, own, known in () if lacking.isdisjoint(tensor.shape for tensor in source) else self.origins:
+            names = [name for name in own.base.source.entries if prefix + name in by_name]
+            stored = {prefix + name: prefix + other for name, other in own._stored_under(names)} if known else {}
+            addresses = self.addresses.of(list(stored))
+            for name, other in stored.items():
+                if addresses[name] not in held:
+                    yield replace(by_name[other], address=addresses[name], second=True)
 
     def _stored_under(self, names: list[str]) -> Iterator[tuple[str, str]]:
         """Yield the names that this target has by a tie and files with these names don't, with the name they have."""
@@ -288,12 +343,3 @@ class Target:
             stored = next((stored_at[a] for a in (address_of[tie.of], *tie.addresses) if a in stored_at), None)
             if stored is not None:
                 yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
-
-
-def loader_addresses(checkpoint: Checkpoint, names: list[str]) -> dict[str, Address]:
-    """Return where the loader of a checkpoint's own class puts tensors of some names; empty where it can't be had."""
-    try:
-        base = BaseCheckpoint(str(checkpoint.root), checkpoint.root, checkpoint, config_json(checkpoint.root))
-        return Target.of(base, values={}, changed={}).addresses.of(names)
-    except HfInitError:
-        return {}

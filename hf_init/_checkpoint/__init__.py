@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     from hf_init._checkpoint.base import BaseCheckpoint as BaseCheckpoint
     from hf_init._checkpoint.base import Bases as Bases
     from hf_init._checkpoint.hub import config_json as config_json
+    from hf_init._checkpoint.packed import format_of as format_of
+    from hf_init._checkpoint.packed import plain_config as plain_config
+    from hf_init._checkpoint.packed import says_packed as says_packed
     from hf_init._checkpoint.tensor_bytes import as_bytes as as_bytes
     from hf_init._checkpoint.tensor_bytes import equal_bytes as equal_bytes
     from hf_init._checkpoint.tensor_bytes import region_of as region_of
@@ -69,6 +72,9 @@ __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof
         "BaseCheckpoint": "hf_init._checkpoint.base",
         "Bases": "hf_init._checkpoint.base",
         "config_json": "hf_init._checkpoint.hub",
+        "format_of": "hf_init._checkpoint.packed",
+        "plain_config": "hf_init._checkpoint.packed",
+        "says_packed": "hf_init._checkpoint.packed",
         "as_bytes": "hf_init._checkpoint.tensor_bytes",
         "equal_bytes": "hf_init._checkpoint.tensor_bytes",
         "region_of": "hf_init._checkpoint.tensor_bytes",

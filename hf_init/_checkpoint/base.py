@@ -12,6 +12,7 @@ from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.hub import config_json
 from hf_init._checkpoint.kinds import check_no_adapter
 from hf_init._checkpoint.locate import open_checkpoint
+from hf_init._checkpoint.packed import plain_config
 from hf_init._errors import PlanError
 
 Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
@@ -30,13 +31,15 @@ class BaseCheckpoint:
 
     Attributes:
         name: as the user gave it.
-        config: the raw ``config.json``.
+        config: the raw ``config.json``, without what is left over in it.
+        stale: what that is: it speaks of packed weights, and they are plain.
     """
 
     name: str
     folder: Path
     source: Checkpoint
     config: Mapping[str, Any]
+    stale: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -64,7 +67,7 @@ class BaseCheckpoint:
             return cls._merge(base, config, headers_only, hub)
         source = open_checkpoint(base, subfolder, headers_only=headers_only, **hub)
         check_no_adapter(source.root)
-        return cls(str(base), source.root, source, config_json(source.root))
+        return cls(str(base), source.root, source, *plain_config(source.root, config_json(source.root), source.entries))
 
     @classmethod
     def _merge(
@@ -79,9 +82,14 @@ class BaseCheckpoint:
         parts = {str(at): open_checkpoint(each, headers_only=headers_only, **hub) for at, each in base.items()}
         for part in parts.values():
             check_no_adapter(part.root)
-            config_json(part.root)  # refuses a quantized one
+            plain_config(part.root, config_json(part.root), part.entries)  # refuses a quantized one
         name = ", ".join(f"{prefix}={folder}" for prefix, folder in base.items())
         return cls(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())
+
+    @classmethod
+    def of_part(cls, part: Checkpoint) -> BaseCheckpoint:
+        """Return an open checkpoint, such as one of several, as a base of its own."""
+        return cls(str(part.root), part.root, part, *plain_config(part.root, config_json(part.root), part.entries))
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:

@@ -29,7 +29,7 @@ from hf_init._checkpoint.kinds import ADAPTER_CONFIG, Listing, no_weights
 from hf_init._checkpoint.strict import AGAIN, GIVE_FOLDER
 from hf_init._checkpoint.travel import files_in, needed_to_plan
 from hf_init._checkpoint.weights import is_index, read_index, weights_file
-from hf_init._errors import CheckpointError, PlanError
+from hf_init._errors import CheckpointError
 from hf_init._text import join_names, one_line
 
 _HEADERS_AT_ONCE = 8  # headers fetched at once, as the hub's own client does
@@ -207,7 +207,6 @@ def config_json(folder: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: it is missing, isn't JSON, or isn't an object.
-        PlanError: it describes a quantized checkpoint.
     """
     path = folder / "config.json"
     try:
@@ -222,20 +221,4 @@ def config_json(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a JSON file that can be read: {error}. {AGAIN}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}. {AGAIN}")
-    _check_unpacked(folder, data)
     return data
-
-
-def _check_unpacked(folder: Path, data: Mapping[str, object]) -> None:
-    """Raise PlanError if a config, or one nested in it (``text_config``), is of a quantized checkpoint."""
-    settings = data.get("quantization_config") or data.get("compression_config")
-    if settings:
-        method = settings.get("quant_method", "unknown method") if isinstance(settings, dict) else settings
-        raise PlanError(
-            f"{folder} is quantized ({method}): new values can't be written into packed storage. Extend the "
-            "unquantized base checkpoint, quantize the result, and list the new modules in the quantizer's "
-            "modules_to_not_convert"
-        )
-    for value in data.values():
-        if isinstance(value, dict):
-            _check_unpacked(folder, value)

@@ -74,7 +74,7 @@ class VerbalizerChange(Change):
             bias = schemes.SubTokens(table=table.bias, pieces=pieces)
             return [Fill(Box.whole(match.target.shape), bias, f"as the weight, of {table.bias}")]
 
-        return ChangePlan(fills=fills)
+        return ChangePlan(fills=fills, drop=frozenset({table.weight.name, table.bias} - {None}))
 
     def _of(self, labels: Sequence[str]) -> dict[str, Sequence[str]]:
         strange = [label for label in self.words if label not in labels]
@@ -108,7 +108,8 @@ def _word_table(target: Target, layer: LastLayer) -> WordTable:
     """
     width = next(t.shape[1] for t in target.layout.tensors if t.name == layer.weight)
     size = getattr(target.model.config.get_text_config(), "vocab_size", 0)
-    found = [tensor for tensor in target.source if tensor.shape == (size, width) and not tensor.second]
+    held = [tensor for tensor in (*target.source, *target.dropped) if not tensor.second]
+    found = [tensor for tensor in held if tensor.shape == (size, width)]
     if not found:
         raise PlanError(
             f"verbalizer: the checkpoint has no table of {size} words with {width} columns, as {layer.weight}"
@@ -119,14 +120,15 @@ def _word_table(target: Target, layer: LastLayer) -> WordTable:
     weight = head or found[0]
     is_head = head is not None or any(word in target.base.class_name for word in TIED)
     own = weight.name.removesuffix("weight") + "bias"
-    spare = [t.name for t in target.source if t.shape == (size,) and t.address not in placed and not t.second]
+    spare = [tensor.name for tensor in held if tensor.shape == (size,) and tensor.address not in placed]
     tied = spare[0] if spare and is_head else None  # a tied head's bias has a name of its own
     return WordTable(weight, own if own in spare else tied, is_head)
 
 
 def _check_transform(target: Target, placed: Collection[object], head: SourceTensor | None) -> None:
     """Raise PlanError if the language-model head has a layer of its own: it sees other features than a classifier."""
-    layers = [t.name for t in target.source if t.address not in placed and len(t.shape) == 2 and t != head]
+    held = (*target.source, *target.dropped)
+    layers = [t.name for t in held if t.address not in placed and len(t.shape) == 2 and t != head]
     if any("transform" in name or ".dense." in name for name in layers):
         raise PlanError(
             f"verbalizer: the language-model head has a layer before its rows ({join_names(layers)}), which "

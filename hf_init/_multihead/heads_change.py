@@ -66,9 +66,8 @@ class HeadsChange(Change):
 
     def plan(self, context: TargetContext) -> ChangePlan:
         if self.request.export:
-            return ChangePlan(write=_remove_code)
-        new_modules = _new_modules(context.target)
-        prefixes = (*(f"heads.{name}." for name in self.request.add), *(f"{module}." for module in new_modules))
+            return ChangePlan(drop=_backbone_names(context.target), write=_remove_code)
+        new_modules, prefixes = _new_modules(context.target), tuple(f"heads.{name}." for name in self.request.add)
         new = frozenset(t.name for t in context.target.layout.tensors if t.parameter.startswith(prefixes))
         notes = [
             f"head {name} is that of {folder}, and was trained on the backbone there, which isn't compared"
@@ -169,6 +168,12 @@ def _new_modules(target: Target) -> list[str]:
     present = {tensor.address[0].split(".")[1] for tensor in target.source if tensor.address[0].startswith("trunk.")}
     children = [name for name, module in model.trunk._modules.items() if module is not None]
     return [f"trunk.{name}" for name in children if name in without and name not in present]
+
+
+def _backbone_names(target: Target) -> frozenset[str]:
+    """Return the names of the backbone, of which a plain class may be without a module."""
+    tensors = target.own.whole_layout.tensors if target.own else ()
+    return frozenset(tensor.name for tensor in tensors if tensor.name.startswith("trunk."))
 
 
 def _remove_code(out: Path) -> None:

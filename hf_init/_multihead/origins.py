@@ -106,7 +106,8 @@ class HeadOrigin:
             yield f"{before}heads\\.", f"{nowhere}heads."
         elif self.prefix:
             yield f"{before}{re.escape(self.prefix)}\\.", backbone
-            head = next((f"{RENAMED}heads.{new}." for new in moves.values()), nowhere)
+            gone = nowhere if self.heads else rest  # modules that are no head the user drops by name, not by head
+            head = next((f"{RENAMED}heads.{new}." for new in moves.values()), gone)
             yield from ((f"{before}(?={re.escape(module)}(\\.|$))", head) for module in self.modules)
         else:
             rest = f"{RENAMED}trunk." if keep_backbone else nowhere

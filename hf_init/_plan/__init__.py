@@ -21,10 +21,13 @@ from hf_init._plan.mapping import RowMap as RowMap
 from hf_init._plan.mapping import RowMapping as RowMapping
 from hf_init._plan.mapping import format_shape as format_shape
 from hf_init._plan.match import DROPPED as DROPPED
+from hf_init._plan.match import NO_PLACE as NO_PLACE
 from hf_init._plan.match import Keep as Keep
 from hf_init._plan.match import Match as Match
+from hf_init._plan.match import Unused as Unused
 from hf_init._plan.match import match_tensors as match_tensors
 from hf_init._plan.match import matches_glob as matches_glob
+from hf_init._plan.match import owners as owners
 from hf_init._plan.match import sources_of as sources_of
 from hf_init._plan.plan import Plan as Plan
 from hf_init._plan.planning import make_plan as make_plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hf_init._errors import PlanError, option
 from hf_init._plan.mapping import Leading, RowMapping, RowMappingLike, format_shape, parse_mapping
@@ -12,8 +12,10 @@ from hf_init._tensors import Box, Copy, Layout, Region, SourceTensor, Status, Te
 from hf_init._text import fits_glob
 
 Keep: TypeAlias = Mapping[str, RowMappingLike]
+Place: TypeAlias = tuple[Any, ...]
 
 DROPPED = "dropped as asked"
+NO_PLACE = "the target has no place for it"
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,7 @@ def match_tensors(
         aliases,
         carried=tuple(tensor for tensor in rest if tensor.ignored),
         unused=tuple(
-            Unused(tensor.name, DROPPED if tensor in dropped else "the target has no place for it")
-            for tensor in rest
-            if not tensor.ignored
+            Unused(tensor.name, DROPPED if tensor in dropped else NO_PLACE) for tensor in rest if not tensor.ignored
         ),
     )
 
@@ -101,6 +101,12 @@ def match_tensors(
 def sources_of(source: Sequence[SourceTensor], layout: Layout) -> dict[str, SourceTensor | None]:
     """Return, for each target tensor by name, the source tensor that it is compared with."""
     return _chosen_sources(_sources_by_target(source, layout), layout)
+
+
+def owners(layout: Layout) -> dict[Place, str]:
+    """Return, for each place that a loader has for a tensor, the name of the target tensor that it is, tied or not."""
+    tied = {address: tie.of for tie in layout.ties for address in tie.addresses}
+    return {**tied, **{target.address: target.name for target in layout.tensors}}
 
 
 def matches_glob(target: TensorSpec, glob: str) -> bool:
@@ -114,8 +120,7 @@ def _chosen_sources(claims: Mapping[str, list[SourceTensor]], layout: Layout) ->
 
 def _sources_by_target(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[SourceTensor]]:
     """Return, for each target tensor, the source tensors that have its address or that of a tensor tied to it."""
-    owner = {address: tie.of for tie in layout.ties for address in tie.addresses}
-    owner.update({target.address: target.name for target in layout.tensors})
+    owner = owners(layout)
     claims: dict[str, list[SourceTensor]] = {target.name: [] for target in layout.tensors}
     for tensor in sorted(source, key=lambda tensor: tensor.second):
         name = owner.get(tensor.address)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from hf_init._architecture import Address, Target, plain_attributes, takes_as_they_are
+from hf_init._checkpoint import format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
-from hf_init._plan import Keep, Plan, Recipe, matches_glob, sources_of
+from hf_init._plan import Keep, Plan, Recipe, matches_glob, owners, sources_of
 from hf_init._tensors import Layout, TensorSpec, Tie
-from hf_init._text import join_names
+from hf_init._text import closest, join_names
 
 TIED_WAY_OUT = (
     "Say it of the first name, which the files hold, or untie the two and they are tensors of their own: "
@@ -63,21 +64,56 @@ def run_checks(checks: Iterable[Callable[[Context], Iterator[Problem]]], context
 
 
 def two_claims(inputs: PlanInputs) -> Iterator[Problem]:
-    """Yield a problem if two of several checkpoints hold one tensor: neither would go before the other."""
-    checkpoint = inputs.target.base.source
-    claims: dict[Address, dict[Path, str]] = {}
-    for tensor in inputs.target.source if checkpoint.parts else ():
-        folder = checkpoint.local(checkpoint.entries[tensor.name].shard).parent
-        claims.setdefault(tensor.address, {})[folder] = tensor.name
-    claimed_twice = [
-        " and ".join(f"{name} of {folder}" for folder, name in names.items())
-        for names in claims.values()
-        if len(names) > 1
-    ]
+    """Yield a problem if two tensors of the base have one place: neither would go before the other."""
+    target, places = inputs.target, owners(inputs.target.layout)
+    checkpoint = target.base.source
+    claims: dict[Address, list[str]] = {}
+    for tensor in target.source:
+        if tensor.address in places and not tensor.second:
+            folder = Path(checkpoint.entries[tensor.name].shard).parent
+            claims.setdefault(tensor.address, []).append(
+                f"{tensor.name} of {folder}" if checkpoint.parts else tensor.name
+            )
+    claimed_twice = [" and ".join(names) for names in claims.values() if len(names) > 1]
     if claimed_twice:
+        by = "two checkpoints" if checkpoint.parts else "two tensors of the checkpoint"
+        others = "prefixes" if checkpoint.parts else "renamings"
         yield Problem(
-            f"{len(claimed_twice)} tensors are claimed by two checkpoints: {join_names(claimed_twice)}",
-            "Give a folder without the one that isn't meant, or prefixes under which they don't meet",
+            f"{len(claimed_twice)} tensors of {target.cls.__name__} are claimed by {by}: {join_names(claimed_twice)}",
+            f"Say which of them goes ({option('drop', ['GLOB'])}), or give {others} under which they don't meet",
+        )
+
+
+def packed_values(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if whole numbers would become the values of floating tensors: they are packed weights."""
+    target = inputs.target
+    floating = {spec.address for spec in target.layout.tensors if is_floating(spec.dtype)}
+    packed = [tensor for tensor in target.source if tensor.address in floating and not is_floating(tensor.dtype)]
+    if packed:
+        kind = format_of(target.base.source.entries) or "of no known format"
+        yield Problem(
+            f"{target.base.name} is quantized ({kind}): {len(packed)} tensors of {target.cls.__name__} are in whole "
+            f"numbers: {join_names([f'{tensor.name} ({tensor.dtype})' for tensor in packed])}",
+            "Extend the unquantized checkpoint and quantize the result",
+        )
+
+
+def dropped_in_vain(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield problems if ``drop`` names nothing, or what has a place."""
+    target = inputs.target
+    names = list(target.base.source.entries)
+    idle = [glob for glob in target.drop if not any(target.names(glob, name) for name in names)]
+    if idle:
+        hints = ", ".join(f"{glob!r}{closest(glob, names)}" for glob in idle)
+        yield Problem(f"{option('drop')}: no tensor of the checkpoint is named by {hints}; it has {join_names(names)}")
+    places = owners(target.layout)
+    filled = {places[tensor.address] for tensor in target.source if tensor.address in places}
+    placed = [t.name for t in target.dropped if t.address in places and places[t.address] not in filled]
+    if placed:
+        yield Problem(
+            f"{option('drop')}: {len(placed)} of the tensors that it names have a place in {target.cls.__name__}: "
+            f"{join_names(placed)}",
+            f"Name only what has none; what is to start anew, {option('keep', {'GLOB': 'none'})} says",
         )
 
 
@@ -140,7 +176,9 @@ def tensors_without_values(inputs: PlanInputs) -> Iterator[Problem]:
 
 INPUT_CHECKS = (
     emptied_tensors,
+    packed_values,
     tensors_without_values,
+    dropped_in_vain,
     two_claims,
     rules_of_second_names,
     globs_of_second_names,

@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig
 from hf_init._architecture import BAD_VALUE, Target, quiet_library
 from hf_init._change import Change, ChangePlan
 from hf_init._plan import Plan, TensorPlan, no_claim, weakest_claim
+from hf_init._prepare.leftover import IGNORED
 from hf_init._prepare.unexpected import outside_backbone
 from hf_init._roles import matches
 from hf_init._tensors import Status
@@ -53,7 +54,7 @@ def _new_tensors(target: Target, plan: Plan, answered: Set[str]) -> Iterator[str
         names = [tensor.name for tensor in inside if tensor.status is status and _is_read(tensor, same)]
         if names:
             yield f"{join_names(names)} {'are' if len(names) > 1 else 'is'} {said}"
-    gone = [unused.name for unused in plan.unused if unused.name not in answered]
+    gone = [each.name for each in plan.unused if each.name not in answered and each.reason != IGNORED]
     outside = {} if same or not gone or not target.own else outside_backbone(target.own, gone)
     gone = [name for name in gone if not outside.get(name) and (same or AFTER_HIDDEN_STATES not in name)]
     if gone:

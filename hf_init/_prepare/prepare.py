@@ -15,6 +15,7 @@ from hf_init._checkpoint import Bases, Checkpoint
 from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, checked_seed, make_plan, match_tensors, parse_rules
 from hf_init._prepare.checks import INPUT_CHECKS, PlanInputs, run_checks
 from hf_init._prepare.claim import claim_of
+from hf_init._prepare.leftover import unused_with_reasons
 from hf_init._prepare.target import resolve_target
 from hf_init._prepare.unexpected import PLAN_CHECKS, PlanDraft
 from hf_init._tensors import Status
@@ -78,7 +79,13 @@ def prepare_plan(
     plan = make_plan(match, chosen, target.layout, [change.fills for change in change_plans])
     plan = replace(
         plan,
-        notes=(*plan.notes, *_untied_notes(target, plan), *(note for change in change_plans for note in change.notes)),
+        unused=unused_with_reasons(target, plan.unused, {name for change in change_plans for name in change.drop}),
+        notes=(
+            *plan.notes,
+            *map(_stale_note, target.base.stale),
+            *_untied_notes(target, plan),
+            *(note for change in change_plans for note in change.notes),
+        ),
         record={**_constructor_record(target), **{k: v for change in change_plans for k, v in change.record.items()}},
     )
     run_checks(PLAN_CHECKS, PlanDraft(target, chosen, inputs.keep, change_plans, plan))
@@ -110,3 +117,7 @@ def _constructor_record(target: Target) -> Mapping[str, object]:
     except (TypeError, ValueError):
         return {}  # objects, which a manifest can't hold
     return kwargs
+
+
+def _stale_note(what: str) -> str:
+    return f"{what} is left over in the base's config, its weights are plain; the result's config is without it"

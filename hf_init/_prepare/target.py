@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from transformers import PreTrainedConfig
 
 from hf_init._architecture import REFUSED, Architecture, Target, check_options
 from hf_init._change import Change, TargetRequest
-from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint, dtype_bits
+from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead import HeadsChange
 from hf_init._options import LoadOptions, MemoryOptions, options_of
-from hf_init._prepare.allow_new import AllowNew
+from hf_init._prepare.allow_new import AllowNew, parse_globs
 from hf_init._text import join_names
 from hf_init._vocabulary import TokenChange
 
@@ -66,6 +65,7 @@ def resolve_target(
     model_kwargs: Mapping[str, object] | None = None,
     dtype: object = None,
     torch_dtype: object = None,
+    drop: object = None,
     **options: Any,
 ) -> tuple[Target, tuple[Change, ...]]:
     """Return the target that a user means, and the changes that lead to it.
@@ -77,6 +77,7 @@ def resolve_target(
             checkpoint's own.
         config: a config object to use as it is, or values to set on the checkpoint's own (dots reach nested ones).
         model_kwargs: what the class's constructor takes besides its config.
+        drop: globs of the base's tensors that go.
         options: hub options, loading options, the options of changes (``labels``...), config values; the rest goes to
             the class's constructor.
 
@@ -120,7 +121,8 @@ def resolve_target(
     )
     if request.key_mapping:
         load["key_mapping"] = {**(load.get("key_mapping") or {}), **request.key_mapping}
-    return replace(target, model_args=model_args, load_options=load), changes
+    given_up = () if drop is None else parse_globs("drop", drop)
+    return replace(target, model_args=model_args, load_options=load, drop=given_up), changes
 
 
 def _check_not_config(given: Mapping[str, object], options: Mapping[str, object]) -> None:
@@ -133,15 +135,7 @@ def _check_not_config(given: Mapping[str, object], options: Mapping[str, object]
 
 
 def _check_readable(source: Checkpoint) -> None:
-    """Raise CheckpointError if torch, or the library, would not read the tensors as the headers say."""
-    packed = [name for name, e in source.entries.items() if dtype_bits(e.dtype) < 8 or not hasattr(torch, e.dtype)]
-    if packed:
-        kinds = sorted({source.entries[name].dtype for name in packed})
-        raise CheckpointError(
-            f"{source.root}: torch {torch.__version__} has no plain tensors of {', '.join(kinds)} "
-            f"({join_names(packed)}); "
-            "extend a checkpoint in float32, bfloat16 or float16"
-        )
+    """Raise CheckpointError if the library would read other tensors than the index says."""
     if source.unmapped:
         names = [f"{name} in {shard}" for shard, name in source.unmapped]
         raise CheckpointError(

@@ -1,28 +1,25 @@
-"""What would be new without anybody's having said so, and isn't in the checkpoint or is under another name there."""
+"""What would be new, or left over, without anybody's having said so."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from hf_init._architecture import Target, has_same_head, tolerated
+from hf_init._architecture import Address, Target, has_same_head, own_tensors
 from hf_init._change import ChangePlan
 from hf_init._errors import option
-from hf_init._plan import DROPPED, Plan, TensorPlan, format_shape, matches_glob, sources_of
+from hf_init._plan import NO_PLACE, Plan, TensorPlan, format_shape, matches_glob, sources_of
 from hf_init._prepare.checks import PlanInputs, Problem
+from hf_init._prepare.leftover import shortest_globs
+from hf_init._prepare.renamed import Renaming, find_renaming
 from hf_init._roles import matches
-from hf_init._tensors import Shape, Status
+from hf_init._tensors import Shape, Status, TensorSpec
 from hf_init._text import join_names
 
-WAY_OUT = (
-    f"Give the names that the files have with {option('key_mapping', {'REGEX': 'REPLACEMENT'})}, or the class that the "
-    f"checkpoint is of ({option('architecture', 'CLASS')}), or say what is new: {option('allow_new', ['GLOB'])}, or a "
-    "rule of the recipe"
-)
-NESTING = ("model", "language_model", "text_model", "base_model", "tracker_model")
+ADAPTER = re.compile(r"\.(lora_\w+|ia3_l|vera_lambda_[bd])\b")
 
 
 @dataclass(frozen=True)
@@ -39,59 +36,89 @@ class PlanDraft(PlanInputs):
         return tuple(glob for globs in lists for glob in globs) if lists else None
 
     @cached_property
-    def unasked(self) -> tuple[TensorPlan, ...]:
-        """Return the new tensors that no rule, no change and no list says are new."""
-        if self.allowed is not None:
-            return ()  # the list says it of all, see `unlisted`
-        layout = self.target.layout
-        expected = {name for change in self.change_plans for name in (*change.new, *change.keep)}
-        expected |= {t.name for t in layout.tensors if any(rule.matches(t) for rule in self.recipe.rules)}
-        expected |= {name for name, source in sources_of(self.target.source, layout).items() if source is not None}
+    def specs(self) -> Mapping[str, TensorSpec]:
+        return {tensor.name: tensor for tensor in self.target.layout.tensors}
+
+    @cached_property
+    def new(self) -> tuple[TensorPlan, ...]:
+        """Return the new tensors that no change wants to be, and that a source was not given up for."""
+        wanted = {name for change in self.change_plans for name in (*change.new, *change.keep)}
+        wanted |= {name for name, source in sources_of(self.target.source, self.target.layout).items() if source}
         new = (tensor for tensor in self.plan.tensors if tensor.status is Status.NEW and not tensor.left_out)
-        return tuple(tensor for tensor in new if tensor.name not in expected)
+        return tuple(tensor for tensor in new if tensor.name not in wanted)
 
     @cached_property
-    def unused(self) -> Mapping[str, Shape]:
-        """Return the shapes of what is left over in the source, and not because the user dropped it."""
+    def named(self) -> frozenset[str]:
+        """Return what rules say is new: those that name tensors, and nothing that is pretrained."""
+        new = {tensor.name for tensor in self.plan.tensors if tensor.new}
+        named = (
+            {spec.name for spec in self.specs.values() if rule.matches(spec)}
+            for rule in self.recipe.rules
+            if rule.name is not None
+        )
+        return frozenset[str]().union(*(names for names in named if names <= new))
+
+    @cached_property
+    def leftover(self) -> Mapping[str, Shape]:
+        """Return the shapes of what the target has no place for, and nobody gave up."""
         entries = self.target.base.source.entries
-        return {tensor.name: entries[tensor.name].shape for tensor in self.plan.unused if tensor.reason != DROPPED}
+        return {tensor.name: entries[tensor.name].shape for tensor in self.plan.unused if tensor.reason == NO_PLACE}
 
     @cached_property
-    def renamed(self) -> Mapping[str, str]:
-        """Return unasked tensors with the left over one that has nearly the same name and the same shape."""
-        prefix = self.target.model.base_model_prefix
-        spare = {(_without_nesting(name, prefix), shape): name for name, shape in self.unused.items()}
-        keys = {tensor.name: (_without_nesting(tensor.name, prefix), tensor.shape) for tensor in self.unasked}
-        return {name: spare[key] for name, key in keys.items() if key in spare}
+    def renaming(self) -> Renaming:
+        """Return what is left over and new under another name; the head of another task is nobody's other name."""
+        lacking = {tensor.name: tensor.shape for tensor in self.new}
+        own, target = self.target.own if lacking and self.leftover else None, self.target
+        alike = own is not None and has_same_head(target.cls, own.cls.__name__)
+        parts = _parts_of(own, self.leftover) if own else {}
+        spare = {name: shape for name, shape in self.leftover.items() if alike or parts.get(name) != "head"}
+        placed = [tensor.name for tensor in target.source if tensor.name not in self.leftover and not tensor.second]
+        words = (
+            3 if own and "backbone" in _parts_of(own, placed).values() else 2
+        )  # only all of a backbone goes elsewhere
+        common = {name: words for name, part in parts.items() if part == "backbone"}
+        found = find_renaming(spare, lacking, placed, common=common, rows=alike) if spare and lacking else Renaming()
+        addresses = target.addresses_after(found.rules)
+        fits = all(addresses[old] == self.specs[new].address for old, new in found.pairs.items())
+        stays = (
+            all(addresses[name] == target.addresses.of([name])[name] for name in placed) if len(found.rules) else True
+        )
+        return found if fits and stays else Renaming(found.pairs)
 
     @cached_property
     def missing(self) -> tuple[TensorPlan, ...]:
-        """Return unasked tensors that the checkpoint's own class has, where the target is of that class."""
-        patterns = [re.compile(pattern) for pattern in tolerated(self.target.model)]
-        new = [
+        """Return new tensors that the checkpoint's own class and config have, and that nobody said are new."""
+        unsaid = [
             tensor
-            for tensor in self.unasked
-            if tensor.name not in self.renamed
-            and tensor.role != "buffer"  # what was never trained, the class computes again
-            and not matches(tensor.role, "norm.num_batches_tracked")
-            and not any(pattern.search(tensor.parameter) for pattern in patterns)
+            for tensor in self.new
+            if self.allowed is None  # else the list says it of all, see `unlisted`
+            and tensor.name not in self.named
+            and not _is_computed(self.specs[tensor.name])
+            and tensor.name not in self.renaming.pairs.values()
         ]
-        if not new or self.target.base.class_name not in (cls.__name__ for cls in self.target.cls.__mro__):
-            return ()
-        own = self.target.own
-        whole = {tensor.name for tensor in own.whole_layout.tensors} if own else set()
-        return tuple(tensor for tensor in new if tensor.name in whole)
+        return tuple(t for t in unsaid if self.specs[t.name].address in self.own_tensors) if unsaid else ()
+
+    @cached_property
+    def own_tensors(self) -> Mapping[Address, str]:
+        """Return what the checkpoint's own class and config have, by its address in the target."""
+        return own_tensors(self.target)
+
+    @cached_property
+    def is_strange(self) -> bool:
+        """Return whether nothing of the checkpoint would be kept, unasked."""
+        kept = self.keep or any(tensor.kept or tensor.source for tensor in self.plan.tensors)
+        return not kept and not self.renaming.pairs
 
 
 def unlisted(draft: PlanDraft) -> Iterator[Problem]:
     """Yield a problem if something is new, wholly or in part, that no glob of the list names."""
-    if draft.allowed is None:
+    allowed = draft.allowed
+    if allowed is None:
         return
-    specs = {tensor.name: tensor for tensor in draft.target.layout.tensors}
-    new = [specs[tensor.name] for tensor in draft.plan.tensors if tensor.new and tensor.name in specs]
-    names = [spec.name for spec in new if not any(matches_glob(spec, glob) for glob in draft.allowed)]
+    new = [draft.specs[tensor.name] for tensor in draft.plan.tensors if tensor.new and tensor.name in draft.specs]
+    names = [spec.name for spec in new if not any(matches_glob(spec, glob) for glob in allowed)]
     if names:
-        idle = [glob for glob in draft.allowed if not any(matches_glob(spec, glob) for spec in new)]
+        idle = [glob for glob in allowed if not any(matches_glob(spec, glob) for spec in new)]
         hint = f"; nothing new is named by {', '.join(map(repr, idle))}" if idle else ""
         yield Problem(
             f"{draft.plan.architecture}: {len(names)} tensors would be new, wholly or in part, and "
@@ -99,81 +126,95 @@ def unlisted(draft: PlanDraft) -> Iterator[Problem]:
         )
 
 
-def renamed_layers(draft: PlanDraft) -> Iterator[Problem]:
-    """Yield a problem if the checkpoint holds layers under nearly the same names, which the loader doesn't know."""
-    pairs = [f"{source} -> {name}" for name, source in draft.renamed.items()]
-    if pairs:
-        yield Problem(
-            f"{draft.plan.architecture}: the checkpoint holds {len(pairs)} tensors that transformers' loader finds no "
-            "place for, while tensors of the same shapes would be new under nearly the same names: "
-            f"{join_names(pairs)}",
-            WAY_OUT,
-        )
-
-
-def incomplete_base(draft: PlanDraft) -> Iterator[Problem]:
-    """Yield a problem if the checkpoint lacks what its own class has, and the target is of that class."""
-    own = draft.target.own if draft.missing else None
-    if own is None:
+def renamed_tensors(draft: PlanDraft) -> Iterator[Problem]:
+    """Yield a problem if the checkpoint holds under other names what would be new."""
+    found = draft.renaming
+    if not found.pairs:
         return
-    left = [f"{name} ({format_shape(shape)})" for name, shape in draft.unused.items()]
+    pairs = [f"{old} -> {new}" for old, new in found.pairs.items()]
+    wrappers = [f"{word} is what {by} puts into names" for word, by in found.wrappers.items()]
+    rules = dict(found.rules) if found.rules else {"REGEX": "REPLACEMENT"}
+    way_out = f"If they are the same tensors, say so: {option('key_mapping', rules)}"
+    if not wrappers:
+        way_out += f"; if they are others, say that they go: {option('drop', _drop_globs(draft, found.pairs))}"
     yield Problem(
-        f"{draft.plan.architecture}: the checkpoint says that it is a {own.cls.__name__}, and lacks "
-        f"{len(draft.missing)} of its tensors, which would start anew: "
-        f"{join_names([_with_closest(tensor, draft.unused) for tensor in draft.missing])}. "
-        + (f"Left over in the checkpoint: {join_names(left)}" if left else "Nothing in the checkpoint is left over"),
-        WAY_OUT,
+        f"{draft.plan.architecture}: the checkpoint holds {len(pairs)} tensors that have no place under their names, "
+        f"while tensors of the same shapes would be new under others: {'; '.join([join_names(pairs), *wrappers])}",
+        way_out,
     )
 
 
-def replaced_heads(draft: PlanDraft) -> Iterator[Problem]:
-    """Yield a problem if a head would be new while the checkpoint's own, for the same task or unknown, is left over."""
-    target, unused = draft.target, draft.unused
-    backbone = target.model.base_model_prefix + "."
-    reported = {*draft.renamed, *(tensor.name for tensor in draft.missing)}
-    new = [tensor for tensor in draft.unasked if tensor.name not in reported]
-    heads = [tensor for tensor in new if len(tensor.shape) > 1 and not tensor.parameter.startswith(backbone)]
-    spare = [name for name, shape in unused.items() if any(shape[1:] == head.shape[1:] for head in heads)]
-    if not spare:
+def missing_tensors(draft: PlanDraft) -> Iterator[Problem]:
+    """Yield a problem if the checkpoint lacks what its own class has, and it would be drawn."""
+    if not draft.missing or draft.is_strange:
         return
-    own = target.own
-    outside = outside_backbone(own, spare) if own else {}
-    alike = own is not None and has_same_head(target.cls, own.cls.__name__)
-    pairs = [
-        f"{head.name} ({format_shape(head.shape)}), and the checkpoint has {name} ({format_shape(unused[name])})"
-        for head in heads
-        for name in spare
-        if (unused[name] == head.shape and name not in outside)
-        or (alike and outside.get(name) and unused[name][1:] == head.shape[1:])
-    ]
-    if pairs:
-        yield Problem(
-            f"{draft.plan.architecture}: a head would be new while the checkpoint has one that would be left over: "
-            f"{join_names(pairs)}",
-            WAY_OUT,
-        )
+    own, spare = draft.target.own, [name for name in draft.leftover if name not in draft.renaming.pairs]
+    is_of = f"says that it is a {own.cls.__name__}, and lacks" if own else "lacks"
+    left = [f"{name} ({format_shape(draft.leftover[name])})" for name in spare]
+    others = [name for tensor in draft.plan.tensors if not tensor.new for name in (tensor.name, tensor.parameter)]
+    renamed = draft.renaming.pairs.values()
+    new = shortest_globs([t.name for t in draft.plan.tensors if t.new and t.name not in renamed], others)
+    yield Problem(
+        f"{draft.plan.architecture}: the checkpoint {is_of} {len(draft.missing)} of its tensors, which would start "
+        f"anew: {join_names([_with_closest(tensor, draft.leftover) for tensor in draft.missing])}. "
+        + (f"Left over in the checkpoint: {join_names(left)}" if left else "Nothing in the checkpoint is left over"),
+        f"Give a checkpoint that is whole, or the names that it has for them: "
+        f"{option('key_mapping', {'REGEX': 'REPLACEMENT'})}; or say all that is new: {option('allow_new', new)}",
+    )
+
+
+def leftover_tensors(draft: PlanDraft) -> Iterator[Problem]:
+    """Yield a problem if the target has no place for what the checkpoint holds."""
+    spare = [name for name in draft.leftover if name not in draft.renaming.pairs]
+    if not spare or draft.is_strange:
+        return
+    shapes = [f"{name} ({format_shape(draft.leftover[name])})" for name in spare]
+    adapter = any(map(ADAPTER.search, spare))
+    yield Problem(
+        f"{draft.plan.architecture} has no place for {len(spare)} tensors of the checkpoint: {join_names(shapes)}",
+        "They are of an adapter that isn't merged: merge it with PEFT's merge_and_unload, save, and extend that folder"
+        if adapter
+        else f"Give a class that has them, or say that they go: {option('drop', _drop_globs(draft, spare))}",
+    )
 
 
 def strange_base(draft: PlanDraft) -> Iterator[Problem]:
-    """Yield a problem if nothing of the checkpoint would be kept, unasked: it is another architecture's."""
+    """Yield a problem if nothing of the checkpoint would be kept: it is another architecture's."""
     plan, base = draft.plan, draft.target.base
-    if draft.keep or draft.renamed or any(tensor.kept or tensor.source for tensor in plan.tensors):
-        return
-    yield Problem(
-        f"nothing of {base.name} ({join_names(sorted(base.source.entries))}) has a place in {plan.architecture} "
-        f"with this config ({join_names([tensor.name for tensor in plan.tensors])}): they belong to different models; "
-        "give the class and the config of the checkpoint's own architecture, or of one that contains it"
-    )
+    if draft.is_strange:
+        yield Problem(
+            f"nothing of {base.name} ({join_names(sorted(base.source.entries))}) has a place in {plan.architecture} "
+            f"with this config ({join_names([tensor.name for tensor in plan.tensors])}): they belong to different "
+            "models; give the class and the config of the checkpoint's own architecture, or of one that contains it"
+        )
 
 
-PLAN_CHECKS = (unlisted, renamed_layers, incomplete_base, replaced_heads, strange_base)
+PLAN_CHECKS = (unlisted, renamed_tensors, missing_tensors, leftover_tensors, strange_base)
 
 
-def outside_backbone(own: Target, names: list[str]) -> dict[str, bool]:
+def _drop_globs(draft: PlanDraft, names: Collection[str]) -> list[str]:
+    return shortest_globs(names, (name for name in draft.target.base.source.entries if name not in draft.leftover))
+
+
+def _is_computed(spec: TensorSpec) -> bool:
+    """Return whether a tensor was never trained, and the class makes it again."""
+    counts = spec.role == "buffer" and not spec.dtype.startswith(("float", "bfloat"))
+    return counts or matches(spec.role, "norm.num_batches_tracked")
+
+
+def outside_backbone(own: Target, names: Iterable[str]) -> dict[str, bool]:
     """Return which of a checkpoint's tensors its own class has, and whether each lies outside the backbone."""
-    addresses, prefix = own.addresses.of(names), own.model.base_model_prefix + "."
+    addresses, prefix = own.addresses.of(list(names)), own.model.base_model_prefix + "."
     known = {tensor.address for tensor in own.whole_layout.tensors}
-    return {name: not str(addresses[name][0]).startswith(prefix) for name in names if addresses[name] in known}
+    return {name: not str(at[0]).startswith(prefix) for name, at in addresses.items() if at in known}
+
+
+def _parts_of(own: Target, names: Iterable[str]) -> dict[str, str]:
+    """Return where a checkpoint's own class has those of its tensors that it has: in the backbone, or in a head."""
+    prefix = own.model.base_model_prefix + "."
+    bare = not any(tensor.parameter.startswith(prefix) for tensor in own.whole_layout.tensors)
+    outside = outside_backbone(own, names).items()
+    return {name: "head" if is_outside and not bare else "backbone" for name, is_outside in outside}
 
 
 def _with_closest(tensor: TensorPlan, unused: Mapping[str, Shape]) -> str:
@@ -181,8 +222,3 @@ def _with_closest(tensor: TensorPlan, unused: Mapping[str, Shape]) -> str:
     same = [name for name, shape in unused.items() if shape == tensor.shape]
     near = difflib.get_close_matches(tensor.name, same or list(unused), n=1, cutoff=0.0 if same else 0.6)
     return f"{tensor.name} ({format_shape(tensor.shape)}{f'; closest: {near[0]}' if near else ''})"
-
-
-def _without_nesting(name: str, prefix: str) -> str:
-    """Return a name without the words that tell how models are nested: ``model.language_model.norm`` is ``norm``."""
-    return ".".join(word for word in name.split(".") if word not in (prefix, *NESTING))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -15,6 +17,8 @@ Parse = Callable[[str, Sequence[str]], object]
 """From an option's name and its values, as often as it was given, to the value in Python."""
 
 REPEATED: tuple[Form, ...] = ("repeated", "values", "pairs", "lists", "kinds", "places")
+EXACT = ("key_mapping", "drop", "allow_new")
+"""Options that messages give a value for as it is to be typed."""
 EXAMPLES = {
     "config": "KEY=VALUE, such as hidden_dropout_prob=0.2",
     "model_kwargs": "KEY=VALUE, such as add_pooling_layer=false",
@@ -60,9 +64,15 @@ def command_line_spelling(name: str, value: str) -> str:
     Example:
         >>> command_line_spelling("keep", "{GLOB: 'leading'}"), command_line_spelling("rename", "False")
         ('--keep GLOB=leading', '--no-rename')
+        >>> command_line_spelling("key_mapping", "{'^a': 'b.', 'c d': ''}")
+        "--key-mapping '^a=b.' --key-mapping 'c d='"
     """
     if value == "False":
         return f"--no-{name.replace('_', '-')}"
+    if name in EXACT and not re.search(r"[\[{][A-Z]+\b", value):
+        given = ast.literal_eval(value)
+        texts = [f"{key}={new}" for key, new in given.items()] if isinstance(given, dict) else given
+        return " ".join(f"{long_name(name)} {shlex.quote(text)}" for text in texts)
     plain = (
         re.sub(r"[\[\]{}'\"]", "", value)
         .replace(": ", "=")
@@ -101,7 +111,7 @@ def key_value_pairs(name: str, texts: Sequence[str]) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
         key, equals, value = (part.strip() for part in text.partition("="))
-        if not equals or not key or not value:
+        if not equals or not key or not (value or name == "key_mapping"):
             raise PlanError(f"{option(name)} {text!r}: expected {EXAMPLES[name]}")
         if key in pairs:
             raise PlanError(f"{option(name)} {key}: given twice, as {pairs[key]!r} and as {value!r}; give it once")

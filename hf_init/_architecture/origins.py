@@ -1,0 +1,65 @@
+"""What a checkpoint's own class has, and what it doesn't load: the measure of what is lacking and what is left over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+import torch
+
+from hf_init._architecture.layout import stored_tensors
+from hf_init._architecture.library import Address, not_saved, tolerated
+from hf_init._architecture.target import Target
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint
+from hf_init._errors import HfInitError
+from hf_init._tensors import SourceTensor
+
+
+def own_tensors(target: Target) -> dict[Address, str]:
+    """Return what the own class of each checkpoint has under its own config, by its address in the target.
+
+    Without what that class says a checkpoint may lack.
+    """
+    found: dict[Address, str] = {}
+    for prefix, own, _ in target.origins:
+        optional = [re.compile(pattern) for pattern in tolerated(own.model)]
+        stored, alias = stored_tensors(own.model)
+        names = own.plain_addresses.of([*stored, *alias])
+        addresses = target.addresses.of([prefix + name for name in names])
+        found |= {
+            addresses[prefix + name]: prefix + name
+            for name, (parameter, *_) in names.items()
+            if parameter not in not_saved(own.model) and not any(pattern.search(parameter) for pattern in optional)
+        }
+    return found
+
+
+def ignored_by_own(target: Target, names: Collection[str]) -> set[str]:
+    """Return which of the base's tensors its own class doesn't load, or computes itself."""
+    return {
+        name
+        for prefix, own, known in target.origins
+        if known and any(name.startswith(prefix) for name in names)
+        for buffers in [_unsaved_buffers(own)]
+        for tensor in own.addressed
+        if (name := prefix + tensor.name) in names and (tensor.ignored or _is_computed(tensor, buffers))
+    }
+
+
+def loader_addresses(checkpoint: Checkpoint, names: list[str]) -> dict[str, Address]:
+    """Return where the loader of a checkpoint's own class puts tensors of some names; empty where it can't be had."""
+    try:
+        return Target.of(BaseCheckpoint.of_part(checkpoint), values={}, changed={}).addresses.of(names)
+    except HfInitError:
+        return {}
+
+
+def _unsaved_buffers(target: Target) -> dict[str, torch.Tensor]:
+    saved = target.model.state_dict().keys()
+    return {name: buffer for name, buffer in target.model.named_buffers() if name not in saved}
+
+
+def _is_computed(tensor: SourceTensor, buffers: dict[str, torch.Tensor]) -> bool:
+    """Return whether a tensor is a buffer that the model makes and no longer saves, with its prefix or without."""
+    ending = f".{tensor.address[0]}"
+    return any(f".{name}".endswith(ending) and buffer.shape == tensor.shape for name, buffer in buffers.items())

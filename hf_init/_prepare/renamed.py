@@ -1,0 +1,181 @@
+"""Tensors that a checkpoint holds under other names: found by shape and ending, with the cure."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from hf_init._tensors import Shape
+
+WRAPPERS: Mapping[str, str] = {
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FSDP",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+    "_forward_module": "Lightning",
+    "module": "DataParallel or DDP",
+    "base_layer": "an adapter that isn't merged",
+}
+"""Words that a wrapper puts into names, with the wrapper."""
+MOST_RULES, MOST_TRIES = 32, 20
+
+Rule: TypeAlias = tuple[str, str]
+"""A regular expression and its replacement."""
+
+
+@dataclass(frozen=True)
+class Renaming:
+    """What is held under other names.
+
+    Attributes:
+        pairs: names in the checkpoint, with the target's.
+        rules: regular expressions and replacements, in order, that make of the first the second and leave all else.
+    """
+
+    pairs: Mapping[str, str] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+
+    @property
+    def wrappers(self) -> dict[str, str]:
+        """Return the words of wrappers in the checkpoint's names, with the wrapper."""
+        return {word: by for word, by in WRAPPERS.items() if any(word in old.split(".") for old in self.pairs)}
+
+
+def find_renaming(
+    spare: Mapping[str, Shape],
+    lacking: Mapping[str, Shape],
+    placed: Sequence[str],
+    *,
+    common: Mapping[str, int] = MappingProxyType({}),
+    rows: bool = False,
+) -> Renaming:
+    """Find the spare tensors that are lacking ones under another name: of one shape, and with one last word.
+
+    Args:
+        spare: what a checkpoint holds without a place. placed: its other names, which stay as they are.
+        lacking: what the target has and the checkpoint doesn't.
+        common: spare names with the number of words that they must share with the target's, where that isn't one.
+        rows: whether the first dimension may differ, as that of a head with other labels.
+
+    Example:
+        >>> find_renaming({"bert.pooler.weight": (2, 2)}, {"trunk.pooler.weight": (2, 2)}, []).rules
+        (('^bert\\\\.', 'trunk.'),)
+    """
+
+    def solved(rules: tuple[Rule, ...]) -> Renaming:
+        new_names = {old: _renamed(old, rules) for old in spare}
+        pairs = {old: new for old, new in new_names.items() if new in lacking and alike(old, new)}
+        if len(set(pairs.values())) < len(pairs) or any(_renamed(name, rules) != name for name in placed):
+            return Renaming()
+        return Renaming(pairs, rules)
+
+    def alike(old: str, new: str) -> bool:
+        return spare[old][rows:] == lacking[new][rows:]
+
+    found, hopeless = solved(tuple(_unwrapping(spare))), set[str]()
+    by_ending, known = _by_ending(lacking), {*spare, *placed}
+    while len(found.rules) < MOST_RULES and len(hopeless) < MOST_TRIES:
+        taken, closest = set(found.pairs.values()), []
+        for old in spare.keys() - found.pairs.keys() - hopeless:
+            name = _renamed(old, found.rules)
+            partners = [new for new in _of_longest_ending(name, by_ending) if new not in taken and alike(old, new)]
+            partners = [new for new in _alike_at_first(name, partners) if not _is_counted(name, new, known)]
+            partners = [new for new in partners if _shared(name, new) >= common.get(old, 1)]
+            closest += [(*_differing(name, new), old) for new in partners]
+        if not closest:
+            break
+        _, rules, old = min(closest)
+        better = max((solved((*found.rules, rule)) for rule in rules), key=lambda each: len(each.pairs))
+        if len(better.pairs) > len(found.pairs):
+            found = better
+        else:
+            hopeless.add(old)
+    for rule in found.rules:  # those that others made superfluous go
+        fewer = solved(tuple(other for other in found.rules if other != rule))
+        found = fewer if fewer.pairs == found.pairs else found
+    return found
+
+
+def _renamed(name: str, rules: Iterable[Rule]) -> str:
+    """Return a name as the library's loader renames it: each rule once, at the first place that it fits."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name, count=1)
+    return name
+
+
+def _by_ending(names: Iterable[str]) -> Mapping[str, list[str]]:
+    """Return names by each of their endings."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        words = name.split(".")
+        for start in range(len(words)):
+            found[".".join(words[start:])].append(name)
+    return found
+
+
+def _of_longest_ending(name: str, by_ending: Mapping[str, list[str]]) -> list[str]:
+    words = name.split(".")
+    endings = (".".join(words[start:]) for start in range(len(words)))
+    return next((by_ending[ending] for ending in endings if ending in by_ending), [])
+
+
+def _alike_at_first(name: str, partners: Sequence[str]) -> list[str]:
+    """Return the one partner that begins most like a name; none where that isn't one."""
+    words = name.split(".")
+    lengths = {new: _common(words, new.split(".")) for new in partners}
+    best = [new for new in partners if lengths[new] == max(lengths.values())]
+    return best if len(best) == 1 else []
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return how many words two names begin with together."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((k for k, (a, b) in pairs if a != b), min(len(first), len(second)))
+
+
+def _is_counted(old: str, new: str, known: Collection[str]) -> bool:
+    """Return whether two names differ in one number, and the one before the first is there: all may have moved."""
+    pairs = list(zip(old.split("."), new.split("."), strict=False))
+    moved = [k for k, (a, b) in enumerate(pairs) if a != b]
+    if len(old.split(".")) != len(new.split(".")) or len(moved) != 1 or not all(map(str.isdecimal, pairs[moved[0]])):
+        return False
+    words = old.split(".")
+    return ".".join([*words[: moved[0]], str(int(words[moved[0]]) - 1), *words[moved[0] + 1 :]]) in known
+
+
+def _shared(first: str, second: str) -> int:
+    """Return how many words two names begin and end with together."""
+    a, b = first.split("."), second.split(".")
+    return _common(a, b) + _common(a[::-1], b[::-1])
+
+
+def _differing(old: str, new: str) -> tuple[int, list[Rule]]:
+    """Return how many words two names differ by, and rules that make the first the second, the widest first."""
+    before, after = old.split("."), new.split(".")
+    head = _common(before, after)
+    tail = min(_common(before[::-1], after[::-1]), len(before) - head, len(after) - head)
+    removed, added = before[head : len(before) - tail], after[head : len(after) - tail]
+    if not removed:  # what follows shows the place, and stays
+        tail -= 1
+        removed, added = [before[len(before) - tail - 1]], [*added, before[len(before) - tail - 1]]
+    end = r"\." if tail else "$"
+    pattern, text = re.escape(".".join(removed)) + end, "".join(f"{word}." for word in added)
+    text = text if tail else text.removesuffix(".")
+    if not head:
+        return len(removed) + len(added), [(f"^{pattern}", text)]
+    around = re.sub(r"(?<![^.])\d+(?![^\\.])", r"\\d+", re.escape(".".join(before[:head])))
+    group, back = (f"({around})", r"\1") if r"\d+" in around else (around, ".".join(before[:head]))
+    return len(removed) + len(added), [(rf"\.{pattern}", f".{text}"), (rf"^{group}\.{pattern}", f"{back}.{text}")]
+
+
+def _unwrapping(names: Iterable[str]) -> Iterator[Rule]:
+    """Yield rules that take the words of wrappers out of names, as often as they come in one."""
+    for word in WRAPPERS:
+        having = [name.split(".") for name in names if word in name.split(".")[:-1]]
+        if any(words[0] == word for words in having):
+            yield rf"^{word}\.", ""
+        inner = max((words[1:-1].count(word) for words in having), default=0)
+        yield from ((rf"\.{word}\." + "(?:)" * k, ".") for k in range(inner))

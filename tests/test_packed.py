@@ -1,0 +1,106 @@
+"""Packed and scaled weights are told from the headers; what a config says of them beside plain weights is left over."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForSequenceClassification
+
+import hf_init
+from hf_init import HfInitError
+
+OPTIONS = {"labels": ["a", "b"], "drop": ["lm_head.*"]}
+CLASSIFIER = {"architecture": LlamaForSequenceClassification, **OPTIONS}
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def base(bases, tmp_path):
+    shutil.copytree(bases("llama untied"), tmp_path / "base", copy_function=shutil.copyfile)
+    return tmp_path / "base"
+
+
+def edited(base: Path, change: Callable[[str, torch.Tensor], Tensors], of: str = "proj.weight", **config) -> Path:
+    """The checkpoint with what stands for each of its projections, and with other config values."""
+    before = load_file(base / "model.safetensors")
+    after = [change(name, t) if of in name else {name: t} for name, t in before.items()]
+    save_file({name: t for each in after for name, t in each.items()}, base / "model.safetensors", {"format": "pt"})
+    values = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**values, **config}))
+    return base
+
+
+def packed(dtype: torch.dtype, leaf: str = "weight", **beside: torch.dtype) -> Callable[[str, torch.Tensor], Tensors]:
+    """A projection as numbers of another dtype, with tensors of these endings beside it."""
+
+    def change(name: str, tensor: torch.Tensor) -> Tensors:
+        module = name.removesuffix("weight")
+        return {module + leaf: tensor.to(dtype)} | {
+            module + ending.replace("__", "."): torch.ones(1, 1).to(kind) for ending, kind in beside.items()
+        }
+
+    return change
+
+
+F8, HALF = torch.float8_e4m3fn, torch.float16
+FORMATS = [
+    ("GPTQ", packed(torch.int32, "qweight", qzeros=torch.int32, scales=HALF, g_idx=torch.int32), {}),
+    ("AWQ or GPTQ", packed(torch.int32, "qweight", qzeros=torch.int32, scales=HALF), {}),
+    ("bitsandbytes, 4 bits", packed(torch.uint8, weight__absmax=torch.uint8, weight__quant_map=HALF), {}),
+    ("bitsandbytes, 8 bits", packed(torch.int8, SCB=HALF), {}),
+    ("compressed-tensors", packed(torch.int32, "weight_packed", weight_scale=HALF, weight_shape=torch.int64), {}),
+    ("float8 in blocks", packed(F8, weight_scale_inv=torch.float32), {}),
+    ("modelopt, NVFP4", packed(torch.uint8, weight_scale=F8, weight_scale_2=torch.float32), {}),
+    ("quanto", packed(torch.int8, "weight._data", weight___scale=HALF), {}),
+    ("int8 with scales in int8", packed(torch.int8, weight_scale=HALF), {}),
+    ("MLX in uint32", packed(torch.uint32, scales=HALF, biases=HALF), {"quantization": {"bits": 4, "group_size": 64}}),
+    (r"\(float8_e5m2\)", packed(torch.float8_e5m2), {}),
+    (r"\(int8\)", packed(torch.int8), {}),
+    ("fp8 in float8_e4m3fn", packed(F8), {"quantization_config": {"quant_method": "fp8"}}),
+    (r"\(gptq\)", packed(HALF, weight_scale=HALF), {"quantization_config": {"quant_method": "gptq"}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "change", "config"), FORMATS, ids=[kind for kind, *_ in FORMATS])
+def test_packed_weights_are_refused_with_their_format(base, kind, change, config):
+    edited(base, change, **config)
+    with pytest.raises(HfInitError, match=rf"is quantized .*{kind}.*proj.*Extend the unquantized"):
+        hf_init.plan(base, **CLASSIFIER)
+
+
+@pytest.mark.parametrize(("file", "kind"), [("quantize_config.json", "GPTQ"), ("hf_quant_config.json", "modelopt")])
+def test_a_file_beside_the_weights_names_the_format(base, file, kind):
+    edited(base, packed(torch.int8))
+    (base / file).write_text("{}")
+    with pytest.raises(HfInitError, match=rf"is quantized \({kind} in int8\)"):
+        hf_init.plan(base, **CLASSIFIER)
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.embed_tokens.weight", "layers.1.self_attn.o_proj.weight"])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, F8])
+def test_one_tensor_in_whole_numbers_is_noticed(base, name, dtype):
+    edited(base, packed(dtype), of=name)
+    with pytest.raises(HfInitError, match=rf"(?s)is quantized.*{name}"):
+        hf_init.plan(base, **CLASSIFIER)
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
+def test_what_is_left_over_in_the_config_goes_and_is_named(base, tmp_path, key):
+    edited(base, packed(torch.bfloat16), **{key: {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    plan = hf_init.plan(base, **CLASSIFIER)
+    assert [note for note in plan.notes if note.startswith(f"{key} (bitsandbytes) is left over")]
+    hf_init.extend(base, tmp_path / "out", **CLASSIFIER).raise_if_failed()
+    assert key not in json.loads((tmp_path / "out" / "config.json").read_text())
+    assert key not in hf_init.from_pretrained(LlamaForSequenceClassification, base, **OPTIONS).config.to_dict()
+
+
+def test_whole_numbers_where_the_class_has_them_are_no_packed_weights(bases, tmp_path):
+    base = shutil.copytree(bases("resnet"), tmp_path / "base", copy_function=shutil.copyfile)
+    assert any(t.dtype is torch.int64 for t in load_file(base / "model.safetensors").values())
+    assert hf_init.plan(base).counts["new"] == 0
