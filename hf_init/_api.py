@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from hf_init import _verify
 from hf_init._errors import PlanError, option
 from hf_init._options import DiffOptions, DriftOptions, ExtendOptions, HubOptions, PlanOptions, ResultOptions
+from hf_init._paths import user_path
 from hf_init._progress import Progress, no_progress
 from hf_init._signature import takes
 from hf_init._verify import DiffReport, VerifyReport
@@ -109,9 +110,9 @@ def verify(
         from hf_init._load import recomputer
 
         asked = ("examples", "architecture", "trust_remote_code")
-        recompute = recomputer(Path(out), base, *(options.get(name) for name in asked))
+        recompute = recomputer(user_path(out), base, *(options.get(name) for name in asked))
     return _verify.verify_result(
-        Path(out), base, recompute=recompute, progress=progress, everything=options.get("everything", False)
+        user_path(out), base, recompute=recompute, progress=progress, everything=options.get("everything", False)
     )
 
 

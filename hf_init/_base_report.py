@@ -71,7 +71,7 @@ class Report(ABC):
 
     def to_markdown(self) -> str:
         """Return the report as Markdown, for a pull request or a model card."""
-        return re.sub(r"\n(?![\n|])", "  \n", self.text(draw=markdown_table))
+        return re.sub(r"(?<!\n)\n(?![\n|])", "  \n", self.text(draw=markdown_table))
 
     def text(self, spell: Callable[[str, str], str] = python_spelling, draw: Draw = text_table) -> str:
         """Return the whole report, its options written by ``spell(name, value)``; see ``option``."""

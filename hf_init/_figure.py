@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_init._errors import HfInitError
+from hf_init._paths import user_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ def check_output(out: Path, overwrite: bool = False) -> None:
 
 def save_png(figure: Figure, out: str | os.PathLike[str]) -> Path:
     """Write a figure to ``out``, in place of a file that is there; raise HfInitError unless that names a PNG."""
-    place = Path(out).expanduser()
+    place = user_path(out)
     if place.suffix.lower() != ".png":
         raise HfInitError(f"a picture is a .png file, not {place.name!r}: give a name that ends in it")
     check_output(place, overwrite=True)

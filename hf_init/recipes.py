@@ -6,9 +6,11 @@ Their rules are optional: one that finds no tensor of its kind is no mistake her
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
+from hf_init._errors import RecipeError
+from hf_init._paths import user_path
 from hf_init._plan import Recipe, RecipeLike, Rule, SchemeLike
+from hf_init._text import closest
 from hf_init.schemes import KaimingNormal, Normal, ScaledResidual, XavierUniform
 
 
@@ -112,7 +114,10 @@ def find_recipe(recipe: RecipeLike) -> Recipe:
         >>> find_recipe("classic") == classic()
         True
     """
-    if isinstance(recipe, str) and recipe in RECIPES and not Path(recipe).is_file():
+    if isinstance(recipe, str) and not user_path(recipe).is_file():
+        if recipe not in RECIPES:
+            known = f"known recipes are {', '.join(RECIPES)}"
+            raise RecipeError(f"recipe {recipe!r}: there is no such file{closest(recipe, RECIPES)}; {known}")
         return RECIPES[recipe]()
     return Recipe.of(recipe)
 

@@ -17,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pytest
 from refusals import HEAD
+from safetensors.numpy import save_file
 
 import hf_init
 from hf_init._checkpoint.checkpoint import Checkpoint
@@ -328,15 +330,16 @@ def test_the_help_brings_nothing_but_the_package():
     [
         (["schemes"], 0), (["schemes", "--json"], 0), (["--help"], 0), (["plan", "--help"], 0), (["diff", "A", "A"], 0),
         (["diff", "A", "B"], 1), (["diff", "A", "B", "--json"], 1), (["diff", "A", "nowhere", "--json"], 2),
+        (["verify", "SPOILED"], 1), (["verify", "SPOILED", "--format", "github"], 1), (["verify", "A"], 2),
     ],
 )  # fmt: skip
-def test_a_reader_that_is_gone_changes_no_exit_code(base, out, argv, code):
+def test_a_reader_that_is_gone_changes_no_exit_code(base, out, spoiled, argv, code):
     reader, writer = os.pipe()
     os.close(reader)
-    argv = [{"A": str(base), "B": str(out)}.get(word, word) for word in argv]
+    argv = [{"A": str(base), "B": str(out), "SPOILED": str(spoiled)}.get(word, word) for word in argv]
     done = subprocess.run([sys.executable, "-m", "hf_init", *argv], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
-    assert done.returncode == code and done.stderr == b""
+    assert done.returncode == code and (done.stderr == b"") is (argv[0] != "verify" or code != 2)
 
 
 # Progress.
@@ -421,11 +424,91 @@ def test_drift_says_what_training_moved(out, spoiled, capsys):
     assert document(capsys, 0, "drift", out, spoiled, "--frozen", "kept", "--frozen", "!*pooler.dense.weight")["ok"]
 
 
+FOREIGN = "\u6a21\u578b \x1b[31m\u202ered"
+"""A label that a console may not be able to show, and that would turn what follows red, and around."""
+
+
+@pytest.fixture(scope="module")
+def foreign(base, tmp_path_factory) -> Path:
+    """A checkpoint in a folder whose name isn't UTF-8, with a label that a terminal would obey."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path_factory.mktemp("foreign")) + b"/b\xff"))
+    hf_init.extend(base, folder, HEAD[1], labels=["gut", FOREIGN])
+    return folder
+
+
+def commands_on(folder: Path, out: Path) -> list[tuple[int, list[str]]]:
+    """Commands that name everything that is in a folder, with their exit codes."""
+    head = [str(folder), "--labels", f"gut,{FOREIGN},neu"]
+    made, page = str(out), f"{out}.html"
+    drawn = [] if sys.platform == "win32" else [(0, ["report", made, "-o", page])]
+    return [
+        (0, ["plan", *head]), (0, ["extend", *head[:1], made, *head[1:], "--digest"]), (0, ["verify", made]),
+        (1, ["diff", str(folder), made]), (0, ["drift", str(folder), made]), (0, ["heads", made]),
+        (2, ["extend", *head[:1], made, *head[1:]]), (2, ["verify", f"{made}/none"]), *drawn,
+    ]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="every file name is text there")
+@pytest.mark.parametrize("form", ["text", "markdown", "github", "json"])
+def test_names_that_are_no_text_or_no_print_are_escaped(foreign, tmp_path, capsys, form):
+    out = Path(os.fsdecode(os.fsencode(tmp_path) + b"/o\xfe"))
+    for code, argv in commands_on(foreign, out):
+        assert main([*argv, "--format", form]) == code, argv
+        said = capsys.readouterr()
+        shown = said.out + said.err
+        shown.encode()  # nothing in it that a console can't have
+        assert not {"\x1b", "\u202e"} & {*shown}, argv
+        assert "\\udcf" in shown or argv[0] == "plan"
+    assert hf_init.Plan.load(out) and os.fsencode(hf_init.verify(out).base or "") == os.fsencode(foreign)
+
+
+def test_a_tensors_name_does_not_reach_the_terminal_as_it_is(tmp_path, capsys):
+    for folder, value in (("a", 0), ("b", 1)):
+        (tmp_path / folder).mkdir()
+        save_file({"w\x1b[2J\nall is well": np.full(3, value)}, tmp_path / folder / "model.safetensors")
+    for form in ("text", "markdown", "github"):
+        for argv in (["diff"], ["drift", "--frozen", "kept"]):
+            assert main([argv[0], str(tmp_path / "a"), str(tmp_path / "b"), *argv[1:], "--format", form]) == 1
+            said = capsys.readouterr()
+            assert "\\x1b[2J" in said.out and "\x1b" not in said.out and "\nall is well" not in said.out
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
-def test_any_console_encoding_will_do(encoding):
-    script = "import sys\nfrom hf_init.cli import main\nsys.exit(main(['plan', '\u65e5\u672c']))"
-    done = fresh("-c", script, PYTHONIOENCODING=encoding, HF_HUB_OFFLINE="1")
-    assert done.returncode == 2 and done.stderr.startswith("hf-init: ") and "Traceback" not in done.stderr
+def test_any_console_encoding_will_do(foreign, tmp_path, encoding):
+    """Everything is written and said, whatever the console can show."""
+    runs = commands_on(foreign, tmp_path / "out")
+    done = fresh("-c", SEVERAL, json.dumps([argv for _, argv in runs]), PYTHONIOENCODING=encoding, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [code for code, _ in runs]
+    assert "\\u6a21" in done.stdout or encoding == "utf-8"
+
+
+def test_a_home_and_a_link_stand_for_their_folders(base, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base").symlink_to(base)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    (tmp_path / "recipe.yaml").write_text("{default: zeros}")
+    head = ("--labels", "a,b", "--architecture", HEAD[1], "--recipe", "~/recipe.yaml")
+    for code, argv in [
+        (0, ("plan", "~/base", *head)), (0, ("extend", "~/base", "~/out", *head)), (0, ("verify", "~/out")),
+        (0, ("verify", "~/out", "--base", "~/base", "--recompute")), (1, ("diff", "~/base", "~/out")),
+        (1, ("diff", "~/base/model.safetensors", "~/out/model.safetensors")), (0, ("drift", "~/base", "~/out")),
+        (0, ("drift", "~/out", "~/out", "--plan", "~/out", "-o", "~/moved.png")), (0, ("heads", "~/out")),
+        (0, ("report", "~/out", "-o", "~/page.html")), (2, ("verify", "~nobody_of_that_name/out")),
+        (2, ("extend", "~/base", "~/out", *head)),
+    ]:  # fmt: skip
+        assert main([*argv]) == code, (argv, capsys.readouterr().err)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "base",
+        "real",
+        "out",
+        "recipe.yaml",
+        "moved.png",
+        "page.html",
+    }
+    assert (tmp_path / "out").is_symlink() and (tmp_path / "real" / "hf_init.json").is_file()
+    assert hf_init.verify("~/out") and hf_init.diff("~/out", tmp_path / "real")
 
 
 def test_new_values_can_t_be_made_again_without_the_base(out):

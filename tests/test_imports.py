@@ -35,6 +35,7 @@ LAYERS = (
         "_errors",
         "_html",
         "_lazy",
+        "_paths",
         "_progress",
         "_register",
         "_roles",

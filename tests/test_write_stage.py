@@ -469,7 +469,7 @@ def within_a_file(out: Path) -> Path:
     [
         (occupied, "out exists and isn't empty"),
         (lambda out: (out.touch(), out)[1], "out exists and isn't a folder"),
-        (linked, "out exists and isn't a folder"),
+        (linked, "out is a link that leads nowhere"),
         (within_a_file, r"out isn't a folder, so .*/out/a/out can't lie in it"),
         (lambda out: "", "OUT is an empty name"),
         *((lambda out, way=way: way, "OUT is the base itself") for way in ("base", "./base/.", "x/../base", "link")),

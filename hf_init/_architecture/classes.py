@@ -18,6 +18,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_mode
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hf_init._errors import CheckpointError, PlanError, option
+from hf_init._paths import user_path
 from hf_init._text import closest, join_names, one_line
 
 
@@ -100,7 +101,7 @@ def class_of(architecture: object, raw: Mapping[str, object], folder: Path, trus
 def _class_in_file(text: str) -> type:
     """Return the class of ``FILE.py:CLASS``, from a module that has the file's name, as an import beside it would."""
     path, _, name = text.rpartition(":")
-    file = Path(path).expanduser().resolve()
+    file = user_path(path).resolve()
     if not file.is_file():
         raise PlanError(f"{option('architecture')} {text!r}: there is no file {file}; expected FILE.py:CLASS")
     sys.path.insert(0, str(file.parent))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_init._architecture import Architecture, Target, quiet_library
@@ -15,6 +16,7 @@ from hf_init._check.report import CheckReport
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._multihead import MultiHead, labels_for
+from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME
 from hf_init._text import one_line
 
@@ -62,7 +64,7 @@ def check_folder(
 
         print(check_folder("sentiment"))
     """
-    place = Path(folder).expanduser()
+    place = user_path(folder)
     if labels is not None and texts is not None and len(labels) != len(texts):
         raise PlanError(f"{len(texts)} texts and {len(labels)} labels: give one label a text")
     model = _load_folder(place, architecture, trust_remote_code)
@@ -83,7 +85,7 @@ def _load_folder(place: Path, architecture: Architecture, trust_remote_code: boo
     try:
         with quiet_library():
             return target.cls.from_pretrained(place, config=target.config, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{place} can't be loaded: {one_line(error)}") from error
 
 

@@ -20,6 +20,7 @@ from hf_init._checkpoint.kinds import Listing, check_distributed, no_weights
 from hf_init._checkpoint.strict import AGAIN, check_faults, short_name
 from hf_init._checkpoint.weights import INDEX, SINGLE, dead_link, is_index, read_index, weights_file
 from hf_init._errors import CheckpointError
+from hf_init._paths import user_path
 
 _MOST_LINKS = 40  # that the system follows, too
 _MOST_MAPS = 256  # a mapped file keeps a descriptor, of which a process has about a thousand
@@ -86,7 +87,7 @@ class Checkpoint:
             ('float32', (2, 3), 24)
             >>> folder.cleanup()
         """
-        root = Path(os.path.expanduser(path))
+        root = user_path(path)
         if not root.is_dir():
             raise CheckpointError(f"{root} is not a folder. Give the folder that holds {SINGLE} or {INDEX}.")
         check_distributed(root)

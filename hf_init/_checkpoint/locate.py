@@ -12,6 +12,7 @@ from typing import Any
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.strict import GIVE_FOLDER
 from hf_init._errors import CheckpointError
+from hf_init._paths import user_path
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _SNAPSHOT = re.compile(r"models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?:/(?P<subfolder>.+))?$")
@@ -48,7 +49,7 @@ def open_tensors(source: str | os.PathLike[str], **hub: Any) -> Checkpoint:
     Raises:
         CheckpointError: as ``open_checkpoint``.
     """
-    path = Path(os.path.expanduser(source))
+    path = user_path(source)
     return Checkpoint.of_file(path) if path.is_file() else open_checkpoint(source, beside=False, **hub)
 
 
@@ -72,7 +73,7 @@ def local_folder(base: str | os.PathLike[str]) -> Path | None:
     """
     if not str(base):
         raise CheckpointError(f"the base is an empty name; {GIVE_FOLDER}")
-    path = Path(os.path.expanduser(base))
+    path = user_path(base)
     if path.is_file():
         raise CheckpointError(f"{base} is a file; give the folder that holds it")
     return path if path.is_dir() else None

@@ -61,7 +61,7 @@ def _names_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     for name, value in pairs:
         name.encode()  # a lone surrogate, legal in JSON text, can be neither printed nor a file name
         if isinstance(value, str):
-            value.encode()
+            value.encode("utf-8", "surrogateescape")  # Python has a file's name that isn't UTF-8 in this way
         if name in seen:
             raise ValueError(
                 f"the name {short_name(name)} occurs twice, as {short_name(seen[name])} and as {short_name(value)}"

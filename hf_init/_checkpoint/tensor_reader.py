@@ -11,11 +11,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from hf_init._checkpoint.header import dtype_bits
 from hf_init._checkpoint.runs import byte_runs, gather, opened, outer
 from hf_init._checkpoint.tensor_bytes import equal_bytes
+from hf_init._errors import CheckpointError
 from hf_init._tensors import Region, Rows
 
 if TYPE_CHECKING:
@@ -100,5 +101,8 @@ class Reader:
         with self._lock:
             if shard not in self._open:
                 path = str(self._source.root / shard)
-                self._open[shard] = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+                try:
+                    self._open[shard] = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
+                except SafetensorError as error:  # of a name that isn't UTF-8, too
+                    raise CheckpointError(f"{path} can't be read by safetensors: {error}") from None
             return self._open[shard]

@@ -15,6 +15,7 @@ from hf_init._drift.measure import TensorPair
 from hf_init._drift.parts import ALL, NEW, TensorPart
 from hf_init._drift.report import DriftReport, untrained_warning
 from hf_init._errors import CheckpointError, PlanError
+from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan
 from hf_init._tensors import Box, Rows, num_elements
 from hf_init._text import format_count, join_names
@@ -97,8 +98,8 @@ def adapter_drift(
 
 def _adapter_base(base: TrainedFolder | None, folder: Path, config: Mapping[str, object]) -> Path:
     named = base if base is not None else config.get("base_model_name_or_path")
-    if isinstance(named, str | Path) and Path(named).expanduser().is_dir():
-        return Path(named).expanduser()
+    if isinstance(named, str | Path) and user_path(named).is_dir():
+        return user_path(named)
     raise CheckpointError(
         f"{folder} is an adapter, which doesn't hold its base, and {named!r}, which "
         f"{'was given' if base is not None else 'its config names'}, is not a folder here. Give the base's folder."

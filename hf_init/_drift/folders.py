@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, open_tensors
 from hf_init._errors import CheckpointError, PlanError
+from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest, Plan, TensorPlan
 from hf_init._verify import open_base
 
@@ -47,7 +48,7 @@ class PlanSource:
 
 def trained_folder(folder: TrainedFolder) -> tuple[Path, tuple[str, ...]]:
     """Return the folder with the files, the one given or the last ``checkpoint-N`` in it; and a note about that."""
-    root = Path(folder).expanduser()
+    root = user_path(folder)
     if not root.is_dir() or _has_tensors(root):
         return root, ()
     steps = {path: re.fullmatch(r"checkpoint-(\d{1,18})", path.name) for path in root.iterdir() if _has_tensors(path)}
@@ -81,15 +82,15 @@ def plan_source(plan: PlanLike, trained: Path, base: TrainedFolder | None) -> Pl
     if plan is not None:
         return _given_source(plan)
     for folder in (trained, trained.parent if trained.name.startswith("checkpoint-") else None, base):
-        if folder is not None and os.path.isfile(Path(folder) / MANIFEST_NAME):
-            return PlanSource.of(Manifest.load(folder), str(Path(folder) / MANIFEST_NAME))
+        if folder is not None and os.path.isfile(user_path(folder) / MANIFEST_NAME):
+            return PlanSource.of(Manifest.load(folder), str(user_path(folder) / MANIFEST_NAME))
     return PlanSource(None, "none")
 
 
 def _given_source(plan: object) -> PlanSource:
     if not isinstance(plan, str | os.PathLike):
         raise PlanError(f"plan: expected a Plan, or a folder with {MANIFEST_NAME}, not {type(plan).__name__}")
-    path = Path(plan).expanduser()
+    path = user_path(plan)
     folder = path.parent if path.name == MANIFEST_NAME else path
     return PlanSource.of(Manifest.load(folder), str(folder / MANIFEST_NAME))
 

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from hf_init._errors import HfInitError, PlanError, option
 from hf_init._heads.labelled import TaskKind
+from hf_init._paths import user_path
 from hf_init._text import join_names, one_line
 
 FORMS = (
@@ -65,7 +66,7 @@ class Examples:
         if isinstance(given, Examples):
             return given
         if isinstance(given, (str, Path)):
-            rows = enumerate(_rows_of_file(Path(given)), 1)
+            rows = enumerate(_rows_of_file(user_path(given)), 1)
             return cls(tuple(_example_text(row, f"{given}, example {n}") for n, row in rows))
         if isinstance(given, Mapping) or not isinstance(given, Iterable):
             raise PlanError(f"examples: expected {FORMS}, not {type(given).__name__}")

@@ -152,9 +152,10 @@ class Manifest:
             CheckpointError: the manifest is one that ``load`` would refuse; nothing is written then.
         """
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        Manifest.from_json(parse_object(text.encode(), MANIFEST_NAME))
-        with open(Path(folder) / MANIFEST_NAME, "w", encoding="utf-8") as file:
-            file.write(text)
+        data = text.encode("utf-8", "backslashreplace")  # a file's name that isn't UTF-8, as JSON escapes it
+        Manifest.from_json(parse_object(data, MANIFEST_NAME))
+        with open(Path(folder) / MANIFEST_NAME, "wb") as file:
+            file.write(data)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TypedDict, TypeGuard, cast
 
 from hf_init._checkpoint import check_faults, is_count, is_json_list, is_json_object, read_object, short_name
 from hf_init._errors import CheckpointError
+from hf_init._paths import user_path
 from hf_init._plan.claim import CLAIMS, is_claim
 from hf_init._plan.manifest_entries import JsonObject, entry_faults
 from hf_init._plan.tensor_plan import TensorJson, TensorPlan
@@ -79,7 +79,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> ManifestJson:
     Raises:
         CheckpointError: there is none, it is of a newer format, or it says what can't be.
     """
-    path = Path(folder) / MANIFEST_NAME
+    path = user_path(folder) / MANIFEST_NAME
     if not os.path.isfile(path):
         raise CheckpointError(
             f"{folder} has no {MANIFEST_NAME}, so it is not a result of hf_init that can be proved. "

@@ -13,6 +13,7 @@ import yaml
 
 from hf_init import schemes
 from hf_init._errors import HfInitError, RecipeError, option
+from hf_init._paths import user_path
 from hf_init._plan.recipe_text import (
     SchemeLike,
     StrictLoader,
@@ -181,7 +182,7 @@ class Recipe:
     def load(cls, path: str | Path) -> Recipe:
         """Read a recipe from a YAML (or JSON) file; every error names the file."""
         try:
-            data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=StrictLoader)
+            data = yaml.load(user_path(path).read_text(encoding="utf-8"), Loader=StrictLoader)
         except OSError as error:
             raise RecipeError(
                 f"recipe {path}: can't be read ({error.strerror}); give the path of a YAML file"

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from hf_init._figure import check_output, put_file, require
+from hf_init._paths import user_path
 
 DEFAULT = "hf_init-report.html"
 
@@ -33,13 +34,15 @@ def write_report(folder: str | os.PathLike[str], out: str | os.PathLike[str] | N
         'eye.html'
         >>> folder.cleanup()
     """
-    place = Path(DEFAULT if out is None else out).expanduser()
+    place = user_path(DEFAULT if out is None else out)
     check_output(place)
     require()
     from hf_init._report.page import page  # matplotlib is there
     from hf_init._report.poster import poster
     from hf_init._report.survey import survey
 
-    content = survey(Path(folder).expanduser())
-    put_file(place, poster(content) if place.suffix.lower() == ".png" else page(content).encode())
+    content = survey(user_path(folder))
+    put_file(
+        place, poster(content) if place.suffix.lower() == ".png" else page(content).encode("utf-8", "backslashreplace")
+    )
     return place

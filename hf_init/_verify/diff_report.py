@@ -105,8 +105,8 @@ class DiffReport(Report):
             return self.headline
         cast = ", as its exact cast" if counts["cast"] == there else ""
         more = f" ({counts['cast']} as its exact cast)" if counts["cast"] and not cast else ""
-        all_of = "each of" if there == of else f"{format_count(there)} of"
-        return f"{self.headline}\n{all_of} the {format_count(of)} tensors of {self.a} is in {self.b}{cast or more}"
+        all_of, verb = ("each of", "is") if there == of else (f"{format_count(there)} of", "are")
+        return f"{self.headline}\n{all_of} the {format_count(of)} tensors of {self.a} {verb} in {self.b}{cast or more}"
 
     def _of(self, status: str) -> Iterable[Difference]:
         return (tensor for tensor in self.tensors if tensor["status"] == status)

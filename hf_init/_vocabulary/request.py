@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from hf_init._errors import PlanError
 from hf_init._options import TokenOptions, options_of
+from hf_init._paths import user_path
 from hf_init._plan import parse_scheme
 from hf_init._text import join_names
 from hf_init._vocabulary.choose import Guarantee
@@ -34,7 +35,7 @@ def read_token_file(path: str | Path) -> list[object]:
         ...     read_token_file(path)
         [{'token': '<tool>', 'description': 'a call of a tool'}]
     """
-    path = Path(path)
+    path = user_path(path)
     try:
         text = path.read_text(encoding="utf-8")
         data = json.loads(text) if path.suffix == ".json" else [line for line in text.split("\n") if line.rstrip("\r")]
@@ -126,7 +127,7 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
         given.get("pad_to_multiple_of"),
         given.get("allow_shrink", False),
         tuple(given.get("reinit_rows", ())),
-        Path(given["tokenizer"]).expanduser() if "tokenizer" in given else None,
+        user_path(given["tokenizer"]) if "tokenizer" in given else None,
         given.get("guarantee", "greedy"),
         {side: scheme for key, scheme in row_schemes for side in ROW_SCHEME_OPTIONS[key]},
         tuple(key for key in ("input_rows", "output_rows") if key in given),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_init import _verify
 from hf_init._errors import PlanError, option
+from hf_init._paths import outward_path, user_path
 from hf_init._progress import Progress
 from hf_init._tensors import Status
 from hf_init._verify import Clones, VerifyReport
@@ -113,9 +113,9 @@ def prepare_extension(
         raise PlanError("OUT is an empty name; give the folder that the result is to be")
     if "://" in str(out):
         raise PlanError(f"OUT is {out}, a URL; expected a folder here: write to one, and upload that when it is proved")
-    path = Path(os.path.abspath(os.path.expanduser(out)))
+    path = outward_path(out)
     for folder in base.values() if isinstance(base, Mapping) else (base,):
-        _check_nested(Path(os.path.expanduser(folder)), path)  # before the advice to remove what is there
+        _check_nested(user_path(folder), path)  # before the advice to remove what is there
     check_existing(path)
     _check_memory_options(words)
     how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it

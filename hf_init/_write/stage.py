@@ -109,8 +109,9 @@ def stage_result(out: Path, needed: int, *, resume: bool = False, rename: bool =
 
 def check_existing(out: Path) -> None:
     """Raise PlanError unless ``out`` is free: missing where a folder can be made, empty, or left by a dead run."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise PlanError(f"{out} exists and isn't a folder; give another place for the result")
+    if os.path.lexists(out) and not out.is_dir():
+        what = "is a link that leads nowhere" if out.is_symlink() else "exists and isn't a folder"
+        raise PlanError(f"{out} {what}; give another place for the result")
     unfinished = (out / WORK / LOCK).is_file()  # written in place by a run that died
     if out.exists() and not unfinished and any(path.name != WORK or not is_left(path) for path in out.iterdir()):
         _discard_renamed(out)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_init._errors import PlanError
@@ -19,6 +18,7 @@ from hf_init._options import (
     ResultOptions,
     options_of,
 )
+from hf_init._paths import user_path
 from hf_init.cli._terminal import Outcome, Terminal
 from hf_init.cli._values import long_name, option_values
 
@@ -191,7 +191,7 @@ def run_schemes(args: Namespace, terminal: Terminal) -> Outcome:
 def texts_of(path: str) -> list[str]:
     """Return the texts of a file: its paragraphs, with an empty line between two."""
     try:
-        return [part.strip() for part in Path(path).read_text(encoding="utf-8").split("\n\n") if part.strip()]
+        return [part.strip() for part in user_path(path).read_text(encoding="utf-8").split("\n\n") if part.strip()]
     except (OSError, ValueError) as error:
         raise PlanError(f"{path}: texts can't be read from it: {error}; give a text file in UTF-8") from error
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from hf_init._block_names import stack_blocks
 from hf_init._errors import CheckpointError, PlanError
+from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan, format_shape
 from hf_init._shards import check_whole
 from hf_init._tensors import Box, Region, Status
@@ -103,12 +104,12 @@ def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
         CheckpointError: there is none of these, or the folder's can't be read.
     """
     name = getattr(getattr(unwrapped(model), "config", None), "name_or_path", "")
-    folder = Path(name) if name and Path(name).is_dir() else None
+    folder = user_path(name) if name and user_path(name).is_dir() else None
     given = getattr(unwrapped(model), "init_plan", None) if plan is None else plan
     if isinstance(given, Plan):
         return PlanOrigin(given, base=folder)
     if isinstance(plan, (str, Path)):
-        folder = Path(plan)
+        folder = user_path(plan)
     elif folder is None or not (folder / MANIFEST_NAME).is_file():
         raise CheckpointError(
             f"no plan: the model has no init_plan and {folder or 'the place it was loaded from'} no {MANIFEST_NAME}. "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import CheckpointError, RecipeError
+from hf_init._paths import user_path
 from hf_init._tensors import Slot
 from hf_init.schemes._row_base import RowScheme, mismatch
 from hf_init.schemes._rows_given import UNREADABLE_ROWS, read_rows
@@ -107,7 +107,7 @@ class Omp(RowScheme):
         """
         from hf_init._checkpoint import Checkpoint
 
-        folder = Path(self.donor).expanduser()
+        folder = user_path(self.donor)
         with Checkpoint.open(folder) as checkpoint:
             if self.donor_table not in checkpoint.entries:
                 raise CheckpointError(f"{folder} has no tensor {self.donor_table!r}")

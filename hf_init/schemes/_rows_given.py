@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from hf_init._errors import CheckpointError, RecipeError
+from hf_init._paths import user_path
 from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._row_base import RowScheme, mismatch, num_rows
 from hf_init.schemes._settings import Anything, RowList, Text
@@ -123,7 +124,7 @@ class FromFile(GivenRow):
 
     @property
     def _absolute(self) -> Path:
-        return Path(os.path.abspath(os.path.expanduser(self.path)))
+        return Path(os.path.abspath(user_path(self.path)))
 
 
 @dataclass(frozen=True)
