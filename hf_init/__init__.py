@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_init import finetune, schemes
-    from hf_init._api import diff, drift, extend, heads, plan, report, verify
+    from hf_init._api import convert, diff, drift, extend, heads, plan, report, verify
     from hf_init._check import check
     from hf_init._errors import HfInitError
     from hf_init._load import InitMixin, from_pretrained
@@ -31,6 +31,7 @@ __all__ = [
     "Rule",
     "check",
     "compare_schemes",
+    "convert",
     "diff",
     "drift",
     "extend",
@@ -53,6 +54,7 @@ _HOME = {
     "Rule": "hf_init._plan",
     "check": "hf_init._check",
     "compare_schemes": "hf_init._probe",
+    "convert": "hf_init._api",
     "diff": "hf_init._api",
     "drift": "hf_init._api",
     "extend": "hf_init._api",

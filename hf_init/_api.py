@@ -78,6 +78,36 @@ def extend(
     return on_first_rank(lambda: prepare_extension(base, out, architecture, **options).run(progress or no_progress))
 
 
+@takes(HubOptions)
+def convert(
+    base: str | Path, out: str | Path, *, progress: Progress | None = None, **options: Unpack[HubOptions]
+) -> VerifyReport:
+    """Write a checkpoint in torch's own format (``pytorch_model.bin``) as safetensors, byte for byte, and verify it.
+
+    Tensors go one by one from mapped files. Nothing in a file is run: one that asks for it is refused. What the
+    checkpoint's own class ties, and the files repeat with the same values, is written once. Config and other files go
+    along as with ``extend``.
+
+    Args:
+        base: a folder or a hub id, with one file or with shards; it is never written to.
+        out: a folder that doesn't exist yet, or is empty.
+        progress: called with the bytes done since it was last called.
+
+    Returns:
+        The report of the proof. The result's manifest has digests, by which ``verify`` proves it again.
+
+    Raises:
+        HfInitError: bad input, or a byte that isn't what it should be. Nothing is left at ``out``.
+
+    Example::
+
+        convert("old", "out").raise_if_failed()
+    """
+    from hf_init._write import prepare_conversion
+
+    return prepare_conversion(base, out, **options).run(progress or no_progress)
+
+
 @takes(ResultOptions)
 def verify(
     out: str | Path,

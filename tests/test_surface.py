@@ -28,6 +28,7 @@ NAMES = [
     "Rule",
     "check",
     "compare_schemes",
+    "convert",
     "diff",
     "drift",
     "extend",
@@ -106,6 +107,7 @@ SIGNATURES = {
         "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "
         "use_safetensors low_cpu_mem_usage proxies"
     ),
+    "convert": "base out progress revision subfolder token cache_dir local_files_only force_download",
     "verify": "out base progress recompute examples everything architecture trust_remote_code",
     "drift": "base trained progress plan frozen",
     "diff": "a b progress only by_layer",

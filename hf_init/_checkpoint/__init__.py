@@ -11,6 +11,7 @@ from hf_init._checkpoint.header import Header as Header
 from hf_init._checkpoint.header import TensorEntry as TensorEntry
 from hf_init._checkpoint.header import dtype_bits as dtype_bits
 from hf_init._checkpoint.header import read_header as read_header
+from hf_init._checkpoint.kinds import check_no_adapter as check_no_adapter
 from hf_init._checkpoint.locate import HUB_OPTIONS as HUB_OPTIONS
 from hf_init._checkpoint.locate import Origin as Origin
 from hf_init._checkpoint.locate import folder_of as folder_of
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from hf_init._checkpoint.tensor_bytes import region_of as region_of
     from hf_init._checkpoint.tensor_bytes import tensor_digest as tensor_digest
     from hf_init._checkpoint.tensor_reader import Reader as Reader
+    from hf_init._checkpoint.torch_files import TorchWeights as TorchWeights
 
 __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof doesn't
     __name__,
@@ -80,5 +82,6 @@ __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof
         "region_of": "hf_init._checkpoint.tensor_bytes",
         "tensor_digest": "hf_init._checkpoint.tensor_bytes",
         "Reader": "hf_init._checkpoint.tensor_reader",
+        "TorchWeights": "hf_init._checkpoint.torch_files",
     },
 )

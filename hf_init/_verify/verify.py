@@ -133,7 +133,8 @@ def _proof_base(manifest: Manifest, base: BaseFolders | Literal[False] | None) -
             "The manifest holds no digests of what was kept, so nothing proves it but the base. Give the base, or make "
             f"the result again with {option('digest', True)}."
         )
-    gone = base is None and _missing_folders(_recorded_folders(manifest.base))
+    converted = not manifest.base.fingerprint  # from torch's own format, which isn't read without torch
+    gone = base is None and (converted or _missing_folders(_recorded_folders(manifest.base)))
     if base is False or (gone and manifest.kept_digests is not None):
         return None
     return open_base(manifest.base, base)

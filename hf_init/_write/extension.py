@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,17 +106,9 @@ def prepare_extension(
     """Plan and check an extension, with the arguments of ``extend``: everything that can be refused is refused here."""
     from hf_init._write.files import plan_files
     from hf_init._write.other_files import carried_bytes, fetch_files
-    from hf_init._write.stage import check_existing
     from hf_init._write.writing import room_needed
 
-    if not str(out):
-        raise PlanError("OUT is an empty name; give the folder that the result is to be")
-    if "://" in str(out):
-        raise PlanError(f"OUT is {out}, a URL; expected a folder here: write to one, and upload that when it is proved")
-    path = outward_path(out)
-    for folder in base.values() if isinstance(base, Mapping) else (base,):
-        _check_nested(user_path(folder), path)  # before the advice to remove what is there
-    check_existing(path)
+    path = result_place(out, base.values() if isinstance(base, Mapping) else [base])
     _check_memory_options(words)
     how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
     made, beside = prepared(base, architecture, **words)
@@ -126,6 +118,25 @@ def prepare_extension(
     files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
     room = room_needed(files, made.source, how.link, path) + carried_bytes(beside)
     return Extension(made, path, how, room, beside)
+
+
+def result_place(out: str | Path, bases: Iterable[str | Path]) -> Path:
+    """Return where a result is to be.
+
+    Raises:
+        PlanError: a result can't be there, or it would be in a base, or a base in it.
+    """
+    from hf_init._write.stage import check_existing
+
+    if not str(out):
+        raise PlanError("OUT is an empty name; give the folder that the result is to be")
+    if "://" in str(out):
+        raise PlanError(f"OUT is {out}, a URL; expected a folder here: write to one, and upload that when it is proved")
+    path = outward_path(out)
+    for folder in bases:
+        _check_nested(user_path(folder), path)  # before the advice to remove what is there
+    check_existing(path)
+    return path
 
 
 def prepared(base: Any, architecture: Any, **options: Any) -> tuple[Prepared, FilesByFolder]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,10 +22,15 @@ def source_state(source: Checkpoint) -> SourceState:
     Raises:
         CheckpointError: one isn't the file any more whose header was read, or can't be read.
     """
-    state = {source.local(shard): _path_state(source.local(shard)) for shard in source.shards}
+    state = files_state(source.local(shard) for shard in source.shards)
     replaced = [header.shard for header in source.headers if not _has_header(source.local(header.shard), header)]
     _check_unchanged(replaced, source.root)
     return state
+
+
+def files_state(paths: Iterable[Path]) -> SourceState:
+    """Return how files are now."""
+    return {path: _path_state(path) for path in paths}
 
 
 def check_changed(state: SourceState) -> None:

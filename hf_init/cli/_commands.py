@@ -67,6 +67,16 @@ COMMANDS = (
         ),
     ),
     Command(
+        "convert",
+        "pytorch_model.bin to safetensors, byte for byte",
+        (
+            ("dir", "DIR", "a folder or a hub id with weights in torch's own format"),
+            ("out", "OUT", "a folder that doesn't exist yet, or is empty"),
+        ),
+        ("HubOptions",),
+        ("hf-init convert folder out", "hf-init convert org/model out --revision main"),
+    ),
+    Command(
         "verify",
         "verify a result from its files, byte by byte",
         (("out", "OUT", "a folder that extend wrote"),),

@@ -119,6 +119,18 @@ def _check_probe(args: Namespace, plan: Plan, texts: Sequence[str]) -> None:
         check_kind(folder, plan.architecture)
 
 
+def run_convert(args: Namespace, terminal: Terminal) -> Outcome:
+    """Write a folder in safetensors and verify it."""
+    from hf_init._write import prepare_conversion
+
+    with terminal.hub_bars():
+        conversion = prepare_conversion(args.dir, args.out, **given_options(args, HubOptions))
+    with terminal.progress_bar("convert", lambda: conversion.nbytes) as progress, terminal.stopped_by_signal():
+        report = conversion.run(progress)
+    document = {"out": args.out, "plan": conversion.plan.to_json(), "verify": report.to_json()}
+    return Outcome(document, f"{conversion.plan}\n\n{report}\n\nwritten: {args.out}")
+
+
 def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
     """Verify a result: base from the manifest unless it is given."""
     from hf_init import _api
@@ -211,6 +223,7 @@ def _nbytes(folder: str) -> int:
 RUN: Mapping[str, Callable[[Namespace, Terminal], Outcome]] = {
     "plan": run_plan,
     "extend": run_extend,
+    "convert": run_convert,
     "verify": run_verify,
     "drift": run_drift,
     "diff": run_diff,
