@@ -128,7 +128,7 @@ def run_convert(args: Namespace, terminal: Terminal) -> Outcome:
     with terminal.progress_bar("convert", lambda: conversion.nbytes) as progress, terminal.stopped_by_signal():
         report = conversion.run(progress)
     document = {"out": args.out, "plan": conversion.plan.to_json(), "verify": report.to_json()}
-    return Outcome(document, f"{conversion.plan}\n\n{report}\n\nwritten: {args.out}")
+    return Outcome(document, (conversion.plan, report), f"written: {args.out}")
 
 
 def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
