@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from glob import escape
 
 from hf_init._errors import PlanError, option
 from hf_init._text import closest, fits_glob, join_names
@@ -36,5 +37,7 @@ def closest_glob(glob: str, names: Sequence[str]) -> str:
     for attempt in tries:
         if fits_globs([attempt], *names):
             return f" (did you mean {attempt!r}?)"
-    modules = {name.rsplit(".", cut)[0] + ".*" * bool(cut) for name in names for cut in range(name.count(".") + 1)}
+    modules = {
+        escape(name.rsplit(".", cut)[0]) + ".*" * bool(cut) for name in names for cut in range(name.count(".") + 1)
+    }
     return closest(glob, modules)

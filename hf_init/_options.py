@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     TokenLike: TypeAlias = str | Mapping[str, object]
 
 Form = Literal[
-    "text", "flag", "number", "decimal", "names", "texts", "numbers", "repeated", "values", "pairs", "lists", "counts",
-    "kinds", "places", "or no",
+    "text", "flag", "number", "decimal", "names", "texts", "numbers", "repeated", "listed", "values", "pairs", "lists",
+    "counts", "kinds", "places", "or no",
 ]  # fmt: skip
 """How the command line says a value; see ``cli/_values.py``."""
 
@@ -84,9 +84,9 @@ class TargetOptions(TypedDict, total=False):
         Option("rules before the recipe's, such as 'classifier.weight=normal(std=0.02)'", "repeated", "GLOB=SCHEME"),
     ]
     seed: Annotated["int | None", Option("of all that is drawn; default: the recipe's, or 0", "number", "N")]
-    allow_new: Annotated["Sequence[str] | None", Option("only what a glob names may be new", "repeated", "GLOB")]
+    allow_new: Annotated["Sequence[str] | None", Option("only what a glob names may be new", "listed", "GLOB")]
     drop: Annotated[
-        "Sequence[str] | None", Option("what of the checkpoint goes, having no place in the target", "repeated", "GLOB")
+        "Sequence[str] | None", Option("what of the checkpoint goes, having no place in the target", "listed", "GLOB")
     ]
     key_mapping: Annotated[
         "Mapping[str, str] | None",
@@ -152,7 +152,7 @@ class HeadsOptions(TypedDict, total=False):
             "NAME=KIND",
         ),
     ]
-    remove_heads: Annotated["Sequence[str] | None", Option("heads that go", "repeated", "NAME")]
+    remove_heads: Annotated["Sequence[str] | None", Option("heads that go", "listed", "NAME")]
     rename_heads: Annotated["Mapping[str, str] | None", Option("heads that get another name", "pairs", "OLD=NEW")]
     take_heads: Annotated[
         "Mapping[str, str | Path | tuple[str | Path, str]] | None",
@@ -289,7 +289,7 @@ class DriftOptions(TypedDict, total=False):
         Option(
             "what was meant to stay: none, kept (everything pretrained), or a glob on names; !GLOB takes out; the last "
             "that fits counts",
-            "repeated",
+            "listed",
             "WHAT",
             default="none",
         ),
@@ -299,7 +299,7 @@ class DriftOptions(TypedDict, total=False):
 class DiffOptions(TypedDict, total=False):
     """Difference."""
 
-    only: Annotated["Sequence[str] | None", Option("only tensors that a glob names, in A or B", "repeated", "GLOB")]
+    only: Annotated["Sequence[str] | None", Option("only tensors that a glob names, in A or B", "listed", "GLOB")]
     by_layer: Annotated["bool", Option("a line a layer instead of one a tensor", "flag")]
 
 
@@ -361,6 +361,14 @@ class OutputOptions(TypedDict, total=False):
     ]
     json: Annotated["bool", Option("short for --format json", "flag")]
     quiet: Annotated["bool", Option("no progress and no notices on standard error", "flag")]
+    color: Annotated[
+        "Literal['auto', 'always', 'never']",
+        Option(
+            "of the outcome, failures and warnings; auto: on a terminal, unless NO_COLOR is set",
+            default="auto",
+            choices=("auto", "always", "never"),
+        ),
+    ]
 
 
 def option_group(name: str) -> type:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import shlex
 import struct
 import subprocess
@@ -24,29 +25,29 @@ from safetensors.numpy import save_file
 
 import hf_init
 from hf_init._checkpoint.checkpoint import Checkpoint
-from hf_init._options import option_group, options_of
+from hf_init._options import DriftOptions, PlanOptions, option_group, options_of
 from hf_init._write.extension import prepare_extension
 from hf_init.cli import main
 from hf_init.cli._commands import find_command
+from hf_init.cli._completion import completion_script
 from hf_init.cli._parser import command_parser
 from hf_init.cli._values import option_values
 
 TARGET = (
     "[--architecture CLASS] [--config KEY=VALUE] [--model-kwargs KEY=VALUE] [--keep GLOB=HOW] [--recipe FILE] "
-    "[--rules GLOB=SCHEME] [--seed N] [--allow-new GLOB] [--key-mapping PATTERN=NEW] [--trust-remote-code] "
-    "[--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download] "
-    "[--labels A,B,C] [--num-labels N] [--entities A,B] [--rename-labels OLD=NEW] "
-    "[--labels-keep {names,leading,none}] [--label-counts A=N,B=N] [--target-mean X] "
-    "[--head METHOD] [--examples FILE] [--verbalizer LABEL=W,W] "
-    "[--add-heads NAME=KIND] [--remove-heads NAME] [--rename-heads OLD=NEW] [--take-heads NAME=DIR] [--name-head NAME] "
-    "[--export-head NAME] "
-    "[--add-tokens T,T] [--special-tokens T,T] [--add-tokens-file FILE] [--existing {error,skip}] "
-    "[--pad-to-multiple-of N] [--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] "
-    "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] [--output-rows SCHEME]"
+    "[--rules GLOB=SCHEME] [--seed N] [--allow-new GLOB] [--drop GLOB] [--key-mapping PATTERN=NEW] "
+    "[--trust-remote-code] [--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] "
+    "[--local-files-only] [--force-download] [--labels A,B,C] [--num-labels N] [--entities A,B] "
+    "[--rename-labels OLD=NEW] [--labels-keep {names,leading,none}] [--label-counts A=N,B=N] [--target-mean X] "
+    "[--head METHOD] [--examples FILE] [--verbalizer LABEL=W,W] [--add-heads NAME=KIND] [--remove-heads NAME] "
+    "[--rename-heads OLD=NEW] [--take-heads NAME=DIR] [--name-head NAME] [--export-head NAME] [--add-tokens T,T] "
+    "[--special-tokens T,T] [--add-tokens-file FILE] [--existing {error,skip}] [--pad-to-multiple-of N] "
+    "[--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] [--guarantee {distribution,greedy,learning}] "
+    "[--row-scheme SCHEME] [--input-rows SCHEME] [--output-rows SCHEME]"
 )
 FILES = "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--resume] [--no-rename] [--probe FILE]"
 HUB = "[--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
-OUTPUT = "[--format {text,json,markdown,github}] [--json] [--quiet]"
+OUTPUT = "[--format {text,json,markdown,github}] [--json] [--quiet] [--color {auto,always,never}]"
 CLASS = "[--architecture CLASS] [--trust-remote-code]"
 USAGE = {
     "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} BASE",
@@ -58,6 +59,7 @@ USAGE = {
     "heads": f"{HUB} {OUTPUT} DIR",
     "report": f"[-o FILE] {OUTPUT} DIR",
     "schemes": f"{OUTPUT} [NAME]",
+    "completion": f"{OUTPUT} SHELL",
 }
 
 
@@ -397,6 +399,96 @@ def test_report_writes_one_file_and_says_which(out, tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+# Manners.
+
+
+def test_completion_offers_commands_options_and_values():
+    words = {
+        ("hf-init", "d"): "drift diff", ("hf-init", "diff", "--on"): "--only", ("hf-init", "diff", "--b"): "--by-layer",
+        ("hf-init", "plan", "--labels-keep", ""): "names leading none", ("hf-init", "verify", "--no-b"): "--no-base",
+        ("hf-init", "schemes", "--format", "m"): "markdown", ("hf-init", "extend", "--no-r"): "--no-rename",
+    }  # fmt: skip
+    tries = [
+        f"COMP_WORDS=({shlex.join(typed)}); COMP_CWORD={len(typed) - 1}; _hf_init; echo ${{COMPREPLY[@]}}"
+        for typed in words
+    ]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join([completion_script("bash"), *tries])], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines() == [*words.values()] and done.stderr == ""
+    assert completion_script("zsh").endswith(completion_script("bash"))
+    for command, usage in USAGE.items():
+        listed = re.findall(rf"from {command}' -l (\S+)", completion_script("fish"))
+        assert {f"--{name}" for name in listed} >= {*re.findall(r"--[\w-]+", usage)}
+    with pytest.raises(hf_init.HfInitError, match=r"'fsh' \(did you mean 'fish'\?\)"):
+        completion_script("fsh")
+
+
+@pytest.mark.parametrize("argv", [("completion", "bash"), ("completion", "fish")])
+def test_completion_is_printed(argv, capsys):
+    assert main([*argv]) == 0 and capsys.readouterr().out == f"{completion_script(argv[1])}\n"
+
+
+def test_color_is_for_terminals_and_for_who_asks(out, spoiled, capsys, monkeypatch):
+    def shown(*argv: object) -> str:
+        main([*map(str, argv)])
+        return capsys.readouterr().out
+
+    def first(*argv: object) -> str:
+        return shown(*argv).splitlines()[0]
+
+    plain = first("verify", out)
+    assert "\x1b" not in plain and "\x1b" not in first("verify", spoiled, "--color", "never")
+    assert first("verify", out, "--color=always") == f"\x1b[32m{plain}\x1b[0m"
+    assert first("verify", spoiled, "--color", "always").startswith("\x1b[31m1 difference")
+    assert (
+        "\x1b[33mwarning:\x1b[0m"
+        in (main(["drift", str(out), str(out), "--color", "always"]), capsys.readouterr().out)[1]
+    )
+    assert json.loads(
+        "".join((main(["verify", str(out), "--json", "--color", "always"]), capsys.readouterr().out)[1:])
+    )["ok"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert first("verify", out).startswith("\x1b[32m")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert first("verify", out) == plain
+
+
+@pytest.mark.parametrize(
+    ("option", "texts", "value"),
+    [
+        ("allow_new", ["a.*,b.*", "c"], ["a.*", "b.*", "c"]),
+        ("frozen", ["kept, !*.bias"], ["kept", "!*.bias"]),
+        ("rename_labels", ["neg=bad,pos=so, so"], {"neg": "bad", "pos": "so, so"}),
+        ("config", ["a=1,b.c=[1, 2]", 'd={"x": "y,z=1"}'], {"a": 1, "b.c": [1, 2], "d": {"x": "y,z=1"}}),
+        ("keep", ["a.*=leading,b=[0, null],c=none"], {"a.*": "leading", "b": [0, None], "c": "none"}),
+        ("verbalizer", ["pos=good,great,neg=bad"], {"pos": ["good", "great"], "neg": ["bad"]}),
+        ("key_mapping", ["^a{1,2}=b,^c=d"], {"^a{1,2}": "b,^c=d"}),
+    ],
+)
+def test_commas_are_between_values_everywhere(option, texts, value):
+    assert option_values({option: texts}, options_of(DriftOptions, PlanOptions)) == {option: value}
+
+
+def test_a_workflow_gets_annotations_and_a_pull_request_tables(out, spoiled, capsys):
+    assert main(["verify", str(spoiled), "--format", "github"]) == 1
+    error = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        error.startswith("::error title=hf-init verify::1 difference from what ") and "%0A  bert.pooler.dense" in error
+    )
+    assert main(["drift", str(out), str(out), "--format", "github"]) == 0
+    assert "\n::warning title=hf-init drift::new, and still as it was made" in capsys.readouterr().out
+    assert main(["plan", "nowhere/at/all", "--format=github"]) == 2
+    assert capsys.readouterr().out.startswith("::error title=hf-init::no such folder: nowhere/at/all")
+    assert main(["diff", str(out), str(spoiled), "--format", "markdown"]) == 1
+    assert "| tensor | difference |\n|---|---|\n| bert.pooler.dense.weight | bytes at row 0" in capsys.readouterr().out
+    assert (
+        main(["diff", str(out), str(out), "--format", "htm"]) == 2
+        and "invalid choice: 'htm'" in capsys.readouterr().err
+    )
+
+
 # Options that would be passed over.
 
 IDLE = [
@@ -458,7 +550,7 @@ def test_names_that_are_no_text_or_no_print_are_escaped(foreign, tmp_path, capsy
         shown = said.out + said.err
         shown.encode()  # nothing in it that a console can't have
         assert not {"\x1b", "\u202e"} & {*shown}, argv
-        assert "\\udcf" in shown or argv[0] == "plan"
+        assert "\\udcf" in shown or argv[0] in ("plan", "heads")
     assert hf_init.Plan.load(out) and os.fsencode(hf_init.verify(out).base or "") == os.fsencode(foreign)
 
 
@@ -499,14 +591,7 @@ def test_a_home_and_a_link_stand_for_their_folders(base, tmp_path, monkeypatch, 
         (2, ("extend", "~/base", "~/out", *head)),
     ]:  # fmt: skip
         assert main([*argv]) == code, (argv, capsys.readouterr().err)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "base",
-        "real",
-        "out",
-        "recipe.yaml",
-        "moved.png",
-        "page.html",
-    }
+    assert {"base", "real", "out", "recipe.yaml", "moved.png", "page.html"} <= {*os.listdir(tmp_path)}
     assert (tmp_path / "out").is_symlink() and (tmp_path / "real" / "hf_init.json").is_file()
     assert hf_init.verify("~/out") and hf_init.diff("~/out", tmp_path / "real")
 

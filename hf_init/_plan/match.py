@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from hf_init._errors import PlanError, option
+from hf_init._globs import closest_glob
 from hf_init._plan.mapping import Leading, RowMapping, RowMappingLike, format_shape, parse_mapping
 from hf_init._tensors import Box, Copy, Layout, Region, SourceTensor, Status, TensorSpec, Tie
 from hf_init._text import fits_glob
@@ -143,7 +144,9 @@ def _declared_mappings(keep: Keep, chosen: Mapping[str, SourceTensor | None], la
     said = {glob: parse_mapping(how, repr(glob)) for glob, how in keep.items()}
     idle = [glob for glob in said if not any(matches_glob(t, glob) and chosen[t.name] for t in layout.tensors)]
     if idle:
-        raise PlanError(f"keep: {', '.join(map(repr, idle))} names no tensor that the checkpoint and the target share")
+        common = [tensor.name for tensor in layout.tensors if chosen[tensor.name]]
+        hints = ", ".join(f"{glob!r}{closest_glob(glob, common)}" for glob in idle)
+        raise PlanError(f"{option('keep')}: {hints} names no tensor that the checkpoint and the target share")
     return {target.name: how for target in layout.tensors for glob, how in said.items() if matches_glob(target, glob)}
 
 

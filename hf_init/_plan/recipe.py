@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from typing import TypeAlias, TypeGuard
 
@@ -13,6 +12,7 @@ import yaml
 
 from hf_init import schemes
 from hf_init._errors import HfInitError, RecipeError, option
+from hf_init._globs import closest_glob
 from hf_init._paths import user_path
 from hf_init._plan.recipe_text import (
     SchemeLike,
@@ -21,11 +21,10 @@ from hf_init._plan.recipe_text import (
     is_mapping,
     parse_scheme,
     scheme_to_dict,
-    with_closest,
 )
 from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
-from hf_init._text import fits_glob
+from hf_init._text import closest, fits_glob
 from hf_init.schemes import Scheme
 
 RuleLike: TypeAlias = "Rule | Mapping[str, object] | str"
@@ -329,7 +328,7 @@ def _parsed_rule(rule: Rule | Mapping[str, object], number: int) -> Rule:
 def _check_keys(what: str, data: Mapping[str, object], known: Sequence[str]) -> None:
     unknown = [key for key in data if key not in known]
     if unknown:
-        hints = ", ".join(f"{key!r}{with_closest(str(key), known)}" for key in unknown)
+        hints = ", ".join(f"{key!r}{closest(str(key), known)}" for key in unknown)
         raise RecipeError(f"unknown key in a {what}: {hints}; known: {', '.join(known)}")
 
 
@@ -340,6 +339,6 @@ def _dead_rule_text(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: S
         names = ", ".join(kept[:5]) + (f" and {len(kept) - 5} more" if len(kept) > 5 else "")
         anew = option("keep", {rule.name or "GLOB": "none"})
         return f"{label} matches only pretrained tensors, which stay: {names}; remove it, or start them anew: {anew}"
-    hint = with_closest(rule.name, [escape(tensor.name) for tensor in (*fill, *rest)]) if rule.name else ""
+    hint = closest_glob(rule.name, [tensor.name for tensor in (*fill, *rest)]) if rule.name else ""
     new = ", ".join(tensor.name for tensor in fill[:5]) or "nothing"
     return f"{label} matches no tensor{hint}; what is new: {new}{', ...' if len(fill) > 5 else ''}"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ast
-import difflib
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, TypeAlias, TypeGuard
 
 import yaml
@@ -12,6 +11,7 @@ import yaml
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._roles import ROLES, matches
+from hf_init._text import closest
 from hf_init.schemes import Scheme
 
 SchemeLike: TypeAlias = "Scheme | str | Mapping[str, object]"
@@ -90,7 +90,7 @@ def format_condition(key: str, value: object) -> str | None:
     if key == "name":
         _check_glob(value)
     if key == "role" and not any(matches(role, value) for role in ROLES):
-        raise RecipeError(f"no such role: {value!r}{with_closest(value, ROLES)}; roles are {', '.join(ROLES)}")
+        raise RecipeError(f"no such role: {value!r}{closest(value, ROLES)}; roles are {', '.join(ROLES)}")
     return value
 
 
@@ -103,12 +103,6 @@ def _check_glob(glob: str) -> None:
         if end < 0:
             raise RecipeError(f"bad glob {glob!r}: '[' without ']'; write [[] for the character itself")
         rest = rest[end + 1 :]
-
-
-def with_closest(word: str, names: Iterable[str]) -> str:
-    """Return `` (did you mean 'x'?)``, or nothing where no name is close."""
-    closest = difflib.get_close_matches(word, list(names), n=1)
-    return f" (did you mean {closest[0]!r}?)" if closest else ""
 
 
 class StrictLoader(yaml.SafeLoader):

@@ -10,9 +10,10 @@ from typing import TypeVar
 from hf_init._architecture import Address, Target, plain_attributes, takes_as_they_are
 from hf_init._checkpoint import format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
+from hf_init._globs import closest_glob
 from hf_init._plan import Keep, Plan, Recipe, matches_glob, owners, sources_of
 from hf_init._tensors import Layout, TensorSpec, Tie
-from hf_init._text import closest, join_names
+from hf_init._text import join_names
 
 TIED_WAY_OUT = (
     "Say it of the first name, which the files hold, or untie the two and they are tensors of their own: "
@@ -104,7 +105,7 @@ def dropped_in_vain(inputs: PlanInputs) -> Iterator[Problem]:
     names = list(target.base.source.entries)
     idle = [glob for glob in target.drop if not any(target.names(glob, name) for name in names)]
     if idle:
-        hints = ", ".join(f"{glob!r}{closest(glob, names)}" for glob in idle)
+        hints = ", ".join(f"{glob!r}{closest_glob(glob, names)}" for glob in idle)
         yield Problem(f"{option('drop')}: no tensor of the checkpoint is named by {hints}; it has {join_names(names)}")
     places = owners(target.layout)
     filled = {places[tensor.address] for tensor in target.source if tensor.address in places}

@@ -11,6 +11,7 @@ from functools import cached_property
 from hf_init._architecture import Address, Target, has_same_head, own_tensors
 from hf_init._change import ChangePlan
 from hf_init._errors import option
+from hf_init._globs import closest_glob
 from hf_init._plan import NO_PLACE, Plan, TensorPlan, format_shape, matches_glob, sources_of
 from hf_init._prepare.checks import PlanInputs, Problem
 from hf_init._prepare.leftover import shortest_globs
@@ -119,7 +120,9 @@ def unlisted(draft: PlanDraft) -> Iterator[Problem]:
     names = [spec.name for spec in new if not any(matches_glob(spec, glob) for glob in allowed)]
     if names:
         idle = [glob for glob in allowed if not any(matches_glob(spec, glob) for spec in new)]
-        hint = f"; nothing new is named by {', '.join(map(repr, idle))}" if idle else ""
+        fitting = [spec.name for spec in new]
+        hints = ", ".join(f"{glob!r}{closest_glob(glob, fitting)}" for glob in idle)
+        hint = f"; nothing new is named by {hints}" if idle else ""
         yield Problem(
             f"{draft.plan.architecture}: {len(names)} tensors would be new, wholly or in part, and "
             f"{option('allow_new')} doesn't name them: {', '.join(names)}{hint}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from itertools import pairwise
 
 from hf_init._errors import HfInitError
 from hf_init._version import __version__
@@ -16,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return 0 (done, or identical), 1 (a difference) or 2 (bad usage or bad input)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     accept_any_encoding()
-    terminal = Terminal(requested_format(argv), quiet="--quiet" in argv)
+    terminal = Terminal.of(argv)
     try:
         return run_command(argv, terminal)
     except BrokenPipeError:  # whoever read the help has had enough
@@ -24,15 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except (HfInitError, OSError, KeyboardInterrupt) as error:
         return terminal.print_error(message_of(error))
-
-
-def requested_format(argv: Sequence[str]) -> str:
-    """Return the form of what is printed, which an error about the arguments has, too."""
-    if "--json" in argv:
-        return "json"
-    words = " ".join(argv).replace("--format=", "--format ").split(" ")
-    given = [word for option, word in pairwise(words) if option == "--format"]
-    return given[-1] if given else "text"
 
 
 def run_command(argv: Sequence[str], terminal: Terminal) -> int:

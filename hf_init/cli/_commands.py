@@ -128,6 +128,13 @@ COMMANDS = (
         (),
         ("hf-init schemes", "hf-init schemes kaiming_normal"),
     ),
+    Command(
+        "completion",
+        "the script by which a shell completes this command line",
+        (("shell", "SHELL", 'bash or zsh, for `eval "$(hf-init completion SHELL)"`; or fish, for `... | source`'),),
+        (),
+        ("hf-init completion bash", "hf-init completion fish"),
+    ),
 )
 
 
@@ -149,7 +156,7 @@ def general_help() -> str:
     """Return the help of the whole command line."""
     width = max(len(command.usage) for command in COMMANDS)
     lines = "\n".join(f"  {command.usage:{width}}  {command.help}" for command in COMMANDS)
-    return f"""usage: hf-init COMMAND ... [--format FORMAT] [--json] [--quiet]
+    return f"""usage: hf-init COMMAND ... [--format FORMAT] [--json] [--quiet] [--color WHEN]
 
 Extend a pretrained checkpoint: initialize only what is new, and verify that the rest is untouched.
 

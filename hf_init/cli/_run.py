@@ -200,6 +200,14 @@ def run_schemes(args: Namespace, terminal: Terminal) -> Outcome:
     return Outcome(catalogue_entry(args.name).to_json(), text=describe_scheme(args.name))
 
 
+def run_completion(args: Namespace, terminal: Terminal) -> Outcome:
+    """Show the script by which a shell completes."""
+    from hf_init.cli._completion import completion_script
+
+    script = completion_script(args.shell)
+    return Outcome({"script": script}, text=script)
+
+
 def texts_of(path: str) -> list[str]:
     """Return the texts of a file: its paragraphs, with an empty line between two."""
     try:
@@ -231,4 +239,5 @@ RUN: Mapping[str, Callable[[Namespace, Terminal], Outcome]] = {
     "heads": run_heads,
     "report": run_report,
     "schemes": run_schemes,
+    "completion": run_completion,
 }

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import pairwise
+from typing import NamedTuple, TextIO
 
+from hf_init._base_report import Report
 from hf_init._errors import HfInitError, spell_options
 from hf_init._progress import Progress, no_progress
 from hf_init._text import printable
 from hf_init.cli._values import command_line_spelling
 
-if TYPE_CHECKING:
-    from hf_init._base_report import Report
-
 DONE, DIFFERS, REFUSED = 0, 1, 2
+RED, GREEN, YELLOW = 31, 32, 33
 
 
 class Outcome(NamedTuple):
@@ -39,10 +41,23 @@ class Outcome(NamedTuple):
 
 
 class Terminal(NamedTuple):
-    """Where progress and notices go, and the form of a result."""
+    """Where progress and notices go, and the form of a result.
+
+    Attributes:
+        color: auto, always, never.
+    """
 
     format: str = "text"
     quiet: bool = False
+    color: str = "auto"
+
+    @classmethod
+    def of(cls, argv: Sequence[str]) -> Terminal:
+        """Return the terminal that a command line asks for; an error about the rest of it is told in the same way."""
+        words = [part for word in argv for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        given = {option: word for option, word in pairwise(words) if option in ("--format", "--color")}
+        form = "json" if "--json" in argv else given.get("--format", "text")
+        return cls(form, "--quiet" in argv, given.get("--color", "auto"))
 
     def print_outcome(self, command: str, outcome: Outcome) -> int:
         """Print a result and return the exit code, which a reader that is gone doesn't change."""
@@ -52,20 +67,31 @@ class Terminal(NamedTuple):
         if self.format == "markdown":
             texts = [report.to_markdown() for report in outcome.reports]
         else:
-            texts = [report.text(command_line_spelling) for report in outcome.reports]
+            texts = [self._paint(report.text(command_line_spelling), report) for report in outcome.reports]
         if self.format == "github":
             lines = (line for report in outcome.reports for line in _annotations(f"hf-init {command}", report))
-            texts.append("\n".join(lines))
-        return self.print_text("\n\n".join(filter(None, (*texts, outcome.text))), code)
+            texts.append(printable("\n".join(lines)))
+        return self.print_text("\n\n".join(filter(None, (*texts, printable(outcome.text)))), code)
+
+    def _paint(self, text: str, report: Report) -> str:
+        """Return a report's text with its outcome green or red, if it has one, and warnings yellow, errors red."""
+        if not _wants_color(self.color, sys.stdout):
+            return text
+        if type(report).ok is not Report.ok:
+            first, end, rest = text.partition("\n")
+            text = f"{_color(first, GREEN if report.ok else RED)}{end}{rest}"
+        text = re.sub(r"(?m)^warning:", _color("warning:", YELLOW), text)
+        return re.sub(r"(?m)^error:", _color("error:", RED), text)
 
     def print_error(self, message: str) -> int:
         """Print why a command was refused and return the exit code."""
         if self.format == "json":
             return self._print_document({"schema": "hf_init.error/1", "ok": False, "error": message}, REFUSED)
-        print(f"hf-init: {printable(message)}", file=sys.stderr)
-        return (
-            self.print_text(_annotation("error", "hf-init", message), REFUSED) if self.format == "github" else REFUSED
-        )
+        name = _color("hf-init:", RED) if _wants_color(self.color, sys.stderr) else "hf-init:"
+        print(f"{name} {printable(message)}", file=sys.stderr)
+        if self.format == "github":
+            return self.print_text(printable(_annotation("error", "hf-init", message)), REFUSED)
+        return REFUSED
 
     def _print_document(self, document: Mapping[str, object], code: int) -> int:
         import json
@@ -75,7 +101,7 @@ class Terminal(NamedTuple):
     def print_text(self, text: str, code: int = DONE) -> int:
         """Print to standard output and return the exit code."""
         try:
-            print(printable(text), flush=True)
+            print(text, flush=True)
         except BrokenPipeError:
             drop_output()
         return code
@@ -134,6 +160,15 @@ class Terminal(NamedTuple):
             signal.signal(signal.SIGTERM, before)
 
 
+def _wants_color(when: str, stream: TextIO) -> bool:
+    usual = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return when == "always" or (when == "auto" and usual)
+
+
+def _color(text: str, code: int) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m"
+
+
 def _annotations(title: str, report: Report) -> Iterator[str]:
     """Yield a report's failure and its warnings as commands of a GitHub workflow; its outcome where all is well."""
     yield from (_annotation("warning", title, text) for text in report.worries())
@@ -156,8 +191,6 @@ def _annotation(level: str, title: str, text: str) -> str:
 
 def drop_output() -> None:
     """Send what is left for a reader that is gone nowhere, so that the interpreter's exit is silent."""
-    import os
-
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -16,9 +16,11 @@ from hf_init._options import Form, Option
 Parse = Callable[[str, Sequence[str]], object]
 """From an option's name and its values, as often as it was given, to the value in Python."""
 
-REPEATED: tuple[Form, ...] = ("repeated", "values", "pairs", "lists", "kinds", "places")
+REPEATED: tuple[Form, ...] = ("repeated", "listed", "values", "pairs", "lists", "kinds", "places")
 EXACT = ("key_mapping", "drop", "allow_new")
 """Options that messages give a value for as it is to be typed."""
+WITH_COMMAS: tuple[Form, ...] = ("listed", "values", "pairs", "lists")
+_NEXT_PAIR = re.compile(r",(?=[\w .*?-]+=)")  # a comma before another KEY=; any other is of a value
 EXAMPLES = {
     "config": "KEY=VALUE, such as hidden_dropout_prob=0.2",
     "model_kwargs": "KEY=VALUE, such as add_pooling_layer=false",
@@ -35,27 +37,32 @@ EXAMPLES = {
 
 def add_option(group: argparse._ArgumentGroup, name: str, described: Option) -> None:
     """Add an option to a parser; left out, its value is None."""
-    names = [f"-{described.short}"] * bool(described.short) + [long_name(name)]
+    long, *without = option_names(name, described)
+    names = [f"-{described.short}"] * bool(described.short) + [long]
     repeated = described.form in REPEATED
-    text = described.help + (" (repeat)" if repeated else "")
+    text = described.help + (" (repeat" + " or use commas" * (described.form in WITH_COMMAS) + ")" if repeated else "")
     if described.form == "flag":
-        group.add_argument(
-            f"--no-{name}" if described.default is True else names[0],
-            action="store_const", const=not described.default, dest=name, help=text,
-        )  # fmt: skip
+        group.add_argument(long, action="store_const", const=not described.default, dest=name, help=text)
         return
     if described.default is not None:
         text += f"; default: {described.default}"
     metavar = None if described.choices else described.metavar or name.upper()
     choices = described.choices or None
     group.add_argument(*names, dest=name, action="append", choices=choices, metavar=metavar, help=text)
-    if described.form == "or no":
-        group.add_argument(f"--no-{name}", action="store_const", const=False, dest=name, help="without it")
+    for no in without:
+        group.add_argument(no, action="store_const", const=False, dest=name, help="without it")
 
 
 def long_name(name: str) -> str:
     """Return an option's name on the command line."""
     return f"--{name.replace('_', '-')}"
+
+
+def option_names(name: str, described: Option) -> list[str]:
+    """Return the names of an option on the command line, without its letter."""
+    if described.form == "flag":
+        return [f"--no-{name}" if described.default is True else long_name(name)]
+    return [long_name(name), *([f"--no-{name}"] if described.form == "or no" else [])]
 
 
 def command_line_spelling(name: str, value: str) -> str:
@@ -184,6 +191,29 @@ def _each_value(parse: Callable[[str, str], object]) -> Parse:
     return lambda name, texts: {key: parse(name, value) for key, value in key_value_pairs(name, texts).items()}
 
 
+def _each_pair(parse: Callable[[str, str], object]) -> Parse:
+    """Return a parser of KEY=VALUE,KEY=VALUE texts, with a parser for the values."""
+    each_value = _each_value(parse)
+    return lambda name, texts: each_value(name, [pair for text in texts for pair in split_pairs(text)])
+
+
+def split_pairs(text: str) -> list[str]:
+    """Return the KEY=VALUE texts between commas; a comma inside brackets, or with no other KEY= after it, is a value's.
+
+    Example:
+        >>> split_pairs('a=[1, 2],b=x,y,c={"d":"e,f=g"}')
+        ['a=[1, 2]', 'b=x,y', 'c={"d":"e,f=g"}']
+    """
+    pairs = [""]
+    for part in _NEXT_PAIR.split(text):
+        whole = all(pairs[-1].count(start) <= pairs[-1].count(end) for start, end in ("[]", "{}", "()"))
+        if pairs[-1] and whole:
+            pairs.append(part)
+        else:
+            pairs[-1] += f",{part}" if pairs[-1] else part
+    return pairs
+
+
 PARSERS: Mapping[Form, Parse] = {
     "text": lambda name, texts: texts[0],
     "or no": lambda name, texts: texts[0],
@@ -193,10 +223,11 @@ PARSERS: Mapping[Form, Parse] = {
     "texts": lambda name, texts: texts[0].split(","),
     "numbers": lambda name, texts: [whole_number(name, number.strip()) for number in texts[0].split(",")],
     "repeated": lambda name, texts: list(texts),
+    "listed": lambda name, texts: [each for text in texts for each in split_names(text)],
     "counts": lambda name, texts: label_counts(name, texts[0]),
-    "pairs": _each_value(lambda name, value: value),
-    "values": _each_value(lambda name, value: json_or_text(value)),
-    "lists": _each_value(lambda name, value: split_names(value)),
+    "pairs": _each_pair(lambda name, value: value),
+    "values": _each_pair(lambda name, value: json_or_text(value)),
+    "lists": _each_pair(lambda name, value: split_names(value)),
     "kinds": _each_value(head_kind),
     "places": _each_value(head_place),
 }
