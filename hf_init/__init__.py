@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hf_init._api import convert, diff, drift, extend, heads, plan, report, verify
     from hf_init._check import check
     from hf_init._errors import HfInitError
-    from hf_init._load import InitMixin, from_pretrained
+    from hf_init._load import InitMixin, from_pretrained, initialize
     from hf_init._multihead import MultiHead
     from hf_init._plan import Plan, Recipe, Rule
     from hf_init._probe import compare_schemes, probe_vocabulary
@@ -38,6 +38,7 @@ __all__ = [
     "finetune",
     "from_pretrained",
     "heads",
+    "initialize",
     "plan",
     "probe_vocabulary",
     "report",
@@ -61,6 +62,7 @@ _HOME = {
     "finetune": "hf_init.finetune",
     "from_pretrained": "hf_init._load",
     "heads": "hf_init._api",
+    "initialize": "hf_init._load",
     "plan": "hf_init._api",
     "probe_vocabulary": "hf_init._probe",
     "report": "hf_init._api",

@@ -11,7 +11,7 @@ from hf_init._errors import RecipeError
 from hf_init._paths import user_path
 from hf_init._plan import Recipe, RecipeLike, Rule, SchemeLike
 from hf_init._text import closest
-from hf_init.schemes import KaimingNormal, Normal, ScaledResidual, XavierUniform
+from hf_init.schemes import KaimingNormal, Normal, Orthogonal, ScaledResidual, XavierUniform
 
 
 def auto(seed: int = 0) -> Recipe:
@@ -25,27 +25,26 @@ def auto(seed: int = 0) -> Recipe:
 
 
 def classic(nonlinearity: str = "relu", seed: int = 0) -> Recipe:
-    """Follow the tutorials: Kaiming for Linear, Xavier for convolutions, orthogonal recurrence.
+    """Do what the composite example of every tutorial does, module by module.
 
-    Norms start at one and zero, biases at zero, and an LSTM's biases at zero too. Embeddings, which no tutorial gives
-    fans, are normal(0, 0.02); what is left is the architecture's own.
+    Linear: Kaiming by fan_in, biases 0. Convolutions: Xavier; their biases stay the architecture's own. LSTM, GRU and
+    RNN: every weight orthogonal as one matrix, as ``torch.nn.init.orthogonal_`` sees it, biases 0. Norms start at 1 and
+    0. Embeddings, which no tutorial gives fans, are normal(0, 0.02); what is left is the architecture's own.
 
     Example:
         >>> print(classic().rules[0].scheme)
-        orthogonal
+        orthogonal(fused=whole)
 
     Source: He et al., 2015; Glorot and Bengio, 2010; Saxe et al., 2013.
     """
     return _recipe(
         [
-            ("recurrent.hidden.weight", "orthogonal"),
-            ("recurrent.weight", "xavier_uniform"),
+            ("recurrent.weight", Orthogonal(fused="whole")),
             *_NORMS,
-            ("conv.weight", "xavier_uniform"),
-            ("conv_transpose.weight", "xavier_uniform"),
+            *((f"{kind}.weight", "xavier_uniform") for kind in _CONVOLUTIONS),
             ("embedding", Normal(std=0.02)),
             *((f"{layer}.weight", KaimingNormal(nonlinearity=nonlinearity)) for layer in _DENSE),
-            *_BIASES,
+            *((role, scheme) for role, scheme in _BIASES if not role.startswith(_CONVOLUTIONS)),
         ],
         seed,
     )

@@ -15,6 +15,7 @@ from hf_init._architecture.constructor_faults import plain_attributes as plain_a
 from hf_init._architecture.describe import buffers as buffers
 from hf_init._architecture.describe import describe_model as describe_model
 from hf_init._architecture.describe import shared as shared
+from hf_init._architecture.layout import module_layout as module_layout
 from hf_init._architecture.library import Address as Address
 from hf_init._architecture.library import check_zero3 as check_zero3
 from hf_init._architecture.library import is_loaded as is_loaded
@@ -31,6 +32,7 @@ from hf_init._architecture.library import untied_names as untied_names
 from hf_init._architecture.origins import ignored_by_own as ignored_by_own
 from hf_init._architecture.origins import loader_addresses as loader_addresses
 from hf_init._architecture.origins import own_tensors as own_tensors
+from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.own_values import InitialValues as InitialValues
 from hf_init._architecture.replay import find_tensor as find_tensor
 from hf_init._architecture.target import NOWHERE as NOWHERE

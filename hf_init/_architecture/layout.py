@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
+from hf_init._architecture.constructor_faults import check_not_lazy
 from hf_init._architecture.describe import describe_model, shared
 from hf_init._architecture.library import (
     Address,
@@ -39,6 +41,18 @@ def stored_tensors(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dic
     with torch.no_grad():
         state = model.state_dict(keep_vars=True)  # nothing is detached
         return on_disk(model, {name: tensor for name, tensor in state.items() if name not in alias}), alias
+
+
+def module_layout(module: nn.Module) -> Layout:
+    """Return what the state dict of a plain module holds: its names are those on disk.
+
+    Raises:
+        PlanError: a layer has no shape yet.
+    """
+    check_not_lazy(module)
+    specs, alias = describe_model(module), shared(module)
+    tensors = tuple(spec for name, spec in specs.items() if name not in alias)
+    return Layout(type(module).__name__, tensors, tuple(Tie(name, of, ((name,),)) for name, of in alias.items()))
 
 
 def _tied_and_shared(model: PreTrainedModel) -> dict[str, str]:

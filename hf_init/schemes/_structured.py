@@ -19,7 +19,7 @@ from hf_init.schemes._matrices import (
     misfit,
     rank_of,
 )
-from hf_init.schemes._settings import AtLeast0, Gain, Groups, Share, gain_of
+from hf_init.schemes._settings import AtLeast0, FusedMatrices, Gain, Groups, Share, gain_of
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +76,7 @@ class Orthogonal(MatrixScheme):
 
     Args:
         gain: factor on the spread: a number, or an activation's name (tanh 5/3; relu, gelu, silu sqrt(2); linear 1).
+        fused: each: fused matrices and gates, each alone; whole: all as the one matrix that torch's function sees.
 
     Example:
         >>> from hf_init import schemes
@@ -86,14 +87,19 @@ class Orthogonal(MatrixScheme):
 
     name: ClassVar[str] = "orthogonal"
     gain: Gain = 1.0
+    fused: FusedMatrices = "each"
 
     def unsupported_reason(self, slot: Slot) -> str:
         wrong = _wrong_rank(slot, 2, math.inf, "a matrix (2 dimensions or more)", "zeros, uniform or normal")
         return wrong or misfit(slot)
 
+    def _as_drawn(self, slot: Slot) -> Slot:
+        return slot if self.fused == "each" else replace(slot, geometry=None)
+
     def draw(self, slot: Slot) -> torch.Tensor:
         from hf_init.schemes import _sample
 
+        slot = self._as_drawn(slot)
         generator = slot.generator()
 
         def matrix(shape: Shape) -> torch.Tensor:
@@ -104,17 +110,20 @@ class Orthogonal(MatrixScheme):
 
     def distribution_of(self, slot: Slot) -> Distribution | None:
         """Return that of the elements; those of one matrix are not independent of each other."""
-        sizes = [(rows, math.prod(rest)) for rows, *rest in self.block_shapes(slot)]
+        sizes = [(rows, math.prod(rest)) for rows, *rest in self.block_shapes(self._as_drawn(slot))]
         return _on_spheres(gain_of(self.gain), sizes, num_elements(slot.shape))
 
 
 @dataclass(frozen=True)
-class DeltaOrthogonal(Orthogonal):
+class DeltaOrthogonal(MatrixScheme):
     """A convolution, orthogonal at its centre and 0 around it.
 
     Formula: w[:, :, centre] = gain * Q, Q^T Q = I, group by group; 0 elsewhere; needs channels out >= channels in
     Use: Very deep convolutional stacks without normalization.
     Source: Xiao et al., Dynamical Isometry and a Mean Field Theory of CNNs, 2018.
+
+    Args:
+        gain: factor on the spread: a number, or an activation's name.
 
     Example:
         >>> from hf_init import schemes
@@ -124,6 +133,7 @@ class DeltaOrthogonal(Orthogonal):
     """
 
     name: ClassVar[str] = "delta_orthogonal"
+    gain: Gain = 1.0
 
     def unsupported_reason(self, slot: Slot) -> str:
         if wrong := _wrong_rank(slot, 3, 5, KERNEL, "orthogonal") or misfit(slot):

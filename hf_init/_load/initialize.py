@@ -1,0 +1,231 @@
+"""A plain module: what a state dict doesn't bring is filled by recipe and role, the rest is loaded and proved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from hf_init._architecture import ModuleValues, buffers, module_layout, shared
+from hf_init._architecture import find_tensor as tensor_of
+from hf_init._checkpoint import Checkpoint, Reader, WeightsLike, region_of, tensor_digest, weights_folder
+from hf_init._errors import PlanError, option
+from hf_init._load.prove import LoadedTensor, LoadReport, compose, prove
+from hf_init._plan import (
+    BaseRecord,
+    Keep,
+    Manifest,
+    Plan,
+    RecipeLike,
+    RuleLike,
+    TensorPlan,
+    checked_seed,
+    make_plan,
+    match_tensors,
+    matches_glob,
+    parse_rules,
+)
+from hf_init._tensors import Layout, SourceTensor
+from hf_init._text import fits_glob, join_names
+from hf_init._version import __version__
+from hf_init.recipes import find_recipe
+from hf_init.schemes import Declared, Model
+
+
+@dataclass(frozen=True, repr=False)
+class Initialized:
+    """What was done to a module.
+
+    Attributes:
+        plan: every tensor's status, and the scheme of what is new.
+        report: what was proved. manifest: both as a file holds them.
+    """
+
+    plan: Plan
+    report: LoadReport
+    manifest: Manifest
+
+    @property
+    def ok(self) -> bool:
+        """Return True: what isn't as planned is an error."""
+        return True
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def raise_if_failed(self) -> None:
+        """Do nothing, as ``ok`` is true."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write the plan beside the weights that you save (``hf_init.json``); ``Plan.load`` and ``verify`` read it."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.manifest.save(folder)
+
+    def to_json(self) -> dict[str, object]:
+        return {"schema": "hf_init.initialize/1", "ok": self.ok, "plan": self.plan.to_json(), **self.report.to_json()}
+
+    def __repr__(self) -> str:
+        return f"<Initialized: {self.plan.architecture}, {self.plan.counts}>"
+
+    def __str__(self) -> str:
+        return f"{self.plan}\n\n{self.report}"
+
+
+def initialize(
+    module: nn.Module,
+    base: WeightsLike,
+    *,
+    prefix: str = "",
+    recipe: RecipeLike = "auto",
+    rules: Sequence[RuleLike] | None = None,
+    seed: int | None = None,
+    keep: Keep | None = None,
+    allow_new: Sequence[str] | None = None,
+    drop: Sequence[str] = (),
+    key_mapping: Mapping[str, str] | None = None,
+) -> Initialized:
+    """Load weights into a plain ``nn.Module``: fill what they don't bring by the recipe, and prove the rest.
+
+    Every tensor of the module's state dict is kept, resized, new or tied, as in a model of transformers. What is new is
+    drawn in float32 from a generator keyed by seed and name; what is kept is compared with the weights, byte for byte.
+    Nothing is written into the module before everything that can be refused is.
+
+    Args:
+        module: on any device; on meta it gets its tensors on the CPU.
+        base: a folder with ``model.safetensors`` (of transformers, of ``PyTorchModelHubMixin``...), a hub id, a file
+            (``.safetensors``; ``.ckpt`` of Lightning, ``.pt``, ``.pth``, ``.bin``, whose code isn't run), or a state
+            dict.
+        prefix: what the names of the base get before them, such as ``"encoder."``.
+        recipe, rules, seed: as in ``from_pretrained``. ``model`` is what ``reset_parameters`` of the layer draws,
+            else what the constructor left in the module.
+        keep: what is kept of a tensor that changes shape.
+        allow_new: only what a glob names may be new.
+        drop: globs of what of the base goes; anything else without a place is an error.
+        key_mapping: regular expressions that rename the base's tensors, after the prefix.
+
+    Returns:
+        The plan and the report; ``save`` writes the plan.
+
+    Raises:
+        HfInitError: bad input, or a byte that isn't what it should be; the message says what to do.
+
+    Example::
+
+        module = Tagger(encoder=BertModel(config), labels=5)
+        print(hf_init.initialize(module, "bert-folder", prefix="encoder.", recipe="classic", seed=1))
+    """
+    chosen = find_recipe(recipe).with_rules_first(parse_rules(rules), None if seed is None else checked_seed(seed))
+    layout = module_layout(module)
+    with weights_folder(base) as folder:
+        bare = Checkpoint.open(folder)
+        source = Checkpoint.merged({prefix: bare}) if prefix else bare
+        renamed = {name: _renamed(name, key_mapping or {}) for name in source.entries}
+        tensors = [SourceTensor(name, e.shape, e.dtype, (renamed[name],)) for name, e in source.entries.items()]
+        match = match_tensors(tensors, layout, keep)
+        plan = make_plan(match, chosen, layout)
+        _check(plan, layout, module, renamed, drop, allow_new)
+        plan = replace(plan, notes=(*plan.notes, *_notes(plan, ModuleValues(module))))
+        with Reader(source) as reader:
+            values = ModuleValues(module)
+            state = compose(plan, reader, values)
+            _fill_module(module, plan, state.values)
+            report = prove(plan, reader, values, state.digests, lambda tensor: _held(module, tensor))
+            is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
+            path = str(folder.resolve()) if is_folder else ""
+            record = BaseRecord(
+                path,
+                source.fingerprint(),
+                "" if isinstance(base, Mapping) else str(base),
+                {prefix: path} if prefix else {},
+            )
+            kept = None if is_folder else _kept_digests(plan, reader)
+            manifest = Manifest(plan, record, state.digests, f"hf_init {__version__}", kept_digests=kept)
+    return Initialized(plan, report, manifest)
+
+
+def _renamed(name: str, key_mapping: Mapping[str, str]) -> str:
+    for pattern, new in key_mapping.items():
+        name = re.sub(pattern, new, name)
+    return name
+
+
+def _check(
+    plan: Plan,
+    layout: Layout,
+    module: nn.Module,
+    renamed: Mapping[str, str],
+    drop: Sequence[str],
+    allow_new: Sequence[str] | None,
+) -> None:
+    """Raise PlanError for what has no place, may not be new, or would stay without a value."""
+    problems = []
+    left = [u.name for u in plan.unused if not any(fits_glob(u.name, g) or fits_glob(renamed[u.name], g) for g in drop)]
+    if left:
+        problems.append(
+            f"{len(left)} tensors of the base have no place in {plan.architecture}: {join_names(left)}; it has "
+            f"{join_names([t.name for t in layout.tensors])}. Rename them ({option('prefix', 'encoder.')}, "
+            f"{option('key_mapping', {'REGEX': 'REPLACEMENT'})}), or say that they go: {option('drop', ['GLOB'])}"
+        )
+    specs = {spec.name: spec for spec in layout.tensors}
+    new = [t.name for t in plan.tensors if t.new]
+    if allow_new is not None:
+        unlisted = [name for name in new if not any(matches_glob(specs[name], glob) for glob in allow_new)]
+        if unlisted:
+            problems.append(f"{option('allow_new')} doesn't name {join_names(unlisted)}, which would be new")
+    unset = [name for name in (*buffers(module)[1], *(t.name for t in plan.tensors if t.left_out))]
+    unset = [name for name in unset if tensor_of(module, name).device.type == "meta"]
+    if unset:
+        problems.append(
+            f"{join_names(unset)}: in no file, and the module is on meta: only its constructor gives them a value; "
+            "make the module on a real device"
+        )
+    if problems:
+        raise PlanError("\n".join(problems))
+
+
+def _notes(plan: Plan, values: ModuleValues) -> Sequence[str]:
+    """Return a note on what the constructor gave, if anything is: a seed of this recipe doesn't decide it."""
+    asking = (
+        slot.name
+        for tensor in plan.tensors
+        for scheme, slot in tensor.slots(plan.seed)
+        if isinstance(scheme, Declared) or (isinstance(scheme, Model) and not values.is_drawn(slot))
+    )
+    names = list(dict.fromkeys(asking))
+    return [f"as the module's constructor left them, which no seed decides: {join_names(names)}"] if names else []
+
+
+def _fill_module(module: nn.Module, plan: Plan, values: Mapping[str, object]) -> None:
+    """Write every stored tensor into the module, under all of its names; one on meta gets memory of its own."""
+    alias = shared(module)
+    with torch.no_grad():
+        for tensor in plan.stored:
+            value, held = values[tensor.name], tensor_of(module, tensor.parameter)
+            whole = value if isinstance(value, torch.Tensor) else value[...]  # type: ignore[index]  # a lazy slice
+            if held.device.type != "meta":
+                held.copy_(whole)
+                continue
+            made: torch.Tensor = torch.empty(held.shape, dtype=held.dtype).copy_(whole)
+            if isinstance(held, nn.Parameter):
+                made = nn.Parameter(made, requires_grad=held.requires_grad)
+            for name in (tensor.parameter, *(second for second, of in alias.items() if of == tensor.parameter)):
+                path, _, leaf = name.rpartition(".")
+                owner = module.get_submodule(path)
+                (owner._parameters if leaf in owner._parameters else owner._buffers)[leaf] = made
+
+
+def _held(module: nn.Module, tensor: TensorPlan) -> LoadedTensor:
+    return LoadedTensor(tensor_of(module, tensor.parameter))
+
+
+def _kept_digests(plan: Plan, reader: Reader) -> dict[str, list[str]]:
+    """Return the digests of what is kept, where there is no folder to compare it with later."""
+    return {
+        tensor.name: [tensor_digest(region_of(reader.tensor(c.source), c.source_region)) for c in tensor.kept]
+        for tensor in plan.stored
+        if tensor.kept
+    }
