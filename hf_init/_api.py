@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -132,6 +133,10 @@ def verify(
 
         verify("out").raise_if_failed()
     """
+    if prefix := options.get("prefix"):
+        if base is None or base is False or isinstance(base, Mapping):
+            raise PlanError(f"{option('prefix', prefix)}: give the one folder that it is for, {option('base', 'DIR')}")
+        base = {prefix: base}
     recompute = None
     if options.get("recompute"):
         if base is False:
@@ -175,7 +180,8 @@ def drift(
     from hf_init import _drift
 
     frozen = options.get("frozen", "none")
-    return _drift.measure_drift(base, trained, options.get("plan"), frozen=frozen, progress=progress)
+    prefix = options.get("prefix", "")
+    return _drift.measure_drift(base, trained, options.get("plan"), frozen=frozen, progress=progress, prefix=prefix)
 
 
 @takes(HubOptions)
@@ -216,7 +222,7 @@ def diff(
     """
     only = options.get("only") or ()
     globs = [only] if isinstance(only, str) else only
-    return _verify.diff_checkpoints(a, b, globs, options.get("by_layer", False), progress)
+    return _verify.diff_checkpoints(a, b, globs, options.get("by_layer", False), progress, options.get("prefix", ""))
 
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:

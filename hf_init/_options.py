@@ -49,6 +49,11 @@ class Option(NamedTuple):
     short: str = ""
 
 
+_Prefix: "TypeAlias" = Annotated[
+    "str", Option("what the names of the base (A) get before them, such as encoder.", metavar="PREFIX", default="")
+]
+
+
 class ClassOption(TypedDict, total=False):
     """Class."""
 
@@ -265,6 +270,7 @@ class VerifyOptions(TypedDict, total=False):
         "ExamplesLike | None", Option("with recompute: those that a head was solved from", metavar="FILE")
     ]
     everything: Annotated["bool", Option("list all that differs; else stop at the first", "flag")]
+    prefix: _Prefix
 
 
 class ResultOptions(VerifyOptions, ClassOption, CodeOptions, total=False):
@@ -294,6 +300,7 @@ class DriftOptions(TypedDict, total=False):
             default="none",
         ),
     ]
+    prefix: _Prefix
 
 
 class DiffOptions(TypedDict, total=False):
@@ -301,6 +308,7 @@ class DiffOptions(TypedDict, total=False):
 
     only: Annotated["Sequence[str] | None", Option("only tensors that a glob names, in A or B", "listed", "GLOB")]
     by_layer: Annotated["bool", Option("a line a layer instead of one a tensor", "flag")]
+    prefix: _Prefix
 
 
 class BatchOptions(TypedDict, total=False):

@@ -52,9 +52,10 @@ CLASS = "[--architecture CLASS] [--trust-remote-code]"
 USAGE = {
     "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} BASE",
     "extend": f"{TARGET} {FILES} {OUTPUT} BASE OUT",
-    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] {CLASS} {OUTPUT} OUT",
-    "drift": f"[--plan DIR] [--frozen WHAT] [-o FILE.png] {OUTPUT} BASE TRAINED",
-    "diff": f"[--only GLOB] [--by-layer] {OUTPUT} A B",
+    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] {CLASS} "
+    f"{OUTPUT} OUT",
+    "drift": f"[--plan DIR] [--frozen WHAT] [--prefix PREFIX] [-o FILE.png] {OUTPUT} BASE TRAINED",
+    "diff": f"[--only GLOB] [--by-layer] [--prefix PREFIX] {OUTPUT} A B",
     "check": f"[--texts T] [--labels N,N] [--train] {CLASS} [-o FILE.png] {OUTPUT} DIR",
     "heads": f"{HUB} {OUTPUT} DIR",
     "report": f"[-o FILE] {OUTPUT} DIR",

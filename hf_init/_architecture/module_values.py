@@ -27,7 +27,7 @@ class ModuleValues:
     def architecture(self, slot: Slot) -> torch.Tensor:
         """Return the slot's values as its layer draws them anew; where it doesn't, those that the module holds."""
         drawn = self._drawn(slot)
-        return self.declared(slot) if drawn is None else region_of(drawn, slot.region)
+        return self.declared(slot) if drawn is None else region_of(drawn, slot.region).to(torch.float32)
 
     def declared(self, slot: Slot) -> torch.Tensor:
         """Return the slot's values in the module.
@@ -40,7 +40,7 @@ class ModuleValues:
             if held.device.type == "meta":
                 raise RecipeError(f"{slot.name}: the module is on meta, and gives it no value; name a scheme for it")
             self._held[slot.parameter] = held.detach().cpu().clone()
-        return region_of(self._held[slot.parameter], slot.region)
+        return region_of(self._held[slot.parameter], slot.region).to(torch.float32)
 
     def given(self, slot: Slot) -> torch.Tensor | None:
         """Return None: nothing is made from data."""

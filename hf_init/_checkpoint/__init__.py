@@ -61,8 +61,7 @@ if TYPE_CHECKING:
     from hf_init._checkpoint.packed import format_of as format_of
     from hf_init._checkpoint.packed import plain_config as plain_config
     from hf_init._checkpoint.packed import says_packed as says_packed
-    from hf_init._checkpoint.plain_weights import WeightsLike as WeightsLike
-    from hf_init._checkpoint.plain_weights import weights_folder as weights_folder
+    from hf_init._checkpoint.plain_weights import from_state_dict as from_state_dict
     from hf_init._checkpoint.tensor_bytes import as_bytes as as_bytes
     from hf_init._checkpoint.tensor_bytes import equal_bytes as equal_bytes
     from hf_init._checkpoint.tensor_bytes import region_of as region_of
@@ -79,8 +78,7 @@ __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof
         "format_of": "hf_init._checkpoint.packed",
         "plain_config": "hf_init._checkpoint.packed",
         "says_packed": "hf_init._checkpoint.packed",
-        "WeightsLike": "hf_init._checkpoint.plain_weights",
-        "weights_folder": "hf_init._checkpoint.plain_weights",
+        "from_state_dict": "hf_init._checkpoint.plain_weights",
         "as_bytes": "hf_init._checkpoint.tensor_bytes",
         "equal_bytes": "hf_init._checkpoint.tensor_bytes",
         "region_of": "hf_init._checkpoint.tensor_bytes",

@@ -111,11 +111,11 @@ def _files_of(
     return files, places
 
 
-def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of one file by name, by the reader that runs nothing.
+def load_data(path: Path) -> object:
+    """Return what a file in torch's format holds, by the reader that runs nothing.
 
     Raises:
-        CheckpointError: it isn't torch's format, or holds anything but tensors by name.
+        CheckpointError: it isn't torch's format, or asks for code to be run.
     """
     with path.open("rb") as file:
         if file.read(len(GIT_LFS)) == GIT_LFS:
@@ -123,7 +123,7 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that it then refuses, or reads all the same
-            state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked is None:
@@ -134,6 +134,15 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         ) from None
     except _UNREADABLE as error:
         raise CheckpointError(f"{path} can't be read as torch's format: {one_line(error)}. {AGAIN}") from None
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of one file by name.
+
+    Raises:
+        CheckpointError: it isn't torch's format, or holds anything but tensors by name.
+    """
+    state = load_data(path)
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"{path} holds {short_name(type(state).__name__)}, expected tensors by their names")
     faults = (f"{short_name(name)} {fault}" for name, value in state.items() if (fault := _fault_of(name, value)))

@@ -8,7 +8,7 @@ from threading import Lock
 
 import numpy as np
 
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint import Checkpoint, open_tensors
 from hf_init._drift.adapter import adapter_drift
 from hf_init._drift.all_parts import all_parts
 from hf_init._drift.folders import (
@@ -38,13 +38,14 @@ def measure_drift(
     frozen: FrozenLike = "none",
     recompute: Recompute | None = None,
     progress: Progress | None = None,
+    prefix: str = "",
 ) -> DriftReport:
     """Compare every tensor and row of a trained checkpoint with what it was before, by the plan.
 
     Args:
         base: the result of ``extend`` before training, or the checkpoint that it came from; None: the one that the
             manifest names.
-        trained: a folder in the HuggingFace layout, one or many shards, or a Trainer's output with ``checkpoint-N`` in
+        trained: a file, a folder in the HuggingFace layout, or a Trainer's output with ``checkpoint-N`` in
             it (the last one counts). Of a PEFT adapter's folder, the base is proved and the adapter's own full tensors
             are compared.
         plan: a ``Plan``, or a folder with ``hf_init.json``; None: the manifest in ``trained``, or in ``base``. Without
@@ -54,6 +55,7 @@ def measure_drift(
         recompute: as in ``verify``; without it and with the source as base, the manifest's digests tell whether new
             values moved, and not how far.
         progress: called with the bytes done since it was last called.
+        prefix: what the names of ``base`` get before them.
 
     Raises:
         CheckpointError: a folder can't be read, or has other shapes or names than the plan.
@@ -77,7 +79,8 @@ def measure_drift(
     if is_adapter(folder):
         return adapter_drift(base, folder, notes, bool(globs.words), progress)
     source = plan_source(plan, folder, base)
-    with Checkpoint.open(folder) as after, open_drift_base(base, source) as before:
+    after = open_tensors(folder) if folder.is_file() else Checkpoint.open(folder)
+    with after, open_drift_base(base, source, prefix) as before:
         alone = None if recompute is None else _one_at_a_time(recompute)
         inputs = DriftInputs(before, after, source, is_extended(before, source), globs, alone)
         parts = all_parts(inputs)

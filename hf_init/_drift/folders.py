@@ -95,14 +95,14 @@ def _given_source(plan: object) -> PlanSource:
     return PlanSource.of(Manifest.load(folder), str(folder / MANIFEST_NAME))
 
 
-def open_drift_base(base: TrainedFolder | None, source: PlanSource) -> Checkpoint:
+def open_drift_base(base: TrainedFolder | None, source: PlanSource, prefix: str = "") -> Checkpoint:
     """Open the base that is given, or the one that the manifest names.
 
     Raises:
         CheckpointError: it can't be read, is nowhere named, or is a folder without tensors.
     """
     if base is not None:
-        return open_tensors(base)
+        return open_tensors(base, prefix)
     if source.base is None:
         raise CheckpointError(
             f"No base is given, and there is no {MANIFEST_NAME} that names one. Give the base's folder."

@@ -12,7 +12,7 @@ from torch import nn
 
 from hf_init._architecture import ModuleValues, buffers, module_layout, shared
 from hf_init._architecture import find_tensor as tensor_of
-from hf_init._checkpoint import Checkpoint, Reader, WeightsLike, region_of, tensor_digest, weights_folder
+from hf_init._checkpoint import Checkpoint, Reader, from_state_dict, open_tensors, region_of, tensor_digest
 from hf_init._errors import PlanError, option
 from hf_init._load.prove import LoadedTensor, LoadReport, compose, prove
 from hf_init._plan import (
@@ -77,7 +77,7 @@ class Initialized:
 
 def initialize(
     module: nn.Module,
-    base: WeightsLike,
+    base: str | Path | Mapping[str, torch.Tensor],
     *,
     prefix: str = "",
     recipe: RecipeLike = "auto",
@@ -120,31 +120,24 @@ def initialize(
     """
     chosen = find_recipe(recipe).with_rules_first(parse_rules(rules), None if seed is None else checked_seed(seed))
     layout = module_layout(module)
-    with weights_folder(base) as folder:
-        bare = Checkpoint.open(folder)
-        source = Checkpoint.merged({prefix: bare}) if prefix else bare
-        renamed = {name: _renamed(name, key_mapping or {}) for name in source.entries}
-        tensors = [SourceTensor(name, e.shape, e.dtype, (renamed[name],)) for name, e in source.entries.items()]
-        match = match_tensors(tensors, layout, keep)
-        plan = make_plan(match, chosen, layout)
-        _check(plan, layout, module, renamed, drop, allow_new)
-        plan = replace(plan, notes=(*plan.notes, *_notes(plan, ModuleValues(module))))
-        with Reader(source) as reader:
-            values = ModuleValues(module)
-            state = compose(plan, reader, values)
-            _fill_module(module, plan, state.values)
-            report = prove(plan, reader, values, state.digests, lambda tensor: _held(module, tensor))
-            is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
-            path = str(folder.resolve()) if is_folder else ""
-            record = BaseRecord(
-                path,
-                source.fingerprint(),
-                "" if isinstance(base, Mapping) else str(base),
-                {prefix: path} if prefix else {},
-            )
-            kept = None if is_folder else _kept_digests(plan, reader)
-            manifest = Manifest(plan, record, state.digests, f"hf_init {__version__}", kept_digests=kept)
-    return Initialized(plan, report, manifest)
+    is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
+    bare = from_state_dict(base) if isinstance(base, Mapping) else open_tensors(base)
+    source = Checkpoint.merged({prefix: bare}) if prefix else bare
+    renamed = {name: _renamed(name, key_mapping or {}) for name in source.entries}
+    tensors = [SourceTensor(name, e.shape, e.dtype, (renamed[name],)) for name, e in source.entries.items()]
+    plan = make_plan(match_tensors(tensors, layout, keep), chosen, layout)
+    _check(plan, layout, module, renamed, drop, allow_new)
+    values = ModuleValues(module)
+    plan = replace(plan, notes=(*plan.notes, *_notes(plan, values)))
+    with Reader(source) as reader:
+        state = compose(plan, reader, values)
+        _fill_module(module, plan, state.values)
+        report = prove(plan, reader, values, state.digests, lambda tensor: _held(module, tensor))
+        kept = None if is_folder else _kept_digests(plan, reader)
+    name = "a state dict" if isinstance(base, Mapping) else str(base)
+    path = str(bare.root.resolve()) if is_folder else name
+    record = BaseRecord(path, source.fingerprint(), name, {prefix: path} if prefix else {})
+    return Initialized(plan, report, Manifest(plan, record, state.digests, f"hf_init {__version__}", kept_digests=kept))
 
 
 def _renamed(name: str, key_mapping: Mapping[str, str]) -> str:
@@ -163,7 +156,9 @@ def _check(
 ) -> None:
     """Raise PlanError for what has no place, may not be new, or would stay without a value."""
     problems = []
-    left = [u.name for u in plan.unused if not any(fits_glob(u.name, g) or fits_glob(renamed[u.name], g) for g in drop)]
+    unsaved = buffers(module)[1]  # the module computes them
+    lost = [u.name for u in plan.unused if renamed[u.name] not in unsaved]
+    left = [name for name in lost if not any(fits_glob(name, glob) or fits_glob(renamed[name], glob) for glob in drop)]
     if left:
         problems.append(
             f"{len(left)} tensors of the base have no place in {plan.architecture}: {join_names(left)}; it has "
@@ -176,7 +171,7 @@ def _check(
         unlisted = [name for name in new if not any(matches_glob(specs[name], glob) for glob in allow_new)]
         if unlisted:
             problems.append(f"{option('allow_new')} doesn't name {join_names(unlisted)}, which would be new")
-    unset = [name for name in (*buffers(module)[1], *(t.name for t in plan.tensors if t.left_out))]
+    unset = [name for name in (*unsaved, *(t.name for t in plan.tensors if t.left_out))]
     unset = [name for name in unset if tensor_of(module, name).device.type == "meta"]
     if unset:
         problems.append(

@@ -27,6 +27,7 @@ def diff_checkpoints(
     only: Sequence[str] = (),
     by_layer: bool = False,
     progress: Progress | None = None,
+    prefix: str = "",
 ) -> DiffReport:
     """Compare the tensors of two checkpoints by their bytes: NaN equals the same NaN, -0.0 is not 0.0.
 
@@ -37,6 +38,7 @@ def diff_checkpoints(
         only: globs on names, in either of them; what fits none is left out.
         by_layer: the report prints a line a layer.
         progress: called with the bytes done since it was last called.
+        prefix: what the names of ``a`` get before them.
 
     Raises:
         CheckpointError: a file can't be read.
@@ -50,7 +52,7 @@ def diff_checkpoints(
         True
         >>> folder.cleanup()
     """
-    with open_tensors(a) as before, open_tensors(b) as after:
+    with open_tensors(a, prefix) as before, open_tensors(b) as after:
         check_globs("only", only, [*before.entries, *after.entries])
         names = pair_names(before, after, moved=True)
         couples = [_Couple(before.entries[was], after.entries[name]) for name, was in names.items()]
