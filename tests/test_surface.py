@@ -108,16 +108,10 @@ SIGNATURES = {
         "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "
         "use_safetensors low_cpu_mem_usage proxies"
     ),
-<<<<<<< HEAD
     "convert": "base out progress revision subfolder token cache_dir local_files_only force_download",
-    "verify": "out base progress recompute examples everything architecture trust_remote_code",
-    "drift": "base trained progress plan frozen",
-    "diff": "a b progress only by_layer",
-=======
     "verify": "out base progress recompute examples everything prefix architecture trust_remote_code",
     "drift": "base trained progress plan frozen prefix",
     "diff": "a b progress only by_layer prefix",
->>>>>>> 9240d4c (Plain modules: files of torch as bases, a prefix for verify, drift and diff; the README's example)
     "heads": "folder revision subfolder token cache_dir local_files_only force_download",
     "report": "folder out",
     "check": "model batch optimizer plan",

@@ -29,10 +29,10 @@ from hf_init._architecture.library import save_code as save_code
 from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
 from hf_init._architecture.library import untied_names as untied_names
+from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.origins import ignored_by_own as ignored_by_own
 from hf_init._architecture.origins import loader_addresses as loader_addresses
 from hf_init._architecture.origins import own_tensors as own_tensors
-from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.own_values import InitialValues as InitialValues
 from hf_init._architecture.replay import find_tensor as find_tensor
 from hf_init._architecture.target import NOWHERE as NOWHERE
