@@ -54,7 +54,7 @@ def loaded_after(statement: str) -> list[str]:
 
 def test_public_names_are_these():
     assert hf_init.__all__ == NAMES == sorted(NAMES)
-    assert len(NAMES) <= 20
+    assert len(NAMES) <= 22  # a person learns them in an evening
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hf_init._checkpoint.any_tensors import open_tensors as open_tensors
 from hf_init._checkpoint.checkpoint import Checkpoint as Checkpoint
 from hf_init._checkpoint.header import DTYPES as DTYPES
 from hf_init._checkpoint.header import NUMPY as NUMPY
@@ -17,7 +18,6 @@ from hf_init._checkpoint.locate import Origin as Origin
 from hf_init._checkpoint.locate import folder_of as folder_of
 from hf_init._checkpoint.locate import local_folder as local_folder
 from hf_init._checkpoint.locate import open_checkpoint as open_checkpoint
-from hf_init._checkpoint.locate import open_tensors as open_tensors
 from hf_init._checkpoint.numbers import SAMPLE as SAMPLE
 from hf_init._checkpoint.numbers import decode_values as decode_values
 from hf_init._checkpoint.numbers import is_decoded as is_decoded

@@ -14,7 +14,6 @@ from hf_init._checkpoint.strict import GIVE_FOLDER
 from hf_init._errors import CheckpointError
 from hf_init._paths import user_path
 
-PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 _SNAPSHOT = re.compile(r"models--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?:/(?P<subfolder>.+))?$")
 
@@ -42,25 +41,6 @@ def open_checkpoint(
     if beside:
         fetch_to_plan(repository)
     return open_in_repository(repository, headers_only)
-
-
-def open_tensors(source: str | os.PathLike[str], prefix: str = "", **hub: Any) -> Checkpoint:
-    """Open whatever holds tensors: a folder, a hub id, a single ``.safetensors`` file, or one that torch wrote.
-
-    Args:
-        prefix: what the tensors' names get before them.
-
-    Raises:
-        CheckpointError: as ``open_checkpoint``; a file of torch can't be read without running code of its own.
-    """
-    path = user_path(source)
-    if path.is_file() and path.suffix in PICKLED:
-        from hf_init._checkpoint.plain_weights import read_pickled
-
-        found = read_pickled(path)
-    else:
-        found = Checkpoint.of_file(path) if path.is_file() else open_checkpoint(source, beside=False, **hub)
-    return Checkpoint.merged({prefix: found}) if prefix else found
 
 
 def folder_of(base: str | os.PathLike[str], subfolder: str = "", **hub: Any) -> Path:
