@@ -103,11 +103,11 @@ def trained(bases: Path, name: str, optimizer: str, when: str) -> dict[str, obje
 
 
 LOADS: dict[str, tuple[type, str, dict[str, object]]] = {
-    "head": (transformers.LlamaForSequenceClassification, "untied", {"labels": ["a", "b", "c"]}),
+    "head": (transformers.LlamaForSequenceClassification, "untied", {"labels": ["a", "b", "c"], "drop": ["lm_head*"]}),
     "tied": (transformers.LlamaForCausalLM, "tied-base", {"keep": TABLE, "config": {"vocab_size": 109}}),
     "untied": (transformers.LlamaForCausalLM, "untied", {"keep": {**TABLE, **HEAD}, "config": {"vocab_size": 109}}),
     "layers": (transformers.LlamaForCausalLM, "untied", {"config": {"num_hidden_layers": 3}}),
-    "mixin": (Sentiment, "untied", {"num_labels": 3}),
+    "mixin": (Sentiment, "untied", {"num_labels": 3, "drop": ["lm_head*"]}),
 }
 
 
