@@ -113,7 +113,8 @@ def value_head(tmp_path) -> Path:
     return tmp_path / "base"
 
 
-REWARD = {"architecture": "LlamaForSequenceClassification", "key_mapping": {r"^v_head\.summary": "score"}}
+CLASSIFIER = {"architecture": "LlamaForSequenceClassification", "drop": ["lm_head.*", "v_head.*"]}
+REWARD = {**CLASSIFIER, "drop": ["lm_head.*"], "key_mapping": {r"^v_head\.summary": "score"}}
 
 
 @pytest.mark.parametrize("options", [{}, {"labels_keep": "leading"}], ids=str)
@@ -125,7 +126,7 @@ def test_a_value_head_becomes_a_reward_model(value_head, options):
 def test_a_value_head_is_trained_for_one_label_and_no_language_model_for_two(value_head):
     with pytest.raises(HfInitError, match=r"for the labels \['LABEL_0'\], not \['LABEL_0', 'LABEL_1'\], and neither"):
         hf_init.plan(value_head, **REWARD, num_labels=2)
-    plan = hf_init.plan(value_head, REWARD["architecture"], labels=["a", "b", "c"], allow_new=["score.weight"])
+    plan = hf_init.plan(value_head, **CLASSIFIER, labels=["a", "b", "c"], allow_new=["score.weight"])
     assert plan["score.weight"].shape == (3, 32) and not any("label" in note for note in plan.notes)
 
 

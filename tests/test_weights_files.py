@@ -165,7 +165,6 @@ def of_shards(folder: Path, metadata: dict[str, str]) -> None:
 DTYPES = {
     "the last by name is wider": lambda folder: by_name(folder, {"pooler.dense.weight": FULL}),
     "the first by name is wider": lambda folder: by_name(folder, {"embeddings.LayerNorm.bias": FULL}),
-    "the first is an integer": lambda folder: by_name(folder, {"embeddings.LayerNorm.bias": torch.int64}),
     "shards": lambda folder: of_shards(folder, {}),
     "the index says it": lambda folder: of_shards(folder, {"dtype": "float16"}),
 }

@@ -273,15 +273,15 @@ def read_config_labels(raw: Mapping[str, Any]) -> tuple[LabelNames, bool]:
     """Return the labels of a checkpoint by its ``config.json``, and whether it, or its class by default, names them."""
     named, kind, number = raw.get("id2label"), raw.get("model_type"), raw.get("num_labels")
     names = read_labels(named) if isinstance(named, Mapping) else ()
-    counted = isinstance(number, int) and number > 0
-    if names and (not counted or number == len(names)):
+    count = number if isinstance(number, int) and number > 0 else None
+    if names and count in (None, len(names)):
         return names, True
     try:
         own = CONFIG_MAPPING[kind].from_dict(dict(raw)) if isinstance(kind, str) and kind in CONFIG_MAPPING else None
     except BAD_VALUE:  # such a config is refused when it is made
         own = None
     if own is None:
-        return (names, True) if names else (numbered_labels(number if counted else 2), False)
+        return (names, True) if names else (numbered_labels(count or 2), False)
     names = labels_of_config(own)
     return names, not generic_names(names)
 

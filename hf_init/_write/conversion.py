@@ -147,10 +147,11 @@ def _repeated_tensors(base: BaseCheckpoint, tensors: Mapping[str, torch.Tensor])
     except HfInitError:
         return
     for alias in match.aliases:
-        source = first[alias.tie.of]
-        repeated = alias.source is not None and source is not None and source.name != alias.source
-        if repeated and equal_bytes(tensors[alias.source], tensors[source.name]):
-            yield alias.source, source.name
+        written, repeated = first[alias.tie.of], alias.source
+        if written is None or repeated is None or repeated == written.name:
+            continue
+        if equal_bytes(tensors[repeated], tensors[written.name]):
+            yield repeated, written.name
 
 
 def _with_dtype(config: Mapping[str, Any], weights: TorchWeights) -> dict[str, Any]:
