@@ -257,11 +257,11 @@ class Context(Protocol):
     """What a scheme may ask about its surroundings. Schemes read the source, never another new tensor."""
 
     def architecture(self, slot: Slot) -> torch.Tensor:
-        """Return the values that the slot has in a freshly built model: float32, of ``slot.shape``."""
+        """Return the values that the slot has in a freshly built model: in their own dtype, of ``slot.shape``."""
         ...
 
     def declared(self, slot: Slot) -> torch.Tensor:
-        """Return the values that the class's constructor gives the slot: float32, of ``slot.shape``."""
+        """Return the values that the class's constructor gives the slot: in their own dtype, of ``slot.shape``."""
         ...
 
     def given(self, slot: Slot) -> torch.Tensor | None:

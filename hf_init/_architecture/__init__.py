@@ -34,7 +34,6 @@ from hf_init._architecture.origins import ignored_by_own as ignored_by_own
 from hf_init._architecture.origins import loader_addresses as loader_addresses
 from hf_init._architecture.origins import own_tensors as own_tensors
 from hf_init._architecture.own_values import InitialValues as InitialValues
-from hf_init._architecture.replay import find_tensor as find_tensor
 from hf_init._architecture.target import NOWHERE as NOWHERE
 from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
 from hf_init._architecture.target import Architecture as Architecture
@@ -42,3 +41,4 @@ from hf_init._architecture.target import NamedClass as NamedClass
 from hf_init._architecture.target import Target as Target
 from hf_init._architecture.tokenizers import declared_vocabulary as declared_vocabulary
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens
+from hf_init._architecture.tree import find_tensor as find_tensor

@@ -5,6 +5,7 @@ Everything that isn't public in transformers is used here and nowhere else; a te
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from logging import ERROR
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as library_init
@@ -45,10 +47,13 @@ def quiet_library() -> Iterator[None]:
     if loud:
         logging.set_verbosity_error()
     logging.disable_progress_bar()
+    numbers, choices = np.random.get_state(), random.getstate()  # a class of somebody's own may draw by them
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
+        np.random.set_state(numbers)
+        random.setstate(choices)
         if loud:
             logging.set_verbosity(verbosity)
         if bars:

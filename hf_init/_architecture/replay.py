@@ -1,214 +1,101 @@
-"""What a class's constructor gives one tensor: the construction recorded on meta, and replayed for it alone."""
+"""What a recorded model's tensor holds: the operations that lead to it, done again for it alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any
-
 import torch
-from torch._ops import OpOverload
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
-from transformers import PreTrainedModel
-from transformers import initialization as library_init
+from torch.utils._pytree import tree_map
 
-UNTOUCHED = -(2**62)
-"""Stands in fresh memory of whole numbers, where NaN can't."""
-
-MADE_FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
-FRESH = ("aten::empty", "aten::new_empty")
-
-
-@dataclass(frozen=True)
-class RecordedCall:
-    """One operation of the construction, by the storages that it reads and writes."""
-
-    operation: Any
-    args: tuple[object, ...]
-    kwargs: Mapping[str, object]
-    result: object
-    reads: frozenset[int]
-    writes: frozenset[int]
-    fresh: bool = False
+from hf_init._architecture.recording import (
+    Memory,
+    Moment,
+    RecordedCall,
+    Tape,
+    seed_generators,
+    storage_id,
+    tensors_in,
+)
+from hf_init._checkpoint import equal_bytes
+from hf_init._tensors import Box, Slot, key_of
 
 
-class ConstructorRecording:
-    """The construction of a model on meta: every operation on every tensor, no memory.
+def replay(tape: Tape, moment: Moment, name: str, seed: int) -> torch.Tensor | None:
+    """Return a tensor's values at a moment, drawn under a seed, in its own dtype; None where nobody gave it any.
 
-    A tensor's values are what is left of it when the operations that lead to it are done again on the CPU: memory
-    holds that tensor and what it was computed from, whatever the size of the model.
+    Memory holds that tensor and what it was computed from, whatever the size of the model. The CPU's random state is
+    used: see ``quiet_library``.
     """
-
-    def __init__(self, build: Callable[[], PreTrainedModel]) -> None:
-        with ExitStack() as stack:
-            stack.enter_context(torch.device("meta"))
-            stack.enter_context(library_init.meta_device_safe_creation_ops())
-            recorder = stack.enter_context(_Recorder())
-            constants = stack.enter_context(_Constants())
-            stack.enter_context(_record_init_functions(recorder.calls))
-            self._model = build()
-        self._calls = recorder.calls
-        self._constants = constants.values
-
-    @classmethod
-    def of(cls, model: PreTrainedModel, *args: object, **kwargs: object) -> ConstructorRecording:
-        """Record another model of the same class and config."""
-        config = deepcopy(model.config)
-        return cls(lambda: type(model)(config, *args, **kwargs))
-
-    def value(self, name: str, key: int) -> torch.Tensor:
-        """Return a parameter or buffer as the constructor leaves it, drawn under the key; fresh memory is poisoned.
-
-        The caller's random state is used, that of the CPU: see ``quiet``.
-        """
-        wanted = find_tensor(self._model, name).detach()
-        torch.default_generator.manual_seed(key)  # the CPU's alone: `torch.manual_seed` seeds every device
-        replay = _Replay(self._constants)
-        with torch.no_grad():
-            for call in self._leading_to(wanted):
-                replay.run(call)
-            return replay.real(wanted).clone()
-
-    def _leading_to(self, wanted: torch.Tensor) -> Sequence[RecordedCall]:
-        needed, calls = {_storage_id(wanted)}, []
-        for call in reversed(self._calls):
-            if call.writes & needed:
-                calls.append(call)
-                needed |= call.reads
-        return calls[::-1]
-
-
-def find_tensor(model: torch.nn.Module, name: str) -> torch.Tensor:
-    """Return a parameter or buffer by its name."""
-    path, _, leaf = name.rpartition(".")
-    module = model.get_submodule(path)
-    found = module._parameters.get(leaf)
-    found = module._buffers[leaf] if found is None else found
-    assert found is not None
-    return found
-
-
-def without_side_effects(tensor: torch.Tensor) -> torch.Tensor:
-    """Return where a tensor still holds what fresh memory was filled with."""
-    if tensor.is_floating_point() or tensor.is_complex():
-        return tensor.isnan()
-    return tensor == _poison_value(tensor.dtype)
-
-
-def poisoned(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-    """Return fresh memory, full of a value that no initialization leaves."""
-    return torch.empty(tuple(shape), dtype=dtype).fill_(_poison_value(dtype))
-
-
-def _poison_value(dtype: torch.dtype) -> float:
-    if dtype.is_floating_point or dtype.is_complex:
-        return float("nan")
-    return UNTOUCHED if dtype is torch.int64 else False if dtype is torch.bool else torch.iinfo(dtype).min
-
-
-class _Recorder(TorchDispatchMode):
-    """Writes down every operation, and lets it happen."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[RecordedCall] = []
-
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        given = frozenset(map(_storage_id, _tensors_in((args, kwargs))))
-        made = frozenset(map(_storage_id, _tensors_in(result))) - given
-        written = frozenset(map(_storage_id, _tensors_in(_written_arguments(func, args, kwargs))))
-        if made or written:  # a view is a storage and its geometry: nothing to do again
-            fresh = func._schema.name.startswith(FRESH)
-            self.calls.append(RecordedCall(func, args, kwargs, result, given, made | written, fresh))
-        return result
-
-
-@contextmanager
-def _record_init_functions(calls: list[RecordedCall]) -> Iterator[None]:
-    """Record torch's initialization functions whole: on meta, some of them return before they do anything."""
-    originals = dict(library_init.TORCH_INIT_FUNCTIONS)
-    library_init.TORCH_INIT_FUNCTIONS.update({name: _record_function(own, calls) for name, own in originals.items()})
-    try:
-        with library_init.guard_torch_init_functions():
-            yield
-    finally:
-        library_init.TORCH_INIT_FUNCTIONS.update(originals)
-
-
-def _record_function(function: Callable[..., object], calls: list[RecordedCall]) -> Callable[..., object]:
-    def note(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
-        if tensor.device.type != "meta":
-            return function(tensor, *args, **kwargs)
-        storage = frozenset((_storage_id(tensor),))
-        calls.append(RecordedCall(function, (tensor, *args), kwargs, (), storage, storage))
-        return tensor
-
-    return note
-
-
-class _Constants(TorchFunctionMode):
-    """Keeps the values of tensors that are made from data, which meta has no room for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: Mapping[str, object] | None = None,
-    ) -> object:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        is_of_meta = bool(args) and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta"
-        if func in MADE_FROM_DATA and result.device.type == "meta" and not is_of_meta:
-            real = func(*args, **{**kwargs, "device": "cpu"}).detach()
-            self.values[_storage_id(result)] = (result, real)
-        return result
+    chain = moment.leading_to(name)
+    values = _Replay(tape, moment, seed, filler=0).run(chain, name)
+    if not any(moment.calls[index].fresh for index in chain):
+        return values
+    # What depends on the memory that it was given is no value.
+    return values if equal_bytes(values, _Replay(tape, moment, seed, filler=1).run(chain, name)) else None
 
 
 class _Replay:
-    """Does recorded operations again, on the CPU."""
+    """Does recorded operations again, on the CPU; fresh memory is filled with one number."""
 
-    def __init__(self, constants: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, tape: Tape, moment: Moment, seed: int, filler: int) -> None:
+        self._tape, self._moment, self._seed, self._filler = tape, moment, seed, filler
         self._real: dict[int, torch.UntypedStorage] = {}
-        for storage, (_, real) in constants.items():
-            self._real[storage] = real.clone().untyped_storage()
+        self._generators: dict[Memory, torch.Generator] = {}
 
-    def run(self, call: RecordedCall) -> None:
+    def run(self, chain: list[int], name: str) -> torch.Tensor:
+        """Return a tensor's values after these calls."""
+        with torch.no_grad():
+            for index in chain:
+                self._call(self._moment.calls[index], index)
+            return self._tensor(self._moment.tensors[name]).clone()
+
+    def _call(self, call: RecordedCall, index: int) -> None:
         args, kwargs = tree_map(self._argument, (call.args, dict(call.kwargs)))
+        if call.drawn_from is not None:
+            own = self._generator(call.drawn_from)
+            if "generator" in kwargs:
+                kwargs["generator"] = own
+            torch.default_generator.set_state(own.get_state())
+        elif call.random:
+            seed_generators(self._key(*self._moment.draws[index]))
         done = call.operation(*args, **kwargs)
+        if call.drawn_from is not None and "generator" not in kwargs:
+            self._generator(call.drawn_from).set_state(torch.default_generator.get_state())
         if call.fresh:
-            done.copy_(poisoned(done.shape, done.dtype))
-        for meta, real in zip(_tensors_in(call.result), _tensors_in(done), strict=False):
-            if _storage_id(meta) in call.writes and _storage_id(meta) not in self._real:
-                self._real[_storage_id(meta)] = _storage_laid_out_as(meta, real)
+            done.fill_(self._filler)
+        for meta, real in zip(tensors_in(call.result), tensors_in(done), strict=False):
+            if storage_id(meta) in call.writes and storage_id(meta) not in self._real:
+                self._real[storage_id(meta)] = _storage_laid_out_as(meta, real)
 
-    def real(self, tensor: torch.Tensor) -> torch.Tensor:
+    def _key(self, name: str, number: int) -> int:
+        """Return the seed of a draw: of the first, that of the whole tensor's own generator."""
+        shape = tuple(self._moment.tensors[name].shape)
+        key = Slot(name, Box.whole(shape), shape, seed=self._seed).key
+        return key_of(key, str(number)) if number else key
+
+    def _generator(self, memory: Memory) -> torch.Generator:
+        """Return the stand-in for a generator that the class seeded, as far as this replay has drawn from it."""
+        if memory not in self._generators:
+            new = self._generators[memory] = torch.Generator()
+            if memory in self._tape.generators:
+                new.set_state(self._tape.generators[memory][1])
+            elif isinstance(memory, tuple):
+                new.manual_seed(memory[1])
+        return self._generators[memory]
+
+    def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor that stands for a recorded one: the same view of the storage that replaces its own."""
-        storage = self._real.get(_storage_id(tensor))
-        if storage is None:
-            return tensor  # it was real when it was recorded
+        key = storage_id(tensor)
+        if key not in self._real and key in self._tape.constants:
+            self._real[key] = self._tape.constants[key][1].clone()
+        if key not in self._real:
+            if tensor.device.type != "meta":
+                return tensor  # no operation ever touched it
+            self._real[key] = torch.UntypedStorage(tensor.untyped_storage().nbytes())  # overwritten before it is read
         view = torch.empty(0, dtype=tensor.dtype)
-        return view.set_(storage, tensor.storage_offset(), tensor.shape, tensor.stride())  # type: ignore[arg-type]
+        return view.set_(self._real[key], tensor.storage_offset(), tensor.shape, tensor.stride())  # pyright: ignore
 
     def _argument(self, value: object) -> object:
         if isinstance(value, torch.Tensor):
-            return self.real(value)
+            return self._tensor(value)
         return torch.device("cpu") if isinstance(value, torch.device) and value.type == "meta" else value
 
 
@@ -219,19 +106,3 @@ def _storage_laid_out_as(meta: torch.Tensor, real: torch.Tensor) -> torch.Untype
     flat = torch.empty(meta.untyped_storage().nbytes() // meta.element_size(), dtype=meta.dtype)
     flat.as_strided(meta.shape, meta.stride(), meta.storage_offset()).copy_(real)
     return flat.untyped_storage()
-
-
-def _written_arguments(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[object]:
-    """Yield the arguments that an operation writes to, by its schema."""
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield args[place] if place < len(args) else kwargs.get(argument.name)
-
-
-def _tensors_in(values: object) -> list[torch.Tensor]:
-    values = list(values) if isinstance(values, Iterator) else values
-    return [value for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]
-
-
-def _storage_id(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata

@@ -95,6 +95,16 @@ class TreePlace:
         return read(place.module, tuple(weight.shape)) if read and role == "linear" else None
 
 
+def find_tensor(model: nn.Module, name: str) -> torch.Tensor:
+    """Return a parameter or buffer by its name."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    found = module._parameters.get(leaf)
+    found = module._buffers[leaf] if found is None else found
+    assert found is not None
+    return found
+
+
 def owner_of(name: str) -> tuple[str, str]:
     """Return the path of the owning module and the attribute; a parametrization's tensors belong to the layer itself.
 

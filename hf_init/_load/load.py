@@ -28,7 +28,6 @@ from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan
 from hf_init._shards import whole_tensor
 from hf_init._signature import takes
-from hf_init._tensors import key_of
 from hf_init.schemes import Fitted, Zeros
 
 if TYPE_CHECKING:
@@ -196,12 +195,10 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
     Args:
         spend: load into the model that was planned on, if that can be: nobody else needs it.
     """
-    # What is left out is the library's to initialize, and the planned model's tensors are marked as if it had done so.
     check_zero3(type(prepared.model))
-    spend = spend and prepared.target.is_bare and not any(tensor.left_out for tensor in prepared.plan.tensors)
-    spend = spend and prepared.target.load_options.get("distributed_config") is None
+    spend = spend and prepared.target.is_bare and prepared.target.load_options.get("distributed_config") is None
     seed, values = prepared.plan.seed, prepared.initial_values
-    wanted = {name: values.fresh(name, key_of(seed, name)) for name in buffers(prepared.model)[1]}  # in no file
+    wanted = {name: values.fresh(name, seed) for name in buffers(prepared.model)[1]}  # in no file
     frozen = prepared.target.frozen
     with Reader(prepared.source) as reader:
         state = compose(prepared.plan, reader, prepared.initial_values)

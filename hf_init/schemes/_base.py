@@ -41,6 +41,8 @@ class Scheme:
     bound: ClassVar[tuple[str, ...]] = ()
     # Whether a tensor of whole numbers or booleans can be filled: its values are exact.
     allows_integers: ClassVar[bool] = False
+    # Whether the values are the class's own, in their own dtype: no value that the slot's dtype holds is wrong.
+    as_given: ClassVar[bool] = False
     # Whether the values come from the slot's context, which answers one call at a time.
     needs_model: ClassVar[bool] = False
 

@@ -29,6 +29,8 @@ def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
     if not isinstance(dtype, torch.dtype):
         raise scheme.refusal(slot, f"its dtype {slot.dtype!r} is none of torch's, such as float32 or bfloat16")
     values = scheme(slot)
+    if scheme.as_given:
+        return _rounded(scheme, slot, values, dtype)
     if (values.dtype, values.shape, values.device.type) != (torch.float32, slot.shape, "cpu"):
         raise scheme.refusal(
             slot,
@@ -56,4 +58,18 @@ def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
             slot,
             f"all its values, at most {largest:g}, round to 0 in {slot.dtype}: use zeros, or make its settings larger",
         )
+    return stored
+
+
+def _rounded(scheme: Scheme, slot: Slot, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return values that the class itself gives, whatever they are: infinite, false and 0 are its own business."""
+    stored = values.to(dtype).contiguous()
+    if not (values.is_floating_point() and dtype.is_floating_point):
+        if stored.to(values.dtype).equal(values):
+            return stored
+        raise scheme.refusal(slot, f"{slot.dtype} can't hold the class's own values, which are {values.dtype}")
+    if bool((stored.isinf() & values.isfinite()).any()):
+        raise scheme.refusal(slot, f"it gives {float(values.abs().max()):g}, which {slot.dtype} can't hold")
+    if bool(values.any()) and not bool(stored.to(values.dtype).any()):
+        raise scheme.refusal(slot, f"all its values round to 0 in {slot.dtype}: use zeros, or make its settings larger")
     return stored

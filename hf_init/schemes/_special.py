@@ -246,6 +246,7 @@ class Model(PlaceScheme):
     name: ClassVar[str] = "model"
     allows_integers: ClassVar[bool] = True
     needs_model: ClassVar[bool] = True
+    as_given: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         if slot.context is None:
@@ -273,6 +274,7 @@ class Declared(PlaceScheme):
     name: ClassVar[str] = "declared"
     allows_integers: ClassVar[bool] = True
     needs_model: ClassVar[bool] = True
+    as_given: ClassVar[bool] = True
 
     def draw(self, slot: Slot) -> torch.Tensor:
         if slot.context is None:

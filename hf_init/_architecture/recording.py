@@ -1,0 +1,326 @@
+"""A model built and initialized on meta, with every operation on every tensor written down: no memory, no values."""
+
+from __future__ import annotations
+
+import random
+import sys
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from transformers import initialization as library_init
+
+MADE_FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
+FRESH = ("aten::empty", "aten::new_empty")
+OVERWRITING = frozenset(
+    f"aten::{name}_"
+    for name in ("normal", "uniform", "zero", "fill", "copy", "bernoulli", "exponential", "random", "log_normal")
+)
+"""Operations in place that don't look at what was there."""
+FIXED = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
+"""Initialization functions that draw nothing."""
+
+Memory: TypeAlias = "int | tuple[str, int, int]"
+"""A storage, or a random generator that the class seeds itself: what comes out depends on what was drawn before."""
+
+
+@dataclass(frozen=True)
+class RecordedCall:
+    """One operation, by the storages that it reads and writes.
+
+    Attributes:
+        name: of the operation: ``normal_``.
+        fresh: it gives memory without values.
+        whole: it overwrites all of the one storage that it writes to, whatever was there.
+        random: it draws: from torch's generators, and if it is the user's own code from numpy's and Python's, too.
+        drawn_from: a generator that the class itself has seeded; None: what it draws is the seed's.
+        by: whose ``_init_weights`` it was called by; empty for the constructor.
+    """
+
+    operation: Any
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    result: object
+    reads: frozenset[Memory]
+    writes: frozenset[Memory]
+    name: str = ""
+    fresh: bool = False
+    whole: bool = False
+    random: bool = False
+    drawn_from: Memory | None = None
+    by: str = ""
+
+
+@dataclass
+class Tape:
+    """Everything that was written down.
+
+    Attributes:
+        constants: the values of storages that were real when an operation first saw them, or made from data.
+        generators: those that the class seeds itself, with their states at first.
+        by: whose ``_init_weights`` is running.
+        seed: what the default generator is seeded with while nobody else has seeded it.
+    """
+
+    seed: int
+    calls: list[RecordedCall] = field(default_factory=list[RecordedCall])
+    constants: dict[int, tuple[torch.Tensor, torch.UntypedStorage]] = field(default_factory=dict)
+    generators: dict[Memory, tuple[torch.Generator, torch.Tensor]] = field(default_factory=dict)
+    by: Callable[[], str] = str
+    _known: set[int] = field(default_factory=set[int])
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Write down what happens, on meta, in float32 where nothing else is said."""
+        dtype = torch.get_default_dtype()
+        with ExitStack() as stack:
+            stack.enter_context(torch.device("meta"))
+            stack.enter_context(library_init.meta_device_safe_creation_ops())
+            stack.enter_context(_Recorder(self))
+            stack.enter_context(_Constants(self))
+            stack.enter_context(_record_init_functions(self))
+            seed_generators(self.seed)
+            torch.set_default_dtype(torch.float32)
+            try:
+                yield
+            finally:
+                torch.set_default_dtype(dtype)
+
+    def note(self, call: RecordedCall) -> None:
+        if call.drawn_from is not None:  # each draw depends on those before it
+            own = frozenset((call.drawn_from,))
+            call = replace(call, reads=call.reads | own, writes=call.writes | own)
+        self.calls.append(call)
+        self._known |= {memory for memory in call.writes if isinstance(memory, int)}
+
+    def note_constant(self, tensor: torch.Tensor, real: torch.Tensor) -> None:
+        self.constants[storage_id(tensor)] = (tensor, real.clone().untyped_storage())
+
+    def note_real(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Remember what real tensors hold before an operation may change it."""
+        for tensor in tensors:
+            known = storage_id(tensor) in self._known or storage_id(tensor) in self.constants
+            if tensor.device.type == "cpu" and not known:
+                self.constants[storage_id(tensor)] = (tensor, tensor.untyped_storage().clone())
+
+    def source_of_draws(self, generator: object) -> Memory | None:
+        """Return the class's own generator that an operation draws from; None where it has seeded none.
+
+        Nothing on meta advances a generator: one in another state than before was seeded again.
+        """
+        if not isinstance(generator, torch.Generator):
+            seed = torch.initial_seed()
+            return None if seed == self.seed else ("seed", seed, 0)
+        state = generator.get_state()
+        for memory, (known, before) in self.generators.items():
+            if known is generator and torch.equal(before, state):
+                return memory
+        memory = ("generator", id(generator), len(self.generators))
+        self.generators[memory] = (generator, state)
+        return memory
+
+
+def seed_generators(key: int) -> None:
+    """Seed the CPU's generators: torch's, numpy's and Python's. ``torch.manual_seed`` would seed every device."""
+    torch.default_generator.manual_seed(key)
+    np.random.seed(key % 2**32)
+    random.seed(key)
+
+
+class Moment:
+    """The tensors of a recorded model at one moment, and what each of them came from.
+
+    Every draw has a key of its own: the name of the tensor that it is for, and its number among the draws of that one.
+    What was computed from one draw stays what it was to the others, and a tensor more changes no other.
+    """
+
+    def __init__(self, tape: Tape, model: torch.nn.Module) -> None:
+        self.calls = tuple(tape.calls)
+        self.tensors = {name: tensor.detach() for name, tensor in named_tensors(model)}
+        self._writers: dict[Memory, list[int]] = defaultdict(list)
+        for index, call in enumerate(self.calls):
+            for memory in call.writes:
+                self._writers[memory].append(index)
+
+    def leading_to(self, name: str) -> list[int]:
+        """Return the calls that a tensor's values depend on, in order."""
+        found: set[int] = set()
+        seen: set[tuple[Memory, int]] = set()
+        waiting: list[tuple[Memory, int]] = [(storage_id(self.tensors[name]), len(self.calls))]
+        while waiting:
+            memory, before = waiting.pop()
+            if (memory, before) in seen:
+                continue
+            seen.add((memory, before))
+            writers = self._writers.get(memory, [])
+            for index in reversed(writers[: bisect_left(writers, before)]):
+                if index not in found:
+                    found.add(index)
+                    waiting += [(read, index) for read in self.calls[index].reads]
+                if self.calls[index].whole and isinstance(memory, int):
+                    break
+        return sorted(found)
+
+    @cached_property
+    def draws(self) -> Mapping[int, tuple[str, int]]:
+        """Return every draw with the tensor that it is for: its memory's own, or the first to depend on it."""
+        chains = {name: [i for i in self.leading_to(name) if self.calls[i].random] for name in self.tensors}
+        named: dict[int, str] = {}
+        for name, chain in chains.items():
+            own = storage_id(self.tensors[name])
+            for index in chain:
+                if own in self.calls[index].writes:
+                    named.setdefault(index, name)
+        for name, chain in chains.items():
+            for index in chain:
+                named.setdefault(index, name)
+        numbers: dict[str, int] = defaultdict(int)
+        draws: dict[int, tuple[str, int]] = {}
+        for index in sorted(named):
+            draws[index] = (named[index], numbers[named[index]])
+            numbers[named[index]] += 1
+        return draws
+
+
+def named_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield every parameter and buffer, under each of its names."""
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def storage_id(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def tensors_in(values: object) -> list[torch.Tensor]:
+    values = list(values) if isinstance(values, Iterator) else values
+    return [value for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]
+
+
+def covers_storage(tensor: torch.Tensor) -> bool:
+    return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operation, and lets it happen."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        given = tensors_in((args, kwargs))
+        self._tape.note_real(given)
+        result = func(*args, **kwargs)
+        reads = frozenset(map(storage_id, given))
+        made = frozenset(map(storage_id, tensors_in(result))) - reads
+        over = tensors_in(_written_arguments(func, args, kwargs))
+        written = frozenset(map(storage_id, over))
+        if made or written:  # a view is a storage and its geometry: nothing to do again
+            name, draws = func._schema.name, torch.Tag.nondeterministic_seeded in func.tags
+            source = self._tape.source_of_draws(kwargs.get("generator")) if draws else None
+            whole = name in OVERWRITING and covers_storage(over[0])
+            self._tape.note(
+                RecordedCall(
+                    func, args, kwargs, result, reads - written if whole else reads, made | written,
+                    name.removeprefix("aten::"), name.startswith(FRESH), whole, draws, source, self._tape.by(),
+                )
+            )  # fmt: skip
+        return result
+
+
+class _Constants(TorchFunctionMode):
+    """Keeps the values of tensors that are made from data, which meta has no room for."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func is torch.Tensor.new_tensor:
+            func, args, kwargs = torch.tensor, args[1:], {"dtype": result.dtype}
+        is_of_meta = bool(args) and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta"
+        if func in MADE_FROM_DATA and result.device.type == "meta" and not is_of_meta:
+            self._tape.note_constant(result, func(*args, **{**kwargs, "device": "cpu"}).detach())
+        return result
+
+
+@contextmanager
+def _record_init_functions(tape: Tape) -> Iterator[None]:
+    """Record torch's initialization functions whole: on meta, some of them return before they do anything."""
+    originals = dict(library_init.TORCH_INIT_FUNCTIONS)
+    recorded = {name: _record_function(name, own, tape) for name, own in originals.items()}
+    library_init.TORCH_INIT_FUNCTIONS.update(recorded)
+    try:
+        with library_init.guard_torch_init_functions():
+            yield
+    finally:
+        library_init.TORCH_INIT_FUNCTIONS.update(originals)
+
+
+def _record_function(name: str, function: Callable[..., object], tape: Tape) -> Callable[..., object]:
+    def note(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
+        if tensor.device.type != "meta":
+            return function(tensor, *args, **kwargs)
+        writes, whole, draws = frozenset((storage_id(tensor),)), covers_storage(tensor), name not in FIXED
+        source = tape.source_of_draws(kwargs.get("generator")) if draws else None
+        reads = frozenset[Memory]() if whole else writes
+        tape.note(
+            RecordedCall(
+                function, (tensor, *args), kwargs, (), reads, writes, name, False, whole, draws, source, tape.by()
+            )
+        )
+        return tensor
+
+    return note
+
+
+def _written_arguments(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[object]:
+    """Yield the arguments that an operation writes to, by its schema."""
+    for place, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            yield args[place] if place < len(args) else kwargs.get(argument.name)
+
+
+def code_of(function: Callable[..., object]) -> Iterator[object]:
+    """Yield the code of a function, and of those that it wraps."""
+    each: Any = function
+    while each is not None:
+        yield getattr(each, "__code__", None)
+        each = getattr(each, "__wrapped__", None)
+
+
+def running_classes(codes: Mapping[object, type]) -> list[type]:
+    """Return the classes whose code is running, the innermost first."""
+    frame, found = sys._getframe(1), []
+    while frame is not None:
+        cls = codes.get(frame.f_code)
+        if cls is not None and cls not in found:
+            found.append(cls)
+        frame = frame.f_back
+    return found
