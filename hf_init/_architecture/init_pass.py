@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from inspect import signature
 from typing import Any
@@ -24,29 +26,63 @@ ModuleFunction = Callable[[nn.Module], object]
 
 
 class InitPass:
-    """The library's own pass over a model that is being recorded, and then the user's function, if there is one.
+    """The library's own pass over a model that is being recorded, at the end of its constructor as on a real device.
 
     What it does to tensors on meta is written down as operations. What can't be done on meta, or draws by numpy or
     by Python, is written down as one operation on all tensors of its module, which runs the code itself on values.
     """
 
-    def __init__(self, tape: Tape, model: PreTrainedModel) -> None:
-        self._tape, self._model = tape, model
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
 
-    def run(self, function: ModuleFunction | None = None) -> None:
-        """Do for every module what the library's ``initialize_weights`` does, and what ``apply(function)`` does."""
-        for owner in self._model.modules():
+    @contextmanager
+    def at_post_init(self) -> Iterator[None]:
+        """Let a model that is built on meta initialize itself, which the library leaves out there.
+
+        At once, and not when all is built: a constructor may copy a model that it has just made.
+        """
+
+        initialize, original = self._initialize, PreTrainedModel.init_weights
+
+        def init_weights(self: PreTrainedModel) -> None:
+            initialize(self)
+
+        PreTrainedModel.init_weights = init_weights
+        try:
+            yield
+        finally:
+            PreTrainedModel.init_weights = original
+
+    def reach_nested(self, root: PreTrainedModel) -> None:
+        """Run the root's ``_init_weights`` over the modules of the models in it that have no recipe of their own."""
+        with torch.no_grad(), library_init.guard_torch_init_functions():
+            self._reach(root, root, root)
+
+    def apply(self, model: PreTrainedModel, function: ModuleFunction) -> None:
+        """Do what ``model.apply(function)`` does."""
+        name = name_of(function)
+        with torch.no_grad():
+            model.apply(lambda module: self._visit(module, lambda: function(module), lambda: name, name))
+
+    def _initialize(self, model: PreTrainedModel) -> None:
+        # Of code that isn't its own the library leaves out every module that holds only others, heads among them.
+        vars(model)["is_custom_code"] = lambda: False
+        for owner in model.modules():
             if isinstance(owner, PreTrainedModel):
                 vars(owner)["_init_weights"] = partial(self._init_weights, owner)  # which the library's pass asks for
-        plain_call(type(self._model), "initialize_weights")(self._model)
-        if function is not None:
-            name = name_of(function)
-            with torch.no_grad():
-                self._model.apply(lambda module: self._visit(module, lambda: function(module), lambda: name, name))
+        plain_call(type(model), "initialize_weights")(model)
+        for owner in model.modules():
+            vars(owner).pop("_init_weights", None)
+        del vars(model)["is_custom_code"]
+        model.tie_weights(recompute_mapping=False)
+
+    def _reach(self, root: PreTrainedModel, owner: PreTrainedModel, module: nn.Module) -> None:
+        for child in module.children():
+            self._reach(root, child if isinstance(child, PreTrainedModel) else owner, child)
+        if owner is not root and not hasattr(owner, "_hf_init_mixin"):
+            self._init_weights(root, module)
 
     def _init_weights(self, owner: PreTrainedModel, module: nn.Module) -> None:
-        if getattr(self._model, "init_nested", False) and not hasattr(owner, "_hf_init_mixin"):
-            owner = self._model
         cls, method = type(owner), plain_call(type(owner), "_init_weights")
         what, known = f"{cls.__name__}'s own `_init_weights`", method.__module__.startswith("transformers.")
         self._visit(module, lambda: method(owner, module), lambda: _whose(cls), what, known)
@@ -61,7 +97,7 @@ class InitPass:
         """
         tape, mark, places = self._tape, len(self._tape.calls), _places(module)
         tensors = [store[leaf] for store, leaf in places]
-        states = () if known else _python_states()
+        states = b"" if known else _python_states()
         tape.by = whose
         try:
             run()
@@ -117,9 +153,8 @@ def _places(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
     return [(store, leaf) for store in stores for leaf, tensor in store.items() if tensor is not None]
 
 
-def _python_states() -> tuple[object, ...]:
-    _, keys, *rest = np.random.get_state(legacy=True)
-    return random.getstate(), keys.tobytes(), rest
+def _python_states() -> bytes:
+    return pickle.dumps((random.getstate(), np.random.get_state()))
 
 
 def _own_code(module: nn.Module, run: Callable[[], object], what: str) -> RecordedCall:

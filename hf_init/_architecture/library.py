@@ -47,17 +47,26 @@ def quiet_library() -> Iterator[None]:
     if loud:
         logging.set_verbosity_error()
     logging.disable_progress_bar()
-    numbers, choices = np.random.get_state(), random.getstate()  # a class of somebody's own may draw by them
+    try:
+        with untouched_random_state():
+            yield
+    finally:
+        if loud:
+            logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def untouched_random_state() -> Iterator[None]:
+    """Put the CPU's random state back: torch's, numpy's and Python's, by all of which a class of one's own may draw."""
+    numbers, choices = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng(devices=[]):
             yield
     finally:
         np.random.set_state(numbers)
         random.setstate(choices)
-        if loud:
-            logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 @contextmanager

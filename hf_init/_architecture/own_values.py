@@ -3,36 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import copy, deepcopy
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from transformers import PreTrainedModel
 
 from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text
-from hf_init._architecture.library import on_disk, quiet_library
-from hf_init._architecture.recording import Moment, Tape, storage_id
+from hf_init._architecture.library import on_disk, quiet_library, untouched_random_state
+from hf_init._architecture.recording import Recording, Tape, storage_id
 from hf_init._architecture.replay import replay
 from hf_init._architecture.target import UNBUILDABLE
 from hf_init._checkpoint import region_of
 from hf_init._errors import RecipeError
 from hf_init._tensors import Slot, key_of
 from hf_init._text import one_line
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A model of the class and config, built and initialized on meta.
-
-    Attributes:
-        declared: after its constructor.
-        initialized: after ``_init_weights``, and the user's function, had their turn at every module.
-    """
-
-    tape: Tape
-    declared: Moment
-    initialized: Moment
 
 
 class InitialValues:
@@ -55,7 +41,7 @@ class InitialValues:
         self._made: Mapping[str, torch.Tensor] = {}
         self._arguments = (args, dict(kwargs or {}))
         self._function = function
-        self._recordings: dict[int, Recording] = {}
+        self._recordings: dict[tuple[int, bool], Recording] = {}
         self._last: tuple[tuple[bool, int], dict[str, torch.Tensor]] | None = None
 
     def architecture(self, slot: Slot) -> torch.Tensor:
@@ -98,10 +84,8 @@ class InitialValues:
         Raises:
             RecipeError: as ``architecture``.
         """
-        recording = self._recording(seed)
-        moment = recording.declared if declared else recording.initialized
-        with quiet_library():
-            values = replay(recording.tape, moment, parameter, seed)
+        with untouched_random_state():
+            values = replay(self._recording(seed, declared), parameter, seed)
         if values is None:
             raise RecipeError(
                 f"{parameter}: {type(self._model).__name__} gives it no value, neither in its constructor nor in "
@@ -111,7 +95,7 @@ class InitialValues:
 
     def has(self, parameter: str, shape: tuple[int, ...], seed: int) -> bool:
         """Return whether a freshly built model has a tensor of this name and shape."""
-        tensor = self._recording(seed).initialized.tensors.get(parameter)
+        tensor = self._recording(seed).tensors.get(parameter)
         return tensor is not None and tuple(tensor.shape) == shape
 
     def origin(self, parameter: str, seed: int, declared: bool = False) -> str:
@@ -119,32 +103,30 @@ class InitialValues:
 
         Empty where a freshly built model has no such tensor.
         """
-        recording = self._recording(seed)
-        moment = recording.declared if declared else recording.initialized
-        if parameter not in moment.tensors:
+        recording = self._recording(seed, declared)
+        if parameter not in recording.tensors:
             return ""
-        own = storage_id(moment.tensors[parameter])
-        calls = [moment.calls[index] for index in moment.leading_to(parameter)]
-        last = next((call for call in reversed(calls) if own in call.writes and (call.whole or call.by)), None)
+        own = storage_id(recording.tensors[parameter])
+        calls = [recording.calls[index] for index in recording.leading_to(parameter)]
         made = [call for call in calls if own in call.writes and not call.fresh]
-        if last is None or not last.by:
-            text = scheme_text(made[-1]) if made else "computed"
-            return f"{text}, by the constructor"
-        whose = f"{last.by}'s own"
-        return f"{scheme_text(last)}, {whose}"
+        last = next((call for call in reversed(made) if call.whole), made[-1] if made else None)
+        if last is None:
+            return "by the constructor"
+        return f"{scheme_text(last)}, {last.by}'s own" if last.by else f"{scheme_text(last)}, by the constructor"
 
     @cached_property
     def _model(self) -> PreTrainedModel:
         return self._build()
 
-    def _recording(self, seed: int) -> Recording:
-        if seed not in self._recordings:
+    def _recording(self, seed: int, declared: bool = False) -> Recording:
+        if (seed, declared) not in self._recordings:
             args, kwargs = self._arguments
-            self._recordings[seed] = record(self._model, args, kwargs, seed, self._function)
-        return self._recordings[seed]
+            made = record(self._model, args, kwargs, seed, declared, self._function)
+            self._recordings[seed, declared] = made
+        return self._recordings[seed, declared]
 
     def _values(self, slot: Slot, declared: bool) -> torch.Tensor:
-        if slot.parameter not in self._recording(slot.seed).initialized.tensors:
+        if slot.parameter not in self._recording(slot.seed).tensors:
             raise RecipeError(
                 f"{slot.name}: {type(self._model).__name__} has no tensor {slot.parameter!r} to ask for its values; "
                 "the plan is of another model, or was edited"
@@ -172,21 +154,28 @@ def record(
     args: tuple[object, ...],
     kwargs: Mapping[str, object],
     seed: int,
+    declared: bool = False,
     function: ModuleFunction | None = None,
 ) -> Recording:
     """Record the making of another model of the same class and config.
+
+    Args:
+        declared: by its constructor alone; otherwise ``_init_weights`` has its turn too, and the user's function.
 
     Raises:
         RecipeError: it can't be made on meta.
     """
     cls, config = type(model), deepcopy(model.config)
     tape = Tape(key_of(seed, cls.__name__))
+    initialize = InitPass(tape)
     try:
-        with quiet_library(), tape.recording():
+        with quiet_library(), tape.recording(), nullcontext() if declared else initialize.at_post_init():
             other = cls(config, *args, **kwargs)
-            declared = Moment(tape, other)
-            InitPass(tape, other).run(function)
-            return Recording(tape, declared, Moment(tape, other))
+            if not declared and getattr(cls, "init_nested", False):
+                initialize.reach_nested(other)
+            if not declared and function is not None:
+                initialize.apply(other, function)
+            return Recording(tape, other)
     except UNBUILDABLE as error:
         raise RecipeError(
             f"{cls.__name__} can't be built without values to look at what it gives its tensors ({one_line(error)})"

@@ -137,15 +137,15 @@ def seed_generators(key: int) -> None:
     random.seed(key)
 
 
-class Moment:
-    """The tensors of a recorded model at one moment, and what each of them came from.
+class Recording:
+    """The tensors of a recorded model, and what each of them came from.
 
     Every draw has a key of its own: the name of the tensor that it is for, and its number among the draws of that one.
     What was computed from one draw stays what it was to the others, and a tensor more changes no other.
     """
 
     def __init__(self, tape: Tape, model: torch.nn.Module) -> None:
-        self.calls = tuple(tape.calls)
+        self.tape, self.calls = tape, tuple(tape.calls)
         self.tensors = {name: tensor.detach() for name, tensor in named_tensors(model)}
         self._writers: dict[Memory, list[int]] = defaultdict(list)
         for index, call in enumerate(self.calls):

@@ -7,9 +7,8 @@ from torch.utils._pytree import tree_map
 
 from hf_init._architecture.recording import (
     Memory,
-    Moment,
     RecordedCall,
-    Tape,
+    Recording,
     seed_generators,
     storage_id,
     tensors_in,
@@ -18,25 +17,25 @@ from hf_init._checkpoint import equal_bytes
 from hf_init._tensors import Box, Slot, key_of
 
 
-def replay(tape: Tape, moment: Moment, name: str, seed: int) -> torch.Tensor | None:
-    """Return a tensor's values at a moment, drawn under a seed, in its own dtype; None where nobody gave it any.
+def replay(recording: Recording, name: str, seed: int) -> torch.Tensor | None:
+    """Return a tensor's values, drawn under a seed, in its own dtype; None where nobody gave it any.
 
     Memory holds that tensor and what it was computed from, whatever the size of the model. The CPU's random state is
-    used: see ``quiet_library``.
+    used: see ``untouched_random_state``.
     """
-    chain = moment.leading_to(name)
-    values = _Replay(tape, moment, seed, filler=0).run(chain, name)
-    if not any(moment.calls[index].fresh for index in chain):
+    chain = recording.leading_to(name)
+    values = _Replay(recording, seed, filler=0).run(chain, name)
+    if not any(recording.calls[index].fresh for index in chain):
         return values
     # What depends on the memory that it was given is no value.
-    return values if equal_bytes(values, _Replay(tape, moment, seed, filler=1).run(chain, name)) else None
+    return values if equal_bytes(values, _Replay(recording, seed, filler=1).run(chain, name)) else None
 
 
 class _Replay:
     """Does recorded operations again, on the CPU; fresh memory is filled with one number."""
 
-    def __init__(self, tape: Tape, moment: Moment, seed: int, filler: int) -> None:
-        self._tape, self._moment, self._seed, self._filler = tape, moment, seed, filler
+    def __init__(self, recording: Recording, seed: int, filler: int) -> None:
+        self._recording, self._seed, self._filler = recording, seed, filler
         self._real: dict[int, torch.UntypedStorage] = {}
         self._generators: dict[Memory, torch.Generator] = {}
 
@@ -44,8 +43,8 @@ class _Replay:
         """Return a tensor's values after these calls."""
         with torch.no_grad():
             for index in chain:
-                self._call(self._moment.calls[index], index)
-            return self._tensor(self._moment.tensors[name]).clone()
+                self._call(self._recording.calls[index], index)
+            return self._tensor(self._recording.tensors[name]).clone()
 
     def _call(self, call: RecordedCall, index: int) -> None:
         args, kwargs = tree_map(self._argument, (call.args, dict(call.kwargs)))
@@ -55,7 +54,7 @@ class _Replay:
                 kwargs["generator"] = own
             torch.default_generator.set_state(own.get_state())
         elif call.random:
-            seed_generators(self._key(*self._moment.draws[index]))
+            seed_generators(self._key(*self._recording.draws[index]))
         done = call.operation(*args, **kwargs)
         if call.drawn_from is not None and "generator" not in kwargs:
             self._generator(call.drawn_from).set_state(torch.default_generator.get_state())
@@ -67,7 +66,7 @@ class _Replay:
 
     def _key(self, name: str, number: int) -> int:
         """Return the seed of a draw: of the first, that of the whole tensor's own generator."""
-        shape = tuple(self._moment.tensors[name].shape)
+        shape = tuple(self._recording.tensors[name].shape)
         key = Slot(name, Box.whole(shape), shape, seed=self._seed).key
         return key_of(key, str(number)) if number else key
 
@@ -75,8 +74,8 @@ class _Replay:
         """Return the stand-in for a generator that the class seeded, as far as this replay has drawn from it."""
         if memory not in self._generators:
             new = self._generators[memory] = torch.Generator()
-            if memory in self._tape.generators:
-                new.set_state(self._tape.generators[memory][1])
+            if memory in self._recording.tape.generators:
+                new.set_state(self._recording.tape.generators[memory][1])
             elif isinstance(memory, tuple):
                 new.manual_seed(memory[1])
         return self._generators[memory]
@@ -84,8 +83,8 @@ class _Replay:
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor that stands for a recorded one: the same view of the storage that replaces its own."""
         key = storage_id(tensor)
-        if key not in self._real and key in self._tape.constants:
-            self._real[key] = self._tape.constants[key][1].clone()
+        if key not in self._real and key in self._recording.tape.constants:
+            self._real[key] = self._recording.tape.constants[key][1].clone()
         if key not in self._real:
             if tensor.device.type != "meta":
                 return tensor  # no operation ever touched it
