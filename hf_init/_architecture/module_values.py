@@ -7,8 +7,9 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from hf_init._architecture.replay import find_tensor, poisoned, without_side_effects
-from hf_init._checkpoint import region_of
+from hf_init._architecture.library import untouched_random_state
+from hf_init._architecture.tree import find_tensor
+from hf_init._checkpoint import equal_bytes, region_of
 from hf_init._errors import RecipeError
 from hf_init._tensors import Slot
 
@@ -27,7 +28,7 @@ class ModuleValues:
     def architecture(self, slot: Slot) -> torch.Tensor:
         """Return the slot's values as its layer draws them anew; where it doesn't, those that the module holds."""
         drawn = self._drawn(slot)
-        return self.declared(slot) if drawn is None else region_of(drawn, slot.region).to(torch.float32)
+        return self.declared(slot) if drawn is None else region_of(drawn, slot.region)
 
     def declared(self, slot: Slot) -> torch.Tensor:
         """Return the slot's values in the module.
@@ -40,7 +41,7 @@ class ModuleValues:
             if held.device.type == "meta":
                 raise RecipeError(f"{slot.name}: the module is on meta, and gives it no value; name a scheme for it")
             self._held[slot.parameter] = held.detach().cpu().clone()
-        return region_of(self._held[slot.parameter], slot.region).to(torch.float32)
+        return region_of(self._held[slot.parameter], slot.region)
 
     def given(self, slot: Slot) -> torch.Tensor | None:
         """Return None: nothing is made from data."""
@@ -52,14 +53,16 @@ class ModuleValues:
 
     def _drawn(self, slot: Slot) -> torch.Tensor | None:
         path, _, leaf = slot.parameter.rpartition(".")
-        layer = deepcopy(self._module.get_submodule(path)).to_empty(device="cpu").float()
-        reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
-        if reset is None:
-            return None
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            for tensor in (*layer.parameters(), *layer.buffers()):
-                tensor.copy_(poisoned(tensor.shape, tensor.dtype))
-            torch.default_generator.manual_seed(slot.key)
-            reset()
-        values = find_tensor(layer, leaf).detach()
-        return None if bool(without_side_effects(values).any()) else values
+        draws: list[torch.Tensor] = []
+        for filler in (0, 1):  # what depends on the memory that it was given is no value
+            layer = deepcopy(self._module.get_submodule(path)).to_empty(device="cpu").float()
+            reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+            if reset is None:
+                return None
+            with torch.no_grad(), untouched_random_state():
+                for tensor in (*layer.parameters(), *layer.buffers()):
+                    tensor.fill_(filler)
+                torch.default_generator.manual_seed(slot.key)
+                reset()
+            draws.append(find_tensor(layer, leaf).detach())
+        return draws[0] if equal_bytes(*draws) else None
