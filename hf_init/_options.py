@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     import torch
-    from transformers import GenerationConfig, PreTrainedConfig
+    from transformers import AddedToken, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
     from transformers.distributed import DistributedConfig
 
     from hf_init._architecture import Architecture
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, SchemeLike
 
     ExamplesLike: TypeAlias = str | Path | Iterable[tuple[str, object] | Mapping[str, object]]
-    TokenLike: TypeAlias = str | Mapping[str, object]
+    TokenLike: TypeAlias = str | AddedToken | Mapping[str, object]
 
 Form = Literal[
     "text", "flag", "number", "decimal", "names", "texts", "numbers", "repeated", "listed", "values", "pairs", "lists",
-    "counts", "kinds", "places", "or no",
+    "counts", "kinds", "places", "or no", "either",
 ]  # fmt: skip
 """How the command line says a value; see ``cli/_values.py``."""
 
@@ -181,8 +181,27 @@ class TokenOptions(TypedDict, total=False):
         "Sequence[TokenLike] | None", Option("new control tokens, which no text contains", "texts", "T,T")
     ]
     add_tokens_file: Annotated[
-        "str | Path | None", Option("new tokens: one a line, or JSON with descriptions", metavar="FILE")
+        "str | Path | None",
+        Option("new tokens: one a line, or .json, .jsonl, .csv with token, description, special", metavar="FILE"),
     ]
+    rename_tokens: Annotated[
+        "Mapping[str, str] | None", Option("tokens, such as reserved ones, that get another text", "pairs", "OLD=NEW")
+    ]
+    single_word: Annotated[
+        "bool | None",
+        Option("new tokens match as whole words only; default: of whole words on WordPiece", "either"),
+    ]
+    lstrip: Annotated["bool | None", Option("new tokens take the spaces before them", "either")]
+    rstrip: Annotated["bool | None", Option("new tokens take the spaces behind them", "either")]
+    normalized: Annotated[
+        "bool | None", Option("new tokens match normalized text; default: all but control tokens", "either")
+    ]
+    pad_token: Annotated["str | None", Option("the token of this role, new or there already", metavar="T")]
+    eos_token: Annotated["str | None", Option("likewise", metavar="T")]
+    bos_token: Annotated["str | None", Option("likewise", metavar="T")]
+    unk_token: Annotated["str | None", Option("likewise", metavar="T")]
+    mask_token: Annotated["str | None", Option("likewise", metavar="T")]
+    chat_template: Annotated["str | Path | None", Option("a template of chats, in Jinja", metavar="FILE")]
     existing: Annotated[
         "Literal['error', 'skip'] | None",
         Option("what to do with tokens that are there already; default: error", choices=("error", "skip")),
@@ -191,7 +210,8 @@ class TokenOptions(TypedDict, total=False):
     allow_shrink: Annotated["bool | None", Option("rows may go; those of tokens are named", "flag")]
     reinit_rows: Annotated["Sequence[int] | None", Option("ids whose rows are re-initialized", "numbers", "N,N")]
     tokenizer: Annotated[
-        "str | Path | None", Option("another tokenizer instead: equal tokens keep their rows", metavar="DIR")
+        "str | Path | PreTrainedTokenizerBase | None",
+        Option("another tokenizer instead: equal tokens keep their rows", metavar="DIR"),
     ]
     guarantee: Annotated[
         "Literal['distribution', 'greedy', 'learning'] | None",

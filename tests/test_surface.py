@@ -97,7 +97,8 @@ PLAN = (
     "revision subfolder token cache_dir local_files_only force_download trust_remote_code "
     "labels num_labels entities rename_labels labels_keep label_counts target_mean head examples verbalizer "
     "add_heads remove_heads rename_heads take_heads name_head export_head "
-    "add_tokens special_tokens add_tokens_file existing pad_to_multiple_of allow_shrink reinit_rows tokenizer "
+    "add_tokens special_tokens add_tokens_file existing rename_tokens single_word lstrip rstrip normalized pad_token "
+    "eos_token bos_token unk_token mask_token chat_template pad_to_multiple_of allow_shrink reinit_rows tokenizer "
     "guarantee row_scheme input_rows output_rows"
 )
 SIGNATURES = {
@@ -168,6 +169,8 @@ def command_lists() -> str:
 def written(name: str, found: _options.Option) -> str:
     if found.form == "flag":
         return f"--no-{name}" if found.default is True else long_name(name)
+    if found.form == "either":
+        return f"--[no-]{name.replace('_', '-')}"
     return f"{long_name(name)} {'|'.join(found.choices) or found.metavar or name.upper()}".replace(
         " ", "\N{NO-BREAK SPACE}"
     )

@@ -38,15 +38,12 @@ def test_tokens_that_exist_may_be_skipped_and_are_named(phi):
 
 
 def test_a_token_that_normalization_changes_into_another_is_refused(minilm, tmp_path):
-    with pytest.raises(HfInitError, match=r"never produce '\\u200b' \(it normalizes it away\)"):
+    with pytest.raises(HfInitError, match=r"never produce '\\u200b': it normalizes"):
         hf_init.plan(minilm, add_tokens=[{"token": "\u200b", "description": "nothing"}])
     with pytest.raises(HfInitError, match=r"'Hello' \(id 7592\): one token of the tokenizer already"):
         hf_init.plan(minilm, add_tokens=["Hello"])
-    with pytest.raises(HfInitError, match=r"'\U0001f9ff' comes to no piece but the unknown token"):
-        hf_init.plan(minilm, add_tokens=["\U0001f9ff"])
     with pytest.raises(HfInitError, match=r"the description of '<t>' comes to no piece"):
         hf_init.plan(minilm, add_tokens=[{"token": "<t>", "description": "\U0001f9ff"}])
-    assert hf_init.plan(minilm, add_tokens=[{"token": "\U0001f9ff", "description": "an amulet"}]).counts["resized"] == 1
 
 
 def test_a_folder_without_a_tokenizer_is_refused_but_may_be_padded(copy):
@@ -61,14 +58,6 @@ def test_a_broken_tokenizer_is_refused(copy):
     (copy / "tokenizer.json").write_text("{")
     with pytest.raises(HfInitError, match="its tokenizer can't be read"):
         hf_init.plan(copy, add_tokens=["hello"])
-
-
-def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(copy):
-    larger = AutoTokenizer.from_pretrained(copy)
-    larger.add_tokens(["hello"])
-    larger.save_pretrained(copy)
-    with pytest.raises(HfInitError, match=rf"ids up to {ROWS}, the model {ROWS} rows.*'hello' \(id {ROWS}\)"):
-        hf_init.plan(copy, add_tokens=["world!"])
 
 
 def test_ids_that_mean_images_and_sounds_are_not_given_to_tokens(copy):
@@ -89,7 +78,7 @@ def test_a_tokenizer_without_a_common_token_is_refused(phi, tmp_path):
         hf_init.plan(phi, tokenizer=tmp_path)
 
 
-def test_a_tokenizer_class_that_can_t_be_saved_leaves_nothing_behind(copy, tmp_path, monkeypatch):
+def test_a_tokenizer_in_python_gets_tokens_and_needs_no_saving(copy, tmp_path, monkeypatch):
     for path in copy.glob("tokenizer*"):
         path.unlink()
     slow = transformers.ByT5Tokenizer()
@@ -108,13 +97,9 @@ def test_a_tokenizer_class_that_can_t_be_saved_leaves_nothing_behind(copy, tmp_p
     fill = hf_init.Plan.load(tmp_path / "b")["lm_head.weight"].new[0]
     assert len(fill.scheme.pieces[0]) == len("hello world")  # type: ignore[attr-defined]
 
-    def unsaved(*_, **__):
-        raise NotImplementedError("no vocabulary file")
-
-    monkeypatch.setattr(transformers.ByT5Tokenizer, "save_vocabulary", unsaved)
-    with pytest.raises(HfInitError, match="ByT5Tokenizer can't be saved with its new tokens: no vocabulary file"):
-        hf_init.extend(copy, tmp_path / "out", add_tokens=["hello"])
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == ["a", "b", "base"]
+    monkeypatch.delattr(transformers.ByT5Tokenizer, "save_vocabulary")
+    hf_init.extend(copy, tmp_path / "c", add_tokens=["hello"])
+    assert AutoTokenizer.from_pretrained(tmp_path / "c").convert_tokens_to_ids("hello") == rows
 
 
 # How texts are split.

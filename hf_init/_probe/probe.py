@@ -15,9 +15,9 @@ from hf_init._checkpoint import config_json, folder_of
 from hf_init._errors import PlanError
 from hf_init._probe.logit_differences import Differences, TokenIds, logits_of, read_logits
 from hf_init._probe.probe_report import ProbeReport, Reading
-from hf_init._probe.texts import TEXTS, passages
+from hf_init._probe.texts import passages
 from hf_init._text import one_line
-from hf_init._vocabulary import ids_of, load_tokenizer
+from hf_init._vocabulary import TEXTS, ids_of, load_tokenizer
 
 LONGEST = 256
 """Tokens of a passage, at most: longer texts are cut."""

@@ -27,14 +27,14 @@ class VocabularyFields:
         rows: of the vocabulary's tables.
         counts: paths of the fields that say so; dots lead into nested configs.
         others: fields with vocab in their name that say another number.
-        ids: paths of the fields that hold a token's id, or several.
+        values: the whole config, nested as it is.
         reserved: where ids begin that mean something else than tokens, by path.
     """
 
     rows: int
     counts: tuple[str, ...]
     others: Mapping[str, int]
-    ids: Mapping[str, object]
+    values: Mapping[str, object]
     reserved: Mapping[str, int]
 
 
@@ -45,7 +45,8 @@ def vocabulary_fields(raw: Mapping[str, object]) -> VocabularyFields:
         PlanError: it has no vocabulary.
     """
     config = _known_config(raw)
-    fields = dict(_config_leaves(raw if config is None else config.to_dict()))
+    values = raw if config is None else config.to_dict()
+    fields = dict(config_leaves(values))
     size = "vocab_size" if config is None else config.attribute_map.get("vocab_size", "vocab_size")
     named = {path: value for path, value in fields.items() if _field_name(path) in ("vocab_size", size)}
     vocab = {p for p in fields if "vocab" in _field_name(p)} - {p for p in fields if _field_name(p) in NOT_SIZES}
@@ -59,7 +60,7 @@ def vocabulary_fields(raw: Mapping[str, object]) -> VocabularyFields:
         rows,
         tuple(path for path, value in sizes.items() if value == rows),
         {path: value for path, value in sizes.items() if value != rows},
-        token_id_fields(fields),
+        values,
         {path: v for path, v in fields.items() if _field_name(path) == "vocab_offset" and _is_positive(v)},
     )
 
@@ -76,18 +77,12 @@ def _known_config(raw: Mapping[str, object]) -> PreTrainedConfig | None:
         raise PlanError(f"config.json: {cls.__name__} can't be made of it: {one_line(error)}") from error
 
 
-def _config_leaves(data: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+def config_leaves(data: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield every value with its path; those further up first."""
     yield from ((f"{prefix}{key}", value) for key, value in data.items() if not isinstance(value, Mapping))
     for key, value in data.items():
         if isinstance(value, Mapping):
-            yield from _config_leaves(value, f"{prefix}{key}.")
-
-
-def token_id_fields(fields: Mapping[str, object]) -> dict[str, object]:
-    """Return the values, by path, that are ids of tokens."""
-    ends = ("token_id", "token_ids", "token_index", "suppress_tokens")
-    return {path: value for path, value in fields.items() if _field_name(path).endswith(ends) and value is not None}
+            yield from config_leaves(value, f"{prefix}{key}.")
 
 
 def _field_name(path: str) -> str:
@@ -106,7 +101,7 @@ def vocabulary_dims(target: Target, counts: tuple[str, ...]) -> dict[str, int]:
     Raises:
         PlanError: nothing grows, or something grows by several rows a token.
     """
-    sizes = {path: value for path, value in _config_leaves(target.config.to_dict()) if _is_positive(value)}
+    sizes = {path: value for path, value in config_leaves(target.config.to_dict()) if _is_positive(value)}
     missing = [path for path in counts if path not in sizes]
     if missing:
         raise PlanError(f"{target.cls.__name__} has no config field {', '.join(missing)}; use the base's own class")

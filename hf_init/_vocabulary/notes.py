@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from hf_init._plan import EXACT, ROUNDING, no_claim
 from hf_init._text import format_count, join_names
 from hf_init._vocabulary.plan import VocabularyChange
 from hf_init._vocabulary.rows import format_ids
+from hf_init._vocabulary.tokenizer_files import ADDED, SENTENCEPIECE
 
 OUTPUT = {"output", "tied", "bias", "tied_bias"}
 
@@ -18,7 +20,9 @@ def token_notes(change: VocabularyChange, sides: Collection[str]) -> Iterator[st
         sides: of the vocabulary's tables.
     """
     yield from _notes_on_tokens(change)
+    yield from change.in_text.notes()
     yield from _notes_on_rows(change)
+    yield from _notes_on_files(change)
     if change.new_tokens or change.padding:
         yield _guarantee(change, set(sides))
     equal: dict[tuple[int, ...], list[str]] = {}
@@ -39,8 +43,14 @@ def _notes_on_tokens(change: VocabularyChange) -> Iterator[str]:
         yield f"another tokenizer: {kept} tokens keep their rows, {format_count(len(names))} get new ones"
     elif names:
         yield f"{format_count(len(names))} token{'s' if len(names) > 1 else ''} with new rows: {join_names(names)}"
-    if change.existing:
-        skipped = [f"{text!r} (id {id_})" for text, id_ in change.existing.items()]
+    if respelled := [f"{spelled!r} is {text!r} in a text" for spelled, text in change.wanted.respelled.items()]:
+        yield f"given as the vocabulary spells them: {join_names(respelled)}"
+    if ends := [repr(token.text) for token in change.wanted.new.values() if token.text.rstrip() != token.text]:
+        yield f"ending in spaces, which are part of the token: {join_names(ends)}"
+    if unknown := [repr(t.text) for t in change.new_tokens if t.kind == "bare" and t.id in change.wanted.new]:
+        yield f"without a piece that the base's tokenizer knows, so from the mean row: {join_names(unknown)}"
+    if change.wanted.existing:
+        skipped = [f"{text!r} (id {id_})" for text, id_ in change.wanted.existing.items()]
         yield f"already tokens, skipped: {join_names(skipped)}"
 
 
@@ -60,16 +70,54 @@ def _notes_on_rows(change: VocabularyChange) -> Iterator[str]:
         yield f"{format_count(len(lost))} tokens of the base go: {join_names([*map(repr, lost)])}"
     elif dropped := change.vocabulary.dropped():
         yield f"rows {format_ids(dropped)} of the base go: no token has them"
-    if fields := change.stale_fields:
-        yield f"{', '.join(fields)}: their token is none of the new tokenizer's; give them another value"
+
+
+def _notes_on_files(change: VocabularyChange) -> Iterator[str]:
+    edit, moved = change.wanted.edit, change.moved
+    if edit.renamed:
+        names = [f"{old!r} is {new!r}" for old, new in edit.renamed.items()]
+        yield f"renamed, with the row as it is: {join_names(names)}"
+    if change.replaced and edit.template is not None and edit.template == getattr(change.before, "chat_template", None):
+        yield "the chat template is the base's: the other tokenizer has none"
+    if moved.lost:
+        yield f"{', '.join(moved.lost)}: their token is none of the new tokenizer's; give them another value"
+    if moved.unclear:
+        yield f"{', '.join(moved.unclear)} stay as they are: whether these are ids of this tokenizer isn't clear"
+    changed = {**moved.config, **{f"generation_config.json: {path}": value for path, value in moved.generation.items()}}
+    if changed:
+        yield f"ids in the configs: {join_names([f'{path} {value}' for path, value in changed.items()], 8)}"
+    if edit.tokens and change.files is not None and SENTENCEPIECE in change.files.files:
+        yield f"{SENTENCEPIECE} stays as it is, without the new tokens: {ADDED} beside it has them"
+
+
+def token_claim(change: VocabularyChange, sides: Collection[str]) -> str:
+    """Return what holds of old texts: those that were split into the same tokens as now, to begin with.
+
+    Args:
+        sides: of the vocabulary's tables.
+    """
+    check, reasons = change.in_text, []
+    if change.replaced:
+        reasons.append("another tokenizer splits texts otherwise")
+    if check.split or check.split_words:
+        count = len(check.split or check.split_words)
+        some = join_names([*map(repr, check.split or check.split_words)], 2)
+        reasons.append(
+            f"texts with {format_count(count)} old {'tokens' if check.split else 'words'} ({some}) are split otherwise"
+        )
+    if reinit := [id_ for id_ in change.request.reinit_ids]:
+        reasons.append(f"the rows of old tokens ({format_ids(reinit)}) are made anew")
+    if reasons:
+        return no_claim("; ".join(reasons))
+    return ROUNDING if {*sides} & OUTPUT and change.vocabulary.changes else EXACT
 
 
 def _guarantee(change: VocabularyChange, sides: set[str]) -> str:
     if not sides & OUTPUT:
-        return "no output rows: nothing that the model says changes on old tokens"
+        return "no output rows: what the model says changes with the split of a text alone"
     if any(side in change.request.schemes for side in sides & OUTPUT):
         return "no guarantee: the output rows follow the scheme that was asked for"
-    new = len(change.new_rows)
+    new = len(change.vocabulary.padding(()))
     trained = sum(stop - start for start, stop in change.trained)
     return {
         "distribution": (

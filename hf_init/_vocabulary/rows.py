@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from hf_init._plan import RowMap, RowMapping, format_shape
-from hf_init._tensors import Copy, Region, Shape
+from hf_init._tensors import Copy, Region, Rows, Shape
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Vocabulary:
         new_ids: ids whose rows are new, wherever they lie: behind the base's rows, in its padding, or on rows that the
             user gives up.
         moved: for another tokenizer, the base's id of each new id whose token is the same; None where ids stay.
+        tokens_behind: rows that a table has behind those of the vocabulary are tokens', by their ids, and stay there.
 
     Example:
         >>> Vocabulary(4, 6, frozenset({3, 4})).sources(4, 6)
@@ -28,6 +29,7 @@ class Vocabulary:
     after: int
     new_ids: frozenset[int] = frozenset()
     moved: Mapping[int, int] | None = None
+    tokens_behind: bool = False
 
     def sources(self, before: int, after: int) -> tuple[int | None, ...]:
         """Return for each row of a target table of ``after`` rows the source row that it is; None where it is new.
@@ -43,7 +45,17 @@ class Vocabulary:
                 f"has {before} rows for a vocabulary of {self.before} and would have {after} for one of {self.after}: "
                 "which row is which token's isn't known"
             )
-        return (*map(self._source, range(self.after)), *range(self.before, before))
+        if behind and self.tokens_behind:
+            rows = (row if row >= self.before and row not in self.new_ids else self.source(row) for row in range(after))
+            return tuple(None if row is None or row >= before else row for row in rows)
+        return (*map(self.source, range(self.after)), *range(self.before, before))
+
+    def new_rows(self, region: Rows) -> tuple[int, ...]:
+        """Return the rows that are new in the table that a region is of."""
+        after = region.of[region.dim]
+        return tuple(
+            row for row, source in enumerate(self.sources(after - self.after + self.before, after)) if source is None
+        )
 
     @property
     def changes(self) -> bool:
@@ -52,7 +64,7 @@ class Vocabulary:
 
     def padding(self, tokens: Collection[int]) -> tuple[int, ...]:
         """Return the rows that are new though no token has them."""
-        return tuple(row for row in range(self.after) if self._source(row) is None and row not in tokens)
+        return tuple(row for row in range(self.after) if self.source(row) is None and row not in tokens)
 
     def dropped(self) -> tuple[int, ...]:
         """Return the base's rows that the target doesn't have."""
@@ -60,7 +72,8 @@ class Vocabulary:
             return tuple(sorted(set(range(self.before)) - set(self.moved.values())))
         return tuple(range(self.after, self.before))
 
-    def _source(self, row: int) -> int | None:
+    def source(self, row: int) -> int | None:
+        """Return the base's row that a row of the vocabulary is; None where it is new."""
         if row in self.new_ids:
             return None
         if self.moved is not None:

@@ -18,12 +18,13 @@ from hf_init._plan import Choice, Fill, Match
 from hf_init._tensors import Rows, Status
 from hf_init._vocabulary.choose import EmbeddingTable, NewToken, TokenKind, auto_row_scheme, bind_row_scheme
 from hf_init._vocabulary.config_fields import table_sides, vocabulary_dims
-from hf_init._vocabulary.notes import token_notes
+from hf_init._vocabulary.notes import token_claim, token_notes
 from hf_init._vocabulary.plan import VocabularyChange, vocabulary_change
 from hf_init._vocabulary.record import TOKEN_RECORD, EarlierTokens, untrained_record
 from hf_init._vocabulary.request import ROW_SCHEME_OPTIONS, TOKEN_OPTIONS, read_token_request
 from hf_init._vocabulary.rows import VocabularyRows
-from hf_init._vocabulary.save import renumber_generation, save_tokenizer
+from hf_init._vocabulary.token_ids import write_generation
+from hf_init._vocabulary.tokenizer_files import TOKENIZER_FILES
 from hf_init.schemes import RowScheme
 
 
@@ -42,12 +43,17 @@ class TokenChange(Change):
 
     def config_values(self) -> Mapping[str, object]:
         change = self.change
-        return {**dict.fromkeys(change.fields.counts, change.vocabulary.after), **change.config_ids}
+        return {**dict.fromkeys(change.fields.counts, change.vocabulary.after), **change.moved.config}
 
     def plan(self, context: TargetContext) -> ChangePlan:
         change, target = self.change, context.target
         if not change.vocabulary.changes:
-            return ChangePlan(notes=tuple(token_notes(change, ())), write=self._write, finish=self._finish)
+            return ChangePlan(
+                notes=tuple(token_notes(change, ())),
+                write=self._write,
+                finish=self._finish,
+                claim=lambda plan: token_claim(change, ()),
+            )
         dims = vocabulary_dims(target, change.fields.counts)
         tables = {t.name: (t, dims[t.parameter]) for t in target.layout.tensors if t.parameter in dims}
         sides = table_sides(tables, target)
@@ -57,6 +63,7 @@ class TokenChange(Change):
                 f"{', '.join(idle)}: the vocabulary's tables are {', '.join(sorted({*sides.values()}))} here, none of "
                 "that side alone; say row_scheme"
             )
+        claim = token_claim(change, sides.values())
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
             fills=partial(_row_fills, change, sides),
@@ -64,17 +71,20 @@ class TokenChange(Change):
             write=self._write,
             finish=self._finish,
             record=self._record({name: dim for name, (_, dim) in tables.items()}, target),
+            claim=lambda plan: claim,
         )
 
     def _write(self, folder: Path) -> None:
         change = self.change
-        if change.tokenizer is not None:
-            save_tokenizer(change.tokenizer, folder, replaced=change.replaced)
-            renumber_generation(folder, change.generation_ids)
+        if change.files is not None:
+            for name in TOKENIZER_FILES if change.replaced else ():
+                (folder / name).unlink(missing_ok=True)
+            change.files.write(folder)
+        write_generation(folder, change.moved.generation)
 
     def _finish(self, model: PreTrainedModel) -> None:
         vars(model)["init_tokenizer"] = self.change.tokenizer
-        for key, value in self.change.generation_ids.items():
+        for key, value in self.change.moved.generation.items():
             setattr(model.generation_config, key, value)
 
     def _record(self, dims: Mapping[str, int], target: Target) -> dict[str, object]:
@@ -83,6 +93,7 @@ class TokenChange(Change):
         return {
             TOKEN_RECORD: {
                 "tokens": {**earlier.tokens, **{token.text: token.id for token in change.new_tokens}},
+                "in_text": change.in_text.to_json(),
                 "tables": dims,
                 "untrained": untrained_record(earlier, change.vocabulary.new_ids, target),
             }
@@ -97,7 +108,7 @@ def _row_fills(
     if name not in sides or match.status is not Status.RESIZED:
         return None
     region = match.new[0]
-    if len(match.new) > 1 or not isinstance(region, Rows) or region.index != change.new_rows:
+    if len(match.new) > 1 or not isinstance(region, Rows) or region.index != change.vocabulary.new_rows(region):
         return None  # the user's own ``keep`` says otherwise
     by_rule = choice.why != "default" and not choice.advised
     if by_rule and not isinstance(choice.scheme, RowScheme):

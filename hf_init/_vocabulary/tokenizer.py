@@ -77,7 +77,7 @@ class TokenSplitter:
         self._without = frozenset(without)
         self._unknown: object = tokenizer.unk_token_id
         backend = backend_of(tokenizer)
-        self._encode = _fast_encoder(backend, without) if backend else _slow_encoder(self._tokenizer, without)
+        self.encode = _fast_encoder(backend, without) if backend else _slow_encoder(self._tokenizer, without)
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids of a text's pieces, in order: without the unknown token, and without a marker alone in front.
@@ -85,7 +85,7 @@ class TokenSplitter:
         Example: SentencePiece puts a space before every text; where that space becomes a piece of its own, it isn't
         one of the text's.
         """
-        ids = self._encode(text)
+        ids = self.encode(text)
         if len(ids) > 1 and not text[:1].isspace() and self.spellings(ids[:1])[0] in MARKERS:
             ids = ids[1:]
         return tuple(id_ for id_ in ids if id_ != self._unknown)
@@ -93,6 +93,20 @@ class TokenSplitter:
     def spellings(self, ids: Iterable[int]) -> list[str]:
         """Return the tokens as the vocabulary spells them."""
         return [str(token) for token in self._tokenizer.convert_ids_to_tokens(list(ids))]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Return the text of ids, control tokens included."""
+        return str(self._tokenizer.decode(list(ids)))
+
+    def text_of(self, token: str) -> str:
+        """Return the characters that a token stands for, given as the vocabulary spells it."""
+        plain = token.replace(MARKERS[1], " ")
+        return plain if plain.isascii() and plain[:1] != "#" else text_of(self._tokenizer, token)
+
+    @cached_property
+    def special(self) -> frozenset[str]:
+        """Return the control tokens."""
+        return frozenset(self._tokenizer.all_special_tokens)
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -107,8 +121,10 @@ class TokenSplitter:
 
     def id_of(self, text: str) -> int | None:
         """Return the id of a token, given as the vocabulary spells it or as a text that is one token; None if none."""
-        pieces = self.pieces(text) if text not in self.vocabulary else (self.vocabulary[text],)
-        return pieces[0] if len(pieces) == 1 else None
+        if text in self.vocabulary:
+            return self.vocabulary[text]
+        pieces = self.pieces(text)
+        return pieces[0] if len(pieces) == 1 and self._unknown not in self.encode(text) else None
 
     def lengths(self, ids: Iterable[int]) -> tuple[int, ...]:
         """Return how many characters each piece stands for, its word marker not counted; at least 1."""
@@ -136,6 +152,19 @@ def is_word_piece(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return whether it is WordPiece, where a token begins a word unless ``##`` is before it."""
     backend = backend_of(tokenizer)
     return isinstance(backend.model, models.WordPiece) if backend else hasattr(tokenizer, "wordpiece_tokenizer")
+
+
+def is_sentencepiece(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether its vocabulary writes a space as SentencePiece does."""
+    backend = backend_of(tokenizer)
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.decoder) if backend else ()
+    return any(MARKERS[0] in str(part) for part in parts) or hasattr(tokenizer, "sp_model")
+
+
+def is_byte_level(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return whether its vocabulary writes each byte of a text as a character of its own."""
+    backend = backend_of(tokenizer)
+    return backend is not None and "ByteLevel" in f"{backend.pre_tokenizer} {backend.decoder}"
 
 
 def ids_by_text(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -27,6 +27,7 @@ EXAMPLES = {
     "keep": "GLOB=HOW, such as 'classifier.*=leading' or 'classifier.*=[0, 1, null]'",
     "key_mapping": "PATTERN=NEW, such as '^encoder=bert.encoder'",
     "rename_labels": "OLD=NEW, such as neg=negative",
+    "rename_tokens": "OLD=NEW, such as '<|reserved_0|>=<|tool|>'",
     "label_counts": "LABEL=N, such as pos=120,neg=80",
     "add_heads": "NAME=KIND, such as topic=sequence-classification:news,sport",
     "rename_heads": "OLD=NEW, such as topic=theme",
@@ -43,6 +44,10 @@ def add_option(group: argparse._ArgumentGroup, name: str, described: Option) -> 
     text = described.help + (" (repeat" + " or use commas" * (described.form in WITH_COMMAS) + ")" if repeated else "")
     if described.form == "flag":
         group.add_argument(long, action="store_const", const=not described.default, dest=name, help=text)
+        return
+    if described.form == "either":
+        for spelled, value in ((names[0], True), (f"--no-{names[0][2:]}", False)):
+            group.add_argument(spelled, action="store_const", const=value, dest=name, help=text if value else "not so")
         return
     if described.default is not None:
         text += f"; default: {described.default}"

@@ -1,0 +1,170 @@
+"""New tokens in running text: which are reached, what decoding makes of them, and which old words they break."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+from hf_init._text import format_count, join_names
+from hf_init._vocabulary.texts import TEXTS
+from hf_init._vocabulary.tokenizer import MARKERS, TokenSplitter
+
+EXAMPLES = 20
+"""Of each list, at most, in a plan's JSON."""
+
+
+@dataclass(frozen=True)
+class TextCheck:
+    """What new tokens do to texts.
+
+    Attributes:
+        unread: the tokens that no text comes to.
+        not_at_start, not_in_brackets: those that are reached after a space alone.
+        broken: those that decoding doesn't give back, with the text that went in and the one that came out.
+        two_pieces: words that are read behind a space that is a piece of its own.
+        entries: old tokens that a text was one of. split: those of them that are several pieces now, by their text.
+        words: of texts. split_words: those of them that are split otherwise though none is a new token.
+    """
+
+    unread: tuple[str, ...] = ()
+    not_at_start: tuple[str, ...] = ()
+    not_in_brackets: tuple[str, ...] = ()
+    broken: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    two_pieces: tuple[str, ...] = ()
+    entries: int = 0
+    split: Mapping[str, str] = field(default_factory=dict)
+    words: int = 0
+    split_words: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Return counts, and examples of each list."""
+        document: dict[str, object] = {}
+        for name, value in asdict(self).items():
+            if isinstance(value, int):
+                document[name] = value
+            elif value:
+                some = list(value)[:EXAMPLES]
+                examples = {key: value[key] for key in some} if isinstance(value, Mapping) else some
+                document[name] = {"count": len(value), "examples": examples}
+        return document
+
+    def notes(self) -> Iterator[str]:
+        """Yield what a user should know, in sentences."""
+        for names, where in ((self.not_at_start, "at the start of a text"), (self.not_in_brackets, "behind a bracket")):
+            if names:
+                yield f"not read {where}, where no space is: {_some(names)}"
+        if self.two_pieces:
+            spaced = f" {self.two_pieces[0]}"
+            yield (
+                f"two pieces in running text, a space and the token: {_some(self.two_pieces)}; with the space in it, "
+                f"as {spaced!r}, it is one there, but isn't read where no space is"
+            )
+        if self.broken:
+            token, (before, after) = next(iter(self.broken.items()))
+            way_out = "" if token[:1].isspace() else f"; with its space, as {f' {token}'!r}, it may"
+            yield (
+                f"decoding doesn't give back texts with {_some(self.broken)}: {before!r} comes back as "
+                f"{after!r}{way_out}"
+            )
+        if self.split:
+            examples = [f"{text!r} ({pieces})" for text, pieces in self.split.items()]
+            yield (
+                f"{format_count(len(self.split))} old token{'s' if len(examples) > 1 else ''} of "
+                f"{format_count(self.entries)} are split otherwise now: {join_names(examples, 3)}; texts with them are "
+                "read otherwise, unless the new tokens match as whole words (single_word)"
+            )
+        if self.split_words:
+            yield (
+                f"of {format_count(self.words)} words of texts that come with hf_init {len(self.split_words)} are "
+                f"split otherwise now: {join_names([*map(repr, self.split_words)], 3)}"
+            )
+
+
+def _some(names: Collection[str]) -> str:
+    return join_names([*map(repr, names)], 3)
+
+
+def check_in_text(
+    tokens: Mapping[str, int], before: TokenSplitter, after: TokenSplitter, special: Collection[str] = ()
+) -> TextCheck:
+    """Return what new tokens (their ids by text) do to texts that tokenizers split.
+
+    Args:
+        special: those of them that decoding may leave out; words that contain them aren't looked for.
+    """
+    frames = {text: _frames(text) for text in tokens}
+    reached = {text: [tokens[text] in after.encode(frame) for frame in frames[text]] for text in tokens}
+    plain = [text for text in tokens if text.strip()]
+    read = [text for text in tokens if reached[text][0]]
+    split = dict(_split_entries(tokens, before, after))
+    words = dict.fromkeys(word for text in TEXTS for word in text.split())
+    return TextCheck(
+        unread=tuple(text for text in tokens if not any(reached[text])),
+        not_at_start=tuple(text for text in plain if any(reached[text]) and not reached[text][1]),
+        not_in_brackets=tuple(text for text in plain if any(reached[text]) and not reached[text][2]),
+        broken=dict(_broken(read, frames, before, after)),
+        two_pieces=tuple(text for text in read if text not in special and _space_alone(text, tokens[text], after)),
+        entries=len(before.vocabulary),
+        split=split,
+        words=len(words),
+        split_words=dict(_split_otherwise((f" {word}" for word in words), tokens, before, after)),
+    )
+
+
+def _frames(text: str) -> tuple[str, str, str]:
+    """Return texts with a token: inside one, at its start, behind a bracket."""
+    left, right = ("" if end.isspace() else " " for end in (text[:1], text[-1:]))
+    return f"x{left}{text}{right}y", f"{text.lstrip()}{right}y", f"x ({text.strip()}) y"
+
+
+def _broken(
+    texts: Iterable[str], frames: Mapping[str, tuple[str, str, str]], before: TokenSplitter, after: TokenSplitter
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    for text in texts:
+        frame = frames[text][0]
+        back = after.decode(after.encode(frame))
+        if back not in (frame, before.decode(before.encode(frame))):
+            yield text, (frame, back)
+
+
+def _space_alone(text: str, id_: int, after: TokenSplitter) -> bool:
+    """Return whether a word has a piece for the space before it."""
+    if not text[:1].isalnum():
+        return False
+    ids = after.encode(f"x {text} y")
+    index = ids.index(id_)
+    return index > 0 and after.spellings(ids[index - 1 : index])[0] in MARKERS
+
+
+def _split_entries(tokens: Collection[str], before: TokenSplitter, after: TokenSplitter) -> Iterator[tuple[str, str]]:
+    """Yield the old tokens, as texts, that are one piece of their text no more, with the pieces that they are."""
+    entries = (before.text_of(spelled) for spelled in before.vocabulary if spelled not in before.special)
+    whole = [text for text in _containing(entries, tokens) if len(before.encode(text)) == 1]
+    yield from _split_otherwise(whole, tokens, before, after)
+
+
+def _split_otherwise(
+    texts: Iterable[str], tokens: Collection[str], before: TokenSplitter, after: TokenSplitter
+) -> Iterator[tuple[str, str]]:
+    new = {_folded(text) for text in tokens}
+    for text in _containing(texts, tokens):
+        pieces = after.spellings(after.encode(text))
+        core = _folded(text).strip(".,;:!?()[]\"'`")
+        if core not in new and pieces != before.spellings(before.encode(text)):
+            yield text, " ".join(pieces)
+
+
+def _containing(texts: Iterable[str], parts: Iterable[str]) -> Iterator[str]:
+    """Yield the texts that contain one of the parts, whatever the case."""
+    wanted = {_folded(part) for part in parts} - {""}
+    lengths = sorted({len(part) for part in wanted})
+    for text in texts:
+        folded = _folded(text)
+        ends = ((start, start + n) for start in range(len(folded)) for n in lengths if start + n <= len(folded))
+        if any(folded[start:end] in wanted for start, end in ends):
+            yield text
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold().strip()
