@@ -1,8 +1,29 @@
-"""Numbered blocks in tensor names: ``model.layers.3.`` and the stack that it lies in."""
+"""Words in tensor names: numbered blocks such as ``model.layers.3.``, the stacks that they lie in, wrappers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+
+WRAPPERS: Mapping[str, str] = {
+    "_orig_mod": "torch.compile",
+    "_fsdp_wrapped_module": "FSDP",
+    "_checkpoint_wrapped_module": "activation checkpointing",
+    "_forward_module": "Lightning",
+    "module": "DataParallel or DDP",
+    "base_layer": "an adapter that isn't merged",
+}
+"""Words that a wrapper puts into names, with the wrapper."""
+
+
+def unwrapped_name(name: str) -> str:
+    """Return a name without the words of wrappers.
+
+    Example:
+        >>> unwrapped_name("module.layers.0._checkpoint_wrapped_module.w.weight")
+        'layers.0.w.weight'
+    """
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def stack_blocks(name: str) -> list[str]:

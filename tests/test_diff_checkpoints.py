@@ -229,6 +229,16 @@ def test_what_changed_under_another_name_is_compared_there(tmp_path):
     assert "was layers.1.w.bias" in str(report)
 
 
+@pytest.mark.parametrize(
+    "wrapped", ["_orig_mod.layers.{}.w", "layers.{}._checkpoint_wrapped_module.w", "module.m.layers.{}.w"]
+)
+def test_a_wrappers_words_are_passed_over_after_training(tmp_path, wrapped):
+    a = write(tmp_path / "a", {f"layers.{n}.w": np.full(3, n) for n in range(2)})
+    report = hf_init.diff(a, write(tmp_path / "b", {wrapped.format(n): np.full(3, n + 5) for n in range(2)}))
+    assert found(report) == {wrapped.format(n): ("changed", f"layers.{n}.w") for n in range(2)}
+    assert hf_init.drift(a, tmp_path / "b").counts["trained"] == 2
+
+
 def test_a_layer_that_moved_is_found_where_it_is_now(tmp_path):
     grown = model(layers=3)
     grown["layers.3.w.weight"], grown["layers.2.w.weight"] = grown["layers.2.w.weight"], np.ones((4, 4), "float32") / 3

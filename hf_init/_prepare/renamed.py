@@ -9,17 +9,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
+from hf_init._block_names import WRAPPERS
 from hf_init._tensors import Shape
 
-WRAPPERS: Mapping[str, str] = {
-    "_orig_mod": "torch.compile",
-    "_fsdp_wrapped_module": "FSDP",
-    "_checkpoint_wrapped_module": "activation checkpointing",
-    "_forward_module": "Lightning",
-    "module": "DataParallel or DDP",
-    "base_layer": "an adapter that isn't merged",
-}
-"""Words that a wrapper puts into names, with the wrapper."""
 MOST_RULES, MOST_TRIES = 32, 20
 
 Rule: TypeAlias = tuple[str, str]

@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from hf_init._block_names import name_pattern
+from hf_init._block_names import name_pattern, unwrapped_name
 from hf_init._checkpoint import Checkpoint, dtype_bits, read_object
 from hf_init._tensors import Shape
 from hf_init._verify.regions import ReadBuffer
@@ -66,9 +66,9 @@ class _Samples:
 def pair_names(before: Checkpoint, after: Checkpoint, *, moved: bool = False) -> dict[str, str]:
     """Return, for each tensor of ``after`` that is one of ``before``, its name there.
 
-    Equal names belong together; then tensors of equal bytes; then names that differ by a prefix, either way; last, what
-    the library's own loader takes for the same parameter (old spellings, such as ``LayerNorm.gamma``), if both are
-    models of one type. Headers and a few kilobytes of each tensor are read.
+    Equal names belong together; then tensors of equal bytes; then names that differ by a prefix, either way, or by
+    words of wrappers; last, what the library's own loader takes for the same parameter (old spellings, such as
+    ``LayerNorm.gamma``), if both are models of one type. Headers and a few kilobytes of each tensor are read.
 
     Args:
         moved: a tensor that has changed under its name may be another one that has changed its place.
@@ -83,6 +83,7 @@ def pair_names(before: Checkpoint, after: Checkpoint, *, moved: bool = False) ->
     pairs |= loose.take({name: name for name in loose.after if name in before.entries and name in loose.before})
     for change in _changed_prefixes(loose, before, after, equal):
         pairs |= loose.take(_renamed_by(loose, *change))
+    pairs |= loose.take(_unwrapped(loose))
     pairs |= loose.take(_same_parameters(loose, before, after))
     seen.close()
     expected.close()
@@ -171,6 +172,13 @@ def _prefixes(name: str) -> Iterator[tuple[str, str]]:
 def _renamed_by(loose: _Loose, old: str, new: str) -> dict[str, str]:
     names = {new + was.removeprefix(old): was for was in loose.before if was.startswith(old)}
     return {name: was for name, was in names.items() if name in loose.after}
+
+
+def _unwrapped(loose: _Loose) -> dict[str, str]:
+    """Return names that differ by the words of wrappers, such as ``_orig_mod``, anywhere in them."""
+    plain = {unwrapped_name(was): was for was in loose.before}
+    names = {unwrapped_name(name): name for name in loose.after}
+    return {name: plain[short] for short, name in names.items() if short in plain}
 
 
 def _same_parameters(loose: _Loose, before: Checkpoint, after: Checkpoint) -> dict[str, str]:
