@@ -122,3 +122,44 @@ def test_tensors_that_another_rank_held_are_no_shapes_to_change(base, tmp_path, 
     for command in (("plan", folder), ("extend", folder, tmp_path / "out")):
         said = refusal(tmp_path, capsys, *command, *HEAD, *options)
         assert "by name and have no elements" in said and "ZeRO-3" in said and "zero_to_fp32" in said
+
+
+CONFIGS = [
+    ({"architectures": None}, "names no architecture", "architecture"),
+    ({"architectures": None, "model_type": None, "architecture": "resnet50", "num_features": 8}, "timm model", "timm"),
+    (
+        {"architectures": None, "model_type": None, "_class_name": "UNet2DModel"},
+        "of diffusers .UNet2DModel",
+        "diffusers",
+    ),
+    ({"architectures": None, "model_type": None, "model_cfg": {}}, "a model of OpenCLIP", "OpenCLIP"),
+    ({"architectures": None, "model_type": None}, "names no architecture; say which class", "not None"),
+]
+
+
+@pytest.mark.parametrize(("raw", "planned", "listed"), CONFIGS, ids=str)
+def test_a_config_that_names_no_class_is_told_by_what_it_says(base, tmp_path, capsys, raw, planned, listed):
+    folder = base({}, keep=True)
+    config = {**json.loads((folder / "config.json").read_text()), **raw}
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    for command in (("plan", folder), ("extend", folder, tmp_path / "out")):
+        assert re.search(planned, refusal(tmp_path, capsys, *command))
+    for command in (("heads", folder), ("plan", folder, "--add-heads", "x=sequence-classification:a,b")):
+        assert listed in refusal(tmp_path, capsys, *command)
+    if "model_type" not in config or config["model_type"] is None:
+        assert "names no model_type" in refusal(tmp_path, capsys, "plan", folder, "--architecture", "AutoModel")
+
+
+def test_a_pointer_that_would_go_along_is_named(base, tmp_path, capsys):
+    folder = base({"tokenizer.json": LFS, "model.onnx": LFS}, keep=True)
+    for command in (("plan", folder, *HEAD), ("extend", folder, tmp_path / "out", *HEAD)):
+        said = refusal(tmp_path, capsys, *command)
+        assert "tokenizer.json is a git-lfs pointer" in said and "git lfs pull" in said and "onnx" not in said
+
+
+def test_weights_that_a_class_keeps_in_files_of_its_own(base, tmp_path, capsys, monkeypatch):
+    import transformers
+
+    monkeypatch.setattr(transformers.BertConfig, "extra_files", ("head.safetensors",), raising=False)
+    folder = base({"head.safetensors": b""}, keep=True)
+    assert "transformers reads head.safetensors with the other" in refusal(tmp_path, capsys, "plan", folder, *HEAD)

@@ -17,6 +17,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from hf_init._checkpoint import describe_config
 from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._paths import user_path
 from hf_init._text import closest, join_names, one_line
@@ -178,7 +179,7 @@ def auto_map(raw: Mapping[str, object]) -> dict[str, object]:
 def _own_class(raw: Mapping[str, object], folder: Path, trust: bool | None) -> type:
     names = raw.get("architectures")
     if not names or not isinstance(names, list) or not isinstance(names[0], str):
-        raise PlanError(f"{folder / 'config.json'} names no architecture; {SAY_WHICH}")
+        raise PlanError(f"{folder / 'config.json'} names no architecture; {describe_config(raw) or SAY_WHICH}")
     found = (
         _registered_class(names[0], raw)
         or _class_in_folder(names[0], raw, folder, trust)

@@ -15,7 +15,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTraine
 
 from hf_init._architecture.classes import auto_map, remote
 from hf_init._architecture.library import quiet_library
-from hf_init._checkpoint import Checkpoint, says_packed
+from hf_init._checkpoint import Checkpoint, describe_config, says_packed
 from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._text import closest, one_line
 
@@ -150,6 +150,16 @@ def check_same_weights(config: PreTrainedConfig, raw: Mapping[str, object]) -> N
         )
 
 
+def check_extra_files(config: PreTrainedConfig, folder: Path) -> None:
+    """Raise PlanError if weights lie in files of their own, which the config's class has the library read as well."""
+    extra = [name for name in getattr(type(config), "extra_files", ()) if (folder / name).is_file()]
+    if extra:
+        raise PlanError(
+            f"{folder}: transformers reads {', '.join(extra)} with the other weights of a {config.model_type} model: "
+            "load it with plain from_pretrained, save_pretrained(OUT), which writes all of them together, and give OUT"
+        )
+
+
 def check_unknown(
     cls: type[PreTrainedModel], config: PreTrainedConfig, rest: Mapping[str, object], options: Iterable[str] = ()
 ) -> None:
@@ -209,8 +219,8 @@ def _load_config(
     if brought:
         return remote(brought, folder, trust).from_pretrained(str(folder), **options)
     if model_type is None:
-        give = option("architecture", "CLASS")
-        raise PlanError(f"{folder / 'config.json'} names no model_type; add it, or give the class: {give}")
+        advice = describe_config(raw) or f"add it, or give the class: {option('architecture', 'CLASS')}"
+        raise PlanError(f"{folder / 'config.json'} names no model_type; {advice}")
     raise PlanError(
         f"{folder / 'config.json'}: transformers {transformers.__version__} knows no model_type {model_type!r}"
         f"{closest(str(model_type), CONFIG_MAPPING)}; install a version that does, or give a checkpoint of a known type"

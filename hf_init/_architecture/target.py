@@ -14,6 +14,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture.classes import check_misfit, class_of, concrete
 from hf_init._architecture.config import (
+    check_extra_files,
     check_quantized,
     check_retyped,
     check_same_weights,
@@ -138,6 +139,7 @@ class Target:
             own, rest = config_of(model_class, folder, raw, {**values, **changed}, trust)
             drop_quantization(own)  # the base's own, of which the headers know better
         check_quantized(own)
+        check_extra_files(own, folder)
         model_class = concrete(model_class, own, folder, trust)
         check_misfit(model_class, own)
         check_retyped(values.get("model_type"), own)

@@ -224,6 +224,21 @@ def no_weights(name: str, listing: Listing, named: str = "") -> str:
     return f"{name} {lacks}. {_SAVED}"
 
 
+def describe_config(raw: Mapping[str, object]) -> str:
+    """Return whose config it is that names no class of transformers, and the next step; empty for nobody's."""
+    if "architecture" in raw and {"num_classes", "num_features", "pretrained_cfg"} & raw.keys():
+        return (
+            f"it is a timm model ({raw['architecture']}): with timm installed, load it with transformers' "
+            "TimmWrapperForImageClassification.from_pretrained, save_pretrained(OUT), and give OUT"
+        )
+    if "_class_name" in raw or "_diffusers_version" in raw:
+        named = f" ({raw['_class_name']})" if "_class_name" in raw else ""
+        return f"it is a model of diffusers{named}, for which transformers has no class: give a text or image encoder"
+    if "model_cfg" in raw:
+        return "it is a model of OpenCLIP: give the same model in transformers' format, with a class such as CLIPModel"
+    return ""
+
+
 def check_distributed(folder: Path) -> None:
     """Raise CheckpointError for a distributed checkpoint of transformers, which it reads before any other file."""
     files = sorted(path.name for path in folder.glob(_DISTRIBUTED))

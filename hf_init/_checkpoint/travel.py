@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
+from hf_init._checkpoint.header import GIT_LFS
 from hf_init._checkpoint.strict import check_faults
 from hf_init._errors import CheckpointError
 
@@ -212,7 +213,8 @@ def _file_fault(path: Path) -> str:
         return "is no file"
     try:
         with path.open("rb") as file:
-            file.read(1)
+            if file.read(len(GIT_LFS)) == GIT_LFS:
+                return "is a git-lfs pointer, not the file itself; `git lfs pull` brings it"
     except OSError as error:
         return f"can't be read ({error.strerror})"
     return ""

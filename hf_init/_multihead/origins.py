@@ -12,7 +12,7 @@ import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import BAD_VALUE, NOWHERE, auto_classes, quiet_library
-from hf_init._checkpoint import BaseCheckpoint
+from hf_init._checkpoint import BaseCheckpoint, describe_config
 from hf_init._errors import PlanError
 from hf_init._heads import names_of
 from hf_init._multihead.configuration_multi_head import HeadSpec, MultiHeadConfig
@@ -65,7 +65,15 @@ class HeadOrigin:
             backbone = _backbone_config(config.trunk.to_dict(), values or {})
             return cls(base.name, backbone, heads, "trunk", (), True, dtype)
         if kind not in CONFIG_MAPPING:
-            raise PlanError(f"{base.name}: heads go on a model_type that transformers knows, not {kind!r}")
+            what = describe_config(raw)
+            raise PlanError(
+                f"{base.name}: heads go on a model_type that transformers knows, not {kind!r}{what and f'; {what}'}"
+            )
+        if not base.class_name:
+            raise PlanError(
+                f"{base.name}: its config.json names no architecture, so which of its weights are a head isn't known; "
+                'write the class that they are of into it: "architectures": ["CLASS"]'
+            )
         backbone = _backbone_config({key: value for key, value in raw.items() if key not in HEAD_FIELDS}, values or {})
         try:
             backbone.architectures = [backbone_class(backbone).__name__]
