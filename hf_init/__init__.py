@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hf_init import finetune, schemes
-    from hf_init._api import convert, diff, drift, extend, heads, plan, report, verify
+    from hf_init._api import convert, diff, drift, extend, heads, plan, report, same_function, verify
     from hf_init._check import check
     from hf_init._errors import HfInitError
     from hf_init._load import InitMixin, from_pretrained, initialize
@@ -42,6 +42,7 @@ __all__ = [
     "plan",
     "probe_vocabulary",
     "report",
+    "same_function",
     "schemes",
     "verify",
 ]
@@ -66,6 +67,7 @@ _HOME = {
     "plan": "hf_init._api",
     "probe_vocabulary": "hf_init._probe",
     "report": "hf_init._api",
+    "same_function": "hf_init._api",
     "schemes": "hf_init.schemes",
     "verify": "hf_init._api",
 }

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_init import _verify
 from hf_init._errors import PlanError, option
-from hf_init._options import DiffOptions, DriftOptions, ExtendOptions, HubOptions, PlanOptions, ResultOptions
+from hf_init._options import (
+    CodeOptions,
+    DiffOptions,
+    DriftOptions,
+    ExtendOptions,
+    HubOptions,
+    PlanOptions,
+    ResultOptions,
+)
 from hf_init._paths import user_path
 from hf_init._progress import Progress, no_progress
 from hf_init._signature import takes
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from hf_init._architecture import Architecture
     from hf_init._checkpoint import Bases
     from hf_init._drift import DriftReport
+    from hf_init._function import FunctionReport
     from hf_init._multihead import HeadListing
     from hf_init._plan import Plan
 
@@ -182,6 +191,28 @@ def drift(
     frozen = options.get("frozen", "none")
     prefix = options.get("prefix", "")
     return _drift.measure_drift(base, trained, options.get("plan"), frozen=frozen, progress=progress, prefix=prefix)
+
+
+@takes(CodeOptions)
+def same_function(
+    base: str | Path, out: str | Path, *, seed: int = 0, **options: Unpack[CodeOptions]
+) -> FunctionReport:
+    """Run two checkpoints on the same inputs of the architecture, and compare what they give.
+
+    The inputs (text, images, audio) are drawn from the seed. Where ``out`` is a result of ``extend``, the report is
+    held to the claim of its plan; else to ``exact``. Both are in memory, one after the other.
+
+    Raises:
+        HfInitError: one of them can't be loaded or run. A difference isn't an error: it is in the report, and
+            ``raise_if_failed`` makes one of it that breaks the claim.
+
+    Example::
+
+        print(same_function("base", "out"))
+    """
+    from hf_init._function import run_both
+
+    return run_both(base, out, seed, options.get("trust_remote_code"))
 
 
 @takes(HubOptions)

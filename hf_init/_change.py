@@ -39,6 +39,7 @@ class TargetRequest:
         values: of the config; what has no field there is for the class's constructor.
         key_mapping: patterns of the base's names and what they become, in order.
         open_other: opens another checkpoint as the base was opened.
+        trust: whether code that the checkpoint brings may run.
     """
 
     base: BaseCheckpoint
@@ -47,6 +48,7 @@ class TargetRequest:
     values: Mapping[str, object]
     open_other: Callable[[str], BaseCheckpoint]
     key_mapping: Mapping[str, str] = field(default_factory=dict)
+    trust: bool | None = None
 
 
 def _no_fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
@@ -77,10 +79,9 @@ class ChangePlan:
             is ``"default"`` where no rule names the tensor); None where the change doesn't concern the tensor.
         notes: sentences for the plan.
         new: names of tensors that the change wants new, so that they don't count as missing in the source.
-        drop: names of the source's tensors that go with the change, where the target has no place for them.
         allowed: globs of all that may be new; None: no such list was given.
-        dropped: names of tensors of the base that go with the change, as it was asked.
-        claim: what the finished plan says of old inputs, of the tensors in ``keep``, ``new`` and ``dropped``, and of
+        drop: names of the source's tensors that go with the change, where the target has no place for them.
+        claim: what the finished plan says of old inputs, of the tensors in ``keep``, ``new`` and ``drop``, and of
             the config values that the change sets (one of ``CLAIMS``); None: the change answers for none of them.
         config: further paths of the config that the claim answers for.
         write: writes the change's files into a result's folder, after the base's own files were carried over.
@@ -96,7 +97,6 @@ class ChangePlan:
     new: frozenset[str] = frozenset()
     drop: frozenset[str] = frozenset()
     allowed: tuple[str, ...] | None = None
-    dropped: frozenset[str] = frozenset()
     claim: Callable[[Plan], str | None] = _no_claim
     config: frozenset[str] = frozenset()
     write: Callable[[Path], None] = _write_nothing
@@ -109,7 +109,7 @@ class Change:
     """One change that a user asks for, such as labels or tokens; ``of`` makes it from options and the base.
 
     Planning calls the methods in this order: ``of``, ``retarget`` and ``config_values`` (then class and config are
-    resolved), ``rules``, and ``plan`` (once the target is built on meta).
+    resolved), ``place``, ``rules``, and ``plan`` (once the target is built on meta).
 
     Attributes:
         OPTIONS: the keyword arguments that ``of`` reads.
@@ -139,6 +139,14 @@ class Change:
     def config_values(self) -> Mapping[str, object]:
         """Return the config values that the change sets; dots reach nested configs."""
         return {}
+
+    def place(self, target: Target) -> Target:
+        """Return the target with what the change knows of where the base's tensors go in it.
+
+        Raises:
+            PlanError: they can't go there.
+        """
+        return target
 
     def rules(self) -> Sequence[Rule]:
         """Return the rules that go before those of the recipe."""

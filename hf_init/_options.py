@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hf_init._architecture import Architecture
     from hf_init._checkpoint import Bases
+    from hf_init._growth import LayersLike
     from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, SchemeLike
 
     ExamplesLike: TypeAlias = str | Path | Iterable[tuple[str, object] | Mapping[str, object]]
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 Form = Literal[
     "text", "flag", "number", "decimal", "names", "texts", "numbers", "repeated", "listed", "values", "pairs", "lists",
-    "counts", "kinds", "places", "or no", "either",
+    "counts", "kinds", "places", "stacks", "or no", "either",
 ]  # fmt: skip
 """How the command line says a value; see ``cli/_values.py``."""
 
@@ -227,6 +228,26 @@ class TokenOptions(TypedDict, total=False):
     output_rows: Annotated["SchemeLike | None", Option("of the language-model head's alone", metavar="SCHEME")]
 
 
+class GrowthOptions(TypedDict, total=False):
+    """Growth."""
+
+    layers: Annotated[
+        "LayersLike | None",
+        Option(
+            "blocks of the base by number, and new ones: 0-5,new,6-11,new; every=6; 0-23,8-31; decoder=0,31",
+            "stacks",
+            "MAP",
+        ),
+    ]
+    new_layers: Annotated[
+        "Literal['auto', 'copy'] | None",
+        Option(
+            "of new blocks: the architecture's own values (auto, the default), or copies; closed",
+            choices=("auto", "copy"),
+        ),
+    ]
+
+
 class FileOptions(TypedDict, total=False):
     """Files."""
 
@@ -238,6 +259,9 @@ class FileOptions(TypedDict, total=False):
         Option("how files that stay as they are get there", default="copy", choices=("copy", "hard", "symbolic")),
     ]
     digest: Annotated["bool", Option("record digests: the result can be verified without its base", "flag")]
+    prove_function: Annotated[
+        "bool", Option("run base and result on the same inputs: a claim of the plan that doesn't hold fails", "flag")
+    ]
     resume: Annotated["bool", Option("go on with what an interrupted run to the same folder left", "flag")]
     rename: Annotated[
         "bool",
@@ -270,7 +294,9 @@ class MemoryOptions(TypedDict, total=False):
     proxies: Annotated["Mapping[str, str] | None", Option("as the library's")]
 
 
-class PlanOptions(TargetOptions, HubOptions, CodeOptions, LabelOptions, HeadsOptions, TokenOptions, total=False):
+class PlanOptions(
+    TargetOptions, HubOptions, CodeOptions, LabelOptions, HeadsOptions, TokenOptions, GrowthOptions, total=False
+):
     """What ``plan`` takes."""
 
 

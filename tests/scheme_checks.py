@@ -63,6 +63,7 @@ SAMPLES: list[Scheme] = [
     schemes.Auto(),
     schemes.Declared(),
     schemes.Skip(),
+    schemes.NearIdentity("shift", "table", "table"),
     schemes.MeanRow(0.5),
     schemes.Gaussian(2.0, "table", ((0, 3), (4, 9)), ("a", "b", "c", "d")),
     schemes.SubTokens("exp_first", 2.0, "median", "table", PIECES),
@@ -89,6 +90,8 @@ def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32")
         )
     if isinstance(scheme, RowScheme):
         return row_slot((1, 7, 3, 4), name=name, dtype=dtype)
+    if scheme.group == "derived":
+        return replace(whole_slot(name, (8,), dtype=dtype), source={"table": TABLE}.__getitem__)
     if scheme.name == "etf":
         return whole_slot(name, (6, 8), dtype=dtype)
     shape = (8, 4, 3) if scheme.name in ("dirac", "delta_orthogonal") else (8, 6)

@@ -16,8 +16,8 @@ CLASSIFIER = "BertForSequenceClassification"
     [
         ("bert", None, {}, "exact"),
         ("bert", CLASSIFIER, {}, "exact"),
-        ("bert", "BertForMaskedLM", {}, "exact"),
-        ("sentiment", "BertModel", {}, "exact"),
+        ("bert", "BertForMaskedLM", {"drop": ["pooler.*"]}, "exact"),
+        ("sentiment", "BertModel", {"drop": ["classifier.*"]}, "exact"),
         ("sentiment", None, {"rename_labels": {"neg": "bad"}}, "exact"),
         ("sentiment", None, {"labels": ["pos", "neg", "neu"]}, "exact to rounding"),
         ("sentiment", None, {"labels": ["neg", "neu", "pos", "odd"]}, "exact to rounding"),

@@ -43,9 +43,13 @@ TARGET = (
     "[--rename-heads OLD=NEW] [--take-heads NAME=DIR] [--name-head NAME] [--export-head NAME] [--add-tokens T,T] "
     "[--special-tokens T,T] [--add-tokens-file FILE] [--existing {error,skip}] [--pad-to-multiple-of N] "
     "[--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] [--guarantee {distribution,greedy,learning}] "
-    "[--row-scheme SCHEME] [--input-rows SCHEME] [--output-rows SCHEME]"
+    "[--row-scheme SCHEME] [--input-rows SCHEME] [--output-rows SCHEME] [--layers MAP] "
+    "[--new-layers {auto,copy}]"
 )
-FILES = "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--resume] [--no-rename] [--probe FILE]"
+FILES = (
+    "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--resume] [--no-rename] "
+    "[--probe FILE]"
+)
 HUB = "[--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
 OUTPUT = "[--format {text,json,markdown,github}] [--json] [--quiet] [--color {auto,always,never}]"
 CLASS = "[--architecture CLASS] [--trust-remote-code]"

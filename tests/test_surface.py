@@ -39,6 +39,7 @@ NAMES = [
     "plan",
     "probe_vocabulary",
     "report",
+    "same_function",
     "schemes",
     "verify",
 ]
@@ -99,17 +100,19 @@ PLAN = (
     "add_heads remove_heads rename_heads take_heads name_head export_head "
     "add_tokens special_tokens add_tokens_file existing rename_tokens single_word lstrip rstrip normalized pad_token "
     "eos_token bos_token unk_token mask_token chat_template pad_to_multiple_of allow_shrink reinit_rows tokenizer "
-    "guarantee row_scheme input_rows output_rows"
+    "guarantee row_scheme input_rows output_rows "
+    "layers new_layers"
 )
 SIGNATURES = {
     "plan": f"base architecture {PLAN}",
-    "extend": f"base out architecture progress {PLAN} max_shard_size link digest resume rename",
+    "extend": f"base out architecture progress {PLAN} max_shard_size link digest resume rename prove_function",
     "from_pretrained": (
         f"cls base model_args output_loading_info {PLAN} dtype torch_dtype device_map max_memory distributed_config "
         "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "
         "use_safetensors low_cpu_mem_usage proxies"
     ),
     "convert": "base out progress revision subfolder token cache_dir local_files_only force_download",
+    "same_function": "base out seed trust_remote_code",
     "verify": "out base progress recompute examples everything prefix architecture trust_remote_code",
     "drift": "base trained progress plan frozen prefix",
     "diff": "a b progress only by_layer prefix",

@@ -143,6 +143,13 @@ def feed_forward(place: TreePlace) -> BlockPattern:
         return
 
 
+def mixer(place: TreePlace) -> BlockPattern:
+    """Yield the label of the projection that ends a mixer with a convolution: it writes into the residual stream."""
+    for conv, output in _names.MIXERS:
+        if {conv, output} <= set(place.children) and place.matrix(output):
+            yield place.at(output), RoleLabel("mixer.output")
+
+
 def experts(place: TreePlace) -> BlockPattern:
     """Yield the labels of the experts of a mixture in 3-D tensors, in either order."""
     shapes = {name: shape for name in _names.EXPERTS if place.tensors and len(shape := place.shape(name)) == 3}
@@ -217,6 +224,7 @@ RULES: tuple[Callable[[TreePlace], BlockPattern], ...] = (
     multihead,
     router,
     attention,
+    mixer,
     feed_forward,
     experts,
     flat_experts,

@@ -125,6 +125,9 @@ MLP: tuple[tuple[str | None, str, str], ...] = (
 )
 """Gate, up and down of a feed-forward block, where their sizes agree; an up twice as wide as down holds a gate too."""
 
+MIXERS: tuple[tuple[str, str], ...] = (("conv1d", "out_proj"), ("conv", "out_proj"), ("conv_1d", "linear_out"))
+"""The convolution of a mixer (Mamba, a gated delta net, a recurrent block), and the projection that ends it."""
+
 EXPERTS: Mapping[str, str] = {
     "gate_up_proj": "expert.gate_up",
     "gate_proj": "expert.gate",

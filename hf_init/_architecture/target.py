@@ -38,6 +38,7 @@ from hf_init._architecture.library import (
     not_saved,
     untie,
 )
+from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint, Reader
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
@@ -64,8 +65,6 @@ UNBUILDABLE = (
 
 NOT_ON_META = ("device_map", "max_memory", "key_mapping", "distributed_config")
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
-NOWHERE = "nowhere."
-"""Begins a name in memory that a renaming gives a tensor which is meant to have no place in the target."""
 
 
 class Origin(NamedTuple):
@@ -91,6 +90,7 @@ class Target:
         model_args, model_kwargs: what the class's constructor takes besides its config.
         load_options: options that only the loading into memory has.
         drop: globs of the base's tensors that the user gives up.
+        blocks: of each stack whose blocks aren't the base's in their order, by its name in memory.
     """
 
     base: BaseCheckpoint
@@ -101,6 +101,7 @@ class Target:
     model_kwargs: Mapping[str, object] = field(default_factory=dict)
     load_options: Mapping[str, Any] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
+    blocks: Mapping[str, BlockMap] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -193,15 +194,14 @@ class Target:
     def addressed(self) -> tuple[SourceTensor, ...]:
         """Return all of the base's tensors, each with the address that the target's loader gives it."""
         entries = self.base.source.entries
-        addresses = self.addresses.of(list(entries))
         drops = [re.compile(pattern) for pattern in ignored_on_load(self.model)]
 
         def is_ignored(parameter: str) -> bool:
             return not parameter.startswith(NOWHERE) and any(drop.search(parameter) for drop in drops)
 
         return tuple(
-            SourceTensor(name, entry.shape, entry.dtype, addresses[name], is_ignored(addresses[name][0]))
-            for name, entry in entries.items()
+            SourceTensor(name, entries[name].shape, entries[name].dtype, address, is_ignored(address[0]))
+            for name, address in place_names(list(entries), self.blocks, self.addresses)
         )
 
     @cached_property
@@ -235,6 +235,18 @@ class Target:
         """Return the target that is the checkpoint's own class with its own config; None where that can't be had."""
         origin = self.origins[0] if self.origins and not self.base.source.parts else None
         return origin.target if origin is not None and origin.known else None
+
+    @cached_property
+    def base_config(self) -> PreTrainedConfig | None:
+        """Return the base's own config as this version makes it; None where it is another model type's, or can't be."""
+        raw = self.base.config
+        if raw.get("model_type") not in {each.model_type for each in nested_configs(self.config)}:
+            return None
+        trusted = None if is_the_librarys(type(self.config)) else True  # its code runs already
+        try:
+            return config_of(self.cls, self.base.folder, raw, {}, trusted)[0]
+        except HfInitError:
+            return None
 
     def build(self) -> PreTrainedModel:
         """Build another model on meta.
@@ -345,3 +357,11 @@ class Target:
             stored = next((stored_at[a] for a in (address_of[tie.of], *tie.addresses) if a in stored_at), None)
             if stored is not None:
                 yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
+
+
+def nested_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """Yield a config and those nested in it, from the outside in."""
+    yield config
+    for value in vars(config).values():
+        if isinstance(value, PreTrainedConfig):
+            yield from nested_configs(value)

@@ -82,6 +82,7 @@ class Manifest:
         kept_digests: tensor -> SHA-256 of each of its kept regions, in the plan's order: with them the result can be
             proved without its base. None where none were asked for.
         tensor_digests: tensor -> SHA-256 of all of its bytes; None as before.
+        function: what base and result gave for the same inputs, as JSON; None where they weren't run.
     """
 
     plan: Plan
@@ -91,6 +92,7 @@ class Manifest:
     version: int = MANIFEST_VERSION
     kept_digests: Mapping[str, list[str]] | None = None
     tensor_digests: Mapping[str, str] | None = None
+    function: Mapping[str, object] | None = None
 
     @property
     def tensors(self) -> tuple[TensorPlan, ...]:
@@ -127,6 +129,7 @@ class Manifest:
             document["version"],
             document.get("kept_digests"),
             document.get("tensor_digests"),
+            document.get("function"),
         )
 
     def to_json(self) -> ManifestJson:
@@ -140,6 +143,8 @@ class Manifest:
             head["kept_digests"] = dict(self.kept_digests)
         if self.tensor_digests is not None:
             head["tensor_digests"] = dict(self.tensor_digests)
+        if self.function is not None:
+            head["function"] = dict(self.function)
         return {**head, "plan": self.plan.manifest_json()}
 
     def save(self, folder: str | os.PathLike[str], flush: bool = True) -> None:

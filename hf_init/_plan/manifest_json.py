@@ -65,6 +65,7 @@ class ManifestHeadJson(_ManifestJsonRequired, total=False):
 
     kept_digests: dict[str, list[str]] | None
     tensor_digests: dict[str, str] | None
+    function: JsonObject | None
 
 
 class ManifestJson(ManifestHeadJson):
@@ -123,6 +124,8 @@ def _document_faults(data: JsonObject) -> Iterator[str]:
             yield f"{key} is {short_name(data.get(key))}, expected an object"
     if not isinstance(data.get("made_by"), str):
         yield f"made_by is {short_name(data.get('made_by'))}, expected a string"
+    if not is_json_object(data.get("function") or {}):
+        yield f"function is {short_name(data.get('function'))}, expected an object"
     if is_json_object(plan):
         yield from _plan_faults(plan)
     if is_json_object(base):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 
-from transformers import PreTrainedConfig
-
-from hf_init._architecture import BAD_VALUE, Target, quiet_library
+from hf_init._architecture import Target, nested_configs
 from hf_init._change import Change, ChangePlan
 from hf_init._plan import Plan, TensorPlan, no_claim, weakest_claim
 from hf_init._prepare.leftover import IGNORED
@@ -38,7 +36,7 @@ def claim_of(target: Target, plan: Plan, changes: Sequence[tuple[Change, ChangeP
         claim = made.claim(plan)
         if claim is not None:
             claims.append(claim)
-            tensors.update(made.keep, made.new, made.dropped)
+            tensors.update(made.keep, made.new, made.drop)
             values.update(change.config_values(), made.config)
     reasons = (*_new_tensors(target, plan, tensors), *_changed_values(target, values))
     return weakest_claim([*claims, *map(no_claim, reasons)])
@@ -68,30 +66,16 @@ def _is_read(tensor: TensorPlan, same: bool) -> bool:
 
 def _changed_values(target: Target, answered: Set[str]) -> Iterator[str]:
     """Yield the values of the config that aren't the base's, and no change speaks of."""
-    raw = target.base.config
-    config = next((each for each in _configs(target.config) if each.model_type == raw.get("model_type")), None)
-    if config is None:
-        yield f"the target is a {target.config.model_type}, the base a {raw.get('model_type')}"
-        return
-    try:
-        with quiet_library():
-            own = type(config).from_dict(dict(raw))
-    except BAD_VALUE:  # the base's own config can't be made: there is nothing to compare with
-        yield "the base's own config can't be read with this version of transformers"
+    own = target.base_config
+    config = next((each for each in nested_configs(target.config) if type(each) is type(own)), None)
+    if own is None or config is None:
+        yield f"the target is a {target.config.model_type}, the base a {target.base.config.get('model_type')}"
         return
     before, after = _flat_values(own.to_dict()), _flat_values(config.to_dict())
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
         if old != new and path not in answered and not any(map(NEUTRAL.fullmatch, path.split("."))):
             yield f"{path} changes from {old!r} to {new!r}"
-
-
-def _configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
-    """Yield a config and those nested in it, from the outside in."""
-    yield config
-    for value in vars(config).values():
-        if isinstance(value, PreTrainedConfig):
-            yield from _configs(value)
 
 
 def _flat_values(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:

@@ -12,6 +12,7 @@ from hf_init._architecture import REFUSED, Architecture, Target, check_options
 from hf_init._change import Change, TargetRequest
 from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint
 from hf_init._errors import CheckpointError, PlanError
+from hf_init._growth import LayersChange
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead import HeadsChange
 from hf_init._options import LoadOptions, MemoryOptions, options_of
@@ -25,6 +26,7 @@ CHANGES: tuple[type[Change], ...] = (
     VerbalizerChange,
     LabelChange,
     TokenChange,
+    LayersChange,
     AllowNew,
 )
 
@@ -104,6 +106,7 @@ def resolve_target(
         config if isinstance(config, PreTrainedConfig) else None,
         {**given, **options},
         open_other=lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub={**hub, "revision": None}),
+        trust=trust_remote_code,
     )
     for change in changes:
         request = change.retarget(request)
@@ -122,7 +125,10 @@ def resolve_target(
     if request.key_mapping:
         load["key_mapping"] = {**(load.get("key_mapping") or {}), **request.key_mapping}
     given_up = () if drop is None else parse_globs("drop", drop)
-    return replace(target, model_args=model_args, load_options=load, drop=given_up), changes
+    target = replace(target, model_args=model_args, load_options=load, drop=given_up)
+    for change in changes:
+        target = change.place(target)
+    return target, changes
 
 
 def _check_not_config(given: Mapping[str, object], options: Mapping[str, object]) -> None:

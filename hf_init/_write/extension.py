@@ -16,6 +16,7 @@ from hf_init._tensors import Status
 from hf_init._verify import Clones, VerifyReport
 
 if TYPE_CHECKING:
+    from hf_init._function import FunctionReport
     from hf_init._plan import BaseRecord, Plan
     from hf_init._prepare import Prepared
     from hf_init._write.files import Link
@@ -33,6 +34,7 @@ class WriteOptions:
         digest: record digests of what is kept, so that the result can be proved without its base.
         resume: go on with what an interrupted run left, and leave the same to the next.
         rename: write beside the place and rename at the end; else write in place.
+        prove_function: run base and result on the same inputs, and hold the plan's claim to what they give.
     """
 
     link: Link = "copy"
@@ -40,6 +42,7 @@ class WriteOptions:
     digest: bool = False
     resume: bool = False
     rename: bool = True
+    prove_function: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class Extension:
             base = prepared.target.base.location
             report = _verify.verify_result(stage.folder, base, progress=progress, clones=clones)
             report.raise_if_failed()
+            if self.options.prove_function:
+                report = replace(report, notes=(*report.notes, str(_prove_function(prepared, stage))))
         return report
 
 
@@ -101,6 +106,7 @@ def prepare_extension(
     digest: bool = False,
     resume: bool = False,
     rename: bool = True,
+    prove_function: bool = False,
     **words: Any,
 ) -> Extension:
     """Plan and check an extension, with the arguments of ``extend``: everything that can be refused is refused here."""
@@ -110,8 +116,13 @@ def prepare_extension(
 
     path = result_place(out, base.values() if isinstance(base, Mapping) else [base])
     _check_memory_options(words)
-    how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename)  # type: ignore[arg-type]  # plan_files checks it
+    how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename, prove_function)  # type: ignore[arg-type]  # plan_files checks it
     made, beside = prepared(base, architecture, **words)
+    if prove_function and (made.source.parts or made.target.own is None):
+        raise PlanError(
+            f"{option('prove_function')}: the base can't be run as a whole: it is of several checkpoints, or its class "
+            "isn't known; leave it out"
+        )
     for part in made.target.base.checkpoints:
         _check_nested(part.root, path)
     fetch_files(made.target.base, beside)
@@ -179,6 +190,25 @@ def _write_result(extension: Extension, stage: StagingDir, progress: Progress, l
         manifest = replace(manifest, **_verify.result_digests(stage.folder, prepared.plan.tensors, progress))
     manifest.save(stage.folder, flush=False)  # the stage flushes it with everything else, while the proof is read
     return written.clones
+
+
+def _prove_function(prepared: Prepared, stage: StagingDir) -> FunctionReport:
+    """Run base and result, and put the outcome into the manifest.
+
+    Raises:
+        ProofError: the plan's claim doesn't hold.
+    """
+    from hf_init._checkpoint import BaseCheckpoint
+    from hf_init._function import compare_functions
+    from hf_init._plan import Manifest
+
+    base = prepared.target.own
+    assert base is not None
+    out = replace(prepared.target, base=BaseCheckpoint.open(stage.folder), blocks={})
+    report = compare_functions(base, out, prepared.plan.claim)
+    report.raise_if_failed()
+    replace(Manifest.load(stage.folder), function=report.to_json()).save(stage.folder, flush=False)
+    return report
 
 
 def _base_record(prepared: Prepared, options: WriteOptions) -> BaseRecord:

@@ -18,6 +18,7 @@ TARGET = (
     "LabelOptions",
     "HeadsOptions",
     "TokenOptions",
+    "GrowthOptions",
 )
 
 

@@ -16,7 +16,7 @@ from hf_init._options import Form, Option
 Parse = Callable[[str, Sequence[str]], object]
 """From an option's name and its values, as often as it was given, to the value in Python."""
 
-REPEATED: tuple[Form, ...] = ("repeated", "listed", "values", "pairs", "lists", "kinds", "places")
+REPEATED: tuple[Form, ...] = ("repeated", "listed", "values", "pairs", "lists", "kinds", "places", "stacks")
 EXACT = ("key_mapping", "drop", "allow_new")
 """Options that messages give a value for as it is to be typed."""
 WITH_COMMAS: tuple[Form, ...] = ("listed", "values", "pairs", "lists")
@@ -32,6 +32,7 @@ EXAMPLES = {
     "add_heads": "NAME=KIND, such as topic=sequence-classification:news,sport",
     "rename_heads": "OLD=NEW, such as topic=theme",
     "take_heads": "NAME=DIR or NAME=DIR#THERE, such as topic=other or topic=other#theme",
+    "layers": "a map, such as 0-5,new,6-11, or one for a stack, such as decoder=0,31",
     "verbalizer": "LABEL=W,W, such as 'pos=good,great'",
 }
 
@@ -191,6 +192,13 @@ def head_place(name: str, text: str) -> tuple[str, str]:
     return folder, there
 
 
+def stack_maps(name: str, texts: Sequence[str]) -> object:
+    """Return an index map, or one for each stack that is named: ``encoder=0-3``."""
+    if len(texts) == 1 and ("=" not in texts[0] or texts[0].strip().startswith("every")):
+        return texts[0]
+    return key_value_pairs(name, texts)
+
+
 def _each_value(parse: Callable[[str, str], object]) -> Parse:
     """Return a parser of KEY=VALUE texts, with a parser for the values."""
     return lambda name, texts: {key: parse(name, value) for key, value in key_value_pairs(name, texts).items()}
@@ -235,4 +243,5 @@ PARSERS: Mapping[Form, Parse] = {
     "lists": _each_pair(lambda name, value: split_names(value)),
     "kinds": _each_value(head_kind),
     "places": _each_value(head_place),
+    "stacks": stack_maps,
 }

@@ -13,6 +13,7 @@ from typing import cast
 
 from hf_init._errors import RecipeError
 from hf_init.schemes import (
+    _derived,
     _elementwise,
     _fans,
     _heads,
@@ -24,6 +25,7 @@ from hf_init.schemes import (
     _structured,
 )
 from hf_init.schemes._base import Scheme, settings_of, whole_slot
+from hf_init.schemes._derived import *
 from hf_init.schemes._distribution import Distribution, Part
 from hf_init.schemes._distribution import mass as mass
 from hf_init.schemes._elementwise import *
@@ -57,6 +59,7 @@ __all__ = [
     "settings_of",
     "whole_slot",
 ]
+__all__ += _derived.__all__
 __all__ += _elementwise.__all__
 __all__ += _fans.__all__
 __all__ += _structured.__all__
@@ -69,7 +72,7 @@ __all__ += _rows_donor.__all__
 
 # In the order in which they are shown; within a file, in that of their classes.
 _FILES = (
-    _elementwise, _fans, _structured, _special, _heads, _rows_drawn, _rows, _rows_given, _rows_donor,
+    _elementwise, _fans, _structured, _special, _derived, _heads, _rows_drawn, _rows, _rows_given, _rows_donor,
 )  # fmt: skip
 REGISTRY: dict[str, type[Scheme]] = {
     kind.name: kind for file in _FILES for name, kind in vars(file).items() if name in file.__all__

@@ -1,0 +1,9 @@
+"""What a model computes: seeded inputs for any architecture, and what can be said of blocks without a value."""
+
+from __future__ import annotations
+
+from hf_init._function.identity import Known as Known
+from hf_init._function.identity import block_outputs as block_outputs
+from hf_init._function.same import FunctionReport as FunctionReport
+from hf_init._function.same import compare_functions as compare_functions
+from hf_init._function.same import run_both as run_both

@@ -1,0 +1,117 @@
+"""Seeded inputs for an architecture: text, images, audio, whatever its forward asks for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+BATCH, TOKENS, SAMPLES, FRAMES = 2, 12, 8000, 64
+Inputs: TypeAlias = Mapping[str, "torch.Tensor | bool"]
+"""Keyword arguments of a forward."""
+
+
+def seeded_inputs(model: PreTrainedModel, seed: int = 0) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield inputs for a model, on the CPU, the likeliest first: those of its main input, then all that it names.
+
+    They depend on the seed and the config alone. Ids of special tokens don't occur in them: some mean a place for an
+    image, or padding.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = [name for name in inspect.signature(model.forward).parameters if name in MAKERS]
+    main = model.main_input_name if model.main_input_name in names else next(iter(names), "")
+    needed = {main, *(["decoder_input_ids"] if main != "decoder_input_ids" and _decodes(model.config) else ())}
+    made = {name: MAKERS[name](model.config, generator) for name in names}
+    first = {name: made[name] for name in names if name in needed}
+    yield first
+    if made.keys() != first.keys():
+        yield made
+
+
+def paired_inputs(base: PreTrainedModel, out: PreTrainedModel, seed: int = 0) -> Iterator[tuple[Inputs, Inputs]]:
+    """Yield inputs for a base and for what was made of it: the same, but for images of another size or depth."""
+    images = next((made["pixel_values"] for made in seeded_inputs(out, seed) if "pixel_values" in made), None)
+    for made in seeded_inputs(base, seed):
+        shown: dict[str, torch.Tensor | bool] = dict(made)
+        kept: dict[str, torch.Tensor | bool] = dict(made)
+        old = made.get("pixel_values")
+        if old is not None and images is not None and images.shape != old.shape and images.dim() == old.dim() == 4:
+            channels = images[:, : old.shape[1]]
+            shown["pixel_values"] = channels.expand(-1, old.shape[1], -1, -1)
+            kept["pixel_values"] = images
+            if images.shape[2:] != old.shape[2:]:
+                shown["interpolate_pos_encoding"] = True
+        yield shown, kept
+
+
+def _decodes(config: PreTrainedConfig) -> bool:
+    return bool(getattr(config, "is_encoder_decoder", False))
+
+
+def _first_value(config: PreTrainedConfig, *names: str) -> object:
+    """Return the value of the first field that a config, or one nested in it, has."""
+    nested = [value for value in vars(config).values() if isinstance(value, PreTrainedConfig)]
+    for name in names:
+        for each in (config, *nested):
+            if (value := getattr(each, name, None)) is not None:
+                return value
+    return None
+
+
+def _count(config: PreTrainedConfig, default: int, *names: str) -> int:
+    value = _first_value(config, *names)
+    return value if isinstance(value, int) and value > 0 else default
+
+
+def _special_ids(values: Mapping[str, object]) -> Iterator[int]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _special_ids({str(key): each for key, each in value.items()})
+        elif "token" in name or name.endswith("_index"):
+            yield from (each for each in (value if isinstance(value, list) else [value]) if isinstance(each, int))
+
+
+def _token_ids(config: PreTrainedConfig, generator: torch.Generator) -> torch.Tensor:
+    text = config.get_text_config()
+    size = _count(text, 100, "vocab_size")
+    special = set(_special_ids(config.to_dict()))
+    plain = torch.tensor([k for k in range(min(size, 50_000)) if k not in special] or [0])
+    longest = _count(text, TOKENS, "max_position_embeddings", "n_positions") - 3
+    picked = torch.randint(len(plain), (BATCH, max(1, min(TOKENS, longest))), generator=generator)
+    return plain[picked]
+
+
+def _image(config: PreTrainedConfig, generator: torch.Generator) -> torch.Tensor:
+    size = _first_value(config, "image_size", "img_size", "input_size")
+    sides = size if isinstance(size, (list, tuple)) else (size, size)
+    height, width = (side if isinstance(side, int) else 224 for side in (*sides, *sides)[:2])
+    channels = _count(config, 3, "num_channels", "in_channels", "in_chans")
+    frames = [_count(config, 0, "num_frames")] if _count(config, 0, "num_frames") else []
+    return torch.randn(BATCH, *frames, channels, height, width, generator=generator)
+
+
+def _waveform(config: PreTrainedConfig, generator: torch.Generator) -> torch.Tensor:
+    bins, length = _count(config, 0, "num_mel_bins"), _count(config, 0, "max_length")
+    shape = (BATCH, length, bins) if bins and length else (BATCH, SAMPLES)
+    return torch.randn(*shape, generator=generator)
+
+
+def _features(config: PreTrainedConfig, generator: torch.Generator) -> torch.Tensor:
+    bins = _count(config, 80, "num_mel_bins", "input_feat_per_channel", "feature_projection_input_dim", "input_dim")
+    positions = _count(config, 0, "max_source_positions")
+    whisper = bool(positions) and _first_value(config, "num_mel_bins") is not None
+    shape = (BATCH, bins, 2 * positions) if whisper else (BATCH, FRAMES, bins)
+    return torch.randn(*shape, generator=generator)
+
+
+MAKERS: Mapping[str, Callable[[PreTrainedConfig, torch.Generator], torch.Tensor]] = {
+    "input_ids": _token_ids,
+    "decoder_input_ids": _token_ids,
+    "pixel_values": _image,
+    "input_values": _waveform,
+    "input_features": _features,
+}
+"""Inputs by the name of the forward's argument."""

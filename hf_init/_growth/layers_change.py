@@ -1,0 +1,196 @@
+"""Layers: blocks of a stack inserted, appended, repeated or left out by an index map, and what new ones start with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from transformers import PreTrainedConfig
+
+from hf_init._architecture import NOWHERE, BlockMap, Target
+from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
+from hf_init._checkpoint import BaseCheckpoint
+from hf_init._errors import PlanError, option
+from hf_init._growth.depths import (
+    Depth,
+    depth_values,
+    depths_of,
+    is_depth,
+    like_the_block_before,
+    parent_of,
+    read_depths,
+    settle_kinds,
+)
+from hf_init._growth.layer_spec import LayerSpec, parse_layers
+from hf_init._growth.new_blocks import NewBlocks
+from hf_init._plan import EXACT, Choice, Fill, Match, Nothing, Plan, no_claim, weakest_claim
+from hf_init._text import join_names
+
+NEW_LAYERS = ("auto", "copy")
+BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
+"""Config values under which a block computes by its own number."""
+
+
+@dataclass(frozen=True)
+class LayersChange(Change):
+    """The blocks that the user wants; a depth given as a config value appends blocks, or leaves out the last ones.
+
+    Attributes:
+        specs: the map of each stack that is named.
+        copied: whether new blocks are copies of the block before, closed; else the architecture's own values, closed.
+    """
+
+    specs: Mapping[str, LayerSpec] = field(default_factory=dict)
+    copied: bool = False
+
+    OPTIONS = ("layers", "new_layers")
+
+    @classmethod
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> LayersChange:
+        layers, new = options.get("layers"), options.get("new_layers")
+        if new not in (None, *NEW_LAYERS):
+            raise PlanError(f"{option('new_layers')}: expected one of {', '.join(NEW_LAYERS)}, not {new!r}")
+        if layers is not None and base.source.parts:
+            raise PlanError(
+                f"{option('layers')}: of a base of several checkpoints, change the layers of each by itself first"
+            )
+        return cls({} if layers is None else parse_layers(layers), new == "copy")
+
+    def retarget(self, request: TargetRequest) -> TargetRequest:
+        if request.config is not None or request.base.source.parts:
+            if self.specs:
+                raise PlanError(
+                    f"{option('layers')} and a config object, which has its own number of layers: give one of the two"
+                )
+            return request
+        if not self.specs and not any(map(is_depth, request.values)):
+            return request
+        own = Target.of(request.base, request.architecture, values={}, changed={}, trust=request.trust)
+        given = {own.config.attribute_map.get(path, path): value for path, value in request.values.items()}
+        values: dict[str, object] = {}
+        for depth, blocks in self._maps(read_depths(own, own.config), own.config, given):
+            if len(blocks.sources) != given.get(depth.path, len(blocks.sources)):
+                raise PlanError(
+                    f"{option('layers')} makes {len(blocks.sources)} blocks of {depth.name}, and {depth.path} is given "
+                    f"as {given[depth.path]}: give one of the two"
+                )
+            values |= depth_values(own.config, depth.path, blocks)
+        return replace(request, values={**values, **request.values})
+
+    def place(self, target: Target) -> Target:
+        base = target.base_config
+        if base is None or type(base) is not type(target.config) or target.base.source.parts:
+            return target
+        wanted = dict(depths_of(target.config))
+        if not self.specs and wanted == dict(depths_of(base)):
+            return target
+        placed: dict[str, BlockMap] = {}
+        before = replace(target, config=base).rebuilt(base)
+        for depth, blocks in self._maps(read_depths(target, base), base, wanted):
+            if blocks.sources != tuple(range(len(blocks.sources))):  # else every block keeps its name
+                changed = replace(blocks, values=frozenset(depth_values(base, depth.path, blocks)), copied=self.copied)
+                placed |= {s: settle_kinds(s, changed, before, target.model, target.config) for s in depth.stacks}
+        return replace(target, blocks={**target.blocks, **placed}) if placed else target
+
+    def _maps(
+        self, depths: Sequence[Depth], config: PreTrainedConfig, wanted: Mapping[str, object]
+    ) -> Iterator[tuple[Depth, BlockMap]]:
+        """Yield the map of every depth that changes: the user's, or one that appends blocks or cuts the last ones off.
+
+        Args:
+            config: the base's.
+            wanted: depths by path.
+        """
+        named = {
+            depth.path: spec for name, spec in self.specs.items() for depth in _depths_called(name, depths, config)
+        }
+        for depth in depths:
+            count = wanted.get(depth.path)
+            if depth.path in named:
+                sources = named[depth.path].resolve(depth.count, depth.name)
+            elif isinstance(count, int) and count != depth.count:
+                sources = (*range(min(count, depth.count)), *[None] * (count - depth.count))
+            else:
+                continue
+            if sources:
+                yield depth, BlockMap(sources, depth.count, like_the_block_before(sources))
+
+    def plan(self, context: TargetContext) -> ChangePlan:
+        target = context.target
+        if not target.blocks:
+            return ChangePlan()
+        new = NewBlocks(target, target.build())
+        schemes = new.schemes()
+
+        def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
+            by_rule = choice.why != "default" and not choice.advised
+            if match.target.name not in schemes or by_rule:
+                return None
+            scheme, why = schemes[match.target.name]
+            return [Fill(region, scheme, why) for region in match.new]
+
+        def claim(plan: Plan) -> str:
+            return weakest_claim([*map(no_claim, (*_other_sequence(target), *new.claims(plan))), EXACT])
+
+        return ChangePlan(
+            keep=dict.fromkeys(schemes, Nothing()) if self.copied else {},
+            fills=fills,
+            notes=tuple(_notes(target.blocks)),
+            new=frozenset(tensor.name for tensors in new.tensors.values() for tensor in tensors),
+            drop=frozenset(tensor.name for tensor in target.dropped if tensor.address == (f"{NOWHERE}{tensor.name}",)),
+            claim=claim,
+            config=frozenset(path for blocks in target.blocks.values() for path in blocks.values),
+            record={"layers": {stack: list(blocks.sources) for stack, blocks in target.blocks.items()}},
+        )
+
+
+def _depths_called(name: str, depths: Sequence[Depth], config: PreTrainedConfig) -> list[Depth]:
+    """Return the depths that a name is for; without one, the only one, or all of one number.
+
+    Raises:
+        PlanError: there is none, or it isn't clear which.
+    """
+    if not depths:
+        raise PlanError(
+            f"{option('layers')}: the config of a {config.model_type} has no number of blocks that one could be added "
+            "to (a list of depths is one of stages: give it as a config value)"
+        )
+    choices = ", ".join(f"{depth.path} ({depth.name}: {depth.count} blocks)" for depth in depths)
+    if name:
+        found = [depth for depth in depths if depth.is_called(name)]
+        if len(found) != 1:
+            raise PlanError(f"{option('layers')}: {name!r} names {len(found)} stacks; there are: {choices}")
+        return found
+    text = config.get_text_config()
+    found = [depth for depth in depths if parent_of(config, depth.path) is text] or list(depths)
+    if len({depth.count for depth in found}) > 1:
+        raise PlanError(
+            f"{option('layers')}: say of which stack, {option('layers', {'STACK': 'MAP'})}; there are: {choices}"
+        )
+    return found
+
+
+def _other_sequence(target: Target) -> Iterator[str]:
+    """Yield where the base's blocks aren't run as in the base: each once, in order, and with its settings."""
+    for stack, blocks in target.blocks.items():
+        kept = [source for source in blocks.sources if source is not None]
+        name = stack.rstrip(".")
+        if lost := [str(block) for block in blocks.lost]:
+            yield f"blocks {join_names(lost)} of {name} go"
+        if twice := sorted({str(block) for block in kept if kept.count(block) > 1}, key=int):
+            yield f"blocks {join_names(twice)} of {name} run more than once"
+        if kept != sorted(kept):
+            yield f"the blocks of {name} are in another order"
+        moved = any(source not in (None, block) for block, source in enumerate(blocks.sources))
+        yield from (f"{value} is set" for value in BY_NUMBER if moved and getattr(target.config, value, False))
+        if blocks.differences:
+            yield join_names(blocks.differences, 1)
+
+
+def _notes(maps: Mapping[str, BlockMap]) -> Iterator[str]:
+    """Yield what becomes of each stack."""
+    for stack, blocks in maps.items():
+        new, lost = [str(block) for block in blocks.new], [str(block) for block in blocks.lost]
+        made = f"; new: {join_names(new, 8)}" if new else ""
+        gone = f"; of the base go: {join_names(lost, 8)}" if lost else ""
+        yield f"{stack.rstrip('.')} goes from {blocks.count} to {len(blocks.sources)} blocks{made}{gone}"

@@ -1,0 +1,263 @@
+"""Growth: the claim of a plan is what the models compute, a block is the one that the map names, configs follow."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from results import tensors
+
+import hf_init
+from hf_init import HfInitError, Recipe, Rule
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SIZES = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+DECODER = {**SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
+TEXT = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 64}
+SEEN = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 16,
+        "patch_size": 4}  # fmt: skip
+EXPERTS = {**DECODER, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", DECODER),
+    "qwen3": ("Qwen3ForCausalLM", {**DECODER, "head_dim": 8}),
+    "gemma2": ("Gemma2ForCausalLM", {**DECODER, "head_dim": 8}),
+    "olmo2": ("Olmo2ForCausalLM", {**DECODER, "pad_token_id": 0}),
+    "gpt2": ("GPT2LMHeadModel", {"vocab_size": 96, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}),
+    "gpt_neo": ("GPTNeoForCausalLM", {"vocab_size": 96, "hidden_size": 32, "num_layers": 4, "num_heads": 4,
+                                      "attention_types": [[["global", "local"], 2]], "max_position_embeddings": 64}),
+    "mixtral": ("MixtralForCausalLM", {**DECODER, "num_local_experts": 2}),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", {**EXPERTS, "shared_expert_intermediate_size": 16}),
+    "gpt_oss": ("GptOssForCausalLM", {**DECODER, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2}),
+    "mamba2": ("Mamba2ForCausalLM", {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 4, "state_size": 8,
+                                     "num_heads": 8, "head_dim": 8, "n_groups": 1}),
+    "lfm2": ("Lfm2ForCausalLM", {**DECODER, "layer_types": ["conv", "full_attention"] * 2}),
+    "modernbert": ("ModernBertForMaskedLM", {**TEXT, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2,
+                                             "bos_token_id": 1, "eos_token_id": 2}),
+    "t5": ("T5ForConditionalGeneration", {"vocab_size": 96, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 4,
+                                          "num_heads": 4, "decoder_start_token_id": 0}),
+    "vit": ("ViTForImageClassification", SEEN),
+    "dinov2": ("Dinov2ForImageClassification", {**SEEN, "out_indices": [2, 4]}),
+    "jamba": ("JambaForCausalLM", {**DECODER, "num_experts": 2, "mamba_d_state": 8, "attn_layer_period": 2,
+                                   "attn_layer_offset": 1, "expert_layer_period": 2, "use_mamba_kernels": False}),
+    "deepseek": ("DeepseekV3ForCausalLM", {**DECODER, "num_key_value_heads": 4, "n_routed_experts": 4,
+                                           "num_experts_per_tok": 2, "moe_intermediate_size": 16, "kv_lora_rank": 8,
+                                           "first_k_dense_replace": 2, "q_lora_rank": 16, "qk_nope_head_dim": 8,
+                                           "qk_rope_head_dim": 8, "v_head_dim": 8, "n_group": 2, "topk_group": 1}),
+    "bert": ("BertForMaskedLM", TEXT),
+    "distilbert": ("DistilBertForMaskedLM", {"vocab_size": 96, "dim": 32, "hidden_dim": 48, "n_layers": 4, "n_heads": 4,
+                                             "max_position_embeddings": 64}),
+    "bart": ("BartForConditionalGeneration", {"vocab_size": 96, "d_model": 32, "encoder_layers": 4, "decoder_layers": 4,
+                                              "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+                                              "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+                                              "max_position_embeddings": 64}),
+    "swin": ("SwinForImageClassification", {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1],
+                                            "num_heads": [1, 2], "window_size": 2}),
+}  # fmt: skip
+"""Families that close in different ways, and whose configs follow in different ways."""
+NORMED = ("bert", "distilbert", "bart")
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """Give the folder of a tiny model by its family, with every value drawn."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str, dtype: torch.dtype = torch.float32) -> Path:
+        key = f"{name}-{dtype}"
+        if key not in made:
+            cls, values = FAMILIES[name]
+            kind = getattr(transformers, cls)
+            torch.manual_seed(3)
+            model = kind(kind.config_class(**values))
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.add_(torch.randn_like(parameter) * 0.05)
+            made[key] = tmp_path_factory.mktemp("family") / name
+            model.to(dtype).save_pretrained(made[key])
+        return made[key]
+
+    return folder
+
+
+def extended(base, out, **options):
+    """Write and run a result; give its plan."""
+    hf_init.extend(base, out, prove_function=True, **options)
+    return hf_init.Plan.load(out)
+
+
+INSERTED = [(name, {"layers": "0-1,new,new,2-3"}) for name in FAMILIES if name not in (*NORMED, "swin")]
+ELSEWHERE = [
+    ("llama", {"layers": [0, 1, 2, 3, "new"], "recipe": "auto"}),
+    ("llama", {"layers": ["new", 0, 1, 2, 3], "new_layers": "copy"}),
+    ("gemma2", {"layers": "every=2", "new_layers": "copy"}),
+    ("mixtral", {"layers": "0-3,new", "new_layers": "copy"}),
+    ("t5", {"layers": {"decoder": "0-3,new"}}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), [*INSERTED, *ELSEWHERE])
+def test_new_blocks_give_back_what_they_get_wherever_they_stand(family, tmp_path, name, options):
+    base = family(name, torch.bfloat16 if len(name) % 2 else torch.float32)
+    assert extended(base, tmp_path / "out", **options).claim == "exact"
+    assert json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]["same"]
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_a_block_that_ends_with_a_norm_of_the_sum_claims_nothing(family, tmp_path, name):
+    plan = extended(family(name), tmp_path / "out", layers="0-1,new,2-3")
+    assert plan.claim.startswith("none, because ") and "changes what passes through" in plan.claim.replace(
+        "change ", "changes "
+    )
+    near = [fill for tensor in plan.tensors for fill in tensor.new if fill.scheme.name == "near_identity"]
+    assert near and "closed" not in {fill.why for tensor in plan.tensors for fill in tensor.new}
+    function = json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]
+    assert function["ok"] and not function["same"] and function["largest"] < 0.2 * function["scale"]
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+
+
+MAPS = {
+    "SOLAR": ([0, 1, 2, 1, 2, 3], "blocks 1, 2 of model.layers run more than once; .*in another order"),
+    "a student": ([0, 3], "blocks 1, 2 of"),
+    "a student with a new block": ("0,new,3", "blocks 1, 2 of"),
+    "the other way round": ("3,2,1,0", "in another order"),
+    "one for a stack by its name": ({"layers": "0-1,3"}, "blocks 2 of .* go"),
+    "one for a stack by its path": ({"num_hidden_layers": [0, 2]}, "blocks 1, 3 of .* go"),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+@pytest.mark.parametrize("model", ["qwen3", "mixtral"])
+def test_each_block_is_the_one_that_the_map_names(family, tmp_path, model, name):
+    layers, why = MAPS[name]
+    base = family(model)
+    plan = hf_init.plan(base, layers=layers)
+    hf_init.extend(base, tmp_path / "out", layers=layers)
+    assert re.search("^none, because .*" + why, plan.claim), plan.claim
+    (blocks,) = plan.record["layers"].values()
+    old, new = tensors(base), tensors(tmp_path / "out")
+    for number, source in enumerate(blocks):
+        prefix = f"model.layers.{number}."
+        for tensor in (each for each in new if each.startswith(prefix) and source is not None):
+            of = tensor.replace(prefix, f"model.layers.{source}.")
+            assert np.array_equal(new[tensor].bits, old[of].bits), tensor
+    assert {u.name.split(".")[2] for u in plan.unused} == {str(k) for k in range(4)} - {str(s) for s in blocks}
+    assert len(json.loads((tmp_path / "out" / "config.json").read_text()).get("layer_types", blocks)) == len(blocks)
+
+
+def test_a_depth_by_its_config_value_appends_closed_blocks(family, tmp_path):
+    for name, field in (
+        ("gpt2", "n_layer"),
+        ("gpt2", "num_hidden_layers"),
+        ("gpt_neo", "num_layers"),
+        ("t5", "num_layers"),
+    ):
+        plan = extended(family(name), tmp_path / f"{name}-{field}", config={field: 6})
+        assert plan.claim == "exact" and plan.counts["new"] > 0
+    plan = hf_init.plan(family("bert"), config={"num_hidden_layers": 5}, recipe="auto")
+    assert plan.claim.startswith("none") and not any("gives back" in f.why for t in plan.tensors for f in t.new)
+
+
+def test_a_rule_opens_a_block_and_the_claim_says_so(family, tmp_path):
+    rule = Recipe([Rule("normal(std=0.02)", name="*.4.mlp.down_proj.weight")])
+    plan = extended(family("llama"), tmp_path / "open", layers="0-3,new", recipe=rule)
+    assert plan.claim == "none, because model.layers.4 changes what passes through"
+    other = Recipe([Rule("normal(std=0.02)", name="*.4.mlp.up_proj.weight")])
+    assert hf_init.plan(family("llama"), layers="0-3,new", recipe=other).claim == "exact"
+
+
+def test_a_block_that_computes_by_its_number_claims_nothing_when_it_moves(family, tmp_path):
+    by_number = {"scale_attn_by_inverse_layer_idx": True}
+    base = tmp_path / "base"
+    hf_init.extend(family("gpt2"), base, config=by_number)
+    assert "scale_attn_by_inverse_layer_idx is set" in hf_init.plan(base, layers="0,new,1-3").claim
+    assert hf_init.plan(base, layers="0-3,new").claim == "exact"
+
+
+def test_lists_of_numbers_and_counts_follow(family):
+    for name, layers, field, expected in (
+        ("dinov2", "0,new,1-3", "out_indices", [3, 5]),
+        ("deepseek", "0,new,1-3", "first_k_dense_replace", 3),
+        ("deepseek", "1,3", "first_k_dense_replace", 1),
+        ("lfm2", "0,new,1-3", "layer_types", ["conv", "conv", "full_attention", "conv", "full_attention"]),
+        ("gpt_neo", "0,1,3", "attention_layers", ["global", "local", "local"]),
+    ):
+        model = hf_init.from_pretrained(FAMILIES[name][0], family(name), layers=layers)
+        assert getattr(model.config, field) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("llama", {"layers": "0-4"}, "model.layers has 4 blocks, 0 to 3, and no 4"),
+        ("llama", {"layers": []}, r"expected '0-5,new,6-11,new'.* not \[\]"),
+        ("llama", {"layers": ""}, "expected '0-5,new,6-11,new'"),
+        ("llama", {"layers": {}}, "expected '0-5,new,6-11,new'"),
+        ("llama", {"layers": "new"}, "no block of model.layers would stay"),
+        ("llama", {"layers": "3-1"}, "expected .* not '3-1'"),
+        ("llama", {"layers": "every=0"}, "expected .* not 'every=0'"),
+        ("llama", {"layers": "every=5"}, "every 5 blocks, and model.layers has 4"),
+        ("llama", {"layers": [0, -1]}, "expected .*-1"),
+        ("llama", {"layers": [True]}, "expected .*True"),
+        (
+            "llama",
+            {"layers": {"encoder": [0]}},
+            "'encoder' names 0 stacks; there are: num_hidden_layers .model.layers: 4",
+        ),
+        ("llama", {"layers": "0-3", "new_layers": "zeros"}, "new_layers: expected one of auto, copy, not 'zeros'"),
+        ("llama", {"layers": "0-2", "config": {"num_hidden_layers": 5}}, "makes 3 blocks .* given as 5: give one"),
+        ("llama", {"layers": "0-2", "config": transformers.LlamaConfig(**DECODER)}, "its own number of layers"),
+        (
+            "jamba",
+            {"layers": "0-1,new,2-3"},
+            "of another kind than the base's block 2.*attn_layer_period=2.*whole periods",
+        ),
+        ("jamba", {"layers": "0,2"}, "of another kind than the base's block 2"),
+        ("deepseek", {"layers": "2,0,1,3"}, "first_k_dense_replace is 2: .* together at one end"),
+        ("swin", {"layers": "0,new,1"}, "no number of blocks"),
+    ],
+)
+def test_maps_that_are_refused(family, tmp_path, name, options, message):
+    for refused in (
+        lambda: hf_init.plan(family(name), **options),
+        lambda: hf_init.extend(family(name), tmp_path / "o", **options),
+    ):
+        with pytest.raises(HfInitError, match=message):
+            refused()
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_claim_that_does_not_hold_fails_the_job(family, tmp_path, monkeypatch):
+    """Where a block was believed closed and isn't, nothing is written: the claim is held to what the models give."""
+    from hf_init._function import identity
+
+    monkeypatch.setitem(identity.FACTORS, "mul", ((), None))
+    monkeypatch.setattr(identity, "IN_ORDER", identity.IN_ORDER | {"linear", "mm", "mul", "native_layer_norm", "addmm"})
+    monkeypatch.setattr("hf_init._growth.new_blocks.PROJECTIONS", ())
+    monkeypatch.setattr("hf_init._growth.new_blocks.CLOSERS", ((),))
+    monkeypatch.setattr("hf_init._growth.new_blocks.NewBlocks.claims", lambda self, plan: ())
+    with pytest.raises(
+        HfInitError, match=r"the claim on old inputs, 'exact', doesn't hold: .* elements of logits differ"
+    ):
+        hf_init.extend(family("llama"), tmp_path / "out", layers="0-3,new", prove_function=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_checkpoints_are_run_on_the_same_inputs(family, bases, tmp_path):
+    report = hf_init.same_function(family("vit"), family("vit"))
+    assert report and report.same and report.to_json()["inputs"] == {"pixel_values": [2, 3, 16, 16]}
+    hf_init.extend(bases("sentiment"), tmp_path / "labels", labels=["pos", "odd", "neg", "neu"], prove_function=True)
+    assert hf_init.same_function(bases("sentiment"), tmp_path / "labels").elements == 6
+    hf_init.extend(bases("bert"), tmp_path / "head", "BertForSequenceClassification", prove_function=True)
+    found = hf_init.same_function(bases("bert"), tmp_path / "head")
+    assert found.same and found.output == "last_hidden_state" and "bit for bit" in str(found)
+    other = hf_init.same_function(family("llama"), family("qwen3"))
+    assert not other and not other.same and "differ" in str(other)
+    with pytest.raises(HfInitError, match="doesn't hold"):
+        other.raise_if_failed()
