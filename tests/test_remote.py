@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hub_server import NAME, Hub, serving
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file as torch_tensors
 
+import hf_init
 from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, folder_of, open_checkpoint
 from hf_init._errors import CheckpointError
 from hf_init._prepare.prepare import prepare_plan
@@ -204,3 +207,64 @@ print(checkpoint.remote, len(checkpoint.entries), len(list(folder.glob("*.safete
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [NAME, str(len(Checkpoint.open(tiny("bert")).entries)), "0"]
+
+
+def test_the_weights_that_the_config_names_are_fetched_and_no_others(serve, tiny, tmp_path):
+    files = files_of(tiny("bert"))
+    config = {**json.loads(files["config.json"]), "transformers_weights": "weights/other.safetensors"}
+    files["weights/other.safetensors"] = files[SINGLE]
+    hub = serve({**files, "config.json": json.dumps(config).encode(), SINGLE: b"another model"})
+    assert headers_of(NAME)[1].shards == ("weights/other.safetensors",)
+    assert hf_init.extend(NAME, tmp_path / "out").ok and SINGLE not in hub.served
+    written, source = load_file(tmp_path / "out" / SINGLE), load_file(tiny("bert") / SINGLE)
+    assert all((written[name] == source[name]).all() for name in source)
+
+
+ADAPTER = b'{"base_model_name_or_path": "org/base", "peft_type": "LORA"}'
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        ({"adapter_model.safetensors": b"", "adapter_config.json": ADAPTER}, "LORA adapter for org/base: merge it"),
+        ({"pytorch_model.bin": b""}, "`hf-init convert DIR OUT`"),
+        ({"model.Q4_K_M.gguf": b""}, "GGUF, of llama.cpp"),
+        (
+            {"model_index.json": b"{}", "text_encoder/config.json": b'{"architectures": ["A"]}'},
+            "subfolder='text_encoder'",
+        ),
+    ],
+    ids=["adapter", "torch's own format", "gguf", "pipeline"],
+)
+def test_what_a_repository_is_instead_is_said(serve, tiny, tmp_path, others, message):
+    serve({**others, "config.json": files_of(tiny("bert"))["config.json"]})
+    for verb in (hf_init.plan, hf_init.heads, lambda name: hf_init.extend(name, tmp_path / "out")):
+        with pytest.raises(CheckpointError, match=message):
+            verb(NAME)
+
+
+def test_a_model_and_an_adapter_in_one_repository(serve, tiny):
+    serve({**files_of(tiny("bert")), "adapter_config.json": ADAPTER})
+    with pytest.raises(CheckpointError, match="a model and, beside it, a LORA adapter for org/base"):
+        hf_init.plan(NAME)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_a_repository_in_torchs_own_format_is_converted(serve, tiny, tmp_path, divided):
+    files = files_of(tiny("bert"))
+    state = torch_tensors(tiny("bert") / SINGLE)
+    del files[SINGLE]
+    groups = {"a.bin": sorted(state)[::2], "b.bin": sorted(state)[1::2]} if divided else {"pytorch_model.bin": [*state]}
+    for name, group in groups.items():
+        torch.save({each: state[each] for each in group}, tmp_path / name)
+        files[name] = (tmp_path / name).read_bytes()
+    if divided:
+        places = {each: name for name, group in groups.items() for each in group}
+        files["pytorch_model.bin.index.json"] = json.dumps({"metadata": {}, "weight_map": places}).encode()
+    hub = serve({**files, "tf_model.h5": b"not asked for", "vocab.txt": b"a"})
+    assert hf_init.convert(NAME, tmp_path / "out").ok and "tf_model.h5" not in hub.served
+    written = {name: t for file in (tmp_path / "out").glob("*.safetensors") for name, t in load_file(file).items()}
+    assert {name: (written[name] == tensor.numpy()).all() for name, tensor in state.items()} == dict.fromkeys(
+        state, True
+    )
+    assert (tmp_path / "out" / "vocab.txt").read_bytes() == b"a"

@@ -59,6 +59,13 @@ def named_index(folder: Path) -> None:
     name_it(folder, "other.safetensors.index.json")
 
 
+def named_index_below(folder: Path) -> None:
+    """Its shards are named as from the folder of the config, wherever the index itself is."""
+    (folder / "weights").mkdir()
+    shard(folder, "parts/", "weights/other.safetensors.index.json")
+    name_it(folder, "weights/other.safetensors.index.json")
+
+
 def single_before_index(folder: Path) -> None:
     state = load_file(folder / SINGLE)
     shard(folder)
@@ -86,6 +93,7 @@ LAYOUTS = {
     "named by the config": named,
     "named, in a folder": lambda folder: named(folder, "weights/other.safetensors"),
     "named, an index": named_index,
+    "named, an index in a folder": named_index_below,
     "null for a name": lambda folder: name_it(folder, None),
     "shards in a folder": lambda folder: shard(folder, "weights/"),
     "a file and an index": single_before_index,
@@ -135,6 +143,12 @@ def test_the_name_of_the_weights_is_the_folders_own_business(base):
     named(base)
     with pytest.raises(hf_init.HfInitError, match="transformers_weights"):
         hf_init.from_pretrained(transformers.BertForSequenceClassification, base, config=config)
+
+
+def test_torchs_own_format_is_not_read_in_the_place_of_safetensors(base):
+    with pytest.raises(hf_init.HfInitError, match="convert it: `hf-init convert DIR OUT`"):
+        hf_init.from_pretrained(transformers.BertModel, base, use_safetensors=False)
+    assert hf_init.from_pretrained(transformers.BertModel, base, use_safetensors=True).init_report
 
 
 def test_a_file_under_two_names_in_one_index_is_refused(base, tmp_path, capsys):

@@ -94,9 +94,9 @@ def _adapter(listing: Listing, files: Sequence[str]) -> str:
 
 
 def _diffusers(listing: Listing, files: Sequence[str]) -> str:
-    models = [
+    models = [  # of a repository the configs aren't here
         folder
-        for folder in listing.folders("config.json")
+        for folder in sorted(listing.folders("config.json"), key=lambda folder: ("encoder" not in folder, folder))
         if "architectures" in listing.read(f"{folder}/config.json") or not (listing.folder / folder).is_dir()
     ]
     which = (
@@ -122,6 +122,11 @@ def _trainer_output(listing: Listing, files: Sequence[str]) -> str:
     newest = steps[max(steps)]
     others = f" (the newest of {len(steps)})" if len(steps) > 1 else ""
     return f"It is the output folder of a Trainer: give {listing.folder / newest}{others}."
+
+
+def _hub_cache(listing: Listing, files: Sequence[str]) -> str:
+    name = listing.folder.name.removeprefix("models--").replace("--", "/")
+    return f"It is where the hub's files are kept: give the name of the repository, {name}, or a folder in snapshots."
 
 
 def _shards(listing: Listing, files: Sequence[str]) -> str:
@@ -156,8 +161,15 @@ KINDS = (
     ),
     Kind(("modules.json",), _old_sentence_transformers),
     Kind(
-        ("checkpoint-*/model*.safetensors*", "checkpoint-*/pytorch_model*", "checkpoint-*/adapter_*"), _trainer_output
+        (
+            "checkpoint-*/model*.safetensors*",
+            "checkpoint-*/pytorch_model*",
+            "checkpoint-*/adapter_*",
+            "checkpoint-*/trainer_state.json",
+        ),
+        _trainer_output,
     ),
+    Kind(("refs/main",), _hub_cache),
     Kind(
         ("zero_to_fp32.py", "global_step*/*", "*_model_states.pt", "*_optim_states.pt"),
         "It is DeepSpeed's own checkpoint, in pieces of every rank ({files}): run "
@@ -193,7 +205,7 @@ KINDS = (
     ),
     Kind(("*/model.safetensors", "*/model.safetensors.index.json"), _nested),
     Kind(
-        ("tf_model*.h5", "model.ckpt*", "flax_model*.msgpack", "rust_model.ot"),
+        ("tf_model*.h5", "saved_model.pb", "*.keras", "model.ckpt*", "flax_model*.msgpack", "rust_model.ot"),
         "Its weights are of TensorFlow, Flax or Rust ({files}), which transformers 5 doesn't read: load it with "
         "transformers 4 (from_tf=True or from_flax=True), save_pretrained(OUT), and give OUT.",
     ),

@@ -155,9 +155,10 @@ def emptied_tensors(inputs: PlanInputs) -> Iterator[Problem]:
         for tensor in target.layout.tensors
         if (source := sources[tensor.name]) and 0 in source.shape and 0 not in tensor.shape
     ]
-    if empty:
+    if empty or not target.source:
+        seen = f"{len(empty)} tensors are there by name and have no elements: {join_names(empty)}"
         yield Problem(
-            f"{target.base.name}: {len(empty)} tensors are there by name and have no elements: {join_names(empty)}. "
+            f"{target.base.name}: {seen if empty else 'its weights hold no tensor at all'}. "
             "They were saved while each rank held a part of the model, as under DeepSpeed ZeRO-3 and FSDP",
             "Save the whole model (stage3_gather_16bit_weights_on_model_save, or a full state dict), or put the parts "
             "together with `python zero_to_fp32.py . OUT --safe_serialization` or `accelerate merge-weights`",

@@ -91,6 +91,10 @@ def resolve_target(
         options.pop("adapter_kwargs", None)  # with PEFT at hand an auto class hands on where it looked for an adapter
     hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
     load = {key: options.pop(key) for key in LOAD_OPTIONS if key in options}
+    if load.get("use_safetensors") is False:
+        raise PlanError(
+            "use_safetensors: of torch's own format nothing is read; `hf-init convert DIR OUT` makes it safetensors"
+        )
     given = config if isinstance(config, Mapping) else {}
     check_options({**given, **options})
     options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
