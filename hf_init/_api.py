@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Literal
 from hf_init import _verify
 from hf_init._errors import PlanError, option
 from hf_init._options import (
+    CacheOptions,
     CodeOptions,
-    DiffOptions,
-    DriftOptions,
+    DiffCallOptions,
+    DriftCallOptions,
     ExtendOptions,
     HubOptions,
     PlanOptions,
     ResultOptions,
+    chosen_options,
 )
 from hf_init._paths import user_path
 from hf_init._progress import Progress, no_progress
@@ -130,7 +132,8 @@ def verify(
 
     Args:
         out: a folder that ``extend`` wrote.
-        base: the checkpoint that it came from; None: where the manifest says it was. False: none, and what is kept is
+        base: the checkpoint that it came from, a folder or a hub id, or what that one was extended from; None: the
+            one in the manifest, if it is here or in the hub's cache at that commit. False: none, and what is kept is
             compared with the digests that ``extend(..., digest=True)`` recorded.
         progress: called with the bytes done since it was last called.
 
@@ -146,7 +149,7 @@ def verify(
         if base is None or base is False or isinstance(base, Mapping):
             raise PlanError(f"{option('prefix', prefix)}: give the one folder that it is for, {option('base', 'DIR')}")
         base = {prefix: base}
-    recompute = None
+    recompute, hub = None, chosen_options(options, HubOptions)
     if options.get("recompute"):
         if base is False:
             left_out = option("base", False)
@@ -154,28 +157,29 @@ def verify(
         from hf_init._load import recomputer
 
         asked = ("examples", "architecture", "trust_remote_code")
-        recompute = recomputer(user_path(out), base, *(options.get(name) for name in asked))
+        recompute = recomputer(user_path(out), base, *(options.get(name) for name in asked), hub=hub)
+    everything = options.get("everything", False)
     return _verify.verify_result(
-        user_path(out), base, recompute=recompute, progress=progress, everything=options.get("everything", False)
+        user_path(out), base, recompute=recompute, progress=progress, everything=everything, hub=hub
     )
 
 
-@takes(DriftOptions)
+@takes(DriftCallOptions)
 def drift(
     base: str | Path | None,
     trained: str | Path,
     *,
     progress: Progress | None = None,
-    **options: Unpack[DriftOptions],
+    **options: Unpack[DriftCallOptions],
 ) -> DriftReport:
     """Return what a training run did: every tensor and row of a trained checkpoint against what it was before.
 
     Without a plan, tensors are matched by their names.
 
     Args:
-        base: the result of ``extend`` before training, or the checkpoint that it came from; None: what the manifest
-            names.
-        trained: a folder in the HuggingFace layout, or a Trainer's output folder; a PEFT adapter's.
+        base: the result of ``extend`` before training, or the checkpoint that it came from, a folder or a hub id
+            (``ID@REV`` for a branch, a tag or a commit); None: what the manifest names.
+        trained: a folder or a hub id in the HuggingFace layout, or a Trainer's output folder; a PEFT adapter's.
         progress: called with the bytes done since it was last called.
 
     Raises:
@@ -188,9 +192,11 @@ def drift(
     """
     from hf_init import _drift
 
-    frozen = options.get("frozen", "none")
-    prefix = options.get("prefix", "")
-    return _drift.measure_drift(base, trained, options.get("plan"), frozen=frozen, progress=progress, prefix=prefix)
+    frozen, prefix = options.get("frozen", "none"), options.get("prefix", "")
+    hub = chosen_options(options, CacheOptions)
+    return _drift.measure_drift(
+        base, trained, options.get("plan"), frozen=frozen, progress=progress, prefix=prefix, hub=hub
+    )
 
 
 @takes(CodeOptions)
@@ -234,14 +240,14 @@ def heads(folder: str | Path, **options: Unpack[HubOptions]) -> HeadListing:
     return list_heads(str(folder), **options)
 
 
-@takes(DiffOptions)
+@takes(DiffCallOptions)
 def diff(
-    a: str | Path, b: str | Path, *, progress: Progress | None = None, **options: Unpack[DiffOptions]
+    a: str | Path, b: str | Path, *, progress: Progress | None = None, **options: Unpack[DiffCallOptions]
 ) -> DiffReport:
     """Compare any two checkpoints tensor by tensor, byte for byte; the same bytes under another name are found.
 
     Args:
-        a, b: folders, or single ``.safetensors`` files.
+        a, b: folders, hub ids (``ID@REV`` for a branch, a tag or a commit), or single ``.safetensors`` files.
         progress: called with the bytes done since it was last called.
 
     Raises:
@@ -253,14 +259,16 @@ def diff(
     """
     only = options.get("only") or ()
     globs = [only] if isinstance(only, str) else only
-    return _verify.diff_checkpoints(a, b, globs, options.get("by_layer", False), progress, options.get("prefix", ""))
+    by_layer, prefix = options.get("by_layer", False), options.get("prefix", "")
+    return _verify.diff_checkpoints(a, b, globs, by_layer, progress, prefix, chosen_options(options, CacheOptions))
 
 
-def report(folder: str | Path, out: str | Path | None = None) -> Path:
+@takes(HubOptions)
+def report(folder: str | Path, out: str | Path | None = None, **options: Unpack[HubOptions]) -> Path:
     """Write what a person wants to see of a result, or of any checkpoint: one HTML page, or one PNG picture.
 
     Args:
-        folder: a folder that ``extend`` wrote, or any checkpoint.
+        folder: a folder that ``extend`` wrote, or any checkpoint, a folder or a hub id.
         out: a file that doesn't exist yet, ending in ``.html`` or ``.png``; None: ``hf_init-report.html`` here.
 
     Raises:
@@ -272,4 +280,4 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     """
     from hf_init._report import write_report
 
-    return write_report(Path(folder), None if out is None else Path(out))
+    return write_report(folder, None if out is None else Path(out), **options)

@@ -6,7 +6,7 @@ An option that the command line can't say (a device, a dtype) stands in a group 
 """
 
 # No ``from __future__ import annotations``: the Options must be there at run time. The types must not (torch): quoted.
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypedDict, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypedDict, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -100,15 +100,20 @@ class TargetOptions(TypedDict, total=False):
     ]
 
 
-class HubOptions(TypedDict, total=False):
-    """Hub."""
+class CacheOptions(TypedDict, total=False):
+    """Hub ids, and ID@REV."""
 
-    revision: Annotated["str | None", Option("of a hub repository: a branch, a tag, a commit", metavar="REV")]
-    subfolder: Annotated["str", Option("where in the repository or folder the checkpoint is", metavar="DIR")]
     token: Annotated["str | bool | None", Option("for a private repository; default: the stored one")]
     cache_dir: Annotated["str | Path | None", Option("where the hub's files are kept", metavar="DIR")]
     local_files_only: Annotated["bool", Option("fetch nothing: use what is in the cache", "flag")]
     force_download: Annotated["bool", Option("fetch again what is in the cache", "flag")]
+
+
+class HubOptions(CacheOptions, total=False):
+    """Hub."""
+
+    revision: Annotated["str | None", Option("of a hub repository: a branch, a tag, a commit", metavar="REV")]
+    subfolder: Annotated["str", Option("where in the repository or folder the checkpoint is", metavar="DIR")]
 
 
 class CodeOptions(TypedDict, total=False):
@@ -319,7 +324,7 @@ class VerifyOptions(TypedDict, total=False):
     prefix: _Prefix
 
 
-class ResultOptions(VerifyOptions, ClassOption, CodeOptions, total=False):
+class ResultOptions(VerifyOptions, HubOptions, ClassOption, CodeOptions, total=False):
     """What ``verify`` takes."""
 
 
@@ -357,6 +362,14 @@ class DiffOptions(TypedDict, total=False):
     prefix: _Prefix
 
 
+class DiffCallOptions(DiffOptions, CacheOptions, total=False):
+    """What ``diff`` takes."""
+
+
+class DriftCallOptions(DriftOptions, CacheOptions, total=False):
+    """What ``drift`` takes."""
+
+
 class BatchOptions(TypedDict, total=False):
     """Batch."""
 
@@ -365,7 +378,7 @@ class BatchOptions(TypedDict, total=False):
     train: Annotated["bool", Option("in training mode: with dropout and batch statistics", "flag")]
 
 
-class CheckOptions(BatchOptions, ClassOption, CodeOptions, total=False):
+class CheckOptions(BatchOptions, HubOptions, ClassOption, CodeOptions, total=False):
     """What ``hf-init check`` takes."""
 
 
@@ -439,3 +452,8 @@ def options_of(*groups: type) -> dict[str, Option]:
         for extra in get_args(hint)
         if isinstance(extra, Option)
     }
+
+
+def chosen_options(given: "Mapping[str, object]", group: type) -> dict[str, Any]:
+    """Return those of the given options that are of a group."""
+    return {name: value for name, value in given.items() if name in options_of(group)}

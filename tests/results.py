@@ -8,7 +8,7 @@ import logging
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -159,7 +159,7 @@ class Result:
     @property
     def compared(self) -> Any:
         """What the result is proved against: the base; all that it is made of, where that is more."""
-        return json.loads((self.out / "hf_init.json").read_text())["base"].get("parts", self.base)
+        return recorded(self.out, self.base, [*self.parts.values(), *map(self.bases, self.change.taken)])
 
     def skips(self, name: str) -> bool:
         """Whether it is left to the library."""
@@ -285,8 +285,16 @@ def done(change: Change, bases: Callable[[str], Path], scratch: Path) -> Result:
     cls = class_of(change.target, options, out)
     model = run("from_pretrained", lambda: loaded(cls, base, options))
     examples = options.get("examples")
-    recomputed = run("verify", lambda: hf_init.verify(out, recompute=True, examples=examples))
+    known = recorded(out, base, [*parts.values(), *map(bases, change.taken)])
+    recomputed = run("verify", lambda: hf_init.verify(out, known, recompute=True, examples=examples))
     return Result(change, bases, base, parts, out, said, plan, report, recomputed, model, worlds)
+
+
+def recorded(out: Path, base: Any, known: Sequence[Path]) -> Any:
+    """What a manifest says that its result is made of, by the names of folders: the base, or several by prefix."""
+    parts = json.loads((out / "hf_init.json").read_text())["base"].get("parts", {})
+    folders = {folder.name: folder for folder in known}
+    return {prefix: folders[part["name"]] for prefix, part in parts.items()} or base
 
 
 def class_of(target: Any, options: Mapping[str, Any], out: Path) -> Any:

@@ -36,8 +36,8 @@ from hf_init.cli._values import option_values
 TARGET = (
     "[--architecture CLASS] [--config KEY=VALUE] [--model-kwargs KEY=VALUE] [--keep GLOB=HOW] [--recipe FILE] "
     "[--rules GLOB=SCHEME] [--seed N] [--allow-new GLOB] [--drop GLOB] [--key-mapping PATTERN=NEW] "
-    "[--trust-remote-code] [--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] "
-    "[--local-files-only] [--force-download] [--labels A,B,C] [--num-labels N] [--entities A,B] "
+    "[--trust-remote-code] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download] "
+    "[--revision REV] [--subfolder DIR] [--labels A,B,C] [--num-labels N] [--entities A,B] "
     "[--rename-labels OLD=NEW] [--labels-keep {names,leading,none}] [--label-counts A=N,B=N] [--target-mean X] "
     "[--head METHOD] [--examples FILE] [--verbalizer LABEL=W,W] [--add-heads NAME=KIND] [--remove-heads NAME] "
     "[--rename-heads OLD=NEW] [--take-heads NAME=DIR] [--name-head NAME] [--export-head NAME] [--add-tokens T,T] "
@@ -50,19 +50,20 @@ FILES = (
     "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--resume] [--no-rename] "
     "[--probe FILE]"
 )
-HUB = "[--revision REV] [--subfolder DIR] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
+CACHE = "[--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
+HUB = f"{CACHE} [--revision REV] [--subfolder DIR]"
 OUTPUT = "[--format {text,json,markdown,github}] [--json] [--quiet] [--color {auto,always,never}]"
 CLASS = "[--architecture CLASS] [--trust-remote-code]"
 USAGE = {
     "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} BASE",
     "extend": f"{TARGET} {FILES} {OUTPUT} BASE OUT",
-    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] {CLASS} "
-    f"{OUTPUT} OUT",
-    "drift": f"[--plan DIR] [--frozen WHAT] [--prefix PREFIX] [-o FILE.png] {OUTPUT} BASE TRAINED",
-    "diff": f"[--only GLOB] [--by-layer] [--prefix PREFIX] {OUTPUT} A B",
-    "check": f"[--texts T] [--labels N,N] [--train] {CLASS} [-o FILE.png] {OUTPUT} DIR",
+    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] {HUB} "
+    f"{CLASS} {OUTPUT} OUT",
+    "drift": f"[--plan DIR] [--frozen WHAT] [--prefix PREFIX] {CACHE} [-o FILE.png] {OUTPUT} BASE TRAINED",
+    "diff": f"[--only GLOB] [--by-layer] [--prefix PREFIX] {CACHE} {OUTPUT} A B",
+    "check": f"[--texts T] [--labels N,N] [--train] {HUB} {CLASS} [-o FILE.png] {OUTPUT} DIR",
     "heads": f"{HUB} {OUTPUT} DIR",
-    "report": f"[-o FILE] {OUTPUT} DIR",
+    "report": f"[-o FILE] {HUB} {OUTPUT} DIR",
     "schemes": f"{OUTPUT} [NAME]",
     "completion": f"{OUTPUT} SHELL",
 }

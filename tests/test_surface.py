@@ -113,11 +113,14 @@ SIGNATURES = {
     ),
     "convert": "base out progress revision subfolder token cache_dir local_files_only force_download",
     "same_function": "base out seed trust_remote_code",
-    "verify": "out base progress recompute examples everything prefix architecture trust_remote_code",
-    "drift": "base trained progress plan frozen prefix",
-    "diff": "a b progress only by_layer prefix",
+    "verify": (
+        "out base progress recompute examples everything prefix architecture trust_remote_code "
+        "revision subfolder token cache_dir local_files_only force_download"
+    ),
+    "drift": "base trained progress plan frozen prefix token cache_dir local_files_only force_download",
+    "diff": "a b progress only by_layer prefix token cache_dir local_files_only force_download",
     "heads": "folder revision subfolder token cache_dir local_files_only force_download",
-    "report": "folder out",
+    "report": "folder out revision subfolder token cache_dir local_files_only force_download",
     "check": "model batch optimizer plan",
     "probe_vocabulary": "base out texts",
     "compare_schemes": "base tokens texts steps schemes seeds batch_tokens longest held_out dtype done",

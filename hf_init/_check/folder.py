@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError
@@ -13,10 +13,9 @@ from transformers import AutoTokenizer, PreTrainedModel
 from hf_init._architecture import Architecture, Target, quiet_library
 from hf_init._check.check import check
 from hf_init._check.report import CheckReport
-from hf_init._checkpoint import BaseCheckpoint
+from hf_init._checkpoint import BaseCheckpoint, folder_of
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._multihead import MultiHead, labels_for
-from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME
 from hf_init._text import one_line
 
@@ -45,16 +44,19 @@ def check_folder(
     train: bool = False,
     architecture: Architecture = None,
     trust_remote_code: bool | None = None,
+    subfolder: str = "",
+    **hub: Any,
 ) -> CheckReport:
     """Load a folder with the library, make a small batch for it, and check it: what ``hf-init check`` does.
 
     Args:
-        folder: what ``extend`` wrote, or any other that says its architecture.
+        folder: what ``extend`` wrote, or any other that says its architecture; or a hub id.
         texts: one or more; None: eight short built-in ones. For an image model there are none: it gets noise.
         labels: one a text, its number or its name; None: every class in turn, or 0 and 1 in turn for a regression.
         train: in training mode, with dropout.
         architecture: the folder's class, where its config names one that isn't the library's.
         trust_remote_code: run the model code in the folder.
+        hub: of a hub id: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
     Raises:
         CheckpointError: the folder can't be loaded.
@@ -64,7 +66,7 @@ def check_folder(
 
         print(check_folder("sentiment"))
     """
-    place = user_path(folder)
+    place = folder_of(folder, subfolder, **hub)
     if labels is not None and texts is not None and len(labels) != len(texts):
         raise PlanError(f"{len(texts)} texts and {len(labels)} labels: give one label a text")
     model = _load_folder(place, architecture, trust_remote_code)
@@ -78,8 +80,6 @@ def check_folder(
 
 
 def _load_folder(place: Path, architecture: Architecture, trust_remote_code: bool | None) -> PreTrainedModel:
-    if not place.is_dir():
-        raise CheckpointError(f"{place} is not a folder. Give the folder of a model saved with save_pretrained.")
     base = BaseCheckpoint.open(place)
     target = Target.of(base, architecture, values={}, changed={}, trust=trust_remote_code)
     try:

@@ -16,9 +16,12 @@ from hf_init._checkpoint.kinds import check_no_adapter as check_no_adapter
 from hf_init._checkpoint.kinds import describe_config as describe_config
 from hf_init._checkpoint.locate import HUB_OPTIONS as HUB_OPTIONS
 from hf_init._checkpoint.locate import Origin as Origin
+from hf_init._checkpoint.locate import OriginJson as OriginJson
 from hf_init._checkpoint.locate import folder_of as folder_of
 from hf_init._checkpoint.locate import local_folder as local_folder
 from hf_init._checkpoint.locate import open_checkpoint as open_checkpoint
+from hf_init._checkpoint.locate import place_anywhere as place_anywhere
+from hf_init._checkpoint.locate import place_here as place_here
 from hf_init._checkpoint.numbers import SAMPLE as SAMPLE
 from hf_init._checkpoint.numbers import decode_values as decode_values
 from hf_init._checkpoint.numbers import is_decoded as is_decoded

@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.strict import GIVE_FOLDER
-from hf_init._errors import CheckpointError
+from hf_init._errors import CheckpointError, option
 from hf_init._paths import user_path
 
 HUB_OPTIONS = ("revision", "token", "cache_dir", "local_files_only", "force_download")
@@ -69,6 +69,15 @@ def local_folder(base: str | os.PathLike[str]) -> Path | None:
     return path if path.is_dir() else None
 
 
+class OriginJson(TypedDict, total=False):
+    """An origin in a manifest; its path begins at the manifest's folder."""
+
+    name: str
+    path: str
+    commit: str
+    subfolder: str
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where a checkpoint was when something was made of it: what finds it again, here or on another machine.
@@ -107,33 +116,52 @@ class Origin:
         """
         if self.folder is not None:
             return Checkpoint.open(self.folder)
+        given = option("base", "FOLDER")
         if not self.commit:
-            raise CheckpointError(f"{self.name} is not there{f' ({self.path})' if self.path else ''}")
-        options = {**hub, "revision": self.commit, "local_files_only": True}
-        return open_checkpoint(self.name, self.subfolder, beside=False, **options)
+            where = f" ({self.path})" if self.path else ""
+            raise CheckpointError(f"The base, {self.name}{where}, is not there. Say where it is now: {given}.")
+        place = {"revision": self.commit, "subfolder": self.subfolder, "local_files_only": True}
+        try:
+            return open_checkpoint(self.name, beside=False, **{**hub, **place})
+        except CheckpointError:
+            raise CheckpointError(
+                f"The base, {self.name} at commit {self.commit}, is not in the hub's cache here. Fetch it: "
+                f"`hf download {self.name} --revision {self.commit}`. Or say where it is: {given}."
+            ) from None
 
-    def open_given(self, base: str | os.PathLike[str], subfolder: str = "", **hub: Any) -> Checkpoint:
-        """Open what a user gives instead; the same repository is opened at the same commit, unless another is named."""
-        if str(base) == self.name and self.commit and hub.get("revision") is None:
-            subfolder, hub = subfolder or self.subfolder, {**hub, "revision": self.commit}
-        return open_checkpoint(base, subfolder, beside=False, **hub)
+    def find(self) -> Path | None:
+        """Return its folder here, or in the hub's cache; None where it isn't, or can't be read."""
+        try:
+            return self.open().root
+        except CheckpointError:
+            return None
 
-    def to_json(self, home: Path | None) -> dict[str, str]:
+    def pinned(self, base: str | os.PathLike[str], hub: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options to open what a user gives: its own commit of the same repository, unless one is named."""
+        same = str(base) == self.name and self.commit and hub.get("revision") is None
+        return {"subfolder": self.subfolder, **hub, "revision": self.commit} if same else dict(hub)
+
+    def to_json(self, home: Path | None) -> OriginJson:
         """Return what a file may say of it: no path of this machine, but one that begins at the file's folder.
 
         Args:
             home: that folder; None where there is none yet.
         """
         path = "" if self.commit or home is None else _path_from(home, self.path)
-        values = {"name": self.name, "path": path, "commit": self.commit, "subfolder": self.subfolder}
-        return {key: value for key, value in values.items() if value}
+        found: OriginJson = {"name": self.name}
+        if path:
+            found["path"] = path
+        if self.commit:
+            found["commit"] = self.commit
+        if self.subfolder:
+            found["subfolder"] = self.subfolder
+        return found
 
     @classmethod
-    def from_json(cls, data: Mapping[str, str], home: Path | None) -> Origin:
+    def from_json(cls, data: OriginJson, home: Path | None = None) -> Origin:
         """Return the origin that ``to_json`` wrote into a file of the folder ``home``."""
         path = data.get("path", "")
-        if path and home is not None:
-            path = os.path.normpath(home.resolve() / path)
+        path = os.path.normpath(home.resolve() / path) if path and home is not None else ""
         return cls(data.get("name", ""), path, data.get("commit", ""), data.get("subfolder", ""))
 
 
@@ -144,3 +172,20 @@ def _path_from(home: Path, path: str) -> str:
     start = home.resolve()
     common = PurePosixPath(os.path.commonpath([start, path])).as_posix()
     return "" if common in ("/", "/home", "/Users") else Path(os.path.relpath(path, start)).as_posix()
+
+
+def place_anywhere(place: str, home: Path | None) -> str:
+    """Return the name of a checkpoint that a file may hold: a hub id with its commit, or a path from the file's folder.
+
+    A folder to which there is no such path is named alone.
+    """
+    if not Path(place).expanduser().is_dir():
+        return place
+    origin = Origin.of(Path(place).expanduser())
+    return f"{origin.name}@{origin.commit}" if origin.commit else origin.to_json(home).get("path", origin.name)
+
+
+def place_here(place: str, home: Path | None) -> str:
+    """Return what opens a checkpoint that ``place_anywhere`` has named in a file of the folder ``home``."""
+    path = Path(os.path.normpath(home.resolve() / place)) if home is not None else Path(place)
+    return str(path) if path.is_dir() else place

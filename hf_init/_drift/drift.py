@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from hf_init._drift.all_parts import all_parts
 from hf_init._drift.folders import (
     PlanLike,
     TrainedFolder,
+    found_here,
     is_adapter,
     is_extended,
     open_drift_base,
@@ -39,6 +42,7 @@ def measure_drift(
     recompute: Recompute | None = None,
     progress: Progress | None = None,
     prefix: str = "",
+    hub: Mapping[str, Any] = MappingProxyType({}),
 ) -> DriftReport:
     """Compare every tensor and row of a trained checkpoint with what it was before, by the plan.
 
@@ -56,6 +60,7 @@ def measure_drift(
             values moved, and not how far.
         progress: called with the bytes done since it was last called.
         prefix: what the names of ``base`` get before them.
+        hub: of hub ids: ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
     Raises:
         CheckpointError: a folder can't be read, or has other shapes or names than the plan.
@@ -74,7 +79,8 @@ def measure_drift(
         False
         >>> for folder in folders: folder.cleanup()
     """
-    folder, notes = trained_folder(trained)
+    base = None if base is None else found_here(base, hub)
+    folder, notes = trained_folder(found_here(trained, hub))
     globs = FrozenGlobs.of(frozen)
     if is_adapter(folder):
         return adapter_drift(base, folder, notes, bool(globs.words), progress)

@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, open_tensors
+from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, folder_of, open_tensors
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest, Plan, TensorPlan
-from hf_init._verify import open_base
 
 TrainedFolder: TypeAlias = str | os.PathLike[str]
 PlanLike: TypeAlias = Plan | Manifest | str | os.PathLike[str] | None
@@ -44,6 +43,12 @@ class PlanSource:
     @property
     def tensors(self) -> tuple[TensorPlan, ...]:
         return () if self.plan is None else self.plan.tensors
+
+
+def found_here(source: TrainedFolder, hub: Mapping[str, Any]) -> Path:
+    """Return a folder or file as it is, and where a hub id is downloaded to."""
+    path = Path(source).expanduser()
+    return path if path.exists() else folder_of(source, **hub)
 
 
 def trained_folder(folder: TrainedFolder) -> tuple[Path, tuple[str, ...]]:
@@ -107,7 +112,7 @@ def open_drift_base(base: TrainedFolder | None, source: PlanSource, prefix: str 
         raise CheckpointError(
             f"No base is given, and there is no {MANIFEST_NAME} that names one. Give the base's folder."
         )
-    return open_base(source.base, None)
+    return source.base.open()
 
 
 def is_extended(base: Checkpoint, source: PlanSource) -> bool:

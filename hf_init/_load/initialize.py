@@ -12,7 +12,7 @@ from torch import nn
 
 from hf_init._architecture import ModuleValues, buffers, module_layout, shared
 from hf_init._architecture import find_tensor as tensor_of
-from hf_init._checkpoint import Checkpoint, Reader, from_state_dict, open_tensors, region_of, tensor_digest
+from hf_init._checkpoint import Checkpoint, Origin, Reader, from_state_dict, open_tensors, region_of, tensor_digest
 from hf_init._errors import PlanError, option
 from hf_init._load.prove import LoadedTensor, LoadReport, compose, prove
 from hf_init._plan import (
@@ -134,9 +134,8 @@ def initialize(
         _fill_module(module, plan, state.values)
         report = prove(plan, reader, values, state.digests, lambda tensor: _held(module, tensor))
         kept = None if is_folder else _kept_digests(plan, reader)
-    name = "a state dict" if isinstance(base, Mapping) else str(base)
-    path = str(bare.root.resolve()) if is_folder else name
-    record = BaseRecord(path, source.fingerprint(), name, {prefix: path} if prefix else {})
+    name = "a state dict" if isinstance(base, Mapping) else Path(base).name
+    record = BaseRecord.of(source) if is_folder else BaseRecord(Origin(name), source.fingerprint())
     return Initialized(plan, report, Manifest(plan, record, state.digests, f"hf_init {__version__}", kept_digests=kept))
 
 

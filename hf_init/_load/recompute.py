@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ def recomputer(
     examples: object = None,
     architecture: Architecture = None,
     trust_remote_code: bool | None = None,
+    hub: Mapping[str, Any] = MappingProxyType({}),
 ) -> Callable[[TensorPlan, Fill], np.ndarray]:
     """Return a function from a tensor and one of its new regions to the region's bytes.
 
@@ -37,6 +39,7 @@ def recomputer(
         examples: those that a head was solved from, if one was.
         architecture: the result's class, where its config names one that isn't the library's.
         trust_remote_code: run the model code in the folder.
+        hub: options for a base that is a hub id.
 
     Raises:
         PlanError: the examples aren't given, or aren't those.
@@ -44,7 +47,13 @@ def recomputer(
     manifest = Manifest.load(out)
     plan = manifest.plan
     plan.check_schemes(out)
-    reader = Reader(open_base(manifest.base, base))
+    made_from, source = open_base(manifest, base, **hub)
+    if made_from is not manifest:
+        raise PlanError(
+            f"{option('recompute')}: new values are made from {manifest.base.origin.name}, and {source.root} is what "
+            "that was made from; give the former"
+        )
+    reader = Reader(source)
     context = _context(out, plan, examples, architecture, trust_remote_code)
 
     def recompute(tensor: TensorPlan, fill: Fill) -> np.ndarray:

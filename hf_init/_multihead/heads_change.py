@@ -12,7 +12,7 @@ import transformers
 
 from hf_init._architecture import BAD_VALUE, NOWHERE, Target, quiet_library
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
-from hf_init._checkpoint import BaseCheckpoint, Checkpoint
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint, place_anywhere
 from hf_init._errors import PlanError
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead.configuration_multi_head import HeadSpec, MultiHeadConfig
@@ -70,7 +70,8 @@ class HeadsChange(Change):
         new_modules, prefixes = _new_modules(context.target), tuple(f"heads.{name}." for name in self.request.add)
         new = frozenset(t.name for t in context.target.layout.tensors if t.parameter.startswith(prefixes))
         notes = [
-            f"head {name} is that of {folder}, and was trained on the backbone there, which isn't compared"
+            f"head {name} is that of {place_anywhere(folder, None)}, trained on the backbone there, which isn't "
+            "compared"
             for name, (folder, _) in self.request.take.items()
         ]
         notes += [f"{module} is new: the base is without, and a head reads it" for module in new_modules]

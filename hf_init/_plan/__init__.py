@@ -5,13 +5,16 @@ from __future__ import annotations
 from hf_init._plan.auto import Surroundings as Surroundings
 from hf_init._plan.auto import choose_auto as choose_auto
 from hf_init._plan.auto import settle as settle
+from hf_init._plan.base_record import BaseFolders as BaseFolders
+from hf_init._plan.base_record import BaseRecord as BaseRecord
+from hf_init._plan.chain import is_plan_of as is_plan_of
+from hf_init._plan.chain import through as through
 from hf_init._plan.claim import EXACT as EXACT
 from hf_init._plan.claim import INTERPOLATION as INTERPOLATION
 from hf_init._plan.claim import NONE as NONE
 from hf_init._plan.claim import ROUNDING as ROUNDING
 from hf_init._plan.claim import no_claim as no_claim
 from hf_init._plan.claim import weakest_claim as weakest_claim
-from hf_init._plan.manifest import BaseRecord as BaseRecord
 from hf_init._plan.manifest import Manifest as Manifest
 from hf_init._plan.manifest_entries import region_fault as region_fault
 from hf_init._plan.manifest_json import MANIFEST_NAME as MANIFEST_NAME

@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypedDict, TypeGuard, cast
 
-from hf_init._checkpoint import check_faults, is_count, is_json_list, is_json_object, read_object, short_name
+from hf_init._checkpoint import (
+    OriginJson,
+    check_faults,
+    is_count,
+    is_json_list,
+    is_json_object,
+    read_object,
+    short_name,
+)
 from hf_init._errors import CheckpointError
 from hf_init._paths import user_path
 from hf_init._plan.claim import CLAIMS, is_claim
@@ -17,6 +25,7 @@ from hf_init._tensors import Status
 
 MANIFEST_NAME = "hf_init.json"
 MANIFEST_VERSION = 1
+ORIGIN_KEYS = ("name", "path", "commit", "subfolder")
 
 ADVICE = "The manifest was edited, or the result was not finished: make the result again with `hf-init extend`."
 
@@ -40,15 +49,13 @@ class PlanJson(_PlanJsonRequired, total=False):
 
 
 class _BaseJsonRequired(TypedDict):
-    path: str
     fingerprint: str
 
 
-class BaseJson(_BaseJsonRequired, total=False):
+class BaseJson(_BaseJsonRequired, OriginJson, total=False):
     """The base in a manifest."""
 
-    name: str
-    parts: dict[str, str]
+    parts: dict[str, OriginJson]
     sha256: dict[str, str]
     link: str
 
@@ -66,6 +73,7 @@ class ManifestHeadJson(_ManifestJsonRequired, total=False):
     kept_digests: dict[str, list[str]] | None
     tensor_digests: dict[str, str] | None
     function: JsonObject | None
+    earlier: list[JsonObject]
 
 
 class ManifestJson(ManifestHeadJson):
@@ -103,6 +111,8 @@ def checked_manifest(data: object, what: str) -> ManifestJson:
     tensors = document["plan"]["tensors"]
     check_faults(what, (fault for entry in tensors for fault in entry_faults(cast(JsonObject, entry))), ADVICE)
     check_faults(what, _name_faults(tensors), ADVICE)
+    for number, earlier in enumerate(document.get("earlier", ())):
+        checked_manifest(earlier, f"{what}, earlier {number}")
     return document
 
 
@@ -126,6 +136,8 @@ def _document_faults(data: JsonObject) -> Iterator[str]:
         yield f"made_by is {short_name(data.get('made_by'))}, expected a string"
     if not is_json_object(data.get("function") or {}):
         yield f"function is {short_name(data.get('function'))}, expected an object"
+    if not is_json_list(earlier := data.get("earlier", [])):
+        yield f"earlier is {short_name(earlier)}, expected a list of manifests"
     if is_json_object(plan):
         yield from _plan_faults(plan)
     if is_json_object(base):
@@ -155,14 +167,13 @@ def _plan_faults(plan: JsonObject) -> Iterator[str]:
 
 
 def _base_faults(base: JsonObject) -> Iterator[str]:
-    for key in ("path", "fingerprint"):
-        if not isinstance(base.get(key), str):
-            yield f"base.{key} is {short_name(base.get(key))}, expected a string"
-    for key in ("name", "link"):
+    if not isinstance(base.get("fingerprint"), str):
+        yield f"base.fingerprint is {short_name(base.get('fingerprint'))}, expected a string"
+    for key in (*ORIGIN_KEYS, "link"):
         if not isinstance(base.get(key, ""), str):
             yield f"base.{key} is {short_name(base[key])}, expected a string"
-    if not _is_names(parts := base.get("parts", {})):
-        yield f"base.parts is {short_name(parts)}, expected prefix -> folder"
+    if not is_json_object(parts := base.get("parts", {})) or not all(map(_is_names, parts.values())):
+        yield f"base.parts is {short_name(parts)}, expected prefix -> {', '.join(ORIGIN_KEYS)}, strings"
     if not _is_digests(base.get("sha256", {})):
         yield f"base.sha256 is {short_name(base['sha256'])}, expected file -> SHA-256 in hex"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,9 +13,10 @@ from hf_init._checkpoint import FileLists, check_faults
 from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, read_manifest
 from hf_init._plan.match import Unused
 from hf_init._plan.table import fill_table, kept_table, tie_table, unused_table
-from hf_init._plan.tensor_plan import TensorPlan, UnknownScheme
+from hf_init._plan.tensor_plan import Fill, TensorPlan, UnknownScheme
 from hf_init._tensors import Status
 from hf_init._text import join_names
+from hf_init.schemes import Omp
 
 
 @dataclass(frozen=True, repr=False)
@@ -58,6 +59,17 @@ class Plan(Report):
         plan = cls.from_json(read_manifest(folder)["plan"])
         plan.check_schemes(folder)
         return plan
+
+    def with_donors(self, spell: Callable[[str], str]) -> Plan:
+        """Return the plan with another spelling of the checkpoints that its schemes read besides the base."""
+
+        def spelled(fill: Fill) -> Fill:
+            scheme = fill.scheme
+            return replace(fill, scheme=replace(scheme, donor=spell(scheme.donor))) if isinstance(scheme, Omp) else fill
+
+        return replace(
+            self, tensors=tuple(replace(t, new=tuple(map(spelled, t.new))) if t.new else t for t in self.tensors)
+        )
 
     def check_schemes(self, folder: str | Path) -> None:
         """Raise CheckpointError if a scheme of the plan in a folder's manifest is one that this version can't use."""

@@ -49,7 +49,7 @@ def page(survey: ResultSurvey | CheckpointSurvey) -> str:
 
 def _result_page(survey: ResultSurvey) -> Iterator[Html]:
     plan, manifest = survey.plan, survey.manifest
-    base = manifest.base.name or manifest.base.path
+    base = manifest.base.origin.name
     yield tag(
         "header",
         tag("h1", plan.architecture),

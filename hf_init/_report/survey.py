@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hf_init._block_names import name_pattern
-from hf_init._checkpoint import Checkpoint, check_faults, is_floating, short_name
+from hf_init._checkpoint import Checkpoint, Origin, check_faults, is_floating, short_name
 from hf_init._plan import MANIFEST_NAME, Fill, Manifest, Plan, TensorPlan
 from hf_init._report.expected import expected_distribution
 from hf_init._report.judge import ReportFinding, judge_report
@@ -176,4 +176,4 @@ def _group_charts(groups: dict[str, list[Candidate]], observer: RegionMeasurer) 
 
 
 def _folder_name(checkpoint: Checkpoint) -> str:
-    return checkpoint.root.resolve().name
+    return Origin.of(checkpoint.root).name

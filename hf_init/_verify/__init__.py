@@ -9,6 +9,7 @@ from hf_init._verify.compare import bytes_digest as bytes_digest
 from hf_init._verify.diff import diff_checkpoints as diff_checkpoints
 from hf_init._verify.diff_report import DiffReport as DiffReport
 from hf_init._verify.differences import TensorDiff as TensorDiff
+from hf_init._verify.digests import new_digests as new_digests
 from hf_init._verify.digests import result_digests as result_digests
 from hf_init._verify.pairs import describe_renaming as describe_renaming
 from hf_init._verify.pairs import pair_names as pair_names

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from types import MappingProxyType
+from typing import Any
 
 from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits, open_tensors
 from hf_init._globs import check_globs, fits_globs
@@ -28,17 +30,19 @@ def diff_checkpoints(
     by_layer: bool = False,
     progress: Progress | None = None,
     prefix: str = "",
+    hub: Mapping[str, Any] = MappingProxyType({}),
 ) -> DiffReport:
     """Compare the tensors of two checkpoints by their bytes: NaN equals the same NaN, -0.0 is not 0.0.
 
     Metadata, the order of tensors and how they are spread over files don't count.
 
     Args:
-        a, b: folders, or single files.
+        a, b: folders, hub ids, or single files.
         only: globs on names, in either of them; what fits none is left out.
         by_layer: the report prints a line a layer.
         progress: called with the bytes done since it was last called.
         prefix: what the names of ``a`` get before them.
+        hub: of hub ids: ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
     Raises:
         CheckpointError: a file can't be read.
@@ -52,7 +56,7 @@ def diff_checkpoints(
         True
         >>> folder.cleanup()
     """
-    with open_tensors(a, prefix) as before, open_tensors(b) as after:
+    with open_tensors(a, prefix, **hub) as before, open_tensors(b, **hub) as after:
         check_globs("only", only, [*before.entries, *after.entries])
         names = pair_names(before, after, moved=True)
         couples = [_Couple(before.entries[was], after.entries[name]) for name, was in names.items()]

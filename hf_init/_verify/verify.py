@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from typing_extensions import assert_never
 
 from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError, option
-from hf_init._plan import BaseRecord, Fill, Manifest, TensorPlan
+from hf_init._plan import BaseFolders, Fill, Manifest, TensorPlan
 from hf_init._progress import Progress
 from hf_init._tensors import Copy, Status
 from hf_init._text import join_names
@@ -28,7 +28,6 @@ from hf_init._verify.report import VerifyReport
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers
 
 Recompute: TypeAlias = Callable[[TensorPlan, Fill], np.ndarray]
-BaseFolders: TypeAlias = str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ def verify_result(
     progress: Progress | None = None,
     everything: bool = False,
     clones: Clones = (),
+    hub: Mapping[str, Any] = MappingProxyType({}),
 ) -> VerifyReport:
     """Compare every byte of a result with what its manifest says: kept ones with the base, new ones with their digests.
 
@@ -58,13 +58,15 @@ def verify_result(
 
     Args:
         out: the result's folder.
-        base: the source's folder; by default the one that the manifest names. Where that isn't there, or for False,
-            kept bytes are compared with their digests, if the manifest holds them.
+        base: the source, a folder or a hub id; by default the one that the manifest names, if it is here or in the
+            hub's cache. Where it isn't, or for False, kept bytes are compared with their digests, if the manifest
+            holds them.
         recompute: from a tensor and one of its new regions to the bytes (uint8) expected there.
         progress: called with the bytes done since it was last called, by one thread at a time.
         everything: list all that differs, and how much of it; else stop reading at the first difference.
         clones: files that the caller has just had cloned whole by the filesystem: those whose source and copy are
             still in the same state aren't read, and are counted apart.
+        hub: of a base that is a hub id: ``revision``, ``subfolder``, ``token``, ``cache_dir``...
 
     Raises:
         CheckpointError: a folder, a file or the manifest can't be read. A difference raises nothing: see the report.
@@ -77,14 +79,15 @@ def verify_result(
         >>> from hf_init._tensors import Box
         >>> whole = Box.whole((3,))
         >>> tensor = TensorPlan("w", Status.KEPT, (3,), "float32", (Copy(whole, "w", whole),), source="w")
-        >>> base = BaseRecord(folder.name, Checkpoint.open(folder.name).fingerprint())
+        >>> base = BaseRecord.of(Checkpoint.open(folder.name))
         >>> Manifest(Plan("Tiny", 0, (tensor,)), base, {}, "an example").save(folder.name)
         >>> verify_result(folder.name).ok
         True
         >>> folder.cleanup()
     """
-    manifest = Manifest.load(out)
-    with Checkpoint.open(out) as result, _proof_base(manifest, base) or nullcontext() as source:
+    recorded = Manifest.load(out)
+    manifest, opened = _proof_base(recorded, base, hub)
+    with Checkpoint.open(out) as result, opened or nullcontext() as source:
         proof = _Proof(result, source, manifest, everything, VerifyMeter(progress), clones)
         differences = tuple(_differences(proof, recompute))
         nbytes = proof.meter.nbytes
@@ -93,7 +96,7 @@ def verify_result(
             bytes_compared=nbytes["compared"],
             bytes_digested=nbytes["digested"],
             differences=differences,
-            notes=tuple(_notes(proof, differences)),
+            notes=(*_link_notes(recorded, manifest), *_notes(proof, differences)),
             base=None if source is None else str(source.root),
             complete=everything or not differences,
             bytes_linked=nbytes["linked"],
@@ -101,43 +104,63 @@ def verify_result(
         )
 
 
-def open_base(record: BaseRecord, base: BaseFolders | None) -> Checkpoint:
-    """Open the checkpoint that a result came from: the one that is given, or where the manifest says it was.
+def open_base(manifest: Manifest, base: BaseFolders | None = None, **hub: Any) -> tuple[Manifest, Checkpoint]:
+    """Open the checkpoint that a result came from, by default as the manifest records it, and say what came from it.
 
-    A result of several checkpoints has them by their prefixes, as one.
+    That is the manifest itself or, of a base that is a result, too, and for what that one came from, an earlier one.
+
+    Args:
+        base: a folder or a hub id; of several checkpoints, each by its prefix.
+        hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
+
+    Raises:
+        CheckpointError: it isn't there, or can't be read; the message has the command that fetches it.
     """
-    folders = _recorded_folders(record) if base is None else base
-    gone = _missing_folders(folders) if base is None else []
-    if gone:
-        raise CheckpointError(
-            f"The base that the manifest names, {', '.join(gone)}, is not there. Say where it is now: "
-            f"{option('base', 'FOLDER')}."
-        )
-    if isinstance(folders, Mapping):
-        return Checkpoint.merged({prefix: Checkpoint.open(folder) for prefix, folder in folders.items()})
-    return Checkpoint.open(folders)
+    links = (manifest, *manifest.earlier)
+    if base is not None:
+        named = (link for link in links if isinstance(base, str) and link.base.origin.name == base)
+        given = next(named, manifest).base.open(base, **hub)
+        return _link_from(given, links), given
+    absent: list[CheckpointError] = []
+    for link in links:
+        try:
+            return link, link.base.open(**hub)
+        except CheckpointError as error:
+            if all(origin.folder for origin in link.base.origins):  # it is here, and something is wrong with it
+                raise
+            absent.append(error)
+    raise absent[0]
 
 
-def _recorded_folders(record: BaseRecord) -> BaseFolders:
-    return record.parts or record.path
+def _link_from(base: Checkpoint, links: Sequence[Manifest]) -> Manifest:
+    """Return the manifest that is of this base: by its headers, else by the names that it needs, else the first."""
+    same = (link for link in links if link.base.fingerprint == base.fingerprint())
+    return next(same, None) or next((link for link in links if _fits(base, link)), links[0])
 
 
-def _missing_folders(folders: BaseFolders) -> list[str]:
-    each = folders.values() if isinstance(folders, Mapping) else (folders,)
-    return [str(folder) for folder in each if not Path(folder).is_dir()]
+def _fits(base: Checkpoint, link: Manifest) -> bool:
+    copies = ((tensor, copy) for tensor in link.tensors for copy in tensor.kept)
+    return not any(unaccounted(base, link)) and not any(source_fault(base, tensor, copy) for tensor, copy in copies)
 
 
-def _proof_base(manifest: Manifest, base: BaseFolders | Literal[False] | None) -> Checkpoint | None:
+def _proof_base(
+    manifest: Manifest, base: BaseFolders | Literal[False] | None, hub: Mapping[str, Any]
+) -> tuple[Manifest, Checkpoint | None]:
     if base is False and manifest.kept_digests is None and any(tensor.kept for tensor in manifest.tensors):
         raise CheckpointError(
             "The manifest holds no digests of what was kept, so nothing proves it but the base. Give the base, or make "
             f"the result again with {option('digest', True)}."
         )
     converted = not manifest.base.fingerprint  # from torch's own format, which isn't read without torch
-    gone = base is None and (converted or _missing_folders(_recorded_folders(manifest.base)))
-    if base is False or (gone and manifest.kept_digests is not None):
-        return None
-    return open_base(manifest.base, base)
+    if base is False or (base is None and converted and manifest.kept_digests is not None):
+        return manifest, None
+    try:
+        return open_base(manifest, base, **hub)
+    except CheckpointError:
+        here = all(origin.folder for origin in manifest.base.origins)
+        if base is not None or here or manifest.kept_digests is None:
+            raise
+        return manifest, None
 
 
 def _differences(proof: _Proof, recompute: Recompute | None) -> list[Difference]:
@@ -224,6 +247,15 @@ def _planned_checks(proof: _Proof, tensors: list[TensorPlan], malformed: set[str
     for tensor in stored:
         check = checks.check_recorded if tensor.name in linked else checks.check_new
         yield check(result, manifest, tensor, digested)
+
+
+def _link_notes(recorded: Manifest, link: Manifest) -> Iterator[str]:
+    if link is not recorded:
+        number = 1 + recorded.earlier.index(link)
+        yield (
+            f"compared with {link.base.origin.name}, from which {number} extension{'s' * (number > 1)} led to "
+            f"{recorded.base.origin.name}, the base; what those made new has been compared with its digests"
+        )
 
 
 def _notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:

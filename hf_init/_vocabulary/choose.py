@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hf_init import schemes
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint import Checkpoint, folder_of
 from hf_init._errors import RecipeError
-from hf_init._paths import user_path
 from hf_init._plan import Choice
 from hf_init._text import join_names
 from hf_init._vocabulary.tokenizer import TokenSplitter, ids_by_text, ids_of, load_tokenizer
@@ -169,7 +168,7 @@ def _row_of_token(token: str, table: EmbeddingTable) -> int:
 def _donor_settings(scheme: schemes.Omp, table: EmbeddingTable, tokens: Sequence[NewToken]) -> dict[str, object]:
     if table.splitter is None:
         raise RecipeError(f"{scheme}: the base has no tokenizer, so which tokens are shared isn't known")
-    folder = user_path(scheme.donor)
+    folder = folder_of(scheme.donor)
     donor = load_tokenizer(folder)
     by_spelling, by_text, base_ids = ids_of(donor), ids_by_text(donor), table.splitter.ids_by_text
     # As the vocabulary spells it; as a text; as a word, which begins with a space where the donor's tokens do.

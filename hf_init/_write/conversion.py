@@ -17,6 +17,7 @@ from hf_init._checkpoint import (
     INDEX,
     BaseCheckpoint,
     Checkpoint,
+    Origin,
     Reader,
     TorchWeights,
     as_bytes,
@@ -78,8 +79,10 @@ class Conversion:
             self._write_config(stage.folder / "config.json")
             self._prove(stage, progress)
             digests = _verify.result_digests(stage.folder, self.plan.tensors, progress)
-            record = BaseRecord(str(source.root.resolve()), "", name=self.base.name)
-            Manifest(self.plan, record, {}, f"hf_init {__version__}", **digests).save(stage.folder, flush=False)
+            manifest = Manifest(
+                self.plan, BaseRecord(Origin.of(source.root), ""), {}, f"hf_init {__version__}", **digests
+            )
+            manifest.save(stage.folder, flush=False, home=self.out)
             check_changed(state)
             report = _verify.verify_result(stage.folder, False, progress=progress)
         return replace(report, bytes_compared=self._stored, base=str(source.root), notes=())

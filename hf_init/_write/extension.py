@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_init import _verify
-from hf_init._errors import PlanError, option
+from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._paths import outward_path, user_path
 from hf_init._progress import Progress
 from hf_init._tensors import Status
@@ -17,7 +17,7 @@ from hf_init._verify import Clones, VerifyReport
 
 if TYPE_CHECKING:
     from hf_init._function import FunctionReport
-    from hf_init._plan import BaseRecord, Plan
+    from hf_init._plan import Manifest, Plan
     from hf_init._prepare import Prepared
     from hf_init._write.files import Link
     from hf_init._write.other_files import FilesByFolder
@@ -92,7 +92,7 @@ class Extension:
             report = _verify.verify_result(stage.folder, base, progress=progress, clones=clones)
             report.raise_if_failed()
             if self.options.prove_function:
-                report = replace(report, notes=(*report.notes, str(_prove_function(prepared, stage))))
+                report = replace(report, notes=(*report.notes, str(_prove_function(prepared, stage, self.out))))
         return report
 
 
@@ -163,7 +163,7 @@ def prepared(base: Any, architecture: Any, **options: Any) -> tuple[Prepared, Fi
 
 def _write_result(extension: Extension, stage: StagingDir, progress: Progress, log: Callable[[str], object]) -> Clones:
     """Write everything of a result into a folder that isn't at its place yet, the manifest last; return its clones."""
-    from hf_init._plan import Manifest
+    from hf_init._plan import BaseRecord, Manifest
     from hf_init._version import __version__
     from hf_init._write.other_files import carry_files, write_config
     from hf_init._write.writing import write
@@ -185,14 +185,17 @@ def _write_result(extension: Extension, stage: StagingDir, progress: Progress, l
     write_config(prepared.model, stage.folder)
     for change in prepared.change_plans:
         change.write(stage.folder)
-    manifest = Manifest(prepared.plan, _base_record(prepared, options), written.digests, f"hf_init {__version__}")
+    record = BaseRecord.of(prepared.source, "" if options.link == "copy" else options.link)
+    manifest = Manifest(prepared.plan, record, written.digests, f"hf_init {__version__}")
     if options.digest:
         manifest = replace(manifest, **_verify.result_digests(stage.folder, prepared.plan.tensors, progress))
-    manifest.save(stage.folder, flush=False)  # the stage flushes it with everything else, while the proof is read
+    manifest = replace(manifest, earlier=_earlier_manifests(prepared, manifest, stage.folder))
+    # The stage flushes it with everything else, while the proof is read.
+    manifest.save(stage.folder, flush=False, home=extension.out)
     return written.clones
 
 
-def _prove_function(prepared: Prepared, stage: StagingDir) -> FunctionReport:
+def _prove_function(prepared: Prepared, stage: StagingDir, home: Path) -> FunctionReport:
     """Run base and result, and put the outcome into the manifest.
 
     Raises:
@@ -207,21 +210,34 @@ def _prove_function(prepared: Prepared, stage: StagingDir) -> FunctionReport:
     out = replace(prepared.target, base=BaseCheckpoint.open(stage.folder), blocks={})
     report = compare_functions(base, out, prepared.plan.claim)
     report.raise_if_failed()
-    replace(Manifest.load(stage.folder), function=report.to_json()).save(stage.folder, flush=False)
+    manifest = replace(Manifest.load(stage.folder, home), function=report.to_json())
+    manifest.save(stage.folder, flush=False, home=home)
     return report
 
 
-def _base_record(prepared: Prepared, options: WriteOptions) -> BaseRecord:
-    from hf_init._plan import BaseRecord
+def _earlier_manifests(prepared: Prepared, manifest: Manifest, folder: Path) -> tuple[Manifest, ...]:
+    """Return what a result is to what its base was made from, if that is a result itself, which nothing has trained."""
+    from hf_init._plan import MANIFEST_NAME, Manifest, is_plan_of, through
 
-    source, base = prepared.source, prepared.target.base
-    return BaseRecord(
-        path=str(base.folder.resolve()),
-        fingerprint=source.fingerprint(),
-        name=base.name,
-        parts={prefix: str(part.root.resolve()) for prefix, part in source.parts},
-        sha256=source.blobs(),
-        link="" if options.link == "copy" else options.link,
+    base, source = prepared.target.base.folder, prepared.source
+    if source.parts or not (base / MANIFEST_NAME).is_file():
+        return ()
+    try:
+        before = Manifest.load(base)
+    except CheckpointError:  # made by another version, or edited: of this result it says nothing
+        return ()
+    untrained = before.base.fingerprint and is_plan_of(before.plan, source)
+    if not untrained or _verify.new_digests(base, before.tensors) != dict(before.digests):
+        return ()
+    known = {
+        (tensor.name, fill.region): digest
+        for tensor in manifest.tensors
+        for fill, digest in zip(tensor.new, manifest.digests.get(tensor.name, ()), strict=False)
+    }
+    links = [(through(manifest.plan, link.plan), link.base) for link in (before, *before.earlier)]
+    return tuple(
+        Manifest(plan, record, _verify.new_digests(folder, plan.tensors, known), manifest.made_by)
+        for plan, record in links
     )
 
 

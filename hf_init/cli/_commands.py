@@ -81,8 +81,8 @@ COMMANDS = (
         "verify",
         "verify a result from its files, byte by byte",
         (("out", "OUT", "a folder that extend wrote"),),
-        ("BaseOption", "VerifyOptions", "ClassOption", "CodeOptions"),
-        ("hf-init verify out", "hf-init verify out --base folder --recompute --everything"),
+        ("BaseOption", "VerifyOptions", "HubOptions", "ClassOption", "CodeOptions"),
+        ("hf-init verify out", "hf-init verify out --base org/model --recompute --everything"),
     ),
     Command(
         "drift",
@@ -91,21 +91,21 @@ COMMANDS = (
             ("base", "BASE", "the result of extend before training, or the checkpoint that it came from"),
             ("trained", "TRAINED", "the trained folder, or a Trainer's output folder"),
         ),
-        ("DriftOptions", "PictureOption"),
+        ("DriftOptions", "CacheOptions", "PictureOption"),
         ("hf-init drift out trained --frozen kept", "hf-init drift out trained --picture moved.png"),
     ),
     Command(
         "diff",
         "any two checkpoints, tensor by tensor, row by row",
-        (("a", "A", "a checkpoint folder, or a .safetensors file"), ("b", "B", "another one")),
-        ("DiffOptions",),
+        (("a", "A", "a checkpoint folder, a hub id, or a .safetensors file"), ("b", "B", "another one")),
+        ("DiffOptions", "CacheOptions"),
         ("hf-init diff folder out", "hf-init diff before after --only 'bert.encoder.*' --by-layer"),
     ),
     Command(
         "check",
         "before training: what one batch says about a model's start",
-        (("dir", "DIR", "a folder that extend wrote, or any other"),),
-        ("BatchOptions", "ClassOption", "CodeOptions", "PictureOption"),
+        (("dir", "DIR", "a folder that extend wrote, or any other, or a hub id"),),
+        ("BatchOptions", "HubOptions", "ClassOption", "CodeOptions", "PictureOption"),
         ("hf-init check out", "hf-init check out --texts 'I love it' --labels pos --train"),
     ),
     Command(
@@ -118,8 +118,8 @@ COMMANDS = (
     Command(
         "report",
         "histograms and tables in one page or picture: new against pretrained",
-        (("dir", "DIR", "a folder that extend wrote, or any checkpoint"),),
-        ("PageOption",),
+        (("dir", "DIR", "a folder that extend wrote, or any checkpoint or hub id"),),
+        ("PageOption", "HubOptions"),
         ("hf-init report out", "hf-init report out --out poster.png"),
     ),
     Command(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_init._errors import PlanError
 from hf_init._options import (
+    CacheOptions,
     CheckOptions,
     ComparisonOptions,
     DiffOptions,
@@ -139,7 +140,7 @@ def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
     if "examples" in options and "recompute" not in options:
         raise PlanError("--examples is for --recompute; leave out what isn't meant")
     base = args.base if args.base is False else _text(args.base)
-    with terminal.progress_bar("verify", lambda: _nbytes(args.out)) as progress:
+    with terminal.hub_bars(), terminal.progress_bar("verify", lambda: _nbytes(args.out, {})) as progress:
         report = _api.verify(args.out, base, progress=progress, **options)
     return Outcome.of(report)
 
@@ -148,8 +149,9 @@ def run_drift(args: Namespace, terminal: Terminal) -> Outcome:
     """Compare a trained folder with what it was before."""
     from hf_init import _api
 
-    with terminal.progress_bar("drift", lambda: _nbytes(args.trained)) as progress:
-        report = _api.drift(args.base, args.trained, progress=progress, **given_options(args, DriftOptions))
+    hub = given_options(args, CacheOptions)
+    with terminal.hub_bars(), terminal.progress_bar("drift", lambda: _nbytes(args.trained, hub)) as progress:
+        report = _api.drift(args.base, args.trained, progress=progress, **hub, **given_options(args, DriftOptions))
     if args.picture:
         report.draw(args.picture[0])
     return Outcome.of(report)
@@ -159,7 +161,8 @@ def run_check(args: Namespace, terminal: Terminal) -> Outcome:
     """Check a folder on one batch."""
     from hf_init._check import check_folder
 
-    report = check_folder(args.dir, **given_options(args, CheckOptions))
+    with terminal.hub_bars():
+        report = check_folder(args.dir, **given_options(args, CheckOptions))
     if args.picture:
         report.draw(args.picture[0])
     return Outcome.of(report)
@@ -169,8 +172,12 @@ def run_diff(args: Namespace, terminal: Terminal) -> Outcome:
     """Compare two checkpoints."""
     from hf_init import _api
 
-    with terminal.progress_bar("diff", lambda: min(_nbytes(args.a), _nbytes(args.b))) as progress:
-        report = _api.diff(args.a, args.b, progress=progress, **given_options(args, DiffOptions))
+    hub = given_options(args, CacheOptions)
+    with (
+        terminal.hub_bars(),
+        terminal.progress_bar("diff", lambda: min(_nbytes(args.a, hub), _nbytes(args.b, hub))) as progress,
+    ):
+        report = _api.diff(args.a, args.b, progress=progress, **hub, **given_options(args, DiffOptions))
     return Outcome.of(report)
 
 
@@ -187,7 +194,8 @@ def run_report(args: Namespace, terminal: Terminal) -> Outcome:
     """Write a page or a picture."""
     from hf_init import _api
 
-    written = _api.report(args.dir, _text(args.out))
+    with terminal.hub_bars():
+        written = _api.report(args.dir, _text(args.out), **given_options(args, HubOptions))
     return Outcome({"written": str(written)}, text=f"written: {written}")
 
 
@@ -221,11 +229,11 @@ def _text(values: list[str] | None) -> str | None:
     return values[0] if values else None
 
 
-def _nbytes(folder: str) -> int:
+def _nbytes(folder: str, hub: Mapping[str, Any]) -> int:
     """Return the bytes of a checkpoint's tensors: the most that there is to compare."""
     from hf_init._checkpoint import open_tensors
 
-    return open_tensors(folder).nbytes
+    return open_tensors(folder, **hub).nbytes
 
 
 RUN: Mapping[str, Callable[[Namespace, Terminal], Outcome]] = {

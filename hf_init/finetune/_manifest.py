@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,8 +31,7 @@ def manifest_of(origin: PlanOrigin, tensors: Sequence[ModelTensor]) -> Manifest 
     except CheckpointError:
         return None
     digests = {each.entries[0].name: region_digests(each.entries[0], each.tensor.detach().cpu()) for each in filled}
-    record = BaseRecord(str(origin.base.resolve()), base.fingerprint(), name=str(origin.base))
-    return Manifest(origin.plan, record, digests, f"hf_init {__version__}")
+    return Manifest(origin.plan, BaseRecord.of(base), digests, f"hf_init {__version__}")
 
 
 def save_manifest(manifest: Manifest | Path | None, folder: Path) -> Path | None:
@@ -43,5 +41,5 @@ def save_manifest(manifest: Manifest | Path | None, folder: Path) -> Path | None
     elif manifest is None:
         return None
     elif manifest.resolve() != (folder / MANIFEST_NAME).resolve():
-        shutil.copyfile(manifest, folder / MANIFEST_NAME)
+        Manifest.load(manifest.parent).save(folder)  # where its base is is said from there
     return folder / MANIFEST_NAME

@@ -116,8 +116,7 @@ def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
             "Give the plan or the folder that `extend` wrote; from the base alone, plan_against(model, base) tells "
             "what it can"
         )
-    base = Path(Manifest.load(folder).base.path)
-    return PlanOrigin(Plan.load(folder), folder, base if base.is_dir() else None)
+    return PlanOrigin(Plan.load(folder), folder, Manifest.load(folder).base.origins[0].find())
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from hf_init._errors import CheckpointError, RecipeError
-from hf_init._paths import user_path
 from hf_init._tensors import Slot
 from hf_init.schemes._row_base import RowScheme, mismatch
 from hf_init.schemes._rows_given import UNREADABLE_ROWS, read_rows
@@ -33,7 +32,7 @@ class Omp(RowScheme):
         Pati, Rezaiifar and Krishnaprasad, Orthogonal matching pursuit, 1993.
 
     Args:
-        donor: the folder of the other checkpoint; take one that you trust.
+        donor: the other checkpoint, a folder or a hub id; take one that you trust.
         k: how many shared tokens at most.
         donor_table: the donor's tensor; bound by the plan.
         rows: the donor's row of each new token; bound by the plan.
@@ -105,11 +104,10 @@ class Omp(RowScheme):
         Raises:
             CheckpointError: the folder is no checkpoint, or has no tensor of that name.
         """
-        from hf_init._checkpoint import Checkpoint
+        from hf_init._checkpoint import open_checkpoint
 
-        folder = user_path(self.donor)
-        with Checkpoint.open(folder) as checkpoint:
+        with open_checkpoint(self.donor) as checkpoint:
             if self.donor_table not in checkpoint.entries:
-                raise CheckpointError(f"{folder} has no tensor {self.donor_table!r}")
+                raise CheckpointError(f"{self.donor} has no tensor {self.donor_table!r}")
             shard = checkpoint.root / checkpoint.entries[self.donor_table].shard
         return read_rows(shard, self.donor_table)

@@ -1,0 +1,281 @@
+"""A hub id is what its folder is: what is downloaded, what lands, and proofs on another machine's cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_server import COMMIT, NAME, Hub
+from huggingface_hub import constants
+from small_model import contents
+
+import hf_init
+from hf_init import HfInitError
+from hf_init._checkpoint import folder_of
+from hf_init.cli import main
+
+HEAD = ("LlamaForTokenClassification",)
+BESIDE = {
+    "source.spm": b"spm", "target.spm": b"other", "bpe.codes": b"codes", "LICENSE": b"free", "README.md": b"# it",
+    "modules.json": b'[{"path": ""}, {"path": "2_Dense"}]', "2_Dense/config.json": b"{}",
+    "2_Dense/pytorch_model.bin": b"dense", "own.py": b"VOCAB_FILES_NAMES = {'vocab_file': 'pieces'}", "pieces": b"a b",
+}  # fmt: skip
+LEFT = {
+    ".gitattributes": b"*.bin lfs", "onnx/model.onnx": b"x" * 9, "pytorch_model.bin": b"x" * 9, "optimizer.pt": b"x",
+    "checkpoint-500/model.safetensors": b"x", "model.fp16.safetensors": b"x", "banner.png": b"x",
+}  # fmt: skip
+
+
+@pytest.fixture
+def files(tiny) -> dict[str, bytes]:
+    return {**contents(tiny("llama")), **BESIDE, **LEFT}
+
+
+@pytest.fixture
+def hub(serve, files) -> Hub:
+    return serve(files)
+
+
+@pytest.fixture
+def folder(files, tmp_path) -> Path:
+    """The same files in a folder."""
+    for name, data in files.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(data)
+    return tmp_path / "folder"
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path) -> Callable[[str], Path]:
+    """Change to the cache of another machine, which can't reach the hub."""
+
+    def change(name: str) -> Path:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / name))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        return tmp_path / name
+
+    return change
+
+
+def extend(base: object, out: Path, **options: Any) -> dict[str, bytes]:
+    hf_init.extend(base, out, *HEAD, labels=["a", "b"], **options).raise_if_failed()
+    return contents(out)
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    return json.loads((out / "hf_init.json").read_text())
+
+
+def test_what_is_planned_and_extended_by_id_is_what_its_folder_gives(hub, folder, tmp_path):
+    by_id, by_folder = (hf_init.plan(base, *HEAD, labels=["a", "b"]) for base in (NAME, folder))
+    assert by_id.to_json() == by_folder.to_json() and set(by_id.files.left) == LEFT.keys() - {".gitattributes"}
+    assert not hub.served.keys() & {*LEFT, "2_Dense/pytorch_model.bin", "README.md", "LICENSE", "pieces"}
+    ours, theirs = extend(NAME, tmp_path / "a"), extend(folder, tmp_path / "b")
+    records = [json.loads(each.pop("hf_init.json")) for each in (ours, theirs)]
+    assert ours == theirs and {name: ours[name] for name in BESIDE} == BESIDE and not ours.keys() & LEFT.keys()
+    assert not hub.served.keys() & LEFT.keys() and hub.served.keys() >= {*by_id.files.carried}
+    own, other = (record.pop("base") for record in records)
+    assert records[0] == records[1] and own["fingerprint"] == other["fingerprint"]
+    assert own["name"] == NAME and own["commit"] == COMMIT and "path" not in own
+    assert other["name"] == "folder" and other["path"] == "../folder" and "commit" not in other
+    assert str(tmp_path) not in json.dumps([own, other])
+
+
+def test_nothing_is_downloaded_that_is_not_used(hub, tmp_path):
+    hf_init.diff(NAME, NAME)
+    assert {*hub.served} == {"config.json", "model.safetensors"}
+    hub.served.clear()
+    extend(NAME, tmp_path / "out")
+    assert {*hub.served} == {*hub.files} - {*LEFT} - {"config.json", "model.safetensors"}
+
+
+def test_a_result_is_proved_by_the_cache_of_another_machine(hub, tmp_path, cache, capsys):
+    extend(NAME, tmp_path / "out")
+    hub.push(**{"model.safetensors": b"other"})
+    folder_of(f"{NAME}@{COMMIT}", cache_dir=tmp_path / "second")
+    cache("empty")
+    assert main(["verify", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert f"hf download {NAME} --revision {COMMIT}" in said and "--base FOLDER" in said and "Traceback" not in said
+    for given in (["--cache-dir", str(tmp_path / "second")], ["--base", str(cache("second"))]):
+        if given[0] == "--base":
+            given = ["--base", NAME]
+        assert main(["verify", str(tmp_path / "out"), *given]) == 0, capsys.readouterr().err
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    assert hf_init.verify(tmp_path / "out").base == str(tmp_path / f"second/models--org--tiny/snapshots/{COMMIT}")
+
+
+def test_the_commit_is_that_of_the_plan_though_the_repository_moves(hub, folder, tmp_path, monkeypatch):
+    """A push while the plan is made, after its first file, changes nothing of what is written."""
+    before = dict(hub.files)
+    real = hub.at
+
+    def moving(revision: str) -> dict[str, bytes]:
+        found = real(revision)
+        if revision == "main" and len(hub.commits) == 1:
+            hub.push(**{"config.json": b"{}", "model.safetensors": b"other", "LICENSE": b"other", "new.txt": b"new"})
+        return found
+
+    monkeypatch.setattr(hub, "at", moving)
+    out = extend(NAME, tmp_path / "out")
+    assert len(hub.commits) == 2 and manifest(tmp_path / "out")["base"]["commit"] == COMMIT
+    assert {name: out[name] for name in BESIDE} == {name: before[name] for name in BESIDE} and "new.txt" not in out
+    assert hf_init.verify(tmp_path / "out", NAME).ok, "the id is that commit"
+    with pytest.raises(HfInitError, match=r"model\.safetensors"):
+        hf_init.verify(tmp_path / "out", f"{NAME}@{hub.commit}")
+
+
+@pytest.mark.parametrize("lost", ["LICENSE", "2_Dense/pytorch_model.bin", "model.safetensors", "tokenizer.json"])
+def test_without_a_network_what_is_missing_is_named_with_the_command(hub, tmp_path, cache, lost):
+    hub.push(**{"tokenizer.json": b"{}"})
+    top = folder_of(NAME)
+    extend(NAME, tmp_path / "out")
+    (top / lost).unlink()
+    cache("cache")
+    with pytest.raises(HfInitError) as caught:
+        extend(NAME, tmp_path / "other")
+    assert f"`hf download {NAME} {lost} --revision {hub.commit}`" in str(caught.value)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_listing_that_was_never_fetched_is_that_of_the_cache(folder, tmp_path, cache):
+    """As after a copy of the cache, or where transformers alone has filled it."""
+    snapshot = cache("cache") / f"models--org--tiny/snapshots/{COMMIT}"
+    shutil.copytree(folder, snapshot)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs/main").write_text(COMMIT)
+    ours, theirs = extend(NAME, tmp_path / "a"), extend(folder, tmp_path / "b")
+    assert ours.pop("hf_init.json") != theirs.pop("hf_init.json") and ours == theirs
+    assert manifest(tmp_path / "a")["base"]["commit"] == COMMIT
+    assert hf_init.verify(tmp_path / "a").ok
+    assert extend(snapshot, tmp_path / "c")["hf_init.json"] == (tmp_path / "a/hf_init.json").read_bytes()
+
+
+def test_every_command_takes_a_hub_id(hub, folder, tmp_path, capsys):
+    hub.push(pieces=b"c d")
+    out, page = tmp_path / "out", tmp_path / "page.html"
+    old, here = ["--revision", COMMIT], str(out)
+    assert main(["extend", NAME, here, "--architecture", *HEAD, "--labels", "a,b", *old]) == 0
+    runs: dict[tuple[str, ...], int] = {
+        ("plan", NAME, *old): 0,
+        ("verify", here, "--base", NAME): 0,
+        ("verify", here, "--base", f"{NAME}@main"): 0,
+        ("verify", here, "--base", NAME, "--recompute", *old): 0,
+        ("diff", f"{NAME}@{COMMIT}", NAME): 0,
+        ("diff", NAME, here): 1,
+        ("drift", NAME, f"{NAME}@{COMMIT}"): 0,
+        ("drift", NAME, here, "--frozen", "kept"): 0,
+        ("check", NAME): 2,
+        ("heads", NAME, *old): 0,
+        ("report", NAME, "--out", str(page), *old): 0,
+        ("heads", f"{NAME}@{COMMIT}", *old): 2,
+        ("heads", f"{NAME}@none"): 2,
+    }
+    for run, code in runs.items():
+        assert main([*run]) == code, (run, capsys.readouterr())
+    said = capsys.readouterr().err
+    assert "no tokenizer" in said and "two revisions" in said and "tiny" in page.read_text()
+
+
+def test_a_repository_s_subfolder(serve, tiny, tmp_path):
+    hub = serve({f"deep/{name}": data for name, data in {**contents(tiny("llama")), **BESIDE}.items()} | LEFT)
+    out = extend(NAME, tmp_path / "out", subfolder="deep")
+    assert BESIDE.keys() <= out.keys() and not hub.served.keys() & LEFT.keys()
+    assert manifest(tmp_path / "out")["base"] == {
+        **manifest(tmp_path / "out")["base"], "name": NAME, "commit": COMMIT, "subfolder": "deep",
+    }  # fmt: skip
+    assert hf_init.verify(tmp_path / "out").ok and hf_init.verify(tmp_path / "out", NAME).ok
+
+
+def test_a_donor_is_planned_from_its_headers_and_named_without_its_place(hub, tiny, tmp_path):
+    """By its id with a commit of its own; the revision that is given is the base's."""
+    hub.push(pieces=b"c d")
+    plans = [
+        hf_init.plan(tiny("llama"), take_heads={"words": (place, "")}, name_head="old", revision=COMMIT)
+        for place in (f"{NAME}@main", str(tiny("llama")))
+    ]
+    assert hub.served["model.safetensors"] <= 100_001, "its header"
+    places = [note.split(" is that of ")[1].split(",")[0] for plan in plans for note in plan.notes if "words" in note]
+    assert places == [f"{NAME}@main", tiny("llama").name]
+
+
+# Results of results.
+
+
+def rows(base: object, out: Path, count: int) -> Path:
+    hf_init.extend(base, out, config={"vocab_size": count}, keep={"*": "leading"}).raise_if_failed()
+    return out
+
+
+@pytest.fixture
+def chain(tiny, tmp_path) -> Iterator[tuple[Path, Path, Path, Path]]:
+    """A checkpoint, more rows, a head instead of the language model's under other names, another head again."""
+    first = tmp_path / "first"
+    shutil.copytree(tiny("llama"), first)
+    wide = rows(first, tmp_path / "wide", 100)
+    hf_init.extend(wide, tmp_path / "head", *HEAD, labels=["a", "b"])
+    wider = tmp_path / "wider"
+    hf_init.extend(
+        tmp_path / "head", wider, *HEAD, labels=["b", "c"], config={"vocab_size": 104}, keep={"*embed*": "leading"}
+    )
+    yield first, wide, tmp_path / "head", wider
+
+
+def test_a_result_of_results_is_proved_against_each_that_came_before(chain):
+    first, wide, head, wider = chain
+    for base in (first, wide, head):
+        report = hf_init.verify(wider, base, everything=True)
+        assert report.ok and report.base == str(base), report
+    assert [each["base"]["name"] for each in manifest(wider)["earlier"]] == ["wide", "first"]
+    assert "from which 2 extensions led to head, the base" in str(hf_init.verify(wider, first))
+    assert hf_init.verify(wider, first).bytes_compared < hf_init.verify(wider, head).bytes_compared
+    shutil.rmtree(head)
+    shutil.rmtree(wide)
+    assert hf_init.verify(wider).base == str(first), "the nearest that is here"
+
+
+@pytest.mark.parametrize("row", [3, 97, 99, 103])
+def test_a_changed_byte_is_named_whatever_it_is_proved_against(chain, row):
+    from safetensors.torch import load_file, save_file
+
+    first, wide, head, wider = chain
+    tensors = load_file(wider / "model.safetensors")
+    tensors["model.embed_tokens.weight"][row, 5] += 1
+    save_file(tensors, wider / "model.safetensors", {"format": "pt"})
+    for base in (first, wide, head):
+        (difference,) = hf_init.verify(wider, base, everything=True).differences
+        assert difference["name"] == "model.embed_tokens.weight"
+
+
+def test_new_values_are_recomputed_from_the_base_alone(chain):
+    first, _, head, wider = chain
+    assert hf_init.verify(wider, head, recompute=True).ok
+    with pytest.raises(HfInitError, match=r"recompute: new values are made from head"):
+        hf_init.verify(wider, first, recompute=True)
+
+
+def test_what_was_trained_in_between_begins_anew(chain, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    _, wide, _, _ = chain
+    tensors = load_file(wide / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, wide / "model.safetensors", {"format": "pt"})
+    hf_init.extend(wide, tmp_path / "out", *HEAD, labels=["a", "b"])
+    assert "earlier" not in manifest(tmp_path / "out") and hf_init.verify(tmp_path / "out").ok
+
+
+def test_no_path_of_the_machine_is_in_the_manifest_and_the_machine_remembers(tiny, tmp_path, monkeypatch):
+    """A base to which there is no path but from the root is found by what this machine noted."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("hf_init._checkpoint.locate.os.path.commonpath", lambda paths: "/")
+    out = extend(tiny("llama"), tmp_path / "out")["hf_init.json"].decode()
+    assert str(tmp_path) not in out and str(tiny("llama")) not in out and "path" not in json.loads(out)["base"]
+    assert hf_init.verify(tmp_path / "out").ok
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(HfInitError, match=r"is not there\. Say where it is now: base=FOLDER"):
+        hf_init.verify(tmp_path / "out")
+    assert hf_init.verify(tmp_path / "out", tiny("llama")).ok
