@@ -27,7 +27,7 @@ def make_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | 
     A kept tensor is a mapped view of the source. What is new is drawn in float32 by its scheme and rounded once.
     """
     match plan.status:
-        case Status.KEPT:
+        case Status.KEPT | Status.CARRIED:
             assert plan.source is not None
             return reader.tensor(plan.source)
         case Status.NEW:

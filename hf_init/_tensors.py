@@ -22,6 +22,12 @@ class Status(str, Enum):
     RESIZED = "resized"
     NEW = "new"
     TIED = "tied"
+    CARRIED = "carried"
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether all bytes are the source's: kept in the model, or carried along in files that it ignores."""
+        return self in (Status.KEPT, Status.CARRIED)
 
 
 class BoxJson(TypedDict):

@@ -159,7 +159,7 @@ def is_plan(plan: dict[str, Any]) -> bool:
     """Whether a document is a plan in the shape that is promised."""
     return (
         {"architecture", "seed", "tensors", "unused", "counts"} <= plan.keys()
-        and plan["counts"].keys() == {"kept", "resized", "new", "tied", "unused"}
+        and plan["counts"].keys() == {"kept", "resized", "new", "tied", "carried", "unused"}
         and all(map(_is_tensor, plan["tensors"]))
         and all(isinstance(name, str) for name in plan["unused"])
     )
@@ -187,7 +187,14 @@ def test_plan_prints_a_plan(base, capsys):
     resized = by_name["bert.embeddings.word_embeddings.weight"]
     assert resized["kept"][0]["region"] == {"start": [0, 0], "stop": [96, 32]}
     assert resized["new"][0]["region"] == {"start": [96, 0], "stop": [100, 32]}
-    assert plan["counts"] == {"kept": len(plan["tensors"]) - 3, "resized": 1, "new": 2, "tied": 0, "unused": 0}
+    assert plan["counts"] == {
+        "kept": len(plan["tensors"]) - 3,
+        "resized": 1,
+        "new": 2,
+        "tied": 0,
+        "carried": 0,
+        "unused": 0,
+    }
 
 
 def test_a_document_that_is_no_plan_is_told_apart(base, capsys):

@@ -215,7 +215,7 @@ def test_a_result_as_planned_is_proved_and_every_byte_once(made):
     assert json.loads(json.dumps(report.to_json(), allow_nan=False)) == {
         "schema": "hf_init.verify/1",
         "ok": True,
-        "counts": {"tensors": 9, "kept": 3, "resized": 2, "new": 3, "tied": 1, "unused": 1},
+        "counts": {"tensors": 9, "kept": 3, "resized": 2, "new": 3, "tied": 1, "carried": 0, "unused": 1},
         "bytes_compared": 48 + 36 + 24 + 8 + 8,
         "bytes_digested": 4 * (8 + 3 + 6 + 6),
         "bytes_linked": 0,

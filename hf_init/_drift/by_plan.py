@@ -12,7 +12,7 @@ from hf_init._drift.frozen_globs import KEPT
 from hf_init._drift.measure import TensorPair
 from hf_init._drift.parts import ALL, NEW, DriftInputs, TensorPart, pair_part, uncastable, unplanned_part
 from hf_init._plan import Fill, TensorPlan, region_fault
-from hf_init._tensors import Copy, Region, num_elements
+from hf_init._tensors import Copy, Region, Status, num_elements
 from hf_init._verify import ArrayRegion, castable, stored_tensor
 
 
@@ -85,7 +85,7 @@ def _missing_part(inputs: DriftInputs, tensor: TensorPlan) -> TensorPart:
         tensor.dtype,
         num_elements(tensor.shape),
         stored=False,
-        ignored=tensor.role == "ignored",
+        ignored=tensor.status is Status.CARRIED,
         also=names,
     )
 

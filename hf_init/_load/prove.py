@@ -101,7 +101,7 @@ class StateDict:
 
 def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
     """Return the complete state dict of a plan: with it, the library has nothing left to initialize."""
-    fresh = [tensor for tensor in plan.stored if tensor.status is not Status.KEPT]
+    fresh = [tensor for tensor in plan.stored if not tensor.status.is_whole]
     values = make_tensors(fresh, reader, plan.seed, context)
     kept = dict(_lazy_values(plan, reader))
     return StateDict(
@@ -118,7 +118,7 @@ def _lazy_values(plan: Plan, reader: Reader) -> Iterator[tuple[str, object]]:
     """
     places: set[object] = set()
     for tensor in plan.stored:
-        if tensor.status is Status.KEPT and tensor.source:
+        if tensor.status.is_whole and tensor.source:
             place = reader.place(tensor.source)
             again = place in places
             places.add(place)
@@ -144,7 +144,7 @@ def prove(
         ProofError: a tensor differs and can't be put back; it names the tensor, the row and both values.
     """
     prove_duplicates(plan, reader)
-    found = {tensor.name: held(tensor) for tensor in plan.stored if tensor.role != "ignored"}
+    found = {tensor.name: held(tensor) for tensor in plan.stored if tensor.status is not Status.CARRIED}
     here = {name: each for name, each in found.items() if each is not None and each.tensor.device.type != "meta"}
     entries = [tensor for tensor in plan.stored if tensor.name in here]
     mapped = _mapped_tensors(entries, here, reader)

@@ -60,11 +60,11 @@ class _TensorForm(NamedTuple):
 def _status_faults(status: Status, entry: JsonObject, tensor: _TensorForm) -> Iterator[str]:
     kept, new = entry.get("kept"), entry.get("new")
     match status:
-        case Status.KEPT:
+        case Status.KEPT | Status.CARRIED:
             if not isinstance(source := entry.get("source"), str):
-                yield f"kept, its source is {short_name(source)}, expected a string"
+                yield f"{status.value}, its source is {short_name(source)}, expected a string"
             if new:
-                yield "kept, but it has new regions"
+                yield f"{status.value}, but it has new regions"
         case Status.RESIZED:
             if is_json_list(kept):
                 yield from (fault for copy in kept for fault in _copy_faults(copy, tensor))

@@ -12,7 +12,7 @@ from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import FileLists, check_faults
 from hf_init._plan.manifest_json import MANIFEST_NAME, PlanJson, read_manifest
 from hf_init._plan.match import Unused
-from hf_init._plan.table import fill_table, kept_table, tie_table, unused_table
+from hf_init._plan.table import carried_table, fill_table, kept_table, tie_table, unused_table
 from hf_init._plan.tensor_plan import Fill, TensorPlan, UnknownScheme
 from hf_init._tensors import Status
 from hf_init._text import join_names
@@ -144,5 +144,6 @@ class Plan(Report):
         for status in (Status.NEW, Status.RESIZED):
             yield fill_table(status, [t for t in self.tensors if t.status is status], draw)
         yield tie_table([t for t in self.tensors if t.status is Status.TIED], draw)
+        yield carried_table([t for t in self.tensors if t.status is Status.CARRIED], draw)
         yield unused_table(self.unused, draw)
         yield kept_table([t for t in self.tensors if t.status is Status.KEPT])

@@ -68,10 +68,10 @@ def _new_fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Seque
 
 
 def _carried_tensor(tensor: SourceTensor) -> TensorPlan:
-    """Keep a tensor that the class ignores when it loads, under its own name."""
+    """Carry along a tensor that the class ignores when it loads, under its own name."""
     whole = Box.whole(tensor.shape)
     copy = Copy(whole, tensor.name, whole)
-    return TensorPlan(tensor.name, Status.KEPT, tensor.shape, tensor.dtype, (copy,), source=tensor.name, role="ignored")
+    return TensorPlan(tensor.name, Status.CARRIED, tensor.shape, tensor.dtype, (copy,), source=tensor.name)
 
 
 def _tied_tensor(alias: Alias, matches: Sequence[Match]) -> TensorPlan:

@@ -61,6 +61,14 @@ def tie_table(tensors: Sequence[TensorPlan], draw: Draw) -> str:
     return draw(f"tied ({len(rows)})", ("tensor", ""), rows) if rows else ""
 
 
+def carried_table(tensors: Sequence[TensorPlan], draw: Draw) -> str:
+    rows = [
+        (name, shape, "the class ignores it: it stays in the files, and is in no model")
+        for name, shape in alike_rows([(tensor.name, format_shape(tensor.shape)) for tensor in tensors])
+    ]
+    return draw(f"carried ({_count_tensors(len(tensors))})", ("tensor", "shape", "why"), rows) if rows else ""
+
+
 def unused_table(unused: Sequence[Unused], draw: Draw) -> str:
     rows = [(tensor.name, tensor.reason) for tensor in unused]
     return draw(f"unused ({len(rows)})", ("source tensor", "why"), rows) if rows else ""

@@ -210,7 +210,7 @@ class TensorPlan:
 
 def _copies_from_json(entry: TensorJson, status: Status, shape: Shape) -> Iterator[Copy]:
     match status:
-        case Status.KEPT:
+        case Status.KEPT | Status.CARRIED:
             yield Copy(Box.whole(shape), entry.get("source", ""), Box.whole(shape))
         case Status.RESIZED:
             for copy in entry.get("kept", ()):

@@ -12,12 +12,16 @@ from hf_init._text import format_count
 
 
 def status_tables(plan: Plan, links: dict[str, str]) -> Iterator[Html]:
-    """Yield tables of new, resized, tied and unused tensors one by one; kept ones by role, each role folded away."""
+    """Yield tables of all that isn't kept, one by one; kept tensors by role, each role folded away."""
     for status in (Status.NEW, Status.RESIZED):
         yield from _filled_table(status, [tensor for tensor in plan.tensors if tensor.status is status], links)
     tied = [(dotted(t.name), dotted(t.tied_to or "")) for t in plan.tensors if t.status is Status.TIED]
     if tied:
         yield wide_table(f"tied ({format_count(len(tied))})", ("tensor", "is"), tied)
+    carried = [(dotted(t.name), shape_text(t.shape)) for t in plan.tensors if t.status is Status.CARRIED]
+    if carried:
+        head = f"carried ({format_count(len(carried))}): the class ignores them, they stay in the files"
+        yield wide_table(head, ("tensor", "shape"), carried)
     if plan.unused:
         unused = [(dotted(each.name), each.reason) for each in plan.unused]
         yield wide_table(f"unused ({format_count(len(unused))})", ("source tensor", "why"), unused)

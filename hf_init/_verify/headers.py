@@ -56,7 +56,7 @@ def source_fault(base: Checkpoint, tensor: TensorPlan, copy: Copy) -> Difference
         return {"reason": f"its source {copy.source} is not in the base"}
     if source.dtype != tensor.dtype:
         return {"reason": "dtype of its source in the base", "seen": source.dtype, "expected": tensor.dtype}
-    if (tensor.status is Status.KEPT or dtype_bits(source.dtype) < 8) and source.shape != tensor.shape:
+    if (tensor.status.is_whole or dtype_bits(source.dtype) < 8) and source.shape != tensor.shape:
         seen, expected = list(source.shape), list(tensor.shape)
         return {"reason": "shape of its source in the base", "seen": seen, "expected": expected}
     region = copy.source_region.within(source.shape)

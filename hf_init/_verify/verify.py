@@ -188,7 +188,7 @@ def _formal(proof: _Proof, tensor: TensorPlan) -> Iterator[Difference]:
             copies, form = [copy for copy, _ in _tied_pairs(proof, tensor)], _tied_to(proof, tensor)
             if tensor.source is not None and not copies:
                 yield {"reason": f"its source {tensor.source} is in the base, and nothing of it in {tensor.tied_to}"}
-        case Status.KEPT | Status.RESIZED | Status.NEW:
+        case Status.KEPT | Status.RESIZED | Status.NEW | Status.CARRIED:
             copies, form = tensor.kept, tensor
         case _:
             assert_never(tensor.status)

@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias, get_args
 from hf_init._checkpoint import SINGLE, Checkpoint
 from hf_init._errors import PlanError
 from hf_init._plan import Plan, TensorPlan
-from hf_init._tensors import Status
 from hf_init._write.safetensors_file import METADATA, FileForm, file_bytes, file_form
 
 Link: TypeAlias = Literal["copy", "hard", "symbolic"]
@@ -84,7 +83,7 @@ def index_text(files: Sequence[OutputFile], total_parameters: int | None = None)
 
 def _unchanged_shard(group: Sequence[TensorPlan], source: Checkpoint) -> str | None:
     """Return the name of the source's file that holds these tensors, unchanged, and no other; None if there is none."""
-    if not group or any(tensor.status is not Status.KEPT or tensor.source != tensor.name for tensor in group):
+    if not group or any(not tensor.status.is_whole or tensor.source != tensor.name for tensor in group):
         return None
     header = source.by_shard[source.entries[group[0].name].shard]
     same = {entry.name for entry in header.entries} == {tensor.name for tensor in group}

@@ -201,7 +201,7 @@ def train_only_new(
 def _frozen_regions(tensor: ModelTensor, resized: Resized | None) -> tuple[Region, ...]:
     """Return the regions of a tensor that are to stand still; none where it trains."""
     match tensor.status:
-        case Status.KEPT:
+        case Status.KEPT | Status.CARRIED:
             return tensor.kept
         case Status.RESIZED:
             return {"new": tensor.kept, "none": (tensor.box,)}.get(resized or "whole", ())

@@ -137,7 +137,7 @@ def model_tensors(model: nn.Module, plan: Plan) -> tuple[ModelTensor, ...]:
     state = named_state(model)
     entries: defaultdict[str, list[TensorPlan]] = defaultdict(list)
     for entry in plan.tensors:
-        if entry.status is not Status.TIED and entry.role != "ignored":
+        if entry.status not in (Status.TIED, Status.CARRIED):
             entries[entry.parameter].append(entry)
     _check_planned_model(model, plan, state, entries)
     names: defaultdict[int, list[str]] = defaultdict(list)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hf_init._errors import PlanError
 from hf_init._plan import Plan
-from hf_init._tensors import num_elements
+from hf_init._tensors import Status, num_elements
 
 _SKIP = {
     "bitsandbytes": "llm_int8_skip_modules",
@@ -39,7 +39,7 @@ def quantization_arguments(
     """
     if method not in _SKIP:
         raise PlanError(f"method is {method!r}, expected one of {', '.join(map(repr, _SKIP))}")
-    tensors = [tensor for tensor in plan.tensors if tensor.role != "ignored"]
+    tensors = [tensor for tensor in plan.tensors if tensor.status is not Status.CARRIED]
     tied = {name for tensor in tensors if tensor.tied_to for name in (tensor.name, tensor.tied_to)}
     sizes: Counter[str] = Counter()
     for tensor in tensors:

@@ -217,7 +217,7 @@ def _kept(plan: Any, source: Mapping[str, torch.Tensor], files: Mapping[str, tor
     """Every source tensor is in the result at the planned name, tied to one that is, or said to be unused."""
     placed = {unused.name for unused in plan.unused}
     for tensor in plan.tensors:
-        if tensor.status is Status.KEPT:
+        if tensor.status.is_whole:
             placed.add(tensor.source)
             if not same_bytes(source[tensor.source], files[tensor.name]):
                 yield f"{tensor.name} isn't {tensor.source} of the source"
