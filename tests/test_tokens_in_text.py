@@ -309,6 +309,114 @@ def test_a_token_in_reserve_gets_another_text_and_keeps_its_row(based, tmp_path)
     assert AutoTokenizer.from_pretrained(folder)("the").input_ids == after("photoelectron").input_ids
 
 
+# Architectures that take an id for more than a token.
+
+TOWER = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+PICTURES = {**TOWER, "image_size": 28, "patch_size": 14}
+
+
+def saved(tmp_path: Path, model: Any, tokenizer: Any) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.5)
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+@pytest.fixture
+def end_last():
+    """A tokenizer whose end token is the last of all."""
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=byte_level(), **ROLES)
+    made.add_special_tokens({"eos_token": "<end>"})
+    return made
+
+
+def test_an_output_matrix_in_halves_gets_rows_that_never_win(tmp_path):
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=word_piece(), **ROLES)
+    config = transformers.MobileBertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, embedding_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, intra_bottleneck_size=16, true_hidden_size=16, num_feedforward_networks=1,
+    )  # fmt: skip
+    folder = saved(tmp_path, transformers.MobileBertForMaskedLM(config), tokenizer)
+    hf_init.extend(folder, tmp_path / "out", add_tokens=[f"photo{letter}el" for letter in "aeiou"])
+    schemes = {str(fill.scheme) for tensor in hf_init.Plan.load(tmp_path / "out").tensors for fill in tensor.new}
+    assert schemes == {"subtokens(weights=characters_first, alpha=0.05)"}
+    ids = torch.randint(4, 400, (8, 32), generator=torch.Generator().manual_seed(0))
+    models = [transformers.AutoModelForMaskedLM.from_pretrained(each).eval() for each in (folder, tmp_path / "out")]
+    with torch.no_grad():
+        before, after = (model(ids).logits for model in models)
+    assert torch.equal(before.argmax(-1), after.argmax(-1))
+
+
+def test_a_text_ends_where_it_did_where_the_highest_id_is_its_end(tmp_path, end_last):
+    text = {**TOWER, "vocab_size": len(end_last), "max_position_embeddings": 32, "eos_token_id": 2}
+    config = transformers.CLIPConfig(text_config=text, vision_config=PICTURES, projection_dim=16)
+    folder = saved(tmp_path, transformers.CLIPModel(config), end_last)
+    hf_init.extend(folder, tmp_path / "out", special_tokens=["<sks>"])
+    end, features = end_last.eos_token_id, []
+    assert read(tmp_path / "out", "config.json")["text_config"]["eos_token_id"] == end
+    for each, ids in (
+        (folder, [7, 9, end, 2, 2]),
+        (tmp_path / "out", [7, 9, end, 2, 2]),
+        (tmp_path / "out", [7, end + 1, 9, end]),
+    ):
+        model = transformers.CLIPModel.from_pretrained(each).eval()
+        with torch.no_grad():
+            features.append(model.text_model(torch.tensor([ids])))
+    assert torch.equal(features[0].pooler_output, features[1].pooler_output)
+    assert torch.equal(features[2].pooler_output[0], features[2].last_hidden_state[0, 3])
+
+
+def test_whisper_s_times_are_spoken_of(tmp_path, end_last):
+    size = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in
+            {"layers": 1, "attention_heads": 2, "ffn_dim": 16}.items()}  # fmt: skip
+    config = transformers.WhisperConfig(
+        vocab_size=len(end_last), d_model=16, max_source_positions=16, pad_token_id=2, **size
+    )
+    plan = hf_init.plan(
+        saved(tmp_path, transformers.WhisperForConditionalGeneration(config), end_last), add_tokens=["concord"]
+    )
+    assert [note for note in plan.notes if "for a time" in note and "rename_tokens" in note]
+
+
+def test_rows_behind_the_vocabulary_stay_the_tokens_that_have_their_ids(tmp_path, end_last):
+    rows = len(end_last)
+    end_last.add_special_tokens({"extra_special_tokens": ["<|image|>"]})
+    text = {**TOWER, "vocab_size": rows, "num_key_value_heads": 1, "cross_attention_layers": [], "pad_token_id": 2}
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_global_layers": 1,
+        "attention_heads": 2,
+        "image_size": 28, "patch_size": 14, "vision_output_dim": 32, "supported_aspect_ratios": [[1, 1]],
+        "intermediate_layers_indices": [0], "max_num_tiles": 1,
+    }  # fmt: skip
+    config = transformers.MllamaConfig(vision_config=vision, text_config=text, image_token_index=rows)
+    folder = saved(tmp_path, transformers.MllamaForConditionalGeneration(config), end_last)
+    hf_init.extend(folder, tmp_path / "out", special_tokens=["<tool>"])
+    table, head = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+    before, after = tensors(folder), tensors(tmp_path / "out")
+    old = [row for row in range(rows + 8) if row != rows + 1]
+    assert after[table].shape[0] == rows + 10 and torch.equal(after[table][old], before[table][old])
+    assert after[head].shape[0] == rows + 2 and torch.equal(after[head][:rows], before[head])
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<tool>") == rows + 1
+
+
+def test_a_result_with_an_infinity_in_its_config_is_extended_again(tmp_path, end_last):
+    config = transformers.Mamba2Config(
+        vocab_size=len(end_last), hidden_size=32, num_hidden_layers=1, num_heads=8, head_dim=8, state_size=8,
+        n_groups=1, chunk_size=8,
+    )  # fmt: skip
+    folder = saved(tmp_path, transformers.Mamba2ForCausalLM(config), end_last)
+    assert "Infinity" in (folder / "config.json").read_text()
+    for out, token in (("a", "hello there"), ("b", "and again")):
+        hf_init.extend(folder, tmp_path / out, add_tokens=[token])
+        folder = tmp_path / out
+        assert hf_init.Plan.load(folder).claim == "exact to rounding"
+    assert transformers.AutoConfig.from_pretrained(folder).time_step_limit[1] == float("inf")
+
+
 # Roles.
 
 

@@ -202,6 +202,12 @@ def _reaching_hub(name: str, revision: str) -> Iterator[None]:
         ) from None
 
 
+def _tagged_float(values: dict[str, Any]) -> Any:
+    """Return a number that JSON doesn't have (infinity, NaN), which transformers 5 writes as an object."""
+    tagged = values.get("__float__") if len(values) == 1 else None
+    return float(tagged) if tagged in ("Infinity", "-Infinity", "NaN") else values
+
+
 def config_json(folder: Path) -> dict[str, Any]:
     """Return the raw ``config.json`` of a checkpoint.
 
@@ -210,7 +216,7 @@ def config_json(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), object_hook=_tagged_float)
     except FileNotFoundError:
         if os.path.islink(path):
             raise CheckpointError(

@@ -74,7 +74,12 @@ def _changed_values(target: Target, answered: Set[str]) -> Iterator[str]:
     before, after = _flat_values(own.to_dict()), _flat_values(config.to_dict())
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
-        if old != new and path not in answered and not any(map(NEUTRAL.fullmatch, path.split("."))):
+        if (
+            old != new
+            and repr(old) != repr(new)
+            and path not in answered
+            and not any(map(NEUTRAL.fullmatch, path.split(".")))
+        ):
             yield f"{path} changes from {old!r} to {new!r}"
 
 

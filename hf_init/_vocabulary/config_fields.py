@@ -126,11 +126,22 @@ def table_sides(tables: Mapping[str, tuple[TensorSpec, int]], target: Target) ->
     ``input``, ``output``, both (``tied``), the ``bias`` of an output matrix, or that of a tied one (``tied_bias``).
     """
     sides: dict[str, str] = {}
+    products: dict[str, str] = {}  # sides of output matrices, by the module that multiplies with them
     for name, (tensor, dim) in tables.items():
         names = [tensor.parameter, *(tie.name for tie in target.layout.ties if tie.of == tensor.name)]
         owners = [target.model.get_submodule(each.rpartition(".")[0]) for each in names]
         of_owners = {"input" if dim or isinstance(owner, torch.nn.Embedding) else "output" for owner in owners}
         vector = len(tensor.shape) == 1 or tensor.shape[:dim] == (1,) * (len(tensor.shape) - 1)
         sides[name] = "bias" if vector else "tied" if len(of_owners) > 1 else of_owners.pop()
+        if sides[name] in ("output", "tied"):
+            layers = [
+                each for each, owner in zip(names, owners, strict=True) if not isinstance(owner, torch.nn.Embedding)
+            ]
+            products |= {each.rsplit(".", 2)[0]: sides[name] for each in layers}
+    # The other half of an output matrix (MobileBERT's) stands beside the layer, along the other dimension: a new row is
+    # a mixture of old ones only where both halves take the same weights.
+    for name, (tensor, dim) in tables.items():
+        if dim and sides[name] == "input":
+            sides[name] = products.get(tensor.parameter.rsplit(".", 2)[0], "input")
     tied = "tied" in sides.values() and "output" not in sides.values()
     return {name: "tied_bias" if tied and side == "bias" else side for name, side in sides.items()}

@@ -86,6 +86,13 @@ def _notes_on_files(change: VocabularyChange) -> Iterator[str]:
     changed = {**moved.config, **{f"generation_config.json: {path}": value for path, value in moved.generation.items()}}
     if changed:
         yield f"ids in the configs: {join_names([f'{path} {value}' for path, value in changed.items()], 8)}"
+    times = change.fields.values.get("model_type") == "whisper"
+    if times and change.new_tokens:
+        yield (
+            "Whisper takes every id behind its last special token for a time: generating and decoding with times, it "
+            "mistakes the new tokens for times, or times for text; a token in reserve is safe (rename_tokens). A new "
+            "language also needs its id in lang_to_id of the generation config"
+        )
     if edit.tokens and change.files is not None and SENTENCEPIECE in change.files.files:
         yield f"{SENTENCEPIECE} stays as it is, without the new tokens: {ADDED} beside it has them"
 
@@ -118,12 +125,15 @@ def _guarantee(change: VocabularyChange, sides: set[str]) -> str:
     if any(side in change.request.schemes for side in sides & OUTPUT):
         return "no guarantee: the output rows follow the scheme that was asked for"
     new = len(change.vocabulary.padding(()))
+    noisy = [repr(token.text) for token in change.new_tokens if token.kind == "bare"] if "tied" in sides else []
+    but = f", but for the noise in the rows of {join_names(noisy)}" if noisy else ""
     trained = sum(stop - start for start, stop in change.trained)
     return {
         "distribution": (
             f"guarantee: distribution kept: {format_count(new)} new rows take at most {new / (trained + new):.2g} of "
             "the probability"
         ),
-        "greedy": "guarantee: greedy kept: new output rows are in the convex hull of old ones, none is the likeliest",
-        "learning": "guarantee: fastest to learn, and greedy kept",
+        "greedy": "guarantee: greedy kept: new output rows are in the convex hull of old ones, none is the likeliest"
+        + but,
+        "learning": f"guarantee: fastest to learn, and greedy kept{but}",
     }[change.request.guarantee] + " (unless a recipe's rule names the rows)"

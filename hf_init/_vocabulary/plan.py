@@ -21,7 +21,7 @@ from hf_init._vocabulary.in_text import TextCheck, check_in_text
 from hf_init._vocabulary.record import EarlierTokens, earlier_tokens
 from hf_init._vocabulary.request import ROLE_OPTIONS, RequestedToken, TokenRequest
 from hf_init._vocabulary.rows import Vocabulary, format_ids, id_ranges, rows_needed
-from hf_init._vocabulary.token_ids import MovedIds, generation_values, moved_ids
+from hf_init._vocabulary.token_ids import MovedIds, generation_values, moved_ids, text_ends
 from hf_init._vocabulary.tokenizer import TokenSplitter, has_tokenizer, ids_of, load_tokenizer, text_of
 from hf_init._vocabulary.tokenizer_files import TokenizerFiles, check_read_back
 from hf_init._vocabulary.tokens import WantedTokens, check_read, wanted_tokens
@@ -104,8 +104,6 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
     _check_reserved_ids(fields, vocabulary.after)
     in_text = _checked_in_text(wanted, start, start_tokenizer, whole, tokenizer)
     trained = {id_ for id_ in base_ids.values() if id_ < fields.rows} - earlier.ids - {*request.reinit_ids}
-    texts, roles = {id_: text for text, id_ in base_ids.items()}, _moved_roles(request, old, tokenizer)
-    renamed = wanted.edit.renamed
     return VocabularyChange(
         request=request,
         fields=fields,
@@ -117,17 +115,10 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         trained=id_ranges(trained),
         earlier=earlier,
         files=files if wanted.edit or request.tokenizer is not None else None,
-        moved=moved_ids(
-            fields,
-            generation_values(base.folder),
-            lambda id_: ids.get(renamed.get(texts[id_], texts[id_])) if id_ in texts else None,
-            roles,
-        )
-        if request.tokenizer is not None or roles
-        else MovedIds(),
+        moved=_ids_that_move(base, request, fields, old, tokenizer, wanted.edit.renamed),
         wanted=wanted,
         in_text=in_text,
-        lost_tokens=tuple(sorted({*base_ids} - {*ids, *renamed})),
+        lost_tokens=tuple(sorted({*base_ids} - {*ids, *wanted.edit.renamed})),
     )
 
 
@@ -185,6 +176,24 @@ def _moved_rows(
     taken = {*base_ids.values(), *ids.values()}
     moved |= {row: row for row in range(min(rows, fields.rows)) if row not in taken}
     return Vocabulary(fields.rows, rows, moved=moved, tokens_behind=max(base_ids.values()) >= fields.rows)
+
+
+def _ids_that_move(
+    base: BaseCheckpoint,
+    request: TokenRequest,
+    fields: VocabularyFields,
+    old: PreTrainedTokenizerBase,
+    new: PreTrainedTokenizerBase,
+    renamed: Mapping[str, str],
+) -> MovedIds:
+    """Return the values of the configs that change: ids, roles, and where texts end."""
+    base_ids, ids, roles = ids_of(old), ids_of(new), _moved_roles(request, old, new)
+    moved = MovedIds()
+    if request.tokenizer is not None or roles:
+        texts = {id_: renamed.get(text, text) for text, id_ in base_ids.items()}
+        generation = generation_values(base.folder)
+        moved = moved_ids(fields, generation, lambda id_: ids.get(texts[id_]) if id_ in texts else None, roles)
+    return replace(moved, config={**moved.config, **text_ends(fields, old.eos_token_id, base_ids, ids)})
 
 
 def _moved_roles(request: TokenRequest, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -45,7 +45,7 @@ def read_token_file(path: str | Path) -> list[object]:
     path = user_path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        lines = [line.rstrip("\r") for line in text.split("\n") if line.rstrip("\r")]
+        lines: list[object] = [line.rstrip("\r") for line in text.split("\n") if line.rstrip("\r")]
         if path.suffix == ".csv":
             return _csv_tokens(path, text)
         if path.suffix == ".jsonl":

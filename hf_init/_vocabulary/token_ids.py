@@ -17,6 +17,7 @@ _NAMES = re.compile(
     r"(.*_)?(token_ids?|token_index|suppress_tokens|(bad|force)_words_ids|forced_decoder_ids|sequence_bias|to_id"
     r"|(bos|eos|pad|unk|mask)_index)"
 )
+HIGHEST_ID_ENDS = ("clip_text_model", "clipseg_text_model", "groupvit_text_model", "xclip_text_model")
 PAIRS = ("forced_decoder_ids", "sequence_bias")
 """Lists of pairs: a position and an id; ids and a number."""
 
@@ -101,6 +102,25 @@ def moved_ids(
             after[path] = _with_role(after.get(path, generation.get(path)), id_)
             lost = [each for each in lost if each != f"{GENERATION}: {path}"]
     return MovedIds(config, after, tuple(lost), tuple(unclear))
+
+
+def text_ends(
+    fields: VocabularyFields, eos: int | None, before: Mapping[str, int], after: Mapping[str, int]
+) -> dict[str, int]:
+    """Return, by path, the end token of text towers that take the highest id for it, which may be a new token's now.
+
+    An ``eos_token_id`` of 2 tells CLIP and its kin to do so
+    (https://github.com/huggingface/transformers/pull/24773); the token's own id means the same for old texts.
+    """
+    if eos is None or eos != max(before.values()) or max(after.values()) <= eos:
+        return {}
+    leaves = dict(config_leaves(fields.values))
+    parts = [
+        path.removesuffix("eos_token_id")
+        for path, value in leaves.items()
+        if path.endswith("eos_token_id") and value == 2
+    ]
+    return {f"{part}eos_token_id": eos for part in parts if leaves.get(f"{part}model_type") in HIGHEST_ID_ENDS}
 
 
 def _role(path: str) -> str:

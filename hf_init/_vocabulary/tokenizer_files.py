@@ -132,7 +132,7 @@ def _with_tokens(
     elif sentencepiece and tokens:
         # Programs that read tokenizer.model alone look here for what it doesn't hold; all of it must be here then.
         in_model = tokenizer.vocab_size
-        older = {text: id_ for text, id_ in tokenizer.get_added_vocab().items() if id_ >= in_model}
+        older = {str(token.content): id_ for id_, token in tokenizer.added_tokens_decoder.items() if id_ >= in_model}
         yield ADDED, json.dumps({**older, **ids}, indent=2, ensure_ascii=False) + "\n"
     settings, roles = texts.get(SETTINGS, "{}"), texts.get(ROLES_FILE)
     if FAST not in texts and "added_tokens_decoder" not in json.loads(settings) and tokens:

@@ -145,7 +145,8 @@ def _rename_faults(
 ) -> Iterator[str]:
     if missing := [repr(old) for old in renamed if old not in ids]:
         yield f"rename_tokens: {', '.join(missing)}: no token of the tokenizer; name those that are"
-    backend, added = backend_of(tokenizer), tokenizer.get_added_vocab()
+    backend = backend_of(tokenizer)
+    added = {str(token.content) for token in tokenizer.added_tokens_decoder.values()}
     merged = [repr(old) for old in renamed if old in ids and old not in added]
     if merged and backend and isinstance(backend.model, models.BPE):
         yield f"rename_tokens: {', '.join(merged)}: put together from pieces; only added tokens can be renamed here"
