@@ -12,7 +12,7 @@ import torch
 from typing_extensions import assert_never
 
 from hf_init._checkpoint import Reader, region_of, tensor_digest
-from hf_init._errors import ProofError
+from hf_init._errors import ProofError, option
 from hf_init._tensors import Context, Region, Rows, Status
 from hf_init.schemes import Scheme, finish
 
@@ -100,8 +100,8 @@ def prove_duplicates(plan: Plan, reader: Reader) -> None:
             if not reader.same(copy.source, tensor.source):
                 raise ProofError(
                     f"{tensor.name} and {tensor.tied_to} are one tensor in the model, but the checkpoint holds "
-                    f"different values in {tensor.source} and {copy.source}; give a copy of the checkpoint without the "
-                    "one that isn't meant"
+                    f"different values in {tensor.source} and {copy.source}; say which of them goes: "
+                    + option("drop", [tensor.source])
                 )
 
 

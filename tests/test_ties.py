@@ -131,7 +131,17 @@ def test_one_module_cannot_hold_both_and_the_way_out_is_one(tmp_path):
     base, state = tmp_path / "base", {"first.weight": torch.ones(2, 8), "first.bias": torch.ones(2)}
     save_file({**state, "second.weight": torch.zeros(2, 8)}, base / SINGLE, FORMAT)
     for verb in (lambda: hf_init.extend(base, tmp_path / "out", Shared), lambda: hf_init.from_pretrained(Shared, base)):
-        with pytest.raises(hf_init.HfInitError, match=r"one tensor in the model.*a copy of the checkpoint without the"):
+        with pytest.raises(hf_init.HfInitError, match=r"one tensor in the model.*which of them goes: drop="):
             verb()
-    save_file(state, base / SINGLE, FORMAT)
-    assert hf_init.extend(base, tmp_path / "out", Shared).ok
+    for name, value in (("first", 0.0), ("second", 1.0)):
+        out = tmp_path / f"without-{name}"
+        assert hf_init.extend(base, out, Shared, drop=[f"{name}.weight"]).ok
+        assert Shared.from_pretrained(out).second.weight.eq(value).all()
+
+
+def test_one_of_a_tied_pair_goes_if_that_is_said(tmp_path):
+    base = llama(tmp_path / "base")
+    source = load_file(base / SINGLE)
+    model = hf_init.from_pretrained(transformers.LlamaForCausalLM, base, drop=["lm_head.weight"])
+    assert model.lm_head.weight is model.model.embed_tokens.weight and not model.init_plan.notes
+    assert model.lm_head.weight.equal(source["model.embed_tokens.weight"])

@@ -28,7 +28,6 @@ from hf_init._architecture.library import quiet_library as quiet_library
 from hf_init._architecture.library import save_code as save_code
 from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
-from hf_init._architecture.library import untied_names as untied_names
 from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.moved_blocks import NOWHERE as NOWHERE
 from hf_init._architecture.moved_blocks import BlockMap as BlockMap

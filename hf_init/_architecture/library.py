@@ -302,21 +302,6 @@ def takes_as_they_are(model: PreTrainedModel, tensors: Mapping[str, tuple[int, .
     return {name: tuple(tensor.shape) for name, tensor in state.items() if name not in alias} == dict(tensors)
 
 
-def untie(model: PreTrainedModel, names: Iterable[str]) -> None:
-    """Give tied parameters a tensor each, as the loader does where the files hold both with different values."""
-    for name in names:
-        model.all_tied_weights_keys.pop(name)
-        path, _, leaf = name.rpartition(".")
-        parent, tied = model.get_submodule(path), model.get_parameter(name)
-        setattr(parent, leaf, torch.nn.Parameter(torch.empty_like(tied), tied.requires_grad))
-
-
-def untied_names(model: PreTrainedModel) -> dict[str, str]:
-    """Return the names that the config ties and ``untie`` has taken apart, each with what it was tied to."""
-    declared = model.get_expanded_tied_weights_keys(all_submodels=True)
-    return {name: of for name, of in declared.items() if name not in model.all_tied_weights_keys}
-
-
 def tied_names(model: PreTrainedModel) -> dict[str, str]:
     """Return every tied name in the state dict with the name that the files hold, by the config's word."""
     if not model.all_tied_weights_keys:

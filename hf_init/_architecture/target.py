@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -36,10 +36,10 @@ from hf_init._architecture.library import (
     is_the_librarys,
     load_on_meta,
     not_saved,
-    untie,
 )
 from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
-from hf_init._checkpoint import BaseCheckpoint, Checkpoint, Reader
+from hf_init._architecture.ties import held_apart, untie
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
 from hf_init._text import fits_glob
@@ -254,7 +254,7 @@ class Target:
         Raises:
             PlanError: the class can't be built with this config.
         """
-        return self._build(self.base.source.entries)[0]
+        return self._build(self._taken_names)[0]
 
     def rebuilt(self, config: PreTrainedConfig) -> PreTrainedModel:
         """Build the model on meta under another config, for its shapes: what a load would rename is left as it is."""
@@ -285,17 +285,28 @@ class Target:
         return None
 
     @cached_property
-    def _built(self) -> tuple[PreTrainedModel, Addresses | None]:
-        entries = self.base.source.entries
-        return self._build([name for name in entries if not any(self.names(glob, name) for glob in self.drop)])
+    def _built(self) -> tuple[PreTrainedModel, Addresses | None, Mapping[str, str]]:
+        return self._build(self._taken_names)
+
+    @property
+    def _taken_names(self) -> list[str]:
+        """Return the names in the base that the user didn't say go."""
+        return [name for name in self.base.source.entries if not any(self.names(glob, name) for glob in self.drop)]
+
+    @property
+    def untied(self) -> Mapping[str, str]:
+        """Return the names in memory that the config ties and that are tensors of their own here, with the other's."""
+        return self._built[2]
 
     @cached_property
     def plain_addresses(self) -> Addresses:
         """Return where the loader puts tensors of the names that the model itself has on disk."""
         return self._built[1] or Addresses(self.model)
 
-    def _build(self, names: Iterable[str]) -> tuple[PreTrainedModel, Addresses | None]:
+    def _build(self, names: Sequence[str]) -> tuple[PreTrainedModel, Addresses | None, Mapping[str, str]]:
         """Build the model, by its constructor unless an option asks for the loader; with its addresses if it is bare.
+
+        And with the names that are tied by the config, and not by these files.
 
         Args:
             names: of the tensors that it will be loaded from.
@@ -311,27 +322,11 @@ class Target:
             check_not_lazy(built[0])
         except (*UNBUILDABLE, OSError) as error:
             raise constructor_fault(self.cls, error) from error
-        untie(built[0], self._held_apart(*built, list(names)))
-        return built
-
-    def _held_apart(self, model: PreTrainedModel, addresses: Addresses | None, names: list[str]) -> list[str]:
-        """Return the tied names in memory for which the files hold a tensor of its own, with other values.
-
-        The loader leaves them untied. Of a repository whose values aren't here the config is believed.
-        """
-        ties, source = model.all_tied_weights_keys, self.base.source
-        if not ties or source.remote:
-            return []
         mapping = self.load_options.get("key_mapping")
-        found = (Addresses(model, mapping) if mapping or addresses is None else addresses).of(names)
-        held = {address[0]: name for name, address in found.items() if len(address) == 1}
-        first: dict[str, str] = {}  # what stands for each tied tensor: the one that it is tied to, if that is held
-        with Reader(source) as reader:
-            return [
-                name
-                for name, of in ties.items()
-                if name in held and not reader.same(first.setdefault(of, held.get(of, held[name])), held[name])
-            ]
+        addresses = built[1] if built[1] and not mapping else Addresses(built[0], mapping)
+        apart = held_apart(built[0], addresses, self.base.source, names)
+        untie(built[0], apart)
+        return *built, apart
 
     def _second_names(self, source: tuple[SourceTensor, ...]) -> Iterator[SourceTensor]:
         """Yield what the base's own class ties: stored under one name, and under another that the target has.

@@ -100,7 +100,7 @@ def _diffusers(listing: Listing, files: Sequence[str]) -> str:
         if "architectures" in listing.read(f"{folder}/config.json") or not (listing.folder / folder).is_dir()
     ]
     which = (
-        f"Give one that transformers has: {option('subfolder', models[0])}" if models else "None is transformers' own"
+        f"Give one that transformers has: {option('subfolder', models[0])}" if models else "None is one of transformers"
     )
     return f"It is a diffusers pipeline of several models, each in a folder of its own. {which}."
 

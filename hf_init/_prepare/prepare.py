@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_init._architecture import Architecture, InitialValues, Target, untied_names
+from hf_init._architecture import Architecture, InitialValues, Target
 from hf_init._change import ChangePlan, TargetContext
 from hf_init._checkpoint import Bases, Checkpoint
 from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, checked_seed, make_plan, match_tensors, parse_rules
@@ -97,8 +97,8 @@ def prepare_plan(
 
 def _untied_notes(target: Target, plan: Plan) -> Iterator[str]:
     """Yield notes on tensors that the config ties and the files hold twice."""
-    if untied := untied_names(target.model):
-        pairs = join_names([f"{name} and {of}" for name, of in untied.items()])
+    if target.untied:
+        pairs = join_names([f"{name} and {of}" for name, of in target.untied.items()])
         yield (
             f"{pairs}: tied by the config, and different in the files: each is kept, and loaded untied; a "
             "program that goes by the config would lose one"
