@@ -113,7 +113,7 @@ def find_recipe(recipe: RecipeLike) -> Recipe:
         >>> find_recipe("classic") == classic()
         True
     """
-    if isinstance(recipe, str) and not user_path(recipe).is_file():
+    if isinstance(recipe, str) and not user_path(recipe).exists():
         if recipe not in RECIPES:
             known = f"known recipes are {', '.join(RECIPES)}"
             raise RecipeError(f"recipe {recipe!r}: there is no such file{closest(recipe, RECIPES)}; {known}")

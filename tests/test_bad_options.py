@@ -43,7 +43,7 @@ def refused(tiny, tmp_path, capsys) -> Callable[..., str]:
     ("argv", "words"),
     [
         (["extendd", "a"], "unknown command 'extendd' (did you mean 'extend'?); see `hf-init --help`"),
-        (["--quiet", "plan"], "unknown command '--quiet'; see `hf-init --help`"),
+        (["--quiet", "plann"], "unknown command 'plann' (did you mean 'plan'?); see `hf-init --help`"),
         (["extend", "a"], "the following arguments are required: OUT; see `hf-init extend --help`"),
         (["plan", "a", "--labelz", "x"], "unrecognized arguments: --labelz x (did you mean '--labels'?); see"),
         (["plan", "a", "--lab", "x"], "unrecognized arguments: --lab x"),
@@ -103,7 +103,10 @@ def test_a_bad_recipe(refused, tmp_path, text, words):
 
 
 def test_a_recipe_that_is_not_there(refused, tmp_path):
-    assert f"recipe {tmp_path / 'none.yaml'}: can't be read" in refused("--recipe", tmp_path / "none.yaml")
+    for name in (tmp_path / "none.yaml", "visoin"):
+        message = refused("--recipe", name)
+        assert f"recipe '{name}': there is no such file" in message and "known recipes are auto, classic" in message
+    assert "(did you mean 'vision'?)" in message
     assert "can't be read (Is a directory)" in refused("--recipe", tmp_path)
 
 

@@ -41,10 +41,12 @@ TARGET = (
     "[--rename-labels OLD=NEW] [--labels-keep {names,leading,none}] [--label-counts A=N,B=N] [--target-mean X] "
     "[--head METHOD] [--examples FILE] [--verbalizer LABEL=W,W] [--add-heads NAME=KIND] [--remove-heads NAME] "
     "[--rename-heads OLD=NEW] [--take-heads NAME=DIR] [--name-head NAME] [--export-head NAME] [--add-tokens T,T] "
-    "[--special-tokens T,T] [--add-tokens-file FILE] [--existing {error,skip}] [--pad-to-multiple-of N] "
-    "[--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] [--guarantee {distribution,greedy,learning}] "
-    "[--row-scheme SCHEME] [--input-rows SCHEME] [--output-rows SCHEME] [--layers MAP] "
-    "[--new-layers {auto,copy}]"
+    "[--special-tokens T,T] [--add-tokens-file FILE] [--rename-tokens OLD=NEW] [--single-word] "
+    "[--no-single-word] [--lstrip] [--no-lstrip] [--rstrip] [--no-rstrip] [--normalized] [--no-normalized] "
+    "[--pad-token T] [--eos-token T] [--bos-token T] [--unk-token T] [--mask-token T] [--chat-template FILE] "
+    "[--existing {error,skip}] [--pad-to-multiple-of N] [--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] "
+    "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] "
+    "[--output-rows SCHEME] [--layers MAP] [--new-layers {auto,copy}]"
 )
 FILES = (
     "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--resume] [--no-rename] "
@@ -57,6 +59,7 @@ CLASS = "[--architecture CLASS] [--trust-remote-code]"
 USAGE = {
     "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} BASE",
     "extend": f"{TARGET} {FILES} {OUTPUT} BASE OUT",
+    "convert": f"{HUB} {OUTPUT} DIR OUT",
     "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] {HUB} "
     f"{CLASS} {OUTPUT} OUT",
     "drift": f"[--plan DIR] [--frozen WHAT] [--prefix PREFIX] {CACHE} [-o FILE.png] {OUTPUT} BASE TRAINED",
@@ -112,7 +115,7 @@ def test_commands_and_options_are_these(command, capsys):
 
 @pytest.mark.parametrize("command", USAGE)
 def test_the_examples_of_the_help_can_be_parsed(command):
-    entry = find_command(command)
+    entry, _ = find_command([command])
     for example in entry.examples:
         program, name, *argv = shlex.split(example)
         assert (program, name) == ("hf-init", command)
@@ -419,7 +422,7 @@ def test_completion_offers_commands_options_and_values():
     words = {
         ("hf-init", "d"): "drift diff", ("hf-init", "diff", "--on"): "--only", ("hf-init", "diff", "--b"): "--by-layer",
         ("hf-init", "plan", "--labels-keep", ""): "names leading none", ("hf-init", "verify", "--no-b"): "--no-base",
-        ("hf-init", "schemes", "--format", "m"): "markdown", ("hf-init", "extend", "--no-r"): "--no-rename",
+        ("hf-init", "schemes", "--format", "m"): "markdown", ("hf-init", "extend", "--no-ren"): "--no-rename",
     }  # fmt: skip
     tries = [
         f"COMP_WORDS=({shlex.join(typed)}); COMP_CWORD={len(typed) - 1}; _hf_init; echo ${{COMPREPLY[@]}}"
@@ -435,6 +438,14 @@ def test_completion_offers_commands_options_and_values():
         assert {f"--{name}" for name in listed} >= {*re.findall(r"--[\w-]+", usage)}
     with pytest.raises(hf_init.HfInitError, match=r"'fsh' \(did you mean 'fish'\?\)"):
         completion_script("fsh")
+
+
+def test_options_of_the_output_may_go_before_the_command(out, capsys):
+    assert main(["--quiet", "--format", "json", "diff", str(out), str(out)]) == 0
+    assert json.loads(capsys.readouterr().out)["schema"] == "hf_init.diff/1"
+    assert main(["--colour", "diff", str(out), str(out)]) == 2
+    assert "--colour (did you mean '--color'?)" in capsys.readouterr().err
+    assert main(["--quiet"]) == 2 and "unknown command '--quiet'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("argv", [("completion", "bash"), ("completion", "fish")])

@@ -35,10 +35,9 @@ def run_command(argv: Sequence[str], terminal: Terminal) -> int:
         return terminal.print_text(general_help())
     if argv[0] == "--version":
         return terminal.print_text(f"hf-init {__version__}")
-    command = find_command(argv[0])
+    command, argv = find_command(argv)
     from hf_init.cli._parser import command_parser  # here: the general help needs neither
     from hf_init.cli._run import RUN
 
-    args = command_parser(command).parse_command(argv[1:])
-
+    args = command_parser(command).parse_command(argv)
     return terminal.print_outcome(command.name, RUN[command.name](args, terminal))

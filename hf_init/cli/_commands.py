@@ -5,6 +5,7 @@ The general help is printed from this file alone: it imports nothing that takes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hf_init._errors import HfInitError
@@ -139,18 +140,20 @@ COMMANDS = (
 )
 
 
-def find_command(name: str) -> Command:
-    """Return the command of that name.
+def find_command(argv: Sequence[str]) -> tuple[Command, list[str]]:
+    """Return the command of a command line, and the rest of it; options of the output may go before a command.
 
     Raises:
-        HfInitError: there is none; the closest is named.
+        HfInitError: there is no command of that name; the closest is named.
     """
     known = {command.name: command for command in COMMANDS}
-    if name not in known:
+    words = [number for number, word in enumerate(argv) if not word.startswith("-")] if argv[0].startswith("-") else [0]
+    place = next((number for number in words if argv[number] in known), (*words, 0)[0])
+    if argv[place] not in known:
         from hf_init._text import closest
 
-        raise HfInitError(f"unknown command {name!r}{closest(name, known)}; see `hf-init --help`")
-    return known[name]
+        raise HfInitError(f"unknown command {argv[place]!r}{closest(argv[place], known)}; see `hf-init --help`")
+    return known[argv[place]], [*argv[:place], *argv[place + 1 :]]
 
 
 def general_help() -> str:

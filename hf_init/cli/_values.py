@@ -47,7 +47,7 @@ def add_option(group: argparse._ArgumentGroup, name: str, described: Option) -> 
         group.add_argument(long, action="store_const", const=not described.default, dest=name, help=text)
         return
     if described.form == "either":
-        for spelled, value in ((names[0], True), (f"--no-{names[0][2:]}", False)):
+        for spelled, value in ((long, True), (without[0], False)):
             group.add_argument(spelled, action="store_const", const=value, dest=name, help=text if value else "not so")
         return
     if described.default is not None:
@@ -68,7 +68,8 @@ def option_names(name: str, described: Option) -> list[str]:
     """Return the names of an option on the command line, without its letter."""
     if described.form == "flag":
         return [f"--no-{name}" if described.default is True else long_name(name)]
-    return [long_name(name), *([f"--no-{name}"] if described.form == "or no" else [])]
+    long = long_name(name)
+    return [long, f"--no-{long[2:]}"] if described.form in ("or no", "either") else [long]
 
 
 def command_line_spelling(name: str, value: str) -> str:
