@@ -64,6 +64,20 @@ class ClassOption(TypedDict, total=False):
     ]
 
 
+class TowerOption(TypedDict, total=False):
+    """Parts."""
+
+    tower: Annotated[
+        "Mapping[str, str | Path]",
+        Option(
+            "the checkpoint of the part whose names begin with PREFIX, such as encoder.=DIR; BASE, if there is one, is "
+            "that of the rest (in Python: base={PREFIX: DIR})",
+            "pairs",
+            "PREFIX=DIR",
+        ),
+    ]
+
+
 class TargetOptions(TypedDict, total=False):
     """Target."""
 

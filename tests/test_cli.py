@@ -34,7 +34,8 @@ from hf_init.cli._parser import command_parser
 from hf_init.cli._values import option_values
 
 TARGET = (
-    "[--architecture CLASS] [--config KEY=VALUE] [--model-kwargs KEY=VALUE] [--keep GLOB=HOW] [--recipe FILE] "
+    "[--architecture CLASS] [--tower PREFIX=DIR] [--config KEY=VALUE] [--model-kwargs KEY=VALUE] [--keep GLOB=HOW] "
+    "[--recipe FILE] "
     "[--rules GLOB=SCHEME] [--seed N] [--allow-new GLOB] [--drop GLOB] [--key-mapping PATTERN=NEW] "
     "[--trust-remote-code] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download] "
     "[--revision REV] [--subfolder DIR] [--labels A,B,C] [--num-labels N] [--entities A,B] "
@@ -57,8 +58,8 @@ HUB = f"{CACHE} [--revision REV] [--subfolder DIR]"
 OUTPUT = "[--format {text,json,markdown,github}] [--json] [--quiet] [--color {auto,always,never}]"
 CLASS = "[--architecture CLASS] [--trust-remote-code]"
 USAGE = {
-    "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} BASE",
-    "extend": f"{TARGET} {FILES} {OUTPUT} BASE OUT",
+    "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} [BASE]",
+    "extend": f"{TARGET} {FILES} {OUTPUT} [BASE] OUT",
     "convert": f"{HUB} {OUTPUT} DIR OUT",
     "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] {HUB} "
     f"{CLASS} {OUTPUT} OUT",

@@ -231,10 +231,6 @@ TOWERS: list[tuple[Any, ...]] = [
         "LlavaForConditionalGeneration", {"config": llava_config()},
         r"claimed by two checkpoints.*language_model.* of .*llama-trunk",
     ),
-    *((
-        {"vision_tower.": "clip", "language_model.": "llama untied"}, "LlavaForConditionalGeneration", config,
-        "needs the config of the whole as an object",
-    ) for config in ({}, {"config": {"text_config": {}}})),
 ]  # fmt: skip
 REFUSED = [*LABELS, *SHAPES, *PARTS, *MISSING, *SEVERAL, *TOKENS, *TOWERS]
 

@@ -17,7 +17,11 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+<<<<<<< HEAD
 from hf_init._checkpoint import describe_config
+=======
+from hf_init._architecture.library import is_the_librarys
+>>>>>>> 6b947d6 (Towers: each part is read as its own loader reads it, the config of the whole is made of the parts', and --tower names them)
 from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._paths import user_path
 from hf_init._text import closest, join_names, one_line
@@ -141,6 +145,13 @@ def check_misfit(cls: type[PreTrainedModel], config: PreTrainedConfig) -> None:
     wanted = getattr(cls, "config_class", None)
     if wanted is None or isinstance(config, wanted):
         return
+    if not is_the_librarys(cls):
+        prefix = f"{cls.base_model_prefix or 'PREFIX'}."
+        raise PlanError(
+            f"{cls.__name__} takes a {wanted.__name__}, and the checkpoint's config is of type {config.model_type!r}: "
+            f"give one as an object, config={wanted.__name__}(...), and say where in the class the checkpoint goes, "
+            f"base={{{prefix!r}: FOLDER}}"
+        )
     # An auto class may give a class that was written for another config.
     if not any(cls in auto_classes(auto, config) for auto in _autos_for(config)):
         raise PlanError(

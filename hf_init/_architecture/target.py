@@ -37,9 +37,14 @@ from hf_init._architecture.library import (
     load_on_meta,
     not_saved,
 )
+<<<<<<< HEAD
 from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
 from hf_init._architecture.ties import held_apart, untie
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
+=======
+from hf_init._architecture.tower_addresses import TowerAddresses
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint, Reader
+>>>>>>> 6b947d6 (Towers: each part is read as its own loader reads it, the config of the whole is made of the parts', and --tower names them)
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
 from hf_init._text import fits_glob
@@ -170,12 +175,16 @@ class Target:
     def addresses(self) -> Addresses:
         """Return where the loader puts tensors of the names that the base has; an option may rename them."""
         mapping = self.load_options.get("key_mapping")  # renames what the base holds, not what is written
-        return Addresses(self.model, mapping) if mapping else self.plain_addresses
+        return self._addresses(mapping) if mapping or self.base.source.parts else self.plain_addresses
+
+    def _addresses(self, mapping: dict[str, str] | None) -> Addresses:
+        parts = [prefix for prefix, _ in self.base.source.parts]
+        return TowerAddresses(self.model, parts, mapping) if parts else Addresses(self.model, mapping)
 
     def addresses_after(self, rules: Iterable[tuple[str, str]]) -> dict[str, Address]:
         """Return where the loader would put the base's tensors if these renamings came before all others."""
         mapping = {**dict(rules), **(self.load_options.get("key_mapping") or {})}
-        addresses = Addresses(self.model, mapping) if mapping else self.addresses
+        addresses = self._addresses(mapping) if mapping else self.addresses
         return addresses.of(list(self.base.source.entries))
 
     @cached_property

@@ -55,13 +55,13 @@ class BaseCheckpoint:
 
         Args:
             base: a folder or a hub id; or several, by the prefix that the names of each get.
-            config: of several checkpoints, the config object of the whole.
+            config: of several checkpoints, the config object of the whole, where it isn't made of theirs.
             headers_only: leave the weights of a hub id where they are: enough for a plan.
             hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Raises:
             CheckpointError: there is no such folder or repository, or its files aren't what they should be.
-            PlanError: it is quantized, or there are several without the config of the whole.
+            PlanError: it is quantized, or there is none.
         """
         if isinstance(base, Mapping):
             return cls._merge(base, config, headers_only, hub)
@@ -74,17 +74,17 @@ class BaseCheckpoint:
         cls, base: Mapping[str, str | Path], config: object, headers_only: bool, hub: Mapping[str, Any]
     ) -> BaseCheckpoint:
         """Open several checkpoints as one, in the order given; the config can be none of theirs."""
-        if not base or isinstance(config, type) or not isinstance(config, WholeConfig):
-            raise PlanError(
-                "a base of several checkpoints is a mapping from the prefix of each to its folder, and needs the "
-                f"config of the whole as an object: config=..., not {config!r}"
-            )
+        if not base:
+            raise PlanError("a base of several checkpoints is a mapping from the prefix of each to its folder")
+        if isinstance(config, type):
+            raise PlanError(f"config: expected the config object of the whole, not the class {config.__name__}")
         parts = {str(at): open_checkpoint(each, headers_only=headers_only, **hub) for at, each in base.items()}
         for part in parts.values():
             check_no_adapter(part.root)
             plain_config(part.root, config_json(part.root), part.entries)  # refuses a quantized one
         name = ", ".join(f"{prefix}={folder}" for prefix, folder in base.items())
-        return cls(name, next(iter(parts.values())).root, Checkpoint.merged(parts), config.to_dict())
+        whole = config.to_dict() if isinstance(config, WholeConfig) else {}
+        return cls(name, next(iter(parts.values())).root, Checkpoint.merged(parts), whole)
 
     @classmethod
     def of_part(cls, part: Checkpoint) -> BaseCheckpoint:

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from hf_init._architecture import REFUSED, Architecture, Target, check_options
+from hf_init._architecture import REFUSED, Architecture, Target, check_options, copy_config, with_config
 from hf_init._change import Change, TargetRequest
 from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint
 from hf_init._errors import CheckpointError, PlanError
@@ -103,11 +103,17 @@ def resolve_target(
     if "num_labels" in given:  # a config value and a change
         words.setdefault("num_labels", given["num_labels"])
     opened = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=hub)
+    whole = config if isinstance(config, PreTrainedConfig) else None
+    if opened.source.parts and whole is None:
+        opened, made = with_config(opened, architecture, trust_remote_code)
+        if made is not None:
+            whole, given = copy_config(made, given), {}
+            opened = replace(opened, config=whole.to_dict())
     changes = requested_changes(opened, words)
     request = TargetRequest(
         opened,
         architecture,
-        config if isinstance(config, PreTrainedConfig) else None,
+        whole,
         {**given, **options},
         open_other=lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub={**hub, "revision": None}),
         trust=trust_remote_code,

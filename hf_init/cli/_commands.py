@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from hf_init._errors import HfInitError
 
-BASE = ("base", "BASE", "a checkpoint folder or a hub id")
+BASE = ("base?", "BASE", "a checkpoint folder or a hub id; left out where --tower gives all parts")
 TARGET = (
     "ClassOption",
+    "TowerOption",
     "TargetOptions",
     "CodeOptions",
     "HubOptions",

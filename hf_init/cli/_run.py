@@ -17,6 +17,7 @@ from hf_init._options import (
     HubOptions,
     PlanOptions,
     ResultOptions,
+    TowerOption,
     options_of,
 )
 from hf_init._paths import user_path
@@ -25,6 +26,7 @@ from hf_init.cli._values import long_name, option_values
 
 if TYPE_CHECKING:
     from hf_init._base_report import Report
+    from hf_init._checkpoint import Bases
     from hf_init._plan import Plan
     from hf_init._probe import SchemeComparison
 
@@ -34,13 +36,30 @@ def given_options(args: Namespace, group: type) -> dict[str, Any]:
     return option_values(vars(args), options_of(group))
 
 
+def given_bases(args: Namespace) -> Bases:
+    """Return BASE, or the parts that ``--tower`` names with BASE as the rest.
+
+    Raises:
+        PlanError: there is neither, or they go with something that is for one checkpoint.
+    """
+    towers = given_options(args, TowerOption).get("tower")
+    if not towers:
+        if args.base is None:
+            raise PlanError("BASE is missing: give a folder or a hub id, or all parts of a model: --tower PREFIX=DIR")
+        return args.base
+    if alone := [name for name in ("probe", "compare_schemes") if getattr(args, name, None)]:
+        raise PlanError(f"{long_name(alone[0])} is for one checkpoint; leave it or --tower out")
+    return {**({} if args.base is None else {"": args.base}), **towers}
+
+
 def run_plan(args: Namespace, terminal: Terminal) -> Outcome:
     """Plan, and compare the schemes of new rows if that is asked for."""
     from hf_init import _api
 
+    base = given_bases(args)
     compared = comparison_options(args)
     with terminal.hub_bars():
-        plan = _api.plan(args.base, _text(args.architecture), **given_options(args, PlanOptions))
+        plan = _api.plan(base, _text(args.architecture), **given_options(args, PlanOptions))
     if compared is None:
         return Outcome.of(plan)
     comparison = _compare(args, compared, terminal)
@@ -93,7 +112,7 @@ def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
     texts = texts_of(args.probe[0]) if args.probe else None
     with terminal.hub_bars():
         extension = prepare_extension(
-            args.base, args.out, _text(args.architecture), **given_options(args, ExtendOptions)
+            given_bases(args), args.out, _text(args.architecture), **given_options(args, ExtendOptions)
         )
     plan = extension.plan
     if texts is not None:

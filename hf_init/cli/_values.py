@@ -25,6 +25,7 @@ EXAMPLES = {
     "config": "KEY=VALUE, such as hidden_dropout_prob=0.2",
     "model_kwargs": "KEY=VALUE, such as add_pooling_layer=false",
     "keep": "GLOB=HOW, such as 'classifier.*=leading' or 'classifier.*=[0, 1, null]'",
+    "tower": "PREFIX=DIR, such as vision_model.=org/model",
     "key_mapping": "PATTERN=NEW, such as '^encoder=bert.encoder'",
     "rename_labels": "OLD=NEW, such as neg=negative",
     "rename_tokens": "OLD=NEW, such as '<|reserved_0|>=<|tool|>'",
