@@ -42,8 +42,5 @@ from hf_init._architecture.target import Target as Target
 from hf_init._architecture.target import nested_configs as nested_configs
 from hf_init._architecture.tokenizers import declared_vocabulary as declared_vocabulary
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens
-<<<<<<< HEAD
-from hf_init._architecture.tree import find_tensor as find_tensor
-=======
 from hf_init._architecture.towers import with_config as with_config
->>>>>>> 6b947d6 (Towers: each part is read as its own loader reads it, the config of the whole is made of the parts', and --tower names them)
+from hf_init._architecture.tree import find_tensor as find_tensor

@@ -17,11 +17,8 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-<<<<<<< HEAD
-from hf_init._checkpoint import describe_config
-=======
 from hf_init._architecture.library import is_the_librarys
->>>>>>> 6b947d6 (Towers: each part is read as its own loader reads it, the config of the whole is made of the parts', and --tower names them)
+from hf_init._checkpoint import describe_config
 from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._paths import user_path
 from hf_init._text import closest, join_names, one_line

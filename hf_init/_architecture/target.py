@@ -37,14 +37,10 @@ from hf_init._architecture.library import (
     load_on_meta,
     not_saved,
 )
-<<<<<<< HEAD
 from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
 from hf_init._architecture.ties import held_apart, untie
-from hf_init._checkpoint import BaseCheckpoint, Checkpoint
-=======
 from hf_init._architecture.tower_addresses import TowerAddresses
-from hf_init._checkpoint import BaseCheckpoint, Checkpoint, Reader
->>>>>>> 6b947d6 (Towers: each part is read as its own loader reads it, the config of the whole is made of the parts', and --tower names them)
+from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
 from hf_init._text import fits_glob
