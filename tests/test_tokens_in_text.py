@@ -403,6 +403,24 @@ def test_rows_behind_the_vocabulary_stay_the_tokens_that_have_their_ids(tmp_path
     assert AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<tool>") == rows + 1
 
 
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_of_two_vocabularies_the_tokenizer_s_grows(tmp_path, end_last, side):
+    sizes = (
+        {"encoder": len(end_last), "decoder": 300} if side == "encoder" else {"encoder": 300, "decoder": len(end_last)}
+    )
+    configs = [
+        transformers.BertConfig(
+            vocab_size=size, **TOWER, is_decoder=name == "decoder", add_cross_attention=name == "decoder"
+        )
+        for name, size in sizes.items()
+    ]
+    config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(*configs)
+    folder = saved(tmp_path, transformers.EncoderDecoderModel(config), end_last)
+    plan = hf_init.plan(folder, add_tokens=["photoelectron"])
+    resized = [tensor for tensor in plan.tensors if tensor.status.value == "resized"]
+    assert resized and all(tensor.name.startswith(side) for tensor in resized)
+
+
 def test_a_result_with_an_infinity_in_its_config_is_extended_again(tmp_path, end_last):
     config = transformers.Mamba2Config(
         vocab_size=len(end_last), hidden_size=32, num_hidden_layers=1, num_heads=8, head_dim=8, state_size=8,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import torch
@@ -36,6 +36,19 @@ class VocabularyFields:
     others: Mapping[str, int]
     values: Mapping[str, object]
     reserved: Mapping[str, int]
+
+    def of_ids(self, end: int) -> VocabularyFields:
+        """Return the same of the part whose vocabulary has ids below ``end``, where this one is too small for them."""
+        sizes = {path: size for path, size in self.others.items() if _field_name(path) == "vocab_size" and size >= end}
+        if end <= self.rows or not sizes:
+            return self
+        rows, known = min(sizes.values()), {**dict.fromkeys(self.counts, self.rows), **self.others}
+        return replace(
+            self,
+            rows=rows,
+            counts=tuple(path for path, size in known.items() if size == rows),
+            others={path: size for path, size in known.items() if size != rows},
+        )
 
 
 def vocabulary_fields(raw: Mapping[str, object]) -> VocabularyFields:

@@ -79,12 +79,13 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         PlanError, CheckpointError: each with what was seen and what to do.
     """
     fields, earlier = vocabulary_fields(base.config), earlier_tokens(base)
-    _check_reinit(request, fields.rows)
     untouched = not (request.tokens or request.tokenizer is not None or request.shrink or request.edits)
     if untouched and not has_tokenizer(base.folder):
         return _without_tokenizer(request, fields, earlier)
     old = load_tokenizer(base.folder)
     base_ids = ids_of(old)
+    fields = fields.of_ids(max(base_ids.values()) + 1)
+    _check_reinit(request, fields.rows)
     reinit = {text for text, id_ in base_ids.items() if id_ in request.reinit_ids}
     splitter = TokenSplitter(old, {*earlier.tokens, *reinit})
     start = _first_files(base, request, old)
@@ -123,6 +124,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
 
 
 def _without_tokenizer(request: TokenRequest, fields: VocabularyFields, earlier: EarlierTokens) -> VocabularyChange:
+    _check_reinit(request, fields.rows)
     rows = rows_needed(fields.rows, fields.rows, request.multiple_of, request.shrink)
     vocabulary = Vocabulary(fields.rows, rows, frozenset(request.reinit_ids))
     trained = id_ranges({*range(fields.rows)} - earlier.ids - {*request.reinit_ids})

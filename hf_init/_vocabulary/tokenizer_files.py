@@ -123,9 +123,10 @@ def _with_tokens(
 ) -> Iterator[tuple[str, str]]:
     """Yield the JSON files that change, with their new text."""
     tokens = {id_: token.__getstate__() for id_, token in edit.tokens.items()}
+    if FAST in texts and tokens:
+        tokens = {**dict(_unlisted(texts[FAST], tokenizer)), **tokens}
     ids: dict[str, object] = {token["content"]: id_ for id_, token in tokens.items()}
     if FAST in texts:
-        tokens = {**dict(_unlisted(texts[FAST], tokenizer)), **tokens} if tokens else {}
         yield FAST, add_items(texts[FAST], "added_tokens", [{"id": id_, **token} for id_, token in tokens.items()])
     if ADDED in texts:
         yield ADDED, set_values(texts[ADDED], ids)
