@@ -403,6 +403,23 @@ def test_rows_behind_the_vocabulary_stay_the_tokens_that_have_their_ids(tmp_path
     assert AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<tool>") == rows + 1
 
 
+def test_tables_that_go_on_where_others_end_grow_for_new_ids(tmp_path, end_last):
+    rows = len(end_last)
+    end_last.add_special_tokens({"extra_special_tokens": ["<image>", "<fake>"]})
+    config = transformers.IdeficsConfig(
+        vocab_size=rows, additional_vocab_size=2, cross_layer_interval=1, use_resampler=False, **TOWER,
+        vision_config={"embed_dim": 16, **{key: value for key, value in PICTURES.items() if key != "hidden_size"}},
+    )  # fmt: skip
+    folder = saved(tmp_path, transformers.IdeficsForVisionText2Text(config), end_last)
+    hf_init.extend(folder, tmp_path / "out", special_tokens=["<tool>"])
+    before, after = tensors(folder), tensors(tmp_path / "out")
+    grown = [name for name in before if before[name].shape != after[name].shape]
+    assert grown == ["lm_head.additional_fc.weight", "model.embed_tokens.additional_embedding.weight"]
+    assert all(torch.equal(before[name], after[name][:2]) and len(after[name]) == 3 for name in grown)
+    assert read(tmp_path / "out", "config.json")["additional_vocab_size"] == 3
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").convert_tokens_to_ids("<tool>") == rows + 2
+
+
 @pytest.mark.parametrize("side", ["encoder", "decoder"])
 def test_of_two_vocabularies_the_tokenizer_s_grows(tmp_path, end_last, side):
     sizes = (

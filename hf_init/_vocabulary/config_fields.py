@@ -29,6 +29,7 @@ class VocabularyFields:
         others: fields with vocab in their name that say another number.
         values: the whole config, nested as it is.
         reserved: where ids begin that mean something else than tokens, by path.
+        offset: the id of the first row: more than 0 for tables that go on where others end (Idefics').
     """
 
     rows: int
@@ -36,9 +37,15 @@ class VocabularyFields:
     others: Mapping[str, int]
     values: Mapping[str, object]
     reserved: Mapping[str, int]
+    offset: int = 0
 
     def of_ids(self, end: int) -> VocabularyFields:
-        """Return the same of the part whose vocabulary has ids below ``end``, where this one is too small for them."""
+        """Return the same of the tables that have the ids up to ``end``, where those of this one are fewer."""
+        behind = self.others.get("additional_vocab_size", 0)
+        if self.rows < end <= self.rows + behind:
+            others = {**dict.fromkeys(self.counts, self.rows), **self.others}
+            del others["additional_vocab_size"]
+            return replace(self, rows=behind, counts=("additional_vocab_size",), others=others, offset=self.rows)
         sizes = {path: size for path, size in self.others.items() if _field_name(path) == "vocab_size" and size >= end}
         if end <= self.rows or not sizes:
             return self

@@ -37,7 +37,7 @@ def token_notes(change: VocabularyChange, sides: Collection[str]) -> Iterator[st
 
 
 def _notes_on_tokens(change: VocabularyChange) -> Iterator[str]:
-    names = [f"{token.text!r} ({token.id})" for token in change.new_tokens]
+    names = [f"{token.text!r} ({token.id + change.fields.offset})" for token in change.new_tokens]
     if change.replaced:
         kept = format_count(len(change.vocabulary.moved or ()))
         yield f"another tokenizer: {kept} tokens keep their rows, {format_count(len(names))} get new ones"
@@ -47,7 +47,9 @@ def _notes_on_tokens(change: VocabularyChange) -> Iterator[str]:
         yield f"given as the vocabulary spells them: {join_names(respelled)}"
     if ends := [repr(token.text) for token in change.wanted.new.values() if token.text.rstrip() != token.text]:
         yield f"ending in spaces, which are part of the token: {join_names(ends)}"
-    if unknown := [repr(t.text) for t in change.new_tokens if t.kind == "bare" and t.id in change.wanted.new]:
+    if unknown := [
+        repr(t.text) for t in change.new_tokens if t.kind == "bare" and t.id + change.fields.offset in change.wanted.new
+    ]:
         yield f"without a piece that the base's tokenizer knows, so from the mean row: {join_names(unknown)}"
     if change.wanted.existing:
         skipped = [f"{text!r} (id {id_})" for text, id_ in change.wanted.existing.items()]

@@ -104,7 +104,9 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         vocabulary = _moved_rows(request, fields, splitter, base_ids, ids_of(start_tokenizer), ids)
     _check_reserved_ids(fields, vocabulary.after)
     in_text = _checked_in_text(wanted, start, start_tokenizer, whole, tokenizer)
-    trained = {id_ for id_ in base_ids.values() if id_ < fields.rows} - earlier.ids - {*request.reinit_ids}
+    trained = {*range(fields.rows)} & {id_ - fields.offset for id_ in base_ids.values()} - earlier.ids - {
+        *request.reinit_ids
+    }
     return VocabularyChange(
         request=request,
         fields=fields,
@@ -112,7 +114,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         before=old,
         tokenizer=tokenizer,
         splitter=splitter,
-        new_tokens=tuple(_new_tokens(request, wanted, vocabulary, tokenizer, splitter)),
+        new_tokens=tuple(_new_tokens(request, wanted, vocabulary, tokenizer, splitter, fields.offset)),
         trained=id_ranges(trained),
         earlier=earlier,
         files=files if wanted.edit or request.tokenizer is not None else None,
@@ -148,12 +150,12 @@ def _grown(
     request: TokenRequest, fields: VocabularyFields, base_ids: Mapping[str, int], ids: Mapping[str, int]
 ) -> Vocabulary:
     """Return the rows where the base's tokens stay at theirs."""
-    added = {*ids.values()} - {*base_ids.values()}
+    added = {id_ - fields.offset for id_ in {*ids.values()} - {*base_ids.values()}}
     return Vocabulary(
         fields.rows,
-        rows_needed(max(ids.values()) + 1, fields.rows, request.multiple_of, request.shrink),
+        rows_needed(max(ids.values()) + 1 - fields.offset, fields.rows, request.multiple_of, request.shrink),
         frozenset({*added, *request.reinit_ids}),
-        tokens_behind=max(base_ids.values()) >= fields.rows,
+        tokens_behind=max(base_ids.values()) >= fields.rows + fields.offset,
     )
 
 
@@ -166,6 +168,8 @@ def _moved_rows(
     ids: Mapping[str, int],
 ) -> Vocabulary:
     """Return the rows where another tokenizer numbers the tokens; rows that are no token's in either stay padding."""
+    if fields.offset:
+        raise PlanError("tokenizer: the vocabulary's rows are in two tables here; say what changes with add_tokens")
     if request.reinit_ids:
         raise PlanError(
             "reinit_rows and tokenizer: with another tokenizer ids mean something else; do one, then the other"
@@ -230,8 +234,17 @@ def _new_tokens(
     vocabulary: Vocabulary,
     tokenizer: PreTrainedTokenizerBase,
     splitter: TokenSplitter,
+    offset: int,
 ) -> Iterator[NewToken]:
-    """Yield every token whose row is new: requested, re-initialized, or a tokenizer's own without a row in the base."""
+    """Yield every token whose row is new: requested, re-initialized, or a tokenizer's own without a row in the base.
+
+    Of tables behind others the id is the row's number, and pieces, which have their rows in the others, say nothing.
+    """
+    if offset:
+        for text, id_ in ids_of(tokenizer).items():
+            if id_ >= offset and vocabulary.source(id_ - offset) is None:
+                yield NewToken(id_ - offset, text, "bare")
+        return
     control = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
     for id_, requested in wanted.new.items():
         yield _requested_token(requested, id_, splitter)
