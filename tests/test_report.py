@@ -63,7 +63,7 @@ def result(folder: Path, tensors: dict[str, np.ndarray], entries: list[dict[str,
     unused = {"unused": [f"old{nasty}"], "unused_why": {f"old{nasty}": f"no place{nasty}"}}
     plan = {"architecture": f"Model{nasty}", "seed": 0, "tensors": entries, **unused}
     digests = {entry["name"]: ["0" * 64] for entry in entries if entry.get("new") and entry["name"] in tensors}
-    base = {"path": f"base{nasty}", "fingerprint": "f" * 64}
+    base = {"name": f"base{nasty}", "fingerprint": "f" * 64}
     manifest = {"version": 1, "made_by": "hf_init 0", "base": base, "digests": digests, "plan": plan}
     (folder / "hf_init.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
