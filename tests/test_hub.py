@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from small_model import contents
 
 import hf_init
-from hf_init import HfInitError
+from hf_init import HfInitError, finetune
 from hf_init._checkpoint import folder_of
 from hf_init.cli import main
 
@@ -152,7 +152,10 @@ def test_a_listing_that_was_never_fetched_is_that_of_the_cache(folder, tmp_path,
     assert ours.pop("hf_init.json") != theirs.pop("hf_init.json") and ours == theirs
     assert manifest(tmp_path / "a")["base"]["commit"] == COMMIT
     assert hf_init.verify(tmp_path / "a").ok
-    assert extend(snapshot, tmp_path / "c")["hf_init.json"] == (tmp_path / "a/hf_init.json").read_bytes()
+    (note,) = manifest(tmp_path / "a")["plan"]["notes"]
+    assert "listing isn't in the cache" in note
+    extend(snapshot, tmp_path / "c")
+    assert manifest(tmp_path / "c")["base"] == manifest(tmp_path / "a")["base"], "a snapshot says what it is"
 
 
 def test_every_command_takes_a_hub_id(hub, folder, tmp_path, capsys):
@@ -179,6 +182,20 @@ def test_every_command_takes_a_hub_id(hub, folder, tmp_path, capsys):
         assert main([*run]) == code, (run, capsys.readouterr())
     said = capsys.readouterr().err
     assert "no tokenizer" in said and "two revisions" in said and "tiny" in page.read_text()
+
+
+def test_a_listing_must_not_lead_out_of_the_repository(serve, files, tmp_path):
+    hub = serve({**files, "../../evil.txt": b"x", "a/../../evil.py": b"x", "C:evil.json": b"x"})
+    out = extend(NAME, tmp_path / "out")
+    assert not any("evil" in name for name in [*out, *hub.served]) and not [*tmp_path.rglob("*evil*")]
+
+
+def test_a_model_from_an_id_leaves_its_manifest_when_it_is_saved(hub, tmp_path):
+    model = hf_init.from_pretrained("LlamaForTokenClassification", NAME, labels=["a", "b"])
+    model.save_pretrained(tmp_path / "out")
+    finetune.freeze(model).save_manifest(tmp_path / "out")
+    assert manifest(tmp_path / "out")["base"]["commit"] == COMMIT and hf_init.verify(tmp_path / "out").ok
+    assert finetune.plan_against(model, NAME).counts["kept"] == 20
 
 
 def test_a_repository_s_subfolder(serve, tiny, tmp_path):

@@ -150,6 +150,13 @@ TOKENIZER = {
 
 
 @law
+def test_the_manifest_names_no_folder_of_this_machine(result):
+    text = (result.out / "hf_init.json").read_text()
+    folders = [result.out.parents[1], *result.parts.values(), *map(result.bases, result.change.taken)]
+    assert not any(str(place) in text for folder in folders for place in (folder, folder.resolve()))
+
+
+@law
 def test_a_load_proves_every_kept_byte(result):
     kept = {
         name: (each.origins >= 0).sum() * each.source.bits.itemsize

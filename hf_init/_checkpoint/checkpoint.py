@@ -34,6 +34,11 @@ class FileSource(Protocol):
         """Return the bytes of all of its files, by name."""
         ...
 
+    @property
+    def listed(self) -> bool:
+        """Return whether these are all that there are, and not those that happen to be here."""
+        ...
+
     def fetch(self, files: Iterable[str]) -> None:
         """Bring files into the folder, or raise CheckpointError."""
         ...

@@ -28,7 +28,7 @@ from hf_init._checkpoint.header import Header, header_from
 from hf_init._checkpoint.kinds import ADAPTER_CONFIG, Listing, no_weights
 from hf_init._checkpoint.strict import AGAIN, GIVE_FOLDER
 from hf_init._checkpoint.travel import files_in, needed_to_plan
-from hf_init._checkpoint.weights import is_index, read_index, weights_file
+from hf_init._checkpoint.weights import is_index, is_inside, read_index, weights_file
 from hf_init._errors import CheckpointError
 from hf_init._text import join_names, one_line
 
@@ -141,6 +141,7 @@ def find_repository(name: str, subfolder: str = "", revision: str | None = None,
             listing = list(api.list_repo_tree(name, revision=commit, recursive=True))
     before = f"{inner}/" if inner else ""
     files = [entry for entry in listing if isinstance(entry, RepoFile) and entry.path.startswith(before)]
+    files = [file for file in files if is_inside(file.path)]  # else it would lead out of the cache, and of a result
     return replace(repository, sizes={file.path.removeprefix(before): file.size for file in files})
 
 

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from hf_init._write.stage import StagingDir
 
 
+_UNLISTED = (
+    "the hub wasn't asked, and its listing isn't in the cache: files that were never downloaded don't go along, and "
+    "aren't named"
+)
+
+
 @dataclass(frozen=True)
 class WriteOptions:
     """How a result is written.
@@ -158,7 +164,10 @@ def prepared(base: Any, architecture: Any, **options: Any) -> tuple[Prepared, Fi
     made = prepare_plan(base, architecture, **options)
     check_unloadable(made.target, made.plan)
     beside = files_beside(made.target.base)
-    return replace(made, plan=replace(made.plan, files=joined_files(beside))), beside
+    sources = (part.repository for part in made.target.base.checkpoints)
+    notes = [_UNLISTED] if any(source and not source.listed for source in sources) else []
+    plan = replace(made.plan, files=joined_files(beside), notes=(*made.plan.notes, *notes))
+    return replace(made, plan=plan), beside
 
 
 def _write_result(extension: Extension, stage: StagingDir, progress: Progress, log: Callable[[str], object]) -> Clones:

@@ -124,7 +124,8 @@ def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
     if texts is not None:
         from hf_init._probe import probe_vocabulary
 
-        probe = probe_vocabulary(args.base, args.out, texts)
+        base = extension.prepared.target.base
+        probe = probe_vocabulary(base.name if base.source.repository is None else base.folder, args.out, texts)
         document["probe"] = probe.to_json()
         reports.append(probe)
     return Outcome(document, reports, f"written: {args.out}")

@@ -10,7 +10,7 @@ from torch import nn
 
 from hf_init import schemes
 from hf_init._architecture import describe_model, shared
-from hf_init._checkpoint import Checkpoint, Reader, equal_bytes
+from hf_init._checkpoint import Checkpoint, Reader, equal_bytes, open_checkpoint
 from hf_init._errors import PlanError
 from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._shards import check_whole, whole_tensor
@@ -41,7 +41,7 @@ def plan_against(model: nn.Module, base: str | Path) -> Plan:
     check_whole(model)
     state, prefix = named_state(model), getattr(model, "base_model_prefix", "")
     specs, ties = describe_model(model), shared(model)
-    with Checkpoint.open(base) as source, Reader(source) as reader:
+    with open_checkpoint(base, beside=False) as source, Reader(source) as reader:
         names = {name: _name_in_base(name, source, prefix) for name in state}
         tensors = [_planned_by_bytes(specs[n], state[n], names[n], source, reader) for n in state if n not in ties]
     if not any(tensor.kept for tensor in tensors):

@@ -107,7 +107,7 @@ def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
     folder = user_path(name) if name and user_path(name).is_dir() else None
     given = getattr(unwrapped(model), "init_plan", None) if plan is None else plan
     if isinstance(given, Plan):
-        return PlanOrigin(given, base=folder)
+        return PlanOrigin(given, base=folder or getattr(unwrapped(model), "init_base", None))
     if isinstance(plan, (str, Path)):
         folder = user_path(plan)
     elif folder is None or not (folder / MANIFEST_NAME).is_file():
