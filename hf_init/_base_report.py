@@ -84,7 +84,7 @@ class Report(ABC):
         return self.text()
 
     def _repr_html_(self) -> str:
-        return spell_options(html_document(self.parts(html_table)), python_spelling)
+        return printable(spell_options(html_document(self.parts(html_table)), python_spelling))
 
 
 def draw_lines(draw: Draw, columns: tuple[str, str], rows: Sequence[tuple[str, str]], most: int | None = 5) -> str:

@@ -361,6 +361,24 @@ def test_a_reader_that_is_gone_changes_no_exit_code(base, out, spoiled, argv, co
     assert done.returncode == code and (done.stderr == b"") is (argv[0] != "verify" or code != 2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_no_stream_is_needed_to_do_the_work(base, spoiled, tmp_path, stream, closed):
+    """Each of the two may be closed from the start, or have a reader that is gone."""
+    out = tmp_path / "out"
+    runs = [(0, ["extend", base, out, *HEAD]), (1, ["verify", spoiled]), (2, ["verify", base]), (2, ["none"])]
+    start = f"import os, sys\n{'os.close' if closed else 'break_pipe'}({1 + (stream == 'stderr')})\n"
+    pipe = "def break_pipe(fd):\n    r, w = os.pipe()\n    os.close(r)\n    os.dup2(w, fd)\n"
+    inner = [sys.executable, "-c", "import sys; from hf_init.cli import main; sys.exit(main(sys.argv[1:]))"]
+    for code, argv in runs:
+        script = f"import os, sys\n{pipe}{start}os.execv(sys.argv[1], sys.argv[1:])"
+        done = subprocess.run([sys.executable, "-c", script, *inner, *map(str, argv)], capture_output=True, text=True)
+        assert done.returncode == code and "Traceback" not in done.stderr + done.stdout
+        assert "hf-init:" not in done.stdout
+    assert hf_init.verify(out)
+
+
 # Progress.
 
 
@@ -590,6 +608,7 @@ def test_a_tensors_name_does_not_reach_the_terminal_as_it_is(tmp_path, capsys):
             assert "\\x1b[2J" in said.out and "\x1b" not in said.out and "\nall is well" not in said.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_any_console_encoding_will_do(foreign, tmp_path, encoding):
     """Everything is written and said, whatever the console can show."""

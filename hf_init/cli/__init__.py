@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run_command(argv, terminal)
     except BrokenPipeError:  # whoever read the help has had enough
-        drop_output()
+        drop_output(sys.stdout)
         return DONE
     except (HfInitError, OSError, KeyboardInterrupt) as error:
         return terminal.print_error(message_of(error))

@@ -88,7 +88,7 @@ class Terminal(NamedTuple):
         if self.format == "json":
             return self._print_document({"schema": "hf_init.error/1", "ok": False, "error": message}, REFUSED)
         name = _color("hf-init:", RED) if _wants_color(self.color, sys.stderr) else "hf-init:"
-        print(f"{name} {printable(message)}", file=sys.stderr)
+        write(f"{name} {printable(message)}", sys.stderr)
         if self.format == "github":
             return self.print_text(printable(_annotation("error", "hf-init", message)), REFUSED)
         return REFUSED
@@ -100,20 +100,17 @@ class Terminal(NamedTuple):
 
     def print_text(self, text: str, code: int = DONE) -> int:
         """Print to standard output and return the exit code."""
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:
-            drop_output()
+        write(text, sys.stdout)
         return code
 
     def notice(self, text: str) -> None:
         """Tell a person something that is no result."""
         if not self.quiet:
-            print(f"hf-init: {printable(text)}", file=sys.stderr)
+            write(f"hf-init: {printable(text)}", sys.stderr)
 
     @property
     def shows_bars(self) -> bool:
-        return sys.stderr.isatty() and not self.quiet
+        return sys.stderr is not None and sys.stderr.isatty() and not self.quiet  # None: it was closed from the start
 
     @contextmanager
     def progress_bar(self, title: str, total: Callable[[], int]) -> Iterator[Progress]:
@@ -160,8 +157,10 @@ class Terminal(NamedTuple):
             signal.signal(signal.SIGTERM, before)
 
 
-def _wants_color(when: str, stream: TextIO) -> bool:
-    usual = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def _wants_color(when: str, stream: TextIO | None) -> bool:
+    usual = (
+        stream is not None and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
     return when == "always" or (when == "auto" and usual)
 
 
@@ -189,9 +188,19 @@ def _annotation(level: str, title: str, text: str) -> str:
     return f"::{level} title={title}::{escaped}"
 
 
-def drop_output() -> None:
+def write(text: str, stream: TextIO | None) -> None:
+    """Write a text and the end of its line; to a reader that is gone, or never was, write nothing."""
+    if stream is None:
+        return
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        drop_output(stream)
+
+
+def drop_output(stream: TextIO) -> None:
     """Send what is left for a reader that is gone nowhere, so that the interpreter's exit is silent."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def accept_any_encoding() -> None:
