@@ -52,7 +52,7 @@ def counted(folder: Path, **raw: Any) -> Path:
     return folder
 
 
-def pvt(folder: Path, **config: object) -> Path:
+def pvt(folder: Path, **config: Any) -> Path:
     torch.manual_seed(0)
     transformers.PvtForImageClassification(transformers.PvtConfig(**PVT, **config)).save_pretrained(folder)
     return folder

@@ -328,10 +328,11 @@ class Target:
         except (*UNBUILDABLE, OSError) as error:
             raise constructor_fault(self.cls, error) from error
         mapping = self.load_options.get("key_mapping")
-        addresses = built[1] if built[1] and not mapping else Addresses(built[0], mapping)
-        apart = held_apart(built[0], addresses, self.base.source, names)
-        untie(built[0], apart)
-        return *built, apart
+        model, addresses = built
+        of_base = addresses if addresses and not mapping else Addresses(model, mapping)
+        apart = held_apart(model, of_base, self.base.source, names)
+        untie(model, apart)
+        return model, addresses, apart
 
     def _second_names(self, source: tuple[SourceTensor, ...]) -> Iterator[SourceTensor]:
         """Yield what the base's own class ties: stored under one name, and under another that the target has.

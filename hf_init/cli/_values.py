@@ -81,10 +81,12 @@ def command_line_spelling(name: str, value: str) -> str:
         ('--keep GLOB=leading', '--no-rename')
         >>> command_line_spelling("key_mapping", "{'^a': 'b.', 'c d': ''}")
         "--key-mapping '^a=b.' --key-mapping 'c d='"
+        >>> command_line_spelling("drop", "")
+        '--drop'
     """
     if value == "False":
         return f"--no-{name.replace('_', '-')}"
-    if name in EXACT and not re.search(r"[\[{][A-Z]+\b", value):
+    if value and name in EXACT and not re.search(r"[\[{][A-Z]+\b", value):
         given = ast.literal_eval(value)
         texts = [f"{key}={new}" for key, new in given.items()] if isinstance(given, dict) else given
         return " ".join(f"{long_name(name)} {shlex.quote(text)}" for text in texts)
