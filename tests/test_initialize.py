@@ -174,10 +174,29 @@ def test_the_architectures_own_value_is_that_of_the_layer_or_is_said_to_be_the_c
     assert any("no seed decides: query" in note for note in results[0].plan.notes)
 
 
+def test_what_the_constructor_gives_is_exact_in_its_own_dtype():
+    class Given(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.bias = nn.Linear(3, 2), nn.Parameter(torch.full((2,), float("-inf")))
+            self.register_buffer("ids", torch.tensor([2**24 + 1, 2**40]))
+            self.register_buffer("mean", torch.tensor([1700000001.25], dtype=torch.float64))
+            self.register_buffer("mask", torch.ones(3, 3, dtype=torch.bool).tril())
+            self.register_buffer("turns", torch.polar(torch.ones(2), torch.arange(2.0)))
+
+    module = Given()
+    before = copy.deepcopy(module.state_dict())
+    hf_init.initialize(module, {"fc.weight": torch.ones(2, 3)})
+    changed = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
 LINEAR = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
 REFUSED: dict[str, tuple[Any, ...]] = {
     "left over": ({**LINEAR, "old.weight": torch.ones(2)}, {}, r"1 tensors of the base have.*old\.weight.*drop"),
-    "another prefix": ({f"net.{n}": t for n, t in LINEAR.items()}, {}, r"net\.weight.*it has.*weight.*key_mapping"),
+    "another prefix": (
+        {f"net.{name}": tensor for name, tensor in LINEAR.items()}, {}, r"net\.weight.*it has.*key_mapping=\{'\^net",
+    ),
     "another shape": ({"weight": torch.ones(5, 3)}, {}, "changed shape without a declared correspondence"),
     "not allowed": ({"weight": torch.ones(2, 3)}, {"allow_new": ["weight"]}, r"allow_new doesn't name bias"),
     "a bad seed": (LINEAR, {"seed": -1}, "seed must be"),

@@ -52,18 +52,14 @@ def constructor_fault(cls: type, error: Exception) -> PlanError:
 
 def check_not_lazy(model: nn.Module) -> None:
     """Raise PlanError if layers wait for their first batch to get a shape."""
-    lazy = [name for name, tensor in _tensors_of(model) if isinstance(tensor, UninitializedTensorMixin)]
+    named = (*model.named_parameters(), *model.named_buffers())
+    lazy = [name for name, tensor in named if isinstance(tensor, UninitializedTensorMixin)]
     if lazy:
         raise PlanError(
             f"{type(model).__name__}: {join_names(lazy)} are of lazy modules, which have no shape before their first "
             "batch, so nothing can be planned or loaded for them; give the sizes (`nn.Linear(in, out)`, not "
             "`nn.LazyLinear(out)`)"
         )
-
-
-def _tensors_of(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()
 
 
 def plain_attributes(model: nn.Module) -> Iterator[str]:

@@ -6,7 +6,6 @@ Everything that isn't public in transformers is used here and nowhere else; a te
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -168,24 +167,6 @@ def build_on_meta(
     model._weight_conversions = addresses.used(names)  # as the loader leaves it: ``on_disk`` reads it
     model.tie_weights(recompute_mapping=False)
     return model, addresses
-
-
-def construct(cls: type[PreTrainedModel], config: PreTrainedConfig, *args: object, **kwargs: object) -> PreTrainedModel:
-    """Return what a class's constructor makes on meta, before anything is loaded or tied."""
-    with quiet_library(), without_zero3(), torch.device("meta"), library_init.meta_device_safe_creation_ops():
-        return cls(deepcopy(config), *args, **kwargs)
-
-
-def in_kept_dtypes(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
-    """Return a model of ``load_on_meta`` with what its class holds in float32: the loader casts only what it loads.
-
-    A head that is new would be planned in the model's dtype, and saved in another one.
-    """
-    kept = [pattern.replace("*", ".*") for pattern in model._get_dtype_plan(dtype)]
-    for name, parameter in model.named_parameters():
-        if any(re.search(pattern, name) for pattern in kept):
-            parameter.data = parameter.data.float()
-    return model
 
 
 class _Standing:

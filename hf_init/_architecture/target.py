@@ -24,15 +24,14 @@ from hf_init._architecture.config import (
     drop_quantization,
     dtype_of,
 )
+from hf_init._architecture.constructed import construct, in_kept_dtypes
 from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
 from hf_init._architecture.layout import layout_of
 from hf_init._architecture.library import (
     Address,
     Addresses,
     build_on_meta,
-    construct,
     ignored_on_load,
-    in_kept_dtypes,
     is_the_librarys,
     load_on_meta,
     not_saved,

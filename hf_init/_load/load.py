@@ -112,10 +112,10 @@ def from_pretrained(
         model = from_pretrained(BertForSequenceClassification, "base", num_labels=3)
         print(model.init_plan)
     """
-    return load_model(cls, base, *model_args, output_loading_info=output_loading_info, **options)
+    return load_class(cls, base, *model_args, output_loading_info=output_loading_info, **options)
 
 
-def load_model(
+def load_class(
     cls: Architecture,
     base: Bases,
     *model_args: object,
@@ -133,7 +133,7 @@ def load_model(
         return _load_around(own, cls, base, *model_args, **said, **options)
     prepared = prepare_plan(base, cls, *model_args, **options)
     if prepared.target.cls is not cls and own_loader(prepared.target.cls):
-        return load_model(prepared.target.cls, base, *model_args, **said, **options)
+        return load_class(prepared.target.cls, base, *model_args, **said, **options)
     model, info = _load_proved(with_fitted_values(prepared), spend=True)
     return (model, info) if output_loading_info else model
 
@@ -154,7 +154,7 @@ def _load_around(own: Callable[..., Any], cls: type[PreTrainedModel], *args: obj
     loaded: list[object] = []
 
     def load(*handed: Any, **rest: Any) -> Any:
-        loaded.append(load_model(cls, *handed, past=PreTrainedModel, **rest))
+        loaded.append(load_class(cls, *handed, past=PreTrainedModel, **rest))
         return loaded[-1]
 
     standing = type(cls)(cls.__name__, (cls, HandedOn), {"load": staticmethod(load), "__module__": cls.__module__})

@@ -13,7 +13,7 @@ from hf_init import schemes
 from hf_init._architecture import InitialValues, describe_model, is_loaded, mark_loaded, quiet_library, tied_names
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._fill import draw_slot
-from hf_init._load.load import HandedOn, load_model
+from hf_init._load.load import HandedOn, load_class
 from hf_init._options import LoadOptions
 from hf_init._plan import Surroundings, choose_auto, settle
 from hf_init._tensors import Box, Slot, TensorSpec
@@ -58,7 +58,7 @@ class InitMixin(_Model):
         options.setdefault("recipe", find_recipe(cls.init_recipe).as_standing())
         if issubclass(cls, HandedOn):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **options)
-        return load_model(cls, pretrained_model_name_or_path, *model_args, past=InitMixin, **options)
+        return load_class(cls, pretrained_model_name_or_path, *model_args, past=InitMixin, **options)
 
     def initialize_weights(self: Any) -> None:
         """Give every unloaded tensor its scheme, by full names, after the library's own pass."""

@@ -22,14 +22,14 @@ from hf_init._plan import (
     Plan,
     RecipeLike,
     RuleLike,
-    TensorPlan,
     checked_seed,
     make_plan,
     match_tensors,
     matches_glob,
     parse_rules,
 )
-from hf_init._tensors import Layout, SourceTensor
+from hf_init._prepare import find_renaming, shortest_globs
+from hf_init._tensors import Layout, SourceTensor, Status
 from hf_init._text import fits_glob, join_names
 from hf_init._version import __version__
 from hf_init.recipes import find_recipe
@@ -123,23 +123,24 @@ def initialize(
     is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
     bare = from_state_dict(base) if isinstance(base, Mapping) else open_tensors(base)
     source = Checkpoint.merged({prefix: bare}) if prefix else bare
-    renamed = {name: _renamed(name, key_mapping or {}) for name in source.entries}
+    renamed = {name: _mapped_name(name, key_mapping or {}) for name in source.entries}
     tensors = [SourceTensor(name, e.shape, e.dtype, (renamed[name],)) for name, e in source.entries.items()]
     plan = make_plan(match_tensors(tensors, layout, keep), chosen, layout)
-    _check(plan, layout, module, renamed, drop, allow_new)
+    _check(plan, layout, module, source, renamed, drop, allow_new)
     values = ModuleValues(module)
-    plan = replace(plan, notes=(*plan.notes, *_notes(plan, values)))
+    plan = replace(plan, notes=(*plan.notes, *_undetermined(plan, values)))
     with Reader(source) as reader:
         state = compose(plan, reader, values)
         _fill_module(module, plan, state.values)
-        report = prove(plan, reader, values, state.digests, lambda tensor: _held(module, tensor))
-        kept = None if is_folder else _kept_digests(plan, reader)
+        held = {tensor.name: LoadedTensor(tensor_of(module, tensor.parameter)) for tensor in plan.stored}
+        report = prove(plan, reader, values, state.digests, lambda tensor: held[tensor.name])
+        kept = None if is_folder else _digests_of_kept(plan, reader)
     name = "a state dict" if isinstance(base, Mapping) else Path(base).name
     record = BaseRecord.of(source) if is_folder else BaseRecord(Origin(name), source.fingerprint())
     return Initialized(plan, report, Manifest(plan, record, state.digests, f"hf_init {__version__}", kept_digests=kept))
 
 
-def _renamed(name: str, key_mapping: Mapping[str, str]) -> str:
+def _mapped_name(name: str, key_mapping: Mapping[str, str]) -> str:
     for pattern, new in key_mapping.items():
         name = re.sub(pattern, new, name)
     return name
@@ -149,6 +150,7 @@ def _check(
     plan: Plan,
     layout: Layout,
     module: nn.Module,
+    source: Checkpoint,
     renamed: Mapping[str, str],
     drop: Sequence[str],
     allow_new: Sequence[str] | None,
@@ -158,13 +160,17 @@ def _check(
     unsaved = buffers(module)[1]  # the module computes them
     lost = [u.name for u in plan.unused if renamed[u.name] not in unsaved]
     left = [name for name in lost if not any(fits_glob(name, glob) or fits_glob(renamed[name], glob) for glob in drop)]
+    specs = {spec.name: spec for spec in layout.tensors}
     if left:
+        lacking = {t.name: t.shape for t in plan.tensors if t.status is Status.NEW}
+        placed = [name for name in source.entries if name not in lost]
+        rules = dict(find_renaming({name: source.entries[name].shape for name in left}, lacking, placed).rules)
         problems.append(
             f"{len(left)} tensors of the base have no place in {plan.architecture}: {join_names(left)}; it has "
-            f"{join_names([t.name for t in layout.tensors])}. Rename them ({option('prefix', 'encoder.')}, "
-            f"{option('key_mapping', {'REGEX': 'REPLACEMENT'})}), or say that they go: {option('drop', ['GLOB'])}"
+            f"{join_names([*specs])}. Give them the module's names, {option('prefix', 'encoder.')} or "
+            f"{option('key_mapping', rules or {'REGEX': 'REPLACEMENT'})}, or say that they go: "
+            + option("drop", shortest_globs(left, [*placed, *(name for name in lost if name not in left)]))
         )
-    specs = {spec.name: spec for spec in layout.tensors}
     new = [t.name for t in plan.tensors if t.new]
     if allow_new is not None:
         unlisted = [name for name in new if not any(matches_glob(specs[name], glob) for glob in allow_new)]
@@ -181,7 +187,7 @@ def _check(
         raise PlanError("\n".join(problems))
 
 
-def _notes(plan: Plan, values: ModuleValues) -> Sequence[str]:
+def _undetermined(plan: Plan, values: ModuleValues) -> Sequence[str]:
     """Return a note on what the constructor gave, if anything is: a seed of this recipe doesn't decide it."""
     asking = (
         slot.name
@@ -212,11 +218,7 @@ def _fill_module(module: nn.Module, plan: Plan, values: Mapping[str, object]) ->
                 (owner._parameters if leaf in owner._parameters else owner._buffers)[leaf] = made
 
 
-def _held(module: nn.Module, tensor: TensorPlan) -> LoadedTensor:
-    return LoadedTensor(tensor_of(module, tensor.parameter))
-
-
-def _kept_digests(plan: Plan, reader: Reader) -> dict[str, list[str]]:
+def _digests_of_kept(plan: Plan, reader: Reader) -> dict[str, list[str]]:
     """Return the digests of what is kept, where there is no folder to compare it with later."""
     return {
         tensor.name: [tensor_digest(region_of(reader.tensor(c.source), c.source_region)) for c in tensor.kept]
