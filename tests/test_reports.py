@@ -16,8 +16,10 @@ from hf_init._check.judge import CheckFinding
 from hf_init._check.report import CheckReport
 from hf_init._drift.judge import TensorDrift
 from hf_init._drift.report import DriftReport
+from hf_init._function.same import FunctionReport
 from hf_init._load.prove import LoadReport
 from hf_init._multihead.listing import HeadListing, ListedHead
+from hf_init._plan import EXACT
 from hf_init._plan.plan import Plan
 from hf_init._plan.tensor_plan import TensorPlan
 from hf_init._probe.comparison import SchemeComparison, SchemeRun
@@ -50,6 +52,10 @@ def probed(mass: float) -> ProbeReport:
     return ProbeReport(NASTY, "out", 1, 9, 5, mass, mass, 0.0, 0.0, int(mass), READING, READING, READING)
 
 
+def computed(differing: int) -> FunctionReport:
+    return FunctionReport(EXACT, NASTY, 4, differing, 0.5, 1.0, 0.0, {"input_ids": (2, 2)}, 0)
+
+
 GOOD: tuple[Report, ...] = (
     Plan("Tiny", 0, (TensorPlan(NASTY, Status.NEW, (2,), "float32"),), notes=(NASTY,)),
     verified(),
@@ -61,6 +67,7 @@ GOOD: tuple[Report, ...] = (
     GuardReport(1, 8, ()),
     HeadListing(NASTY, "Tiny", 3, (ListedHead(NASTY, "kind", None, 2, (NASTY,), 1, 2),)),
     LoadReport({"kept": 1}, 8, cast=(NASTY,)),
+    computed(0),
 )
 BAD: tuple[Report, ...] = (
     verified(*[DIFFERENCE] * 9),
@@ -71,6 +78,7 @@ BAD: tuple[Report, ...] = (
     SchemeComparison((SchemeRun(NASTY, 0, {0: 1.0, 5: float("nan")}),), 1.0),
     probed(1.0),
     GuardReport(1, 8, (DIFFERENCE,)),
+    computed(1),
 )
 
 
