@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import Architecture, Target
 from hf_init._checkpoint import BaseCheckpoint
+from hf_init._errors import PlanError
 from hf_init._plan import Choice, Fill, Match, Plan, RowMapping, Rule
 
 if TYPE_CHECKING:
@@ -49,6 +50,18 @@ class TargetRequest:
     open_other: Callable[[str], BaseCheckpoint]
     key_mapping: Mapping[str, str] = field(default_factory=dict)
     trust: bool | None = None
+
+    def with_values(self, values: Mapping[str, object]) -> TargetRequest:
+        """Return the request with these values of the config, which what the user gives by name goes before.
+
+        Raises:
+            PlanError: the user gives another value of one.
+        """
+        if twice := [path for path, value in values.items() if self.values.get(path, value) != value]:
+            raise PlanError(
+                f"given twice: {twice[0]} ({self.values[twice[0]]!r} and {values[twice[0]]!r}); give it once"
+            )
+        return replace(self, values={**values, **self.values})
 
 
 def _no_fills(match: Match, choice: Choice) -> Sequence[Fill] | None:

@@ -265,6 +265,22 @@ class GrowthOptions(TypedDict, total=False):
             choices=("auto", "copy"),
         ),
     ]
+    positions: Annotated["int | None", Option("of a text; the tokenizer follows", "number", "N")]
+    positions_by: Annotated[
+        "Literal['tile', 'interpolate'] | None",
+        Option(
+            "new positions are the old ones again (tile, the default), or all are stretched",
+            choices=("tile", "interpolate"),
+        ),
+    ]
+    positions_keep: Annotated["int | None", Option("with interpolate: so many first ones stay", "number", "N")]
+    image_size: Annotated["int | Sequence[int] | None", Option("of images: positions are interpolated", "number", "N")]
+    patch_size: Annotated["int | Sequence[int] | None", Option("of patches: the projection is resized", "number", "N")]
+    num_channels: Annotated["int | None", Option("of images; new ones start at 0", "number", "N")]
+    channels: Annotated[
+        "str | Sequence[int | str | None] | None",
+        Option("what each starts as: R,G,B,new or numbers; sum into one; repeat", metavar="MAP"),
+    ]
 
 
 class FileOptions(TypedDict, total=False):

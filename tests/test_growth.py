@@ -221,6 +221,24 @@ def test_lists_of_numbers_and_counts_follow(family):
         ("jamba", {"layers": "0,2"}, "of another kind than the base's block 2"),
         ("deepseek", {"layers": "2,0,1,3"}, "first_k_dense_replace is 2: .* together at one end"),
         ("swin", {"layers": "0,new,1"}, "no number of blocks"),
+        ("bert", {"positions": 32}, "32 are fewer than the base's 64"),
+        ("bert", {"positions": 0}, "positions: expected a whole number of at least 1"),
+        ("bert", {"positions": 128, "positions_by": "copy"}, "expected one of tile, interpolate"),
+        ("bert", {"positions_keep": 3}, "positions_keep says how positions start; give their number"),
+        (
+            "bert",
+            {"positions": 128, "positions_keep": 3},
+            "expected a whole number, with positions_by='interpolate'; not 3",
+        ),
+        ("t5", {"positions": 128}, "the config of a t5 has no number of positions"),
+        ("bert", {"image_size": 32}, "the config of a bert has no such value"),
+        ("vit", {"image_size": 0}, "image_size: expected a whole number of at least 1, not 0"),
+        ("vit", {"num_channels": 2}, "3 channels can be summed into 1, not into 2"),
+        ("vit", {"channels": "R,G,X"}, "expected 'R,G,B,new', numbers, 'sum' or 'repeat'"),
+        ("vit", {"channels": "0,7"}, "the base has channels 0 to 2, and no 7"),
+        ("vit", {"channels": "sum"}, "'sum' needs num_channels=N"),
+        ("vit", {"channels": "R,G", "num_channels": 3}, "names 2 for num_channels=3"),
+        ("vit", {"patch_size": 8, "num_channels": 4}, "one after the other"),
     ],
 )
 def test_maps_that_are_refused(family, tmp_path, name, options, message):
@@ -231,6 +249,92 @@ def test_maps_that_are_refused(family, tmp_path, name, options, message):
         with pytest.raises(HfInitError, match=message):
             refused()
     assert not (tmp_path / "o").exists()
+
+
+GRIDS = ("vit", "dinov2", "deit", "clip", "siglip")
+FAMILIES |= {
+    "deit": ("DeiTForImageClassification", SEEN),
+    "clip": ("CLIPVisionModel", SEEN),
+    "siglip": ("SiglipVisionModel", SEEN),
+    "roberta": ("RobertaForMaskedLM", TEXT),
+    "opt": ("OPTForCausalLM", {**SIZES, "ffn_dim": 48, "max_position_embeddings": 64, "word_embed_proj_dim": 32}),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_positions_of_larger_images_are_the_bases_own_interpolation(family, tmp_path, name):
+    plan = extended(family(name), tmp_path / "out", image_size=24)
+    assert plan.claim == "as the base's own interpolation"
+    assert json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]["same"]
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "claim"),
+    [
+        ({"num_channels": 4}, "exact"),
+        ({"channels": ["R", "G", "B", "new", "new"]}, "exact"),
+        ({"channels": "B,G,R"}, "none, because the channels are others than the base's"),
+        ({"channels": "0,2"}, "none, because the channels are others than the base's"),
+        ({"num_channels": 1}, "none, because channels are summed: the same for grey images"),
+        ({"num_channels": 6, "channels": "repeat"}, "none, because channels are repeated"),
+        ({"patch_size": 8, "image_size": 32}, "none, because patches are of another size"),
+    ],
+)
+def test_channels_and_patches(family, tmp_path, options, claim):
+    base = family("vit")
+    assert extended(base, tmp_path / "out", **options).claim == claim
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+    name = "vit.embeddings.patch_embeddings.projection.weight"
+    old, new = (
+        transformers.ViTForImageClassification.from_pretrained(f).state_dict()[name] for f in (base, tmp_path / "out")
+    )
+    match options:
+        case {"channels": "B,G,R"}:
+            assert torch.equal(new, old.flip(1))
+        case {"channels": "0,2"}:
+            assert torch.equal(new, old[:, [0, 2]])
+        case {"num_channels": 1}:
+            assert json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]["largest"] < 1e-5
+        case {"patch_size": 8}:
+            patch = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+            larger = torch.nn.functional.interpolate(patch, size=(8, 8), mode="bicubic", align_corners=False)
+            assert torch.allclose((new * larger).sum((1, 2, 3)), (old * patch).sum((1, 2, 3)), atol=1e-4)
+        case _:
+            assert torch.equal(new[:, :3], old) or options.get("channels") == "repeat"
+
+
+@pytest.mark.parametrize(("name", "first"), [("bert", 0), ("roberta", 2), ("opt", 2), ("gpt2", 0), ("llama", None)])
+def test_more_positions_keep_what_short_texts_give(family, tmp_path, name, first):
+    base = tmp_path / "base"
+    hf_init.extend(family(name), base)
+    (base / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 64}))
+    assert extended(base, tmp_path / "out", positions=160).claim == "exact"
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())["model_max_length"] == 160
+    plan = hf_init.Plan.load(tmp_path / "out")
+    tables = [tensor for tensor in plan.tensors if tensor.role == "embedding.position"]
+    assert len(tables) == (first is not None)
+    for table in tables:
+        old, new = tensors(base)[table.name].bits, tensors(tmp_path / "out")[table.name].bits
+        period = len(old) - first
+        assert all(np.array_equal(row, old[first + (k - first) % period]) for k, row in enumerate(new) if k >= first)
+    if name == "opt":
+        stretched = {"positions": 160, "positions_by": "interpolate", "positions_keep": 20}
+        hf_init.extend(base, tmp_path / "stretched", **stretched)
+        new = tensors(tmp_path / "stretched")[table.name].bits
+        assert np.array_equal(new[:22], old[:22]) and not np.array_equal(new[22:66], old[22:66])
+        assert hf_init.verify(tmp_path / "stretched", recompute=True)
+
+
+def test_the_processor_follows(family, tmp_path):
+    base = tmp_path / "base"
+    hf_init.extend(family("vit"), base)
+    (base / "preprocessor_config.json").write_text(
+        json.dumps({"size": {"height": 16, "width": 16}, "image_mean": [0.25, 0.5, 0.75], "image_std": [0.5] * 3})
+    )
+    hf_init.extend(base, tmp_path / "out", image_size=24, num_channels=4)
+    settings = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())
+    assert settings["size"] == {"height": 24, "width": 24} and settings["image_mean"] == [0.25, 0.5, 0.75, 0.5]
 
 
 def test_a_claim_that_does_not_hold_fails_the_job(family, tmp_path, monkeypatch):

@@ -49,9 +49,10 @@ def test_a_wrong_output_would_be_seen(folder):
 
 
 @pytest.fixture(scope="module")
-def folder(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(minilm: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("readme")
     (place / "all-MiniLM-L6-v2").symlink_to(minilm)
+    (place / "SmolLM2-135M-Instruct").symlink_to(smollm2)
     recipe = next(text for kind, text in blocks() if kind == "yaml" and text.startswith("# recipe.yaml"))
     (place / "recipe.yaml").write_text(recipe, encoding="utf-8")
     return place

@@ -40,7 +40,9 @@ def paired_inputs(base: PreTrainedModel, out: PreTrainedModel, seed: int = 0) ->
         old = made.get("pixel_values")
         if old is not None and images is not None and images.shape != old.shape and images.dim() == old.dim() == 4:
             channels = images[:, : old.shape[1]]
-            shown["pixel_values"] = channels.expand(-1, old.shape[1], -1, -1)
+            missing = old.shape[1] - channels.shape[1]
+            one = channels[:, :1] if channels.shape[1] == 1 else torch.zeros_like(channels[:, :1])  # grey, or none
+            shown["pixel_values"] = torch.cat([channels, *[one] * missing], 1)
             kept["pixel_values"] = images
             if images.shape[2:] != old.shape[2:]:
                 shown["interpolate_pos_encoding"] = True

@@ -1,6 +1,8 @@
-"""Growth: layers by an index map; what closes a new block is seen on the class, and the function that holds is said."""
+"""Growth: layers by an index map, positions, image grids, channels; what function holds is said and can be shown."""
 
 from __future__ import annotations
 
+from hf_init._growth.image_change import ImageChange as ImageChange
 from hf_init._growth.layer_spec import LayersLike as LayersLike
 from hf_init._growth.layers_change import LayersChange as LayersChange
+from hf_init._growth.positions_change import PositionsChange as PositionsChange

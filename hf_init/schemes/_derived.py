@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from hf_init._tensors import Slot
+from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._base import Scheme
-from hf_init.schemes._settings import OneOf, Text
+from hf_init.schemes._settings import OneOf, RowList, Text, WholeNumber
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["NearIdentity"]
+__all__ = ["MixChannels", "NearIdentity", "PiResize", "Resample"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,15 @@ class DerivedScheme(Scheme):
             return slot.source(name).to(torch.float32, copy=True)
         except KeyError:
             raise self.refusal(slot, f"the source has no {name!r}: plan again") from None
+
+    def draw(self, slot: Slot) -> torch.Tensor:
+        from hf_init.schemes import _sample
+
+        return self.derive(slot) if num_elements(slot.shape) else _sample.empty_values(slot.shape)
+
+    def derive(self, slot: Slot) -> torch.Tensor:
+        """Return the values of a slot that has any."""
+        raise NotImplementedError(f"{type(self).__name__} has no derive()")
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class NearIdentity(DerivedScheme):
     def unsupported_reason(self, slot: Slot) -> str:
         return "" if self.weight else "the norm before isn't known: it is for the new blocks of layers=..."
 
-    def draw(self, slot: Slot) -> torch.Tensor:
+    def derive(self, slot: Slot) -> torch.Tensor:
         import torch
 
         shifts = self.read(slot, self.bias).double() if self.bias else torch.zeros(1, dtype=torch.float64, device="cpu")
@@ -76,3 +85,121 @@ class NearIdentity(DerivedScheme):
             gains = self.read(slot, self.weight).double()
             value = (gains.square().mean() + shifts.var(unbiased=False)).sqrt()
         return torch.full(slot.shape, float(value), dtype=torch.float32, device="cpu")
+
+
+@dataclass(frozen=True)
+class Resample(DerivedScheme):
+    """Rows of a grid, stretched from another grid.
+
+    Formula: torch.nn.functional.interpolate(grid, size=after, mode=mode, align_corners=False)
+    Use: Positions of a larger image (bicubic, as most vision models interpolate theirs), or of longer texts (linear).
+    Source: Dosovitskiy et al., An Image is Worth 16x16 Words, 2020; Zhang et al., Long-CLIP, 2024.
+
+    Args:
+        mode: bicubic or bilinear for two dimensions, linear for one.
+        keep: how many rows stand before the grid.
+        before: the sides of the grid that is read; bound by the plan.
+        after: the sides of the grid that is made; bound by the plan.
+        table: the tensor of the source that holds it; bound by the plan.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> str(schemes.Resample("linear", 20))
+        'resample(mode=linear, keep=20)'
+    """
+
+    name: ClassVar[str] = "resample"
+    bound: ClassVar[tuple[str, ...]] = ("before", "after", "table")
+    mode: Annotated[str, OneOf(("bicubic", "bilinear", "linear"))] = "bicubic"
+    keep: Annotated[int, WholeNumber(0)] = 0
+    before: RowList = ()
+    after: RowList = ()
+    table: Text = ""
+
+    def unsupported_reason(self, slot: Slot) -> str:
+        return "" if self.table else "the grid isn't known: it is for image_size=... and positions=..."
+
+    def derive(self, slot: Slot) -> torch.Tensor:
+        import torch
+
+        table = self.read(slot, self.table)
+        rows = table.reshape(-1, table.shape[-1])[self.keep :]
+        grid = rows.T.reshape(1, -1, *self.before)
+        made = torch.nn.functional.interpolate(grid, size=self.after, mode=self.mode, align_corners=False)
+        return made.flatten(2)[0].T.reshape(slot.shape).contiguous()
+
+
+@dataclass(frozen=True)
+class PiResize(DerivedScheme):
+    """A patch projection that gives a stretched patch what the old one gave.
+
+    Formula: w' = pinv(R^T) w, R the matrix that stretches a patch (bicubic)
+    Use: Another patch size of a vision model.
+    Source: Beyer et al., FlexiViT, 2023.
+
+    Args:
+        before: the sides of a patch; bound by the plan.
+        after: its new sides; bound by the plan.
+        table: the tensor of the source that is read; bound by the plan.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> schemes.PiResize.name
+        'pi_resize'
+    """
+
+    name: ClassVar[str] = "pi_resize"
+    bound: ClassVar[tuple[str, ...]] = ("before", "after", "table")
+    before: RowList = ()
+    after: RowList = ()
+    table: Text = ""
+
+    def unsupported_reason(self, slot: Slot) -> str:
+        return "" if self.table else "the old patch isn't known: it is for patch_size=..."
+
+    def derive(self, slot: Slot) -> torch.Tensor:
+        import torch
+
+        size = self.before[0] * self.before[1]
+        basis = torch.eye(size, dtype=torch.float64, device="cpu").reshape(size, 1, *self.before)
+        stretched = torch.nn.functional.interpolate(basis, size=self.after, mode="bicubic", align_corners=False)
+        inverse = torch.linalg.pinv(stretched.reshape(size, -1))
+        weights = self.read(slot, self.table).double().flatten(2)
+        return (weights @ inverse.T).to(torch.float32).reshape(slot.shape).contiguous()
+
+
+@dataclass(frozen=True)
+class MixChannels(DerivedScheme):
+    """Input channels made of the old ones.
+
+    Formula: sum: w' = the sum over channels; repeat: w'_k = w_(k mod C) C / C'
+    Use: Grey images for a model of colours (sum: exact where all channels are equal), or more channels alike.
+    Source: timm, adapt_input_conv.
+
+    Args:
+        how: sum or repeat.
+        table: the tensor of the source that is read; bound by the plan.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> str(schemes.MixChannels("repeat"))
+        'mix_channels(how=repeat)'
+    """
+
+    name: ClassVar[str] = "mix_channels"
+    bound: ClassVar[tuple[str, ...]] = ("table",)
+    how: Annotated[str, OneOf(("sum", "repeat"))] = "sum"
+    table: Text = ""
+
+    def unsupported_reason(self, slot: Slot) -> str:
+        return "" if self.table else "the old channels aren't known: it is for num_channels=..."
+
+    def derive(self, slot: Slot) -> torch.Tensor:
+        import torch
+
+        weights = self.read(slot, self.table)
+        if self.how == "sum":
+            return weights.sum(1, keepdim=True)
+        before, after = weights.shape[1], slot.shape[1]
+        index = torch.arange(after, device="cpu") % before
+        return weights[:, index] * (before / after)
