@@ -47,7 +47,9 @@ TARGET = (
     "[--pad-token T] [--eos-token T] [--bos-token T] [--unk-token T] [--mask-token T] [--chat-template FILE] "
     "[--existing {error,skip}] [--pad-to-multiple-of N] [--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] "
     "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] "
-    "[--output-rows SCHEME] [--layers MAP] [--new-layers {auto,copy}]"
+    "[--output-rows SCHEME] [--layers MAP] [--new-layers {auto,copy}] "
+    "[--positions N] [--positions-by {tile,interpolate}] [--positions-keep N] [--image-size N] [--patch-size N] "
+    "[--num-channels N] [--channels MAP]"
 )
 FILES = (
     "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--resume] [--no-rename] "
