@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from hf_init._architecture import Address, Target, plain_attributes, takes_as_they_are
+from hf_init._architecture import Address, Target, own_tensors, plain_attributes, takes_as_they_are
 from hf_init._checkpoint import format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._globs import closest_glob
@@ -99,6 +99,23 @@ def packed_values(inputs: PlanInputs) -> Iterator[Problem]:
         )
 
 
+def misplaced_pieces(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if pieces of one tensor are counted by the loader, and one before others isn't there."""
+    target = inputs.target
+    pieces = [tensor for tensor in target.source if len(tensor.address) > 1]
+    own = own_tensors(target) if pieces else {}
+    there, names = {tensor.name for tensor in target.source}, set(own.values())
+    moved = [t for t in pieces if t.name in names and own.get(t.address, t.name) != t.name]
+    groups = {tensor.address[:2] for tensor in moved}
+    lacking = [name for address, name in own.items() if address[:2] in groups and name not in there]
+    if lacking:
+        yield Problem(
+            f"the checkpoint lacks {join_names(lacking)}, and the loader of {target.cls.__name__}, which counts such "
+            f"pieces, would put others in their places: {join_names([tensor.name for tensor in moved])}",
+            "Give a checkpoint that is whole",
+        )
+
+
 def dropped_in_vain(inputs: PlanInputs) -> Iterator[Problem]:
     """Yield problems if ``drop`` names nothing, or what has a place."""
     target = inputs.target
@@ -179,6 +196,7 @@ def tensors_without_values(inputs: PlanInputs) -> Iterator[Problem]:
 INPUT_CHECKS = (
     emptied_tensors,
     packed_values,
+    misplaced_pieces,
     tensors_without_values,
     dropped_in_vain,
     two_claims,

@@ -58,21 +58,21 @@ def find_renaming(
     """
 
     def solved(rules: tuple[Rule, ...]) -> Renaming:
-        new_names = {old: _renamed(old, rules) for old in spare}
+        new_names = {old: apply_rules(old, rules) for old in spare}
         pairs = {old: new for old, new in new_names.items() if new in lacking and alike(old, new)}
-        if len(set(pairs.values())) < len(pairs) or any(_renamed(name, rules) != name for name in placed):
+        if len(set(pairs.values())) < len(pairs) or any(apply_rules(name, rules) != name for name in placed):
             return Renaming()
         return Renaming(pairs, rules)
 
     def alike(old: str, new: str) -> bool:
         return spare[old][rows:] == lacking[new][rows:]
 
-    found, hopeless = solved(tuple(_unwrapping(spare))), set[str]()
+    found, hopeless = solved(tuple(unwrapping(spare))), set[str]()
     by_ending, known = _by_ending(lacking), {*spare, *placed}
     while len(found.rules) < MOST_RULES and len(hopeless) < MOST_TRIES:
         taken, closest = set(found.pairs.values()), []
         for old in spare.keys() - found.pairs.keys() - hopeless:
-            name = _renamed(old, found.rules)
+            name = apply_rules(old, found.rules)
             partners = [new for new in _of_longest_ending(name, by_ending) if new not in taken and alike(old, new)]
             partners = [new for new in _alike_at_first(name, partners) if not _is_counted(name, new, known)]
             partners = [new for new in partners if _shared(name, new) >= common.get(old, 1)]
@@ -91,7 +91,7 @@ def find_renaming(
     return found
 
 
-def _renamed(name: str, rules: Iterable[Rule]) -> str:
+def apply_rules(name: str, rules: Iterable[Rule]) -> str:
     """Return a name as the library's loader renames it: each rule once, at the first place that it fits."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name, count=1)
@@ -150,6 +150,7 @@ def _differing(old: str, new: str) -> tuple[int, list[Rule]]:
     head = _common(before, after)
     tail = min(_common(before[::-1], after[::-1]), len(before) - head, len(after) - head)
     removed, added = before[head : len(before) - tail], after[head : len(after) - tail]
+    difference = len(removed) + len(added)
     if not removed:  # what follows shows the place, and stays
         tail -= 1
         removed, added = [before[len(before) - tail - 1]], [*added, before[len(before) - tail - 1]]
@@ -157,13 +158,13 @@ def _differing(old: str, new: str) -> tuple[int, list[Rule]]:
     pattern, text = re.escape(".".join(removed)) + end, "".join(f"{word}." for word in added)
     text = text if tail else text.removesuffix(".")
     if not head:
-        return len(removed) + len(added), [(f"^{pattern}", text)]
+        return difference, [(f"^{pattern}", text)]
     around = re.sub(r"(?<![^.])\d+(?![^\\.])", r"\\d+", re.escape(".".join(before[:head])))
     group, back = (f"({around})", r"\1") if r"\d+" in around else (around, ".".join(before[:head]))
-    return len(removed) + len(added), [(rf"\.{pattern}", f".{text}"), (rf"^{group}\.{pattern}", f"{back}.{text}")]
+    return difference, [(rf"\.{pattern}", f".{text}"), (rf"^{group}\.{pattern}", f"{back}.{text}")]
 
 
-def _unwrapping(names: Iterable[str]) -> Iterator[Rule]:
+def unwrapping(names: Iterable[str]) -> Iterator[Rule]:
     """Yield rules that take the words of wrappers out of names, as often as they come in one."""
     for word in WRAPPERS:
         having = [name.split(".") for name in names if word in name.split(".")[:-1]]

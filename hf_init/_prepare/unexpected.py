@@ -15,7 +15,7 @@ from hf_init._globs import closest_glob
 from hf_init._plan import NO_PLACE, Plan, TensorPlan, format_shape, matches_glob, sources_of
 from hf_init._prepare.checks import PlanInputs, Problem
 from hf_init._prepare.leftover import shortest_globs
-from hf_init._prepare.renamed import Renaming, find_renaming
+from hf_init._prepare.renamed import Renaming, apply_rules, find_renaming, unwrapping
 from hf_init._roles import matches
 from hf_init._tensors import Shape, Status, TensorSpec
 from hf_init._text import join_names
@@ -68,23 +68,23 @@ class PlanDraft(PlanInputs):
     @cached_property
     def renaming(self) -> Renaming:
         """Return what is left over and new under another name; the head of another task is nobody's other name."""
-        lacking = {tensor.name: tensor.shape for tensor in self.new}
-        own, target = self.target.own if lacking and self.leftover else None, self.target
+        target, lacking = self.target, {tensor.name: tensor.shape for tensor in self.new}
+        carried = {tensor.name: tensor.shape for tensor in self.plan.tensors if tensor.status is Status.CARRIED}
+        if not lacking or not (self.leftover or carried):
+            return Renaming()
+        own = target.own if self.leftover else None
         alike = own is not None and has_same_head(target.cls, own.cls.__name__)
-        parts = _parts_of(own, self.leftover) if own else {}
-        spare = {name: shape for name, shape in self.leftover.items() if alike or parts.get(name) != "head"}
-        placed = [tensor.name for tensor in target.source if tensor.name not in self.leftover and not tensor.second]
-        words = (
-            3 if own and "backbone" in _parts_of(own, placed).values() else 2
-        )  # only all of a backbone goes elsewhere
+        unwrapped = tuple(unwrapping(self.leftover))
+        bare = {apply_rules(name, unwrapped): name for name in self.leftover}
+        parts = {bare[name]: part for name, part in _parts_of(own, bare).items()} if own else {}
+        spare = {name: shape for name, shape in self.leftover.items() if alike or parts.get(name) != "head"} | carried
+        placed = [t.name for t in target.source if t.name not in {*self.leftover, *carried} and not t.second]
+        words = 3 if own and "backbone" in _parts_of(own, placed).values() else 2  # all of it goes elsewhere, or none
         common = {name: words for name, part in parts.items() if part == "backbone"}
-        found = find_renaming(spare, lacking, placed, common=common, rows=alike) if spare and lacking else Renaming()
-        addresses = target.addresses_after(found.rules)
-        fits = all(addresses[old] == self.specs[new].address for old, new in found.pairs.items())
-        stays = (
-            all(addresses[name] == target.addresses.of([name])[name] for name in placed) if len(found.rules) else True
-        )
-        return found if fits and stays else Renaming(found.pairs)
+        found = find_renaming(spare, lacking, placed, common=common, rows=alike)
+        before, after = (target.addresses_after(rules) for rules in ((), found.rules))
+        fits = all(after[old] == self.specs[new].address for old, new in found.pairs.items())
+        return found if fits and all(after[name] == before[name] for name in placed) else Renaming(found.pairs)
 
     @cached_property
     def missing(self) -> tuple[TensorPlan, ...]:
@@ -196,7 +196,7 @@ PLAN_CHECKS = (unlisted, renamed_tensors, missing_tensors, leftover_tensors, str
 
 
 def _drop_globs(draft: PlanDraft, names: Collection[str]) -> list[str]:
-    return shortest_globs(names, (name for name in draft.target.base.source.entries if name not in draft.leftover))
+    return shortest_globs(names, (name for name in draft.target.base.source.entries if name not in names))
 
 
 def _is_computed(spec: TensorSpec) -> bool:
