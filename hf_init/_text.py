@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 # Control characters, and those that turn the direction of what follows: they would make a terminal show another text.
@@ -122,3 +122,13 @@ def closest(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def qualified_name(function: Callable[..., object]) -> str:
+    """Return a function's name with its module's.
+
+    Example:
+        >>> qualified_name(one_line)
+        'hf_init._text.one_line'
+    """
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"

@@ -21,13 +21,13 @@ from hf_init._architecture.library import check_zero3 as check_zero3
 from hf_init._architecture.library import is_loaded as is_loaded
 from hf_init._architecture.library import load_into as load_into
 from hf_init._architecture.library import load_plainly as load_plainly
-from hf_init._architecture.library import mark_loaded as mark_loaded
 from hf_init._architecture.library import on_disk as on_disk
 from hf_init._architecture.library import own_loader as own_loader
 from hf_init._architecture.library import quiet_library as quiet_library
 from hf_init._architecture.library import save_code as save_code
 from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
+from hf_init._architecture.library import untouched_random_state as untouched_random_state
 from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.moved_blocks import NOWHERE as NOWHERE
 from hf_init._architecture.moved_blocks import BlockMap as BlockMap
@@ -35,6 +35,10 @@ from hf_init._architecture.origins import ignored_by_own as ignored_by_own
 from hf_init._architecture.origins import loader_addresses as loader_addresses
 from hf_init._architecture.origins import own_tensors as own_tensors
 from hf_init._architecture.own_values import InitialValues as InitialValues
+from hf_init._architecture.own_values import NotRecordedError as NotRecordedError
+from hf_init._architecture.recording import seed_generators as seed_generators
+from hf_init._architecture.recording import storage_id as storage_id
+from hf_init._architecture.recording import written_tensors as written_tensors
 from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
 from hf_init._architecture.target import Architecture as Architecture
 from hf_init._architecture.target import NamedClass as NamedClass

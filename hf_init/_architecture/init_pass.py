@@ -20,7 +20,7 @@ from hf_init._architecture.library import plain_call
 from hf_init._architecture.recording import RecordedCall, Tape, code_of, running_classes, storage_id
 from hf_init._architecture.target import UNBUILDABLE
 from hf_init._errors import RecipeError
-from hf_init._text import one_line
+from hf_init._text import one_line, qualified_name
 
 ModuleFunction = Callable[[nn.Module], object]
 
@@ -60,7 +60,7 @@ class InitPass:
 
     def apply(self, model: PreTrainedModel, function: ModuleFunction) -> None:
         """Do what ``model.apply(function)`` does."""
-        name = name_of(function)
+        name = qualified_name(function)
         with torch.no_grad():
             model.apply(lambda module: self._visit(module, lambda: function(module), lambda: name, name))
 
@@ -85,7 +85,7 @@ class InitPass:
     def _init_weights(self, owner: PreTrainedModel, module: nn.Module) -> None:
         cls, method = type(owner), plain_call(type(owner), "_init_weights")
         what, known = f"{cls.__name__}'s own `_init_weights`", method.__module__.startswith("transformers.")
-        self._visit(module, lambda: method(owner, module), lambda: _whose(cls), what, known)
+        self._visit(module, lambda: method(owner, module), lambda: _whose(cls) or cls.__name__, what, known)
 
     def _visit(
         self, module: nn.Module, run: Callable[[], object], whose: Callable[[], str], what: str, known: bool = False
@@ -109,17 +109,7 @@ class InitPass:
             del tape.calls[mark:]
             for (store, leaf), tensor in zip(places, tensors, strict=True):
                 store[leaf] = tensor
-            tape.note(_own_code(module, run, what))
-
-
-def name_of(function: ModuleFunction) -> str:
-    """Return a function's name for a plan: its module and its own.
-
-    Example:
-        >>> name_of(nn.init.zeros_)
-        'torch.nn.init.zeros_'
-    """
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+            tape.note(_own_code(module, run, whose(), what))
 
 
 def scheme_text(call: RecordedCall) -> str:
@@ -157,7 +147,7 @@ def _python_states() -> bytes:
     return pickle.dumps((random.getstate(), np.random.get_state()))
 
 
-def _own_code(module: nn.Module, run: Callable[[], object], what: str) -> RecordedCall:
+def _own_code(module: nn.Module, run: Callable[[], object], by: str, what: str) -> RecordedCall:
     """Return the call that runs code on the values of a module's tensors, and leaves in them what it made of them."""
     places = _places(module)
     metas = [tensor for store, leaf in places if (tensor := store[leaf]) is not None]
@@ -184,7 +174,7 @@ def _own_code(module: nn.Module, run: Callable[[], object], what: str) -> Record
                 store[leaf] = tensor
 
     memory = frozenset(map(storage_id, held))
-    return RecordedCall(operation, tuple(held), {}, (), memory, memory, "own code", random=True, by=what)
+    return RecordedCall(operation, tuple(held), {}, (), memory, memory, "own code", random=True, by=by)
 
 
 def _like(meta: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

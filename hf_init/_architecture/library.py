@@ -305,11 +305,6 @@ def is_loaded(tensor: torch.Tensor) -> bool:
     return bool(getattr(tensor, "_is_hf_initialized", False))
 
 
-def mark_loaded(tensor: torch.Tensor, loaded: bool = True) -> None:
-    """Tell the library's ``initialize_weights``, which has no other way of being told, to pass over a tensor."""
-    tensor._is_hf_initialized = loaded  # type: ignore[attr-defined]  # an attribute of the library's own
-
-
 def save_code(model: PreTrainedModel, folder: Path) -> None:
     """Write the code of a model's class, and name it in the config, as ``save_pretrained`` does."""
     config: Any = model.config  # annotated as a mapping there, and an object by what it is asked for

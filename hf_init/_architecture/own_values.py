@@ -6,19 +6,25 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from copy import copy, deepcopy
 from functools import cached_property
+from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text
 from hf_init._architecture.library import on_disk, quiet_library, untouched_random_state
-from hf_init._architecture.recording import Recording, Tape, storage_id
+from hf_init._architecture.recording import Recording, Tape, named_tensors, storage_id
 from hf_init._architecture.replay import replay
 from hf_init._architecture.target import UNBUILDABLE
 from hf_init._checkpoint import region_of
 from hf_init._errors import RecipeError
 from hf_init._tensors import Slot, key_of
-from hf_init._text import one_line
+from hf_init._text import one_line, qualified_name
+
+
+class NotRecordedError(RecipeError):
+    """A class can't be built without values."""
 
 
 class InitialValues:
@@ -94,9 +100,19 @@ class InitialValues:
         return values
 
     def has(self, parameter: str, shape: tuple[int, ...], seed: int) -> bool:
-        """Return whether a freshly built model has a tensor of this name and shape."""
-        tensor = self._recording(seed).tensors.get(parameter)
-        return tensor is not None and tuple(tensor.shape) == shape
+        """Return whether a freshly built model gives a tensor of this name and shape values; False if none can be."""
+        try:
+            recording = self._recording(seed)
+        except NotRecordedError:
+            return False
+        return recording.knows(parameter) and tuple(recording.tensors[parameter].shape) == shape
+
+    def is_function(self, parameter: str, seed: int) -> bool:
+        """Return whether the user's function writes to a tensor."""
+        recording, name = self._recording(seed), qualified_name(self._function) if self._function else ""
+        own = storage_id(recording.tensors[parameter])
+        calls = (recording.calls[index] for index in recording.leading_to(parameter))
+        return any(call.by == name and own in call.writes for call in calls)
 
     def origin(self, parameter: str, seed: int, declared: bool = False) -> str:
         """Return what a fresh model's tensor is filled with, and by whom: ``normal(std=0.02), BertModel's own``.
@@ -109,10 +125,14 @@ class InitialValues:
         own = storage_id(recording.tensors[parameter])
         calls = [recording.calls[index] for index in recording.leading_to(parameter)]
         made = [call for call in calls if own in call.writes and not call.fresh]
-        last = next((call for call in reversed(made) if call.whole), made[-1] if made else None)
+        last = made[-1] if made else None
+        whole = next((call for call in reversed(made) if call.whole), None)
         if last is None:
             return "by the constructor"
-        return f"{scheme_text(last)}, {last.by}'s own" if last.by else f"{scheme_text(last)}, by the constructor"
+        text = scheme_text(whole if whole is not None and whole.by == last.by else last)  # a row may be set apart
+        if self._function is not None and last.by == qualified_name(self._function):
+            return f"{text}, by {last.by}"
+        return f"{text}, {last.by}'s own" if last.by else f"{text}, by the constructor"
 
     @cached_property
     def _model(self) -> PreTrainedModel:
@@ -163,9 +183,10 @@ def record(
         declared: by its constructor alone; otherwise ``_init_weights`` has its turn too, and the user's function.
 
     Raises:
-        RecipeError: it can't be made on meta.
+        NotRecordedError: it can't be made on meta.
     """
     cls, config = type(model), deepcopy(model.config)
+    args, kwargs = _without_values((args, dict(kwargs)))
     tape = Tape(key_of(seed, cls.__name__))
     initialize = InitPass(tape)
     try:
@@ -177,6 +198,22 @@ def record(
                 initialize.apply(other, function)
             return Recording(tape, other)
     except UNBUILDABLE as error:
-        raise RecipeError(
+        raise NotRecordedError(
             f"{cls.__name__} can't be built without values to look at what it gives its tensors ({one_line(error)})"
         ) from error
+
+
+def _without_values(arguments: tuple[tuple[object, ...], dict[str, object]]) -> Any:
+    """Return what a constructor takes with copies on meta of the modules in it, which recording mustn't touch."""
+    modules = [value for value in tree_leaves(arguments) if isinstance(value, torch.nn.Module)]
+    if not modules:
+        return arguments
+    tensors = [tensor for module in modules for _, tensor in named_tensors(module)]
+    empty = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors}
+    whole = {
+        id(tensor): torch.nn.Parameter(empty[id(tensor)], tensor.requires_grad)
+        if isinstance(tensor, torch.nn.Parameter)
+        else empty[id(tensor)]
+        for tensor in tensors
+    }
+    return deepcopy(arguments, whole)

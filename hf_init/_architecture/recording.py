@@ -171,6 +171,13 @@ class Recording:
                     break
         return sorted(found)
 
+    def knows(self, name: str) -> bool:
+        """Return whether a tensor's values came about while it was recorded; what was handed over did not."""
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            return False
+        return tensor.device.type != "meta" or storage_id(tensor) in {*self._writers, *self.tape.constants}
+
     @cached_property
     def draws(self) -> Mapping[int, tuple[str, int]]:
         """Return every draw with the tensor that it is for: its memory's own, or the first to depend on it."""
@@ -231,7 +238,7 @@ class _Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         reads = frozenset(map(storage_id, given))
         made = frozenset(map(storage_id, tensors_in(result))) - reads
-        over = tensors_in(_written_arguments(func, args, kwargs))
+        over = written_tensors(func, args, kwargs)
         written = frozenset(map(storage_id, over))
         if made or written:  # a view is a storage and its geometry: nothing to do again
             name, draws = func._schema.name, torch.Tag.nondeterministic_seeded in func.tags
@@ -300,11 +307,15 @@ def _record_function(name: str, function: Callable[..., object], tape: Tape) -> 
     return note
 
 
-def _written_arguments(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> Iterator[object]:
-    """Yield the arguments that an operation writes to, by its schema."""
-    for place, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            yield args[place] if place < len(args) else kwargs.get(argument.name)
+def written_tensors(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> list[torch.Tensor]:
+    """Return the tensors that an operation writes to, by its schema."""
+    return tensors_in(
+        [
+            args[place] if place < len(args) else kwargs.get(argument.name)
+            for place, argument in enumerate(func._schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        ]
+    )
 
 
 def code_of(function: Callable[..., object]) -> Iterator[object]:

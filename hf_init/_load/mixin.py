@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from transformers import PreTrainedModel
 
 from hf_init import schemes
-from hf_init._architecture import InitialValues, describe_model, is_loaded, mark_loaded, quiet_library, tied_names
+from hf_init._architecture import InitialValues, buffers, describe_model, quiet_library, tied_names
 from hf_init._architecture import find_tensor as tensor_of
+from hf_init._errors import PlanError
 from hf_init._fill import draw_slot
+from hf_init._load.initialize_new import fill_new
+from hf_init._load.known import guarded, keeping, known_names, remember
 from hf_init._load.load import HandedOn, load_class
 from hf_init._options import LoadOptions
 from hf_init._plan import Surroundings, choose_auto, settle
+from hf_init._prepare import class_recipe
 from hf_init._tensors import Box, Slot, TensorSpec
 from hf_init.recipes import find_recipe
 from hf_init.schemes import Scheme
@@ -35,10 +38,16 @@ class InitMixin(_Model):
 
     ``from_pretrained`` takes the options of ``hf_init.from_pretrained``. Made from a config alone, everything is new
     and the recipe serves all of it, nested models included. ``_init_weights`` serves a module that the library hands
-    over later, such as the new matrix of ``resize_token_embeddings``.
+    over later, such as the new matrix of ``resize_token_embeddings``. What once has a value keeps it: neither
+    ``init_weights``, ``post_init`` nor ``apply(model._init_weights)`` draws it anew.
 
     Attributes:
-        init_recipe: a ``Recipe``, a mapping, or the path of a YAML file.
+        init_recipe: a ``Recipe``, a mapping, the path of a YAML file, or a function of a module such as
+            ``init_weights(m)``. That of a class with the mixin inside another one counts for its part.
+        init_nested: whether the class's own ``_init_weights`` is for the modules of the models in it, too.
+
+    Raises:
+        PlanError: when a class is made, if the mixin stands behind its ``PreTrainedModel``, or before none.
 
     Example::
 
@@ -48,72 +57,130 @@ class InitMixin(_Model):
     """
 
     init_recipe: ClassVar[Any] = None  # a RecipeLike; the library evaluates the annotations of its subclasses
+    init_nested: ClassVar[bool] = False
     _hf_init_mixin: ClassVar[bool] = True  # what the library's own method must be looked for past
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _check_place(cls)
+        if "_init_weights" in cls.__dict__:
+            cls._init_weights = guarded(cls.__dict__["_init_weights"])
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Make an object that knows what its constructor took, so that it can be recorded."""
+        model = super().__new__(cls)
+        vars(model)["_hf_init_made_with"] = (args[1:], {k: v for k, v in kwargs.items() if k != "config" or args})
+        return model
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: Bases, *model_args: object, **options: Unpack[LoadOptions]
     ) -> Self:
         """Load a checkpoint into this class; see ``hf_init.from_pretrained``."""
-        options.setdefault("recipe", find_recipe(cls.init_recipe).as_standing())
         if issubclass(cls, HandedOn):
             return super().from_pretrained(pretrained_model_name_or_path, *model_args, **options)
         return load_class(cls, pretrained_model_name_or_path, *model_args, past=InitMixin, **options)
 
+    def initialize_new(self: Any, init_weights: Callable[[torch.nn.Module], object], seed: int | None = None) -> None:
+        """Run a function over every module as ``apply`` does, and keep what was loaded.
+
+        What is new is the same whatever ran before: drawn under the seed and the tensor's name, by torch, numpy or
+        Python. ``init_plan`` says so; it is what ``from_pretrained(..., recipe=init_weights)`` gives.
+
+        Args:
+            init_weights: a function of one module, such as tutorials hand to ``apply``.
+            seed: by default the plan's, or the recipe's.
+
+        Example::
+
+            model.initialize_new(init_weights)  # not model.apply(init_weights), which overwrites what is pretrained
+        """
+        fill_new(self, init_weights, class_recipe(self).seed if seed is None else seed, *self._hf_init_made_with)
+        remember(self)
+
     def initialize_weights(self: Any) -> None:
-        """Give every unloaded tensor its scheme, by full names, after the library's own pass."""
-        alias = tied_names(self) if hasattr(self, "all_tied_weights_keys") else {}
-        missing = {name for name in self.state_dict() if name not in alias and not is_loaded(tensor_of(self, name))}
-        with quiet_library():
+        """Give every tensor without a value its scheme, by full names, after the library's own pass."""
+        known = known_names(self)
+        with quiet_library(), keeping(self, known):
             super().initialize_weights()  # type: ignore[misc]  # the next class in the order is a PreTrainedModel
-        _fill_missing(self, missing)
+        if not any(tensor.device.type == "meta" for tensor in self.state_dict().values()):
+            _fill_missing(self, known)
+            remember(self)
+
+    def resize_token_embeddings(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Resize as the library does; the layers that it makes for it are known from then on."""
+        embeddings = super().resize_token_embeddings(*args, **kwargs)  # type: ignore[misc]  # as above
+        remember(self, loaded=True)
+        return embeddings
+
+    def apply(self: Any, fn: Callable[[torch.nn.Module], object]) -> Any:
+        """Apply a function to every module, as torch does; the model's own ``_init_weights`` keeps what is known."""
+        with keeping(self, known_names(self) if fn == self._init_weights else ()):
+            return super().apply(fn)  # type: ignore[misc]  # as above
 
     def _init_weights(self: Any, module: torch.nn.Module) -> None:
         """Give the library's own values, then those of the rules that know the module by its class or role."""
-        super()._init_weights(module)  # type: ignore[misc]  # as above
-        recipe = find_recipe(type(self).init_recipe)
+        with keeping(module):
+            super()._init_weights(module)  # type: ignore[misc]  # as above
+        recipe, known = find_recipe(type(self).init_recipe), known_names(module)
         for name, spec in describe_model(module).items():
             choice = recipe.choose(spec)
-            if "." in name or choice is None:
-                continue
-            tensor = tensor_of(module, name)
-            if tensor.device.type == "meta" or is_loaded(tensor):
+            tensor = None if "." in name or choice is None or name in known else tensor_of(module, name)
+            if tensor is None or choice is None or tensor.device.type == "meta":
                 continue
             scheme = settle(choice, spec, Surroundings()).scheme
             if not isinstance(scheme, (schemes.Model, schemes.Declared, schemes.Skip)):
-                named = replace(spec, name=f"{type(module).__name__}.{name}")
-                _fill_tensor(tensor, scheme, named, recipe.seed)
+                _fill_tensor(tensor, scheme, spec, recipe.seed, name=f"{type(module).__name__}.{name}")
 
 
-def _fill_missing(model: PreTrainedModel, missing: set[str]) -> None:
-    """Fill the missing tensors of a model on a real device by its class's recipe."""
-    specs = {name: spec for name, spec in describe_model(model).items() if name in missing}
-    if not specs or any(tensor_of(model, name).device.type == "meta" for name in specs):
-        return
-    recipe = find_recipe(type(model).init_recipe).as_standing()  # type: ignore[attr-defined]  # only models with the mixin come here
-    rest = [spec for name, spec in describe_model(model).items() if name not in missing]
-    choices = choose_auto(recipe, list(specs.values()), rest)
-    context = None
-    for name, spec in specs.items():
-        scheme = choices[name].scheme
-        if isinstance(scheme, schemes.Skip):
+def _check_place(cls: type) -> None:
+    """Raise PlanError if the mixin has no effect in a class, with the line to write."""
+    before = [base for base in cls.__mro__[: cls.__mro__.index(InitMixin)] if not issubclass(base, InitMixin)]
+    behind = any(issubclass(base, PreTrainedModel) for base in before)
+    if not behind and (issubclass(cls, PreTrainedModel) or not issubclass(cls, torch.nn.Module)):
+        return  # a mixin of the user's own may stand before any class
+    names = [base.__name__ for base in cls.__bases__ if base is not InitMixin]
+    if behind:
+        what = f"InitMixin stands behind {before[0].__name__}, where it has no effect"
+    else:
+        what = "InitMixin fills models of transformers, and this class is none"
+        names = ["PreTrainedModel" if name == "Module" else name for name in names]
+    raise PlanError(f"class {cls.__name__}: {what}. Write `class {cls.__name__}({', '.join(['InitMixin', *names])}):`")
+
+
+def _fill_missing(model: Any, known: set[str]) -> None:
+    """Fill what a model on a real device has no value for, by its class's recipe."""
+    alias = tied_names(model) if hasattr(model, "all_tied_weights_keys") else {}
+    described = {name: spec for name, spec in describe_model(model).items() if name not in alias}
+    specs = [spec for name, spec in described.items() if name not in known]
+    recipe = class_recipe(model)
+    rest = [spec for name, spec in described.items() if name in known]
+    choices = choose_auto(recipe, specs, rest)
+    context = InitialValues(lambda: model, *model._hf_init_made_with, recipe.function)
+    for spec in specs:
+        scheme = choices[spec.name].scheme
+        # What can't be built once more, or was handed to the constructor, has the values that it was made with.
+        if isinstance(scheme, schemes.Skip) or (
+            scheme.as_given and not context.has(spec.name, spec.shape, recipe.seed)
+        ):
             continue
-        if context is None and scheme.needs_model:
-            context = InitialValues(partial(_rebuild_on_meta, model))
-        _fill_tensor(tensor_of(model, name), scheme, spec, recipe.seed, context)
-
-
-def _rebuild_on_meta(model: PreTrainedModel) -> PreTrainedModel:
-    """Build the same architecture on meta."""
-    with quiet_library(), torch.device("meta"):
-        return type(model)(model.config)
+        _fill_tensor(tensor_of(model, spec.name), scheme, spec, recipe.seed, context)
+    for name in set(buffers(model)[1]) - known:
+        held = tensor_of(model, name)
+        if context.has(name, tuple(held.shape), recipe.seed):
+            held.copy_(context.fresh(name, recipe.seed))
 
 
 def _fill_tensor(
-    tensor: torch.Tensor, scheme: Scheme, spec: TensorSpec, seed: int, context: InitialValues | None = None
+    tensor: torch.Tensor,
+    scheme: Scheme,
+    spec: TensorSpec,
+    seed: int,
+    context: InitialValues | None = None,
+    name: str = "",
 ) -> None:
     slot = Slot(
-        name=spec.name,
+        name=name or spec.name,
         region=Box.whole(spec.shape),
         whole=spec.shape,
         dtype=spec.dtype,
@@ -126,4 +193,3 @@ def _fill_tensor(
     scheme.check(slot)
     with torch.no_grad():
         tensor.copy_(draw_slot(scheme, slot))
-    mark_loaded(tensor)

@@ -17,10 +17,11 @@ from hf_init._fill import draw_slot, slots_of
 from hf_init._heads import Examples, solve_last_layer, solved_layer
 from hf_init._load.load import from_pretrained
 from hf_init._plan import Fill, Manifest, Plan, TensorPlan
-from hf_init._prepare import resolve_target
+from hf_init._prepare import class_recipe, resolve_target
 from hf_init._tensors import Context
+from hf_init._text import qualified_name
 from hf_init._verify import open_base
-from hf_init.schemes import Fitted
+from hf_init.schemes import Fitted, Model
 
 
 def recomputer(
@@ -73,7 +74,14 @@ def _context(
         return None
     kwargs: Any = plan.record.get("model_kwargs", {})
     target, _ = resolve_target(out, architecture, trust_remote_code=trust_remote_code, model_kwargs=kwargs)
-    context = InitialValues(lambda: target.model, (), target.model_kwargs)
+    function = class_recipe(target.model).function
+    own = {scheme.then for scheme in asking if isinstance(scheme, Model)} - {"", function and qualified_name(function)}
+    if own:
+        raise PlanError(
+            f"new values were made by {', '.join(sorted(map(str, own)))}, which no manifest can hold: give the class "
+            "that has the function as its init_recipe, or verify without recompute, which compares their digests"
+        )
+    context = InitialValues(lambda: target.model, (), target.model_kwargs, function)
     fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
     return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import yaml
 
@@ -24,11 +24,11 @@ from hf_init._plan.recipe_text import (
 )
 from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
-from hf_init._text import closest, fits_glob
+from hf_init._text import closest, fits_glob, qualified_name
 from hf_init.schemes import Scheme
 
 RuleLike: TypeAlias = "Rule | Mapping[str, object] | str"
-RecipeLike: TypeAlias = "Recipe | Mapping[str, object] | str | Path | None"
+RecipeLike: TypeAlias = "Recipe | Mapping[str, object] | str | Path | Callable[[Any], object] | None"
 
 ERROR = "error"
 KEYS = ("name", "module", "role", "optional", "scheme")
@@ -132,6 +132,8 @@ class Recipe:
     default: Scheme | None = field(default_factory=schemes.Model)
     seed: int = 0
     standing: bool = field(default=False, compare=False)
+    function: Callable[[Any], object] | None = field(default=None, compare=False)
+    parts: Mapping[str, Recipe] = field(default_factory=dict[str, "Recipe"], compare=False)
 
     def __init__(
         self, rules: Iterable[Rule | Mapping[str, object]] = (), *, default: SchemeLike = "model", seed: int = 0
@@ -144,13 +146,18 @@ class Recipe:
             raise RecipeError(f"default: {error}") from None
         object.__setattr__(self, "seed", checked_seed(seed))
         object.__setattr__(self, "standing", False)
+        object.__setattr__(self, "function", None)
+        object.__setattr__(self, "parts", {})
 
     def __repr__(self) -> str:
         return f"Recipe([{', '.join(map(repr, self.rules))}], default={self.default or ERROR}, seed={self.seed})"
 
     @classmethod
     def of(cls, recipe: RecipeLike) -> Recipe:
-        """Return the recipe that a user means: an object, a mapping, a YAML file's path, or None for the default."""
+        """Return the recipe that a user means: an object, a mapping, a YAML file's path, or None for the default.
+
+        A function of a module, such as tutorials hand to ``apply``, is run over every module after ``_init_weights``.
+        """
         if recipe is None:
             return cls()
         if isinstance(recipe, Recipe):
@@ -159,7 +166,12 @@ class Recipe:
             return cls.from_dict(recipe)
         if isinstance(recipe, str | Path):
             return cls.load(recipe)
-        raise RecipeError(f"a recipe is a Recipe, a mapping or the path of a YAML file, not {type(recipe).__name__}")
+        if callable(recipe):
+            return cls(default=schemes.Model(then=qualified_name(recipe)))._with(function=recipe)
+        raise RecipeError(
+            "a recipe is a Recipe, a mapping, the path of a YAML file or a function of a module, not "
+            f"{type(recipe).__name__}"
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Recipe:
@@ -210,6 +222,13 @@ class Recipe:
         """Return this recipe as the lasting one of a class, whose rules may be for what a checkpoint brings already."""
         return self._with(standing=True)
 
+    def with_parts(self, parts: Mapping[str, Recipe]) -> Recipe:
+        """Return this recipe with others that serve a part each, by the beginning of its names in memory.
+
+        Its own rules go first, and its default doesn't reach the parts.
+        """
+        return self._with(parts={prefix: parts[prefix] for prefix in sorted(parts, key=len, reverse=True)})
+
     def _with(self, **fields: object) -> Recipe:
         """Return a copy with other fields; a rule put before the recipe's own may well contradict them."""
         recipe = copy(self)
@@ -222,6 +241,13 @@ class Recipe:
         for number, rule in enumerate(self.rules, 1):
             if rule.matches(tensor):
                 return Choice(rule.scheme, f"rule {number}: {rule.conditions}")
+        for prefix, part in self.parts.items():
+            if tensor.parameter.startswith(prefix):
+                own = replace(
+                    tensor, name=tensor.name.removeprefix(prefix), parameter=tensor.parameter.removeprefix(prefix)
+                )
+                choice = part.choose(own)
+                return choice and replace(choice, why=f"{choice.why}, of {prefix.rstrip('.')}")
         return None if self.default is None else Choice(self.default, "default")
 
     def assign(self, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec] = ()) -> dict[str, Choice]:

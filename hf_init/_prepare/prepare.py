@@ -9,18 +9,31 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_init._architecture import Architecture, InitialValues, Target
+from hf_init._architecture import Architecture, InitialValues, NotRecordedError, Target
 from hf_init._change import ChangePlan, TargetContext
 from hf_init._checkpoint import Bases, Checkpoint
-from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, checked_seed, make_plan, match_tensors, parse_rules
+from hf_init._plan import (
+    Fill,
+    Keep,
+    Plan,
+    RecipeLike,
+    RuleLike,
+    TensorPlan,
+    checked_seed,
+    make_plan,
+    match_tensors,
+    parse_rules,
+)
 from hf_init._prepare.checks import INPUT_CHECKS, PlanInputs, run_checks
 from hf_init._prepare.claim import claim_of
+from hf_init._prepare.class_recipe import class_recipe
 from hf_init._prepare.leftover import unused_with_reasons
 from hf_init._prepare.target import resolve_target
 from hf_init._prepare.unexpected import PLAN_CHECKS, PlanDraft
 from hf_init._tensors import Status
 from hf_init._text import join_names
 from hf_init.recipes import find_recipe
+from hf_init.schemes import Declared
 
 
 @dataclass(frozen=True)
@@ -69,7 +82,8 @@ def prepare_plan(
     """
     target, changes = resolve_target(base, architecture, *model_args, **options)
     rules_first = (*parse_rules(rules), *(rule for change in changes for rule in change.rules()))
-    chosen = find_recipe(recipe).with_rules_first(rules_first, None if seed is None else checked_seed(seed))
+    standing = class_recipe(target.model) if recipe is None else find_recipe(recipe)
+    chosen = standing.with_rules_first(rules_first, None if seed is None else checked_seed(seed))
     inputs = PlanInputs(target, chosen, keep or {})
     run_checks(INPUT_CHECKS, inputs)
     context = TargetContext(target, tuple(inputs.keep))
@@ -77,6 +91,8 @@ def prepare_plan(
     by_changes = {name: mapping for change in change_plans for name, mapping in change.keep.items()}
     match = match_tensors(target.source, target.layout, keep, by_changes)
     plan = make_plan(match, chosen, target.layout, [change.fills for change in change_plans])
+    values = InitialValues(lambda: target.model, target.model_args, target.model_kwargs, chosen.function)
+    plan = _with_origins(plan, values)
     plan = replace(
         plan,
         unused=unused_with_reasons(target, plan.unused, {name for change in change_plans for name in change.drop}),
@@ -91,8 +107,25 @@ def prepare_plan(
     run_checks(PLAN_CHECKS, PlanDraft(target, chosen, inputs.keep, change_plans, plan))
     plan = replace(plan, claim=claim_of(target, plan, tuple(zip(changes, change_plans, strict=True))))
     converted = frozenset(tensor.name for tensor in target.layout.tensors if len(tensor.address) > 1)
-    values = InitialValues(lambda: target.model, target.model_args, target.model_kwargs)
     return Prepared(target, plan, values, change_plans, converted)
+
+
+def _with_origins(plan: Plan, values: InitialValues) -> Plan:
+    """Return the plan with what the architecture's own values are, and whose, where it gives them."""
+
+    def told(tensor: TensorPlan, fill: Fill) -> Fill:
+        origin = values.origin(tensor.parameter, plan.seed, isinstance(fill.scheme, Declared)) or "its own"
+        return replace(fill, why=origin if fill.why == "default" else f"{fill.why}; {origin}")
+
+    def entry(tensor: TensorPlan) -> TensorPlan:
+        if not any(fill.scheme.as_given for fill in tensor.new):
+            return tensor
+        return replace(tensor, new=tuple(told(tensor, f) if f.scheme.as_given else f for f in tensor.new))
+
+    try:
+        return replace(plan, tensors=tuple(map(entry, plan.tensors)))
+    except NotRecordedError:
+        return plan  # what can't be recorded is refused when its values are needed, if they are
 
 
 def _untied_notes(target: Target, plan: Plan) -> Iterator[str]:

@@ -12,7 +12,7 @@ from hf_init.schemes._base import Scheme
 from hf_init.schemes._distribution import Distribution, Part
 from hf_init.schemes._elementwise import Elementwise
 from hf_init.schemes._matrices import coordinates
-from hf_init.schemes._settings import AtLeast0, AtLeast1, Finite, RowNumber
+from hf_init.schemes._settings import AtLeast0, AtLeast1, Finite, RowNumber, Text
 
 if TYPE_CHECKING:
     import torch
@@ -234,6 +234,10 @@ class Model(PlaceScheme):
     Formula: the values of its own _init_weights
     Use: The default: new tensors are as the model's authors would have started them.
 
+    Args:
+        then: the name of a function of the user's own that is run over every module after that; a recipe doesn't spell
+            it, and is the function.
+
     Raises:
         RecipeError: the slot has no context, that is, no architecture to ask.
 
@@ -247,6 +251,8 @@ class Model(PlaceScheme):
     allows_integers: ClassVar[bool] = True
     needs_model: ClassVar[bool] = True
     as_given: ClassVar[bool] = True
+    bound: ClassVar[tuple[str, ...]] = ("then",)
+    then: Text = ""
 
     def draw(self, slot: Slot) -> torch.Tensor:
         if slot.context is None:
