@@ -48,7 +48,7 @@ def fill_new(
         in_part = entry is not None and entry.status is Status.RESIZED
         regions = [fill.region for fill in entry.new] if entry and in_part else [Box.whole(shapes[name])]
         _write(tensor_of(model, name), values.fresh(name, seed), regions)
-    _run_on_others(model, function, seed, recorded | kept)
+    _run_on_others(model, function, seed, (recorded | kept) & shapes.keys())
     if plan is not None:
         scheme = Model(then=qualified_name(function))
         why = {name: values.origin(name, seed) for name in written}
