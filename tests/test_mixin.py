@@ -176,11 +176,11 @@ def test_an_init_weights_of_the_users_own_may_do_what_it_likes(bases, tmp_path, 
 @pytest.mark.parametrize("nested", [False, True])
 def test_it_reaches_new_layers_of_an_inner_model_by_choice(bases, nested):
     model = own_init(after_super, init_nested=nested).from_pretrained(bases("bert"), num_hidden_layers=3)
-    dense = "bert.encoder.layer.{}.output.dense.weight"
-    assert is_all(model.state_dict()[dense.format(2)], 1) is nested
-    assert not is_all(model.state_dict()[dense.format(1)], 1)
+    query = "bert.encoder.layer.{}.attention.self.query.weight"
+    assert is_all(model.state_dict()[query.format(2)], 1) is nested
+    assert not is_all(model.state_dict()[query.format(1)], 1)
     whose = "OwnInit's own" if nested else "BertPreTrainedModel's own"
-    assert model.init_plan[dense.format(2)].new[0].why == f"{'ones' if nested else 'normal(std=0.02)'}, {whose}"
+    assert model.init_plan[query.format(2)].new[0].why == f"{'ones' if nested else 'normal(std=0.02)'}, {whose}"
 
 
 def test_a_plan_says_who_fills_what_with_what(bases):

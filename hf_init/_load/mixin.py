@@ -14,7 +14,7 @@ from hf_init._architecture import find_tensor as tensor_of
 from hf_init._errors import PlanError
 from hf_init._fill import draw_slot
 from hf_init._load.initialize_new import fill_new
-from hf_init._load.known import guarded, keeping, known_names, remember
+from hf_init._load.known import guarded, keeping, known_names, loaded_names, remember
 from hf_init._load.load import HandedOn, load_class
 from hf_init._options import LoadOptions
 from hf_init._plan import Surroundings, choose_auto, settle
@@ -110,7 +110,7 @@ class InitMixin(_Model):
     def resize_token_embeddings(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Resize as the library does; the layers that it makes for it are known from then on."""
         embeddings = super().resize_token_embeddings(*args, **kwargs)  # type: ignore[misc]  # as above
-        remember(self, loaded=True)
+        remember(self, loaded=bool(loaded_names(self)))
         return embeddings
 
     def apply(self: Any, fn: Callable[[torch.nn.Module], object]) -> Any:

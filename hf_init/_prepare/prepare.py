@@ -26,8 +26,8 @@ from hf_init._plan import (
 )
 from hf_init._prepare.checks import INPUT_CHECKS, PlanInputs, run_checks
 from hf_init._prepare.claim import claim_of
-from hf_init._prepare.class_recipe import class_recipe
 from hf_init._prepare.leftover import unused_with_reasons
+from hf_init._prepare.own_recipe import class_recipe
 from hf_init._prepare.target import resolve_target
 from hf_init._prepare.unexpected import PLAN_CHECKS, PlanDraft
 from hf_init._tensors import Status

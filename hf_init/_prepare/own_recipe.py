@@ -13,14 +13,11 @@ def class_recipe(model: PreTrainedModel) -> Recipe:
 
     A class has one by ``InitMixin``; its rules may be for what a checkpoint brings already.
     """
-    own = find_recipe(_init_recipe(model)).as_standing() if _init_recipe(model) is not None else Recipe()
+    given = getattr(type(model), "init_recipe", None)
+    own = Recipe() if given is None else find_recipe(given).as_standing()
     parts = {
-        f"{path}.": find_recipe(_init_recipe(module)).as_standing()
+        f"{path}.": find_recipe(getattr(type(module), "init_recipe", None)).as_standing()
         for path, module in model.named_modules()
-        if path and hasattr(module, "_hf_init_mixin")
+        if path and hasattr(type(module), "init_recipe")
     }
     return own.with_parts(parts) if parts else own
-
-
-def _init_recipe(module: object) -> object:
-    return getattr(type(module), "init_recipe", None) if hasattr(module, "_hf_init_mixin") else None
