@@ -6,6 +6,7 @@ from hf_init._checkpoint import check_faults
 from hf_init._drift.by_name import parts_by_name
 from hf_init._drift.by_plan import plan_faults, planned_parts
 from hf_init._drift.parts import DriftInputs, TensorPart
+from hf_init._errors import option
 
 
 def all_parts(inputs: DriftInputs) -> list[TensorPart]:
@@ -27,6 +28,6 @@ def all_parts(inputs: DriftInputs) -> list[TensorPart]:
         check_faults(
             str(inputs.trained.root),
             [f"it has no tensor's name in common with {inputs.base.root}"],
-            "Give plan=, the folder that `hf-init extend` wrote: its plan knows which name became which.",
+            f"Give the folder that extend wrote, whose plan knows which name became which: {option('plan', 'FOLDER')}.",
         )
     return parts

@@ -142,9 +142,9 @@ def _plan_notes(inputs: DriftInputs) -> Iterator[str]:
     source, base = inputs.source, inputs.base
     if source.plan is None:
         yield (
-            "no plan: tensors are brought together by their names, and all that both have counts as pretrained. What "
-            "was renamed, which rows of a resized tensor are which, and how new values were made isn't known; "
-            "give plan=, the folder that extend wrote"
+            "no plan: tensors are brought together by their names, and all that both have counts as pretrained. Which "
+            "rows of a resized tensor are which, and how new values were made, isn't known; "
+            "give the folder that extend wrote as plan"
         )
     if inputs.extended:
         return
