@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import new_class
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
 import torch
@@ -157,7 +158,8 @@ def _load_around(own: Callable[..., Any], cls: type[PreTrainedModel], *args: obj
         loaded.append(load_class(cls, *handed, past=PreTrainedModel, **rest))
         return loaded[-1]
 
-    standing = type(cls)(cls.__name__, (cls, HandedOn), {"load": staticmethod(load), "__module__": cls.__module__})
+    body = {"load": staticmethod(load), "__module__": cls.__module__}
+    standing = new_class(cls.__name__, (cls, HandedOn), exec_body=lambda names: names.update(body))
     result = own(standing, *args, **options)
     if not loaded:
         raise PlanError(

@@ -78,7 +78,8 @@ class InitMixin(_Model):
     ) -> Self:
         """Load a checkpoint into this class; see ``hf_init.from_pretrained``."""
         if issubclass(cls, HandedOn):
-            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **options)
+            handed: Any = super().from_pretrained
+            return handed(pretrained_model_name_or_path, *model_args, **options)
         return load_class(cls, pretrained_model_name_or_path, *model_args, past=InitMixin, **options)
 
     def initialize_new(self: Any, init_weights: Callable[[torch.nn.Module], object], seed: int | None = None) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -215,7 +216,8 @@ def _fill_module(module: nn.Module, plan: Plan, values: Mapping[str, object]) ->
             for name in (tensor.parameter, *(second for second, of in alias.items() if of == tensor.parameter)):
                 path, _, leaf = name.rpartition(".")
                 owner = module.get_submodule(path)
-                (owner._parameters if leaf in owner._parameters else owner._buffers)[leaf] = made
+                store: dict[str, Any] = owner._parameters if leaf in owner._parameters else owner._buffers
+                store[leaf] = made
 
 
 def _digests_of_kept(plan: Plan, reader: Reader) -> dict[str, list[str]]:
