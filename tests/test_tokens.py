@@ -323,6 +323,7 @@ def test_the_command_line_adds_tokens_and_probes_them(bases, tmp_path, capsys):
     assert main([*map(str, ["extend", bases("llama with tokens"), out, *options, "--probe", tmp_path / "texts"])]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["probe"]["new"] == 2 and "greedy kept" in said["probe"]["guarantees"] and said["verify"]["ok"]
+    assert said["probe"]["words"] == 4 and said["probe"]["split_words"] == {}
     assert any("guarantee: greedy kept" in note for note in said["plan"]["notes"])
     after = AutoTokenizer.from_pretrained(out)
     assert {"<tool>", "<end>"} <= {*after.all_special_tokens, *map(str, after.added_tokens_decoder.values())}

@@ -229,6 +229,7 @@ def test_short_tokens_break_old_words_and_are_named_unless_they_are_whole_words(
         ("byte-level", "photoelectron", "two pieces in running text"),
         ("byte-level", " photoelectron", "not read at the start of a text"),
         ("Unigram, spaces split off", "photoelectron", "comes back as 'xphotoelectron y'; with its space"),
+        ("space by the normalizer", " photoelectron", "comes back as 'x photoelectron  y'"),
     ],
 )
 def test_what_a_token_costs_in_a_text_is_said(based, kind, token, said):
@@ -300,6 +301,8 @@ def test_a_token_in_reserve_gets_another_text_and_keeps_its_row(based, tmp_path)
     assert before("<|reserved_1|> by noon").input_ids == after("<|reserved_1|> by noon").input_ids
     for name, old in tensors(folder).items():
         assert torch.equal(old, tensors(tmp_path / "out")[name])
+    plan = hf_init.plan(folder, tokenizer=str(tmp_path / "out"))
+    assert any("(rename_tokens keeps them): '<|reserved_0|>' is '<|tool|>'" in note for note in plan.notes)
     for old, said in (("nothing", "no token of the tokenizer"), ("\u0120the", "put together from pieces")):
         with pytest.raises(HfInitError, match=f"rename_tokens: {old!r}: {said}"):
             hf_init.plan(folder, rename_tokens={old: "x y"})

@@ -17,7 +17,7 @@ from hf_init._probe.logit_differences import Differences, TokenIds, logits_of, r
 from hf_init._probe.probe_report import ProbeReport, Reading
 from hf_init._probe.texts import passages
 from hf_init._text import one_line
-from hf_init._vocabulary import TEXTS, ids_of, load_tokenizer
+from hf_init._vocabulary import TEXTS, TokenSplitter, ids_of, load_tokenizer, split_words
 
 LONGEST = 256
 """Tokens of a passage, at most: longer texts are cut."""
@@ -67,6 +67,8 @@ def probe_vocabulary(base: str | Path, out: str | Path, texts: Iterable[str] | N
         base_reading=readings[0],
         old_reading=readings[1],
         new_reading=readings[2],
+        words=len({word for text in texts for word in text.split()}),
+        split_words=pair.split_words(texts),
     )
 
 
@@ -112,6 +114,11 @@ class ModelPair:
             [id_ for text, id_ in before.items() if text not in after],
         )
         return TokenIds(*(torch.tensor(ids, dtype=torch.int64) for ids in lists))
+
+    def split_words(self, texts: Iterable[str]) -> dict[str, str]:
+        """Return the words that the result splits otherwise, though none is a new token, with their pieces."""
+        before, after = map(TokenSplitter, self.tokenizers)
+        return split_words(texts, after.vocabulary.keys() - before.vocabulary.keys(), before, after)
 
     def passages(self, texts: Iterable[str]) -> Iterator[str]:
         """Yield the texts in passages that both models can read."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import ClassVar
 
 from hf_init._base_report import Draw, Report
-from hf_init._text import format_count
+from hf_init._text import format_count, join_names
 
 # The bound on the mass holds in exact numbers; a softmax in float32 adds up to 1 but for this.
 SLACK = 1e-4
@@ -59,6 +59,8 @@ class ProbeReport(Report):
         mass, most_mass: probability that the new tokens take there: mean, and at one position.
         kl, most_kl: KL divergence of the base from the result over the old tokens, renormalised, in nats.
         changed: positions at which the likeliest token is another one.
+        words: how many different ones the texts have. split_words: those that are split otherwise, with their pieces,
+            though none of them is a new token.
         base_reading, old_reading, new_reading: the base, the result in old tokens, the result in its own.
     """
 
@@ -75,6 +77,8 @@ class ProbeReport(Report):
     base_reading: Reading
     old_reading: Reading
     new_reading: Reading
+    words: int = 0
+    split_words: Mapping[str, str] = field(default_factory=dict)
 
     schema: ClassVar[str] = "hf_init.probe/1"
 
@@ -127,6 +131,10 @@ class ProbeReport(Report):
         yield "probability that new tokens take", f"{self.mass:.2e}, at most {self.most_mass:.2e}"
         yield "... and would at the mean row", f"at most {self.bound:.2e}"
         yield "KL to the base over old tokens", f"{self.kl:.2e} nats, at most {self.most_kl:.2e}"
+        if self.words:
+            some = join_names([*map(repr, self.split_words)], 3)
+            split = format_count(len(self.split_words)) + (f" ({some})" if some else "")
+            yield f"of {format_count(self.words)} words split otherwise", split
         yield "greedy choices that change", f"{format_count(self.changed)} ({share:.2%})"
 
     def _readings(self) -> Iterator[tuple[str, ...]]:

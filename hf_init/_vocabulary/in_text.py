@@ -98,7 +98,7 @@ def check_in_text(
     plain = [text for text in tokens if text.strip()]
     read = [text for text in tokens if reached[text][0]]
     split = dict(_split_entries(tokens, before, after))
-    words = dict.fromkeys(word for text in TEXTS for word in text.split())
+    words = split_words(TEXTS, tokens, before, after)
     return TextCheck(
         unread=tuple(text for text in tokens if not any(reached[text])),
         not_at_start=tuple(text for text in plain if any(reached[text]) and not reached[text][1]),
@@ -107,9 +107,17 @@ def check_in_text(
         two_pieces=tuple(text for text in read if text not in special and _space_alone(text, tokens[text], after)),
         entries=len(before.vocabulary),
         split=split,
-        words=len(words),
-        split_words=dict(_split_otherwise((f" {word}" for word in words), tokens, before, after)),
+        words=len({word for text in TEXTS for word in text.split()}),
+        split_words=words,
     )
+
+
+def split_words(
+    texts: Iterable[str], tokens: Collection[str], before: TokenSplitter, after: TokenSplitter
+) -> dict[str, str]:
+    """Return the words of texts that are split otherwise though none is a new token, with their pieces."""
+    words = dict.fromkeys(f" {word}" for text in texts for word in text.split())
+    return dict(_split_otherwise(words, tokens, before, after))
 
 
 def _frames(text: str) -> tuple[str, str, str]:
@@ -122,10 +130,12 @@ def _broken(
     texts: Iterable[str], frames: Mapping[str, tuple[str, str, str]], before: TokenSplitter, after: TokenSplitter
 ) -> Iterator[tuple[str, tuple[str, str]]]:
     for text in texts:
-        frame = frames[text][0]
-        back = after.decode(after.encode(frame))
-        if back not in (frame, before.decode(before.encode(frame))):
-            yield text, (frame, back)
+        left = "" if text[:1].isspace() else " "
+        for frame in (frames[text][0], f"x{left}{text}, y"):
+            back = after.decode(after.encode(frame))
+            if back not in (frame, before.decode(before.encode(frame))):
+                yield text, (frame, back)
+                break
 
 
 def _space_alone(text: str, id_: int, after: TokenSplitter) -> bool:

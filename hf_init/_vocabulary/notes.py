@@ -8,6 +8,7 @@ from hf_init._plan import EXACT, ROUNDING, no_claim
 from hf_init._text import format_count, join_names
 from hf_init._vocabulary.plan import VocabularyChange
 from hf_init._vocabulary.rows import format_ids
+from hf_init._vocabulary.tokenizer import ids_of
 from hf_init._vocabulary.tokenizer_files import ADDED, SENTENCEPIECE
 
 OUTPUT = {"output", "tied", "bias", "tied_bias"}
@@ -70,6 +71,10 @@ def _notes_on_rows(change: VocabularyChange) -> Iterator[str]:
     lost = change.lost_tokens
     if change.replaced and lost:
         yield f"{format_count(len(lost))} tokens of the base go: {join_names([*map(repr, lost)])}"
+        names = {id_: text for text, id_ in ids_of(change.before).items() if text in lost}
+        renamed = [f"{names[token.id]!r} is {token.text!r}" for token in change.new_tokens if token.id in names]
+        if renamed and all(new == old for new, old in (vocabulary.moved or {}).items()):
+            yield f"other names for the same ids, with rows made anew (rename_tokens keeps them): {join_names(renamed)}"
     elif dropped := change.vocabulary.dropped():
         yield f"rows {format_ids(dropped)} of the base go: no token has them"
 

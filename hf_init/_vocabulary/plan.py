@@ -199,7 +199,7 @@ def _ids_that_move(
         texts = {id_: renamed.get(text, text) for text, id_ in base_ids.items()}
         generation = generation_values(base.folder)
         moved = moved_ids(fields, generation, lambda id_: ids.get(texts[id_]) if id_ in texts else None, roles)
-    return replace(moved, config={**moved.config, **text_ends(fields, old.eos_token_id, base_ids, ids)})
+    return replace(moved, config={**moved.config, **text_ends(fields, base_ids.get(str(old.eos_token)), base_ids, ids)})
 
 
 def _moved_roles(request: TokenRequest, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[str, int]:

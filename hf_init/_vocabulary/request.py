@@ -45,19 +45,19 @@ def read_token_file(path: str | Path) -> list[object]:
     path = user_path(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
-        lines: list[object] = [line.rstrip("\r") for line in text.split("\n") if line.rstrip("\r")]
+        lines = [line.rstrip("\r") for line in text.split("\n") if line.rstrip("\r")]
         if path.suffix == ".csv":
             return _csv_tokens(path, text)
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in lines if line.strip()]
-        data = json.loads(text) if path.suffix == ".json" else lines
+            return [*map(json.loads, filter(str.strip, lines))]
+        data: object = json.loads(text) if path.suffix == ".json" else lines
     except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"{path}: tokens can't be read from it: {error}; give a token a line, or JSON") from error
     if isinstance(data, dict):
         return [{"token": token, "description": description} for token, description in data.items()]
     if not isinstance(data, list):
         raise PlanError(f"{path}: expected a JSON list of tokens, or an object of descriptions, not {data!r:.60}")
-    return data
+    return [*data]
 
 
 def _csv_tokens(path: Path, text: str) -> list[object]:
