@@ -12,6 +12,7 @@ import pytest
 from hub_server import COMMIT, NAME, Hub
 from huggingface_hub import constants
 from small_model import contents
+from token_bases import base as token_base
 
 import hf_init
 from hf_init import HfInitError, finetune
@@ -296,3 +297,22 @@ def test_no_path_of_the_machine_is_in_the_manifest_and_the_machine_remembers(tin
     with pytest.raises(HfInitError, match=r"is not there\. Say where it is now: base=FOLDER"):
         hf_init.verify(tmp_path / "out")
     assert hf_init.verify(tmp_path / "out", tiny("llama")).ok
+
+
+# Checkpoints that a scheme reads besides the base.
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_a_donor_is_found_again_and_no_path_of_the_machine_says_where(serve, tmp_path, cache, by_id):
+    base, donor = token_base("llama", tmp_path / "base"), tmp_path / "donor"
+    hf_init.extend(base, donor, add_tokens=["hello"]).raise_if_failed()
+    place = str(donor)
+    if by_id:
+        serve(contents(donor))
+        place = NAME
+    hf_init.extend(base, tmp_path / "out", add_tokens=["hello"], row_scheme=f"omp(donor={place!r}, k=4)")
+    text = (tmp_path / "out/hf_init.json").read_text()
+    assert str(tmp_path) not in text and (f'"{NAME}@{COMMIT}"' if by_id else '"../donor"') in text
+    if by_id:
+        cache("cache")
+    assert hf_init.verify(tmp_path / "out", recompute=True).ok

@@ -73,10 +73,12 @@ class Omp(RowScheme):
         Raises:
             RecipeError: the donor can't be read.
         """
-        from hf_init._checkpoint import tensor_digest
+        from hf_init._checkpoint import Origin, folder_of, tensor_digest
 
         try:
-            return replace(self, sha256=tensor_digest(self._read_donor()))
+            place = Origin.of(folder_of(self.donor))  # a hub id is pinned to the commit that it is now
+            donor = f"{place.name}@{place.commit}" if place.commit else self.donor
+            return replace(self, donor=donor, sha256=tensor_digest(self._read_donor()))
         except UNREADABLE_ROWS as error:
             raise RecipeError(f"{self.name}: the donor {self.donor} can't be read: {error}") from None
 
