@@ -20,11 +20,11 @@ MODULES = "modules.json"
 _TEXTS = (
     "*.json", "*.txt", "*.model", "*.model.v*", "*.spm", "*.codes", "*.bpe", "*.vocab", "*.tokenizer", "*.tiktoken",
     "*.jinja", "*.py", "*.md", "*.yaml", "*.yml", "vocab", "merges", "licen[cs]e*", "notice*", "copying*",
-    "speaker_embeddings/*",
+    "speaker_embeddings/*", ".gitattributes", ".gitignore",
 )  # fmt: skip
 """Tokenizer and vocabulary, processor, settings, templates, code, licence, card; the voices of a text-to-speech one."""
 
-_DOCUMENTS = ("*.md", "licen[cs]e*", "notice*", "copying*")
+_DOCUMENTS = ("*.md", "licen[cs]e*", "notice*", "copying*", ".git*")
 
 _WEIGHTS = (
     "*.safetensors", "*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.ckpt*", "*.ot", "*.gguf", "*.ggml", "*.onnx*",
@@ -44,9 +44,7 @@ _LEFT_FOLDERS = (
     "logs", "wandb", "mlruns", "tensorboard", "onnx*", "openvino*", "coreml*", "tflite*", "gguf*", "original",
     "*.mlpackage",
 )  # fmt: skip
-_UNLISTED = (
-    ".git", ".gitattributes", ".gitignore", ".cache", ".hf_init", "__pycache__", ".ipynb_checkpoints", ".ds_store",
-)  # fmt: skip
+_UNLISTED = (".git", ".cache", ".hf_init", "__pycache__", ".ipynb_checkpoints", ".ds_store")
 """Files and folders of programs that work here: they are no part of the checkpoint."""
 
 _DECLARATION = re.compile(r"vocab_files_names[^={]*=\s*\{(.*?)\}", re.IGNORECASE | re.DOTALL)
