@@ -14,7 +14,8 @@ from hf_init import HfInitError
 from hf_init._checkpoint import sort_files
 
 CARRIED = (
-    ".gitattributes", "LICENSE", "LICENSE.txt", "NOTICE", "README.md", "USE_POLICY.md", "added_tokens.json", "bpe.codes",
+    ".gitattributes",
+    "LICENSE", "LICENSE.txt", "NOTICE", "README.md", "USE_POLICY.md", "added_tokens.json", "bpe.codes",
     "chat_template.jinja", "additional_chat_templates/rag.jinja", "config_sentence_transformers.json", "dict.txt",
     "custom_generate/generate.py", "generation_config.json", "merges.txt", "modeling_own.py", "modules.json",
     "preprocessor_config.json", "processor_config.json", "prophetnet.tokenizer", "qwen.tiktoken",
