@@ -236,6 +236,11 @@ def test_drop_is_for_what_has_no_place(bases, drop, message):
         hf_init.plan(bases("sentiment"), drop=drop)
 
 
+def test_all_experts_have_a_place_together(bases):
+    with pytest.raises(HfInitError, match="24 of the tensors that it names have a place"):
+        hf_init.plan(bases("mixtral"), drop=["*.experts.*"])
+
+
 def test_what_its_own_class_computes_or_ignores_may_go(bases, tmp_path):
     """GPT-2's masks were saved once; T5's encoder alone has no decoder, which stays in the files and is named."""
     base = edited(bases("gpt2"), tmp_path / "base", str)

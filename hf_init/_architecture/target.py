@@ -258,7 +258,7 @@ class Target:
         Raises:
             PlanError: the class can't be built with this config.
         """
-        return self._build(self._taken_names)[0]
+        return self._build(list(self.base.source.entries))[0]
 
     def rebuilt(self, config: PreTrainedConfig) -> PreTrainedModel:
         """Build the model on meta under another config, for its shapes: what a load would rename is left as it is."""
@@ -290,12 +290,7 @@ class Target:
 
     @cached_property
     def _built(self) -> tuple[PreTrainedModel, Addresses | None, Mapping[str, str]]:
-        return self._build(self._taken_names)
-
-    @property
-    def _taken_names(self) -> list[str]:
-        """Return the names in the base that the user didn't say go."""
-        return [name for name in self.base.source.entries if not any(self.names(glob, name) for glob in self.drop)]
+        return self._build(list(self.base.source.entries))
 
     @property
     def untied(self) -> Mapping[str, str]:
@@ -329,7 +324,8 @@ class Target:
         mapping = self.load_options.get("key_mapping")
         model, addresses = built
         of_base = addresses if addresses and not mapping else Addresses(model, mapping)
-        apart = held_apart(model, of_base, self.base.source, names)
+        taken = [name for name in names if not any(self.names(glob, name) for glob in self.drop)]
+        apart = held_apart(model, of_base, self.base.source, taken)
         untie(model, apart)
         return model, addresses, apart
 

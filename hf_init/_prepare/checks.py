@@ -125,8 +125,13 @@ def dropped_in_vain(inputs: PlanInputs) -> Iterator[Problem]:
         hints = ", ".join(f"{glob!r}{closest_glob(glob, names)}" for glob in idle)
         yield Problem(f"{option('drop')}: no tensor of the checkpoint is named by {hints}; it has {join_names(names)}")
     places = owners(target.layout)
-    filled = {places[tensor.address] for tensor in target.source if tensor.address in places}
-    placed = [t.name for t in target.dropped if t.address in places and places[t.address] not in filled]
+    parameters = {parameter for parameter, *_ in places}
+    filled = {places.get(tensor.address, tensor.address) for tensor in target.source}
+    placed = [
+        tensor.name
+        for tensor in target.dropped
+        if tensor.address[0] in parameters and places.get(tensor.address, tensor.address) not in filled
+    ]
     if placed:
         yield Problem(
             f"{option('drop')}: {len(placed)} of the tensors that it names have a place in {target.cls.__name__}: "

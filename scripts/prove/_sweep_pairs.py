@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ import transformers
 from _sweep_shrink import Unreachable, config_for, tiny_config
 from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto import modeling_auto
 
 import hf_init
@@ -136,9 +138,10 @@ def run_pair(name: str, base: Path, out: Path, names: Mapping[str, torch.Tensor]
     except Unreachable as error:
         return Pair(name, "unreachable", str(error))
     pair = Pair(name, "passed")
+    said = {**options, "seed": SEED, "drop": _droppable(cls, options.get("config"), base, names) or None}
     try:
-        hf_init.extend(base, out, cls, seed=SEED, **options)
-        memory = hf_init.from_pretrained(cls, base, seed=SEED, **options)
+        hf_init.extend(base, out, cls, **said)
+        memory = hf_init.from_pretrained(cls, base, **said)
         problems = list(check(cls, base, out, memory))
         problems += _moved(names, memory) if memory.init_plan.unused else ()
         pair.again = "; ".join(_unlike(memory.state_dict(), cls.from_pretrained(out).state_dict()))[:300]
@@ -166,6 +169,29 @@ def _options(cls: type[PreTrainedModel], base: Path) -> dict[str, Any]:
         said = f"{type(error).__name__}: {error}"
         raise Unreachable(f"the class can't be built with the tiny config: {said}"[:300]) from error
     return {} if isinstance(given, cls.config_class) else {"config": config}  # type: ignore[arg-type]
+
+
+def _droppable(cls: type[PreTrainedModel], config: Any, base: Path, names: Mapping[str, torch.Tensor]) -> list[str]:
+    """The base's tensors that the class has under no name at all: a pooler, a decoder. What a user would give up.
+
+    Args:
+        names: the source model's whole state dict, tied tensors under each of their names.
+    """
+    with torch.device("meta"):
+        model = cls(deepcopy(config or config_for(cls, AutoConfig.from_pretrained(base))))
+    there = {f".{name}" for name in (*model.state_dict(), *revert_weight_conversion(model, model.state_dict()))}
+    patterns = {r"(^|\.)position_ids$", *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())}
+
+    def has(name: str) -> bool:
+        return any(each.endswith(f".{name}") or f".{name}".endswith(each) for each in there)
+
+    return [
+        name
+        for name, tensor in _tensors(base).items()
+        if not has(name)
+        and not any(has(other) for other, value in names.items() if same_bytes(value, tensor))
+        and not any(re.search(pattern, name) for pattern in patterns)
+    ]
 
 
 def _moved(names: Mapping[str, torch.Tensor], model: PreTrainedModel) -> Iterator[str]:
