@@ -132,6 +132,8 @@ REFUSED = {
     "a plain tensor": (sets("scale", lambda: torch.ones(3)), r"plain attributes.*: scale.*self\.register_buffer"),
     "a list of tensors": (Lists, r"scales \(.*:\d+: `self\.scales = \[torch\.ones\(3\)\]`\)\. .*register_buffer"),
     "a dict of tensors": (sets("by_name", lambda: {"a": torch.ones(3)}), r"by_name.*register_buffer"),
+    "layers in a plain list": (sets("layers", lambda: [nn.Linear(2, 2)]), r"attributes.*: layers.*nn\.ModuleList"),
+    "layers in a plain dict": (sets("by_task", lambda: {"a": nn.LSTM(2, 2)}), r"by_task.*nn\.ModuleDict"),
     "a lazy layer": (sets("lazy", lambda: nn.LazyLinear(2)), r"lazy\.weight, lazy\.bias are of lazy.*nn\.Linear"),
     "a lazy norm": (sets("lazy", lambda: nn.LazyBatchNorm1d()), r"lazy\.weight.*are of lazy modules"),
 }  # fmt: skip

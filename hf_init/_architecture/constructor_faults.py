@@ -63,17 +63,25 @@ def check_not_lazy(model: nn.Module) -> None:
 
 
 def plain_attributes(model: nn.Module) -> Iterator[str]:
-    """Yield the tensors that the user's own modules hold as plain attributes, each with the line that sets it.
+    """Yield what the user's own modules hold as plain attributes and has tensors, each with the line that sets it.
 
-    The library's loader knows parameters and buffers only: these stay on meta, without a value, and no one says so.
+    The library's loader knows parameters, buffers and modules only: these stay on meta, without a value, and no one
+    says so.
     """
+    registered = set(model.modules())
     for path, module in model.named_modules():
         if is_the_librarys(type(module)):
             continue
         for attribute, value in vars(module).items():
             held = () if attribute in ("_parameters", "_buffers", "_modules") else tree_leaves(value)
-            if any(isinstance(leaf, torch.Tensor) and leaf.device.type == "meta" for leaf in held):
+            if any(_is_valueless(leaf) for leaf in held if not (isinstance(leaf, nn.Module) and leaf in registered)):
                 yield f"{path}.{attribute}".lstrip(".") + _line_that_sets(type(module), attribute)
+
+
+def _is_valueless(value: object) -> bool:
+    """Return whether a value is a tensor on meta, or a module that has one."""
+    tensors = (*value.parameters(), *value.buffers()) if isinstance(value, nn.Module) else (value,)
+    return any(isinstance(tensor, torch.Tensor) and tensor.device.type == "meta" for tensor in tensors)
 
 
 def _line_that_sets(cls: type, attribute: str) -> str:

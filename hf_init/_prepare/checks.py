@@ -192,9 +192,10 @@ def tensors_without_values(inputs: PlanInputs) -> Iterator[Problem]:
     held = list(plain_attributes(inputs.target.model))
     if held:
         yield Problem(
-            f"{inputs.target.cls.__name__} keeps tensors as plain attributes, which are neither parameters nor "
-            f"buffers: transformers loads the model and leaves them without values, on meta: {join_names(held)}",
-            "Register each: self.register_buffer('NAME', tensor), with persistent=False where no file is to hold it",
+            f"{inputs.target.cls.__name__} keeps tensors as plain attributes, neither parameters, buffers nor modules: "
+            f"transformers loads the model and leaves them without values, on meta: {join_names(held)}",
+            "Register each tensor: self.register_buffer('NAME', tensor), with persistent=False where no file is to "
+            "hold it; and put layers of a list or a dict into nn.ModuleList or nn.ModuleDict",
         )
 
 
