@@ -357,6 +357,13 @@ def test_a_single_file_stands_for_a_folder(tmp_path):
         hf_init.diff(a, b / "notes.txt")
 
 
+def test_a_config_that_can_t_be_read_is_no_hindrance(tmp_path):
+    a, b = write(tmp_path / "a", {"gone": np.ones(3)}), write(tmp_path / "b", {"come": np.arange(3.0)})
+    for folder, config in ((a, '{"model_type": "bert", "x": Infinity}'), (b, "no JSON")):
+        (folder / "config.json").write_text(config)
+    assert hf_init.diff(a, b).counts == {**NOTHING, "added": 1, "removed": 1}
+
+
 def test_names_from_old_spellings_are_the_librarys_own(tmp_path, tiny):
     """A hub base of the old days has gamma and beta; after training no byte tells that they are weight and bias."""
     base, old, trained = tiny("bert"), tmp_path / "old", tmp_path / "trained"

@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_init._block_names import name_pattern, unwrapped_name
 from hf_init._checkpoint import Checkpoint, dtype_bits, read_object
+from hf_init._errors import CheckpointError
 from hf_init._tensors import Shape
 from hf_init._verify.regions import ReadBuffer
 
@@ -196,8 +197,10 @@ def _same_parameters(loose: _Loose, before: Checkpoint, after: Checkpoint) -> di
 
 
 def _model_type(checkpoint: Checkpoint) -> object:
-    path = checkpoint.root / "config.json"
-    return read_object(path).get("model_type") if path.is_file() else None
+    try:
+        return read_object(checkpoint.root / "config.json").get("model_type")
+    except CheckpointError:  # none, or one that says nothing
+        return None
 
 
 def describe_renaming(was: str, name: str) -> tuple[str, str]:
