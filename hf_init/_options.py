@@ -281,6 +281,12 @@ class GrowthOptions(TypedDict, total=False):
         "str | Sequence[int | str | None] | None",
         Option("what each starts as: R,G,B,new or numbers; sum into one; repeat", metavar="MAP"),
     ]
+    widen: Annotated[
+        "Mapping[str, int | str] | None",
+        Option("widths of feed-forward blocks, such as intermediate_size=x2", "values", "KEY=N"),
+    ]
+    kv_heads: Annotated["int | None", Option("of keys and values: repeated, or the mean of groups", "number", "N")]
+    untie: Annotated["bool | None", Option("the output matrix becomes a tensor of its own", "flag")]
 
 
 class FileOptions(TypedDict, total=False):

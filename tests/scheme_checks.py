@@ -67,6 +67,7 @@ SAMPLES: list[Scheme] = [
     schemes.Resample("linear", 1, (8,), (7,), "table"),
     schemes.PiResize((2, 3), (3, 3), "patches"),
     schemes.MixChannels("repeat", "patches"),
+    schemes.MeanOfGroups(2, 0, 2, "rows"),
     schemes.MeanRow(0.5),
     schemes.Gaussian(2.0, "table", ((0, 3), (4, 9)), ("a", "b", "c", "d")),
     schemes.SubTokens("exp_first", 2.0, "median", "table", PIECES),
@@ -94,8 +95,14 @@ def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32")
     if isinstance(scheme, RowScheme):
         return row_slot((1, 7, 3, 4), name=name, dtype=dtype)
     if scheme.group == "derived":
-        shape = {"near_identity": (8,), "resample": (7, 6), "pi_resize": (2, 4, 3, 3)}.get(scheme.name, (2, 8, 2, 3))
-        held = {"table": TABLE, "patches": torch.linspace(-1, 1, 48, device="cpu").reshape(2, 4, 2, 3)}
+        shape = {"near_identity": (8,), "resample": (7, 6), "pi_resize": (2, 4, 3, 3), "mean_of_groups": (4, 6)}.get(
+            scheme.name, (2, 8, 2, 3)
+        )
+        held = {
+            "table": TABLE,
+            "rows": TABLE[:8],
+            "patches": torch.linspace(-1, 1, 48, device="cpu").reshape(2, 4, 2, 3),
+        }
         return replace(whole_slot(name, shape, dtype=dtype), source=held.__getitem__)
     if scheme.name == "etf":
         return whole_slot(name, (6, 8), dtype=dtype)

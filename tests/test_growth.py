@@ -239,6 +239,18 @@ def test_lists_of_numbers_and_counts_follow(family):
         ("vit", {"channels": "sum"}, "'sum' needs num_channels=N"),
         ("vit", {"channels": "R,G", "num_channels": 3}, "names 2 for num_channels=3"),
         ("vit", {"patch_size": 8, "num_channels": 4}, "one after the other"),
+        ("llama", {"kv_heads": 3}, "3 heads of keys and values don't divide 4 of queries"),
+        ("gpt2", {"kv_heads": 2}, "the config of a gpt2 has no num_key_value_heads"),
+        ("phi3", {"kv_heads": 4}, "qkv_proj.weight.* change shape, too.*fused with those of queries"),
+        ("llama", {"widen": {"hidden_size": "x2"}}, "change shape, too, and what is kept of them isn't known"),
+        ("llama", {"widen": {"intermediate_size": 8}}, "8 is less than the base's 48"),
+        (
+            "llama",
+            {"widen": {"intermediate_size": "double"}},
+            "expected a number or a factor such as 'x2', not 'double'",
+        ),
+        ("llama", {"widen": {"intermediate": 64}}, "has no intermediate"),
+        ("llama", {"widen": {}}, "widen: expected widths by config value"),
     ],
 )
 def test_maps_that_are_refused(family, tmp_path, name, options, message):
@@ -324,6 +336,46 @@ def test_more_positions_keep_what_short_texts_give(family, tmp_path, name, first
         new = tensors(tmp_path / "stretched")[table.name].bits
         assert np.array_equal(new[:22], old[:22]) and not np.array_equal(new[22:66], old[22:66])
         assert hf_init.verify(tmp_path / "stretched", recompute=True)
+
+
+WIDTHS = {
+    "llama": {"intermediate_size": "x2"},
+    "gpt2": {"n_inner": 160},
+    "gpt_oss": {"intermediate_size": 64},
+    "modernbert": {"intermediate_size": 64},
+    "mixtral": {"intermediate_size": 64},
+    "phi3": {"intermediate_size": 64},
+    "bart": {"encoder_ffn_dim": 64, "decoder_ffn_dim": 96},
+    "vit": {"intermediate_size": 64},
+}
+FAMILIES["phi3"] = ("Phi3ForCausalLM", {**DECODER, "pad_token_id": 0})
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_new_neurons_add_nothing_and_old_ones_stay_in_their_parts(family, tmp_path, name):
+    plan = extended(family(name), tmp_path / "out", widen=WIDTHS[name], recipe="auto")
+    assert plan.claim == "exact to rounding" and plan.counts["resized"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "claim"),
+    [
+        ("llama", {"kv_heads": 4}, "exact to rounding"),
+        ("qwen3", {"kv_heads": 4}, "exact to rounding"),
+        ("llama", {"kv_heads": 1}, "none, because heads of keys and values are averaged"),
+        ("bert", {"untie": True}, "exact"),
+        ("llama", {"widen": {"intermediate_size": 64}, "layers": "0-3,new", "positions": 128}, "exact to rounding"),
+    ],
+)
+def test_heads_and_ties(family, tmp_path, name, options, claim):
+    assert extended(family(name), tmp_path / "out", **options).claim == claim
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+
+
+def test_a_rule_for_new_columns_weakens_the_claim(family):
+    rules = ["*down_proj*=normal(std=0.02)"]
+    plan = hf_init.plan(family("llama"), widen={"intermediate_size": 64}, rules=rules)
+    assert plan.claim.startswith("none, because rules give model.layers.0.mlp.down_proj.weight")
 
 
 def test_the_processor_follows(family, tmp_path):

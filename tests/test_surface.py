@@ -101,7 +101,8 @@ PLAN = (
     "add_tokens special_tokens add_tokens_file existing rename_tokens single_word lstrip rstrip normalized pad_token "
     "eos_token bos_token unk_token mask_token chat_template pad_to_multiple_of allow_shrink reinit_rows tokenizer "
     "guarantee row_scheme input_rows output_rows "
-    "layers new_layers positions positions_by positions_keep image_size patch_size num_channels channels"
+    "layers new_layers positions positions_by positions_keep image_size patch_size num_channels channels "
+    "widen kv_heads untie"
 )
 SIGNATURES = {
     "plan": f"base architecture {PLAN}",

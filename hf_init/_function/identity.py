@@ -7,8 +7,8 @@ that is found to be the identity is one, and what can't be followed isn't claime
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -160,7 +160,7 @@ def _flat(values: Iterable[Any]) -> list[Any]:
     return [one for each in values for one in (each if isinstance(each, (list, tuple)) else (each,))]
 
 
-def block_outputs(model: PreTrainedModel, blocks: Iterable[str], constants: Mapping[str, float]) -> dict[str, Known]:
+def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Mapping[str, float]) -> dict[str, Known]:
     """Return what is known of the outputs of blocks of a model on meta: ``"input"`` where a block is the identity.
 
     A block that no forward reached isn't among them.
@@ -172,13 +172,14 @@ def block_outputs(model: PreTrainedModel, blocks: Iterable[str], constants: Mapp
     """
     found: dict[str, Known] = {}
     marks = {tensor: constants[name] for name, tensor in model.state_dict(keep_vars=True).items() if name in constants}
-    with ExitStack() as hooks:
-        for path in blocks:
-            for remove in _watched(model.get_submodule(path), path, marks, found):
-                hooks.callback(remove)
-        for inputs in seeded_inputs(model):
-            if _runs(model, {name: tensor.to("meta") for name, tensor in inputs.items()}):
-                break
+    for inputs in seeded_inputs(model):
+        left = [path for path in blocks if path not in found]
+        with ExitStack() as hooks:
+            for path in left:
+                for remove in _watched(model.get_submodule(path), path, marks, found):
+                    hooks.callback(remove)
+            if left:
+                _run(model, {name: tensor.to("meta") for name, tensor in inputs.items()})
     return found
 
 
@@ -218,13 +219,14 @@ def _watched(
     return [*(handle.remove for handle in handles), leave]
 
 
-def _runs(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> bool:
-    """Return whether a forward on meta goes through; experts are asked for all at once, as values would choose them."""
+def _run(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> None:
+    """Run a forward on meta, as far as it goes; experts are asked for all at once, as values would choose them."""
     model.eval()
-    try:
-        with quiet_library(), torch.no_grad(), ZeroForNumbers():
-            model.set_experts_implementation("batched_mm")
-            model(**inputs)
-    except UNBUILDABLE:  # what a forward raises where it looks at values, or wants other inputs
-        return False
-    return True
+    with (
+        quiet_library(),
+        torch.no_grad(),
+        ZeroForNumbers(),
+        suppress(*UNBUILDABLE),
+    ):  # it looks at values, or wants more
+        model.set_experts_implementation("batched_mm")
+        model(**inputs)

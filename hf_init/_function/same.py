@@ -117,14 +117,15 @@ def compare_functions(base: Target, out: Target, claim: str, seed: int = 0) -> F
     if found is None:
         raise ProofError(f"{out.cls.__name__} doesn't run on what the base was given ({', '.join(kept)})")
     one, other = _common(expected[1], found[1], base.config, out.config)
-    differences = (one.double() - other.double()).abs()
+    differs = (one != other) & ~(one.isnan() & other.isnan())
+    differences = (one.double() - other.double()).abs().where(differs, 0.0)
     return FunctionReport(
         claim,
         expected[0],
         one.numel(),
-        int((one != other).sum()),
+        int(differs.sum()),
         float(differences.max()) if one.numel() else 0.0,
-        float(one.double().abs().max()) if one.numel() else 0.0,
+        float(one.double().nan_to_num().abs().max()) if one.numel() else 0.0,
         ROUNDING_STEPS * torch.finfo(one.dtype).eps,
         {name: tuple(value.shape) for name, value in shown.items() if isinstance(value, torch.Tensor)},
         seed,

@@ -1,4 +1,4 @@
-"""Growth: layers by an index map, positions, image grids, channels; what function holds is said and can be shown."""
+"""Growth: layers by an index map, positions, images, widths; what function holds is said and can be shown."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ from hf_init._growth.image_change import ImageChange as ImageChange
 from hf_init._growth.layer_spec import LayersLike as LayersLike
 from hf_init._growth.layers_change import LayersChange as LayersChange
 from hf_init._growth.positions_change import PositionsChange as PositionsChange
+from hf_init._growth.width_change import WidthChange as WidthChange

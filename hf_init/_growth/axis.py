@@ -28,7 +28,8 @@ def own_target(request: TargetRequest, name: str) -> Target:
 def path_of(part: PreTrainedConfig, whole: PreTrainedConfig, names: Sequence[str]) -> str | None:
     """Return the path in a config of the first of these values that a part of it has; None where it has none."""
     inside = next((name for name, value in vars(whole).items() if value is part), None)
-    found = next((name for name in names if isinstance(vars(part).get(name), (int, list, tuple))), None)
+    known = [name for name in names if name in vars(part)]
+    found = next((name for name in known if vars(part)[name] is not None), known[0] if known else None)
     return None if found is None else found if inside is None or part is whole else f"{inside}.{found}"
 
 

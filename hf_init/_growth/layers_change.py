@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig
 
-from hf_init._architecture import NOWHERE, BlockMap, Target
+from hf_init._architecture import NOWHERE, BlockMap, Target, copy_config
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
+from hf_init._growth.axis import value_at
 from hf_init._growth.depths import (
     Depth,
     depth_values,
@@ -84,13 +85,17 @@ class LayersChange(Change):
         wanted = dict(depths_of(target.config))
         if not self.specs and wanted == dict(depths_of(base)):
             return target
-        placed: dict[str, BlockMap] = {}
-        before = replace(target, config=base).rebuilt(base)
+        changed: dict[str, BlockMap] = {}
         for depth, blocks in self._maps(read_depths(target, base), base, wanted):
-            if blocks.sources != tuple(range(len(blocks.sources))):  # else every block keeps its name
-                changed = replace(blocks, values=frozenset(depth_values(base, depth.path, blocks)), copied=self.copied)
-                placed |= {s: settle_kinds(s, changed, before, target.model, target.config) for s in depth.stacks}
-        return replace(target, blocks={**target.blocks, **placed}) if placed else target
+            if self.specs or blocks.sources != tuple(range(len(blocks.sources))):  # else every block keeps its name
+                followed = frozenset(depth_values(base, depth.path, blocks))
+                changed |= dict.fromkeys(depth.stacks, replace(blocks, values=followed, copied=self.copied))
+        if not changed:
+            return target
+        own = {path: value_at(base, path) for blocks in changed.values() for path in blocks.values}
+        before = target.rebuilt(copy_config(target.config, own))  # the target, but for its blocks
+        placed = {s: settle_kinds(s, blocks, before, target.model, target.config) for s, blocks in changed.items()}
+        return replace(target, blocks={**target.blocks, **placed})
 
     def _maps(
         self, depths: Sequence[Depth], config: PreTrainedConfig, wanted: Mapping[str, object]

@@ -61,7 +61,11 @@ class PositionsChange(Change):
                 f"{option('positions')}: the config of a {own.config.model_type} has no number of positions"
             )
         before = value_at(own.config, path)
-        if isinstance(before, int) and self.count < before:
+        if not isinstance(before, int):
+            raise PlanError(
+                f"{option('positions')}: the config of a {own.config.model_type} has {path}={before!r}, no number"
+            )
+        if self.count < before:
             raise PlanError(
                 f"{option('positions')}: {self.count} are fewer than the base's {before}; rows can't go this way"
             )

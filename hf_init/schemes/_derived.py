@@ -12,7 +12,7 @@ from hf_init.schemes._settings import OneOf, RowList, Text, WholeNumber
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MixChannels", "NearIdentity", "PiResize", "Resample"]
+__all__ = ["MeanOfGroups", "MixChannels", "NearIdentity", "PiResize", "Resample"]
 
 
 @dataclass(frozen=True)
@@ -203,3 +203,39 @@ class MixChannels(DerivedScheme):
         before, after = weights.shape[1], slot.shape[1]
         index = torch.arange(after, device="cpu") % before
         return weights[:, index] * (before / after)
+
+
+@dataclass(frozen=True)
+class MeanOfGroups(DerivedScheme):
+    """Each head is the mean of those that become it.
+
+    Formula: w'_g = mean of w_h over the heads h of group g
+    Use: Fewer heads of keys and values (grouped queries from many heads).
+    Source: Ainslie et al., GQA, 2023.
+
+    Args:
+        groups: how many heads there are to be.
+        dim: of the tensor, along which the heads lie.
+        size: rows of a head.
+        table: the tensor of the source that is read; bound by the plan.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> str(schemes.MeanOfGroups(2, 0, 8))
+        'mean_of_groups(groups=2, size=8)'
+    """
+
+    name: ClassVar[str] = "mean_of_groups"
+    bound: ClassVar[tuple[str, ...]] = ("table",)
+    groups: Annotated[int, WholeNumber()] = 1
+    dim: Annotated[int, WholeNumber(0)] = 0
+    size: Annotated[int, WholeNumber()] = 1
+    table: Text = ""
+
+    def unsupported_reason(self, slot: Slot) -> str:
+        return "" if self.table else "the old heads aren't known: it is for kv_heads=..."
+
+    def derive(self, slot: Slot) -> torch.Tensor:
+        heads = self.read(slot, self.table).movedim(self.dim, 0)
+        grouped = heads.reshape(self.groups, -1, self.size, *heads.shape[1:])
+        return grouped.double().mean(1).float().flatten(0, 1).movedim(0, self.dim).contiguous()

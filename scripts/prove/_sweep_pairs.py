@@ -82,7 +82,7 @@ def run_type(model_type: str, folder: Path) -> Outcome:
     outcome = Outcome(model_type)
     names = classes()[model_type]
     try:
-        base = _saved(model_type, names, folder / "base")
+        base = saved_base(model_type, names, folder / "base")
     except Unreachable as error:
         outcome.unreachable = str(error)
     else:
@@ -102,7 +102,7 @@ def _class(name: str) -> type[PreTrainedModel]:
     return found
 
 
-def _saved(model_type: str, names: Sequence[str], folder: Path) -> PreTrainedModel:
+def saved_base(model_type: str, names: Sequence[str], folder: Path) -> PreTrainedModel:
     """The base on the CPU, every floating tensor drawn at random so that no two places look alike."""
     cls = _class(names[0])
     config = tiny_config(model_type, [cls, *(c for c in map(_found, names[1:]) if c is not None)])
@@ -149,7 +149,7 @@ def run_pair(name: str, base: Path, out: Path, names: Mapping[str, torch.Tensor]
     except hf_init.HfInitError as error:
         pair.result, pair.why = "refused", f"{type(error).__name__}: {error}"[:600]
     except Exception as error:
-        pair.result, pair.why = "wrong", f"{type(error).__name__}: {error}{_where(error)}"[:900]
+        pair.result, pair.why = "wrong", f"{type(error).__name__}: {error}{where(error)}"[:900]
     pair.plain, pair.plain_why = plain(cls, base, names, options)
     return pair
 
@@ -205,7 +205,7 @@ def _moved(names: Mapping[str, torch.Tensor], model: PreTrainedModel) -> Iterato
             yield f"{name} isn't what the source model holds"
 
 
-def _where(error: BaseException) -> str:
+def where(error: BaseException) -> str:
     trace, places = error.__traceback__, []
     while trace is not None:
         places.append(f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}")

@@ -6,6 +6,7 @@
     scripts/prove/sweep.py --part 10           a fixed tenth of them
     scripts/prove/sweep.py --table             the table of what is in the results file
     scripts/prove/sweep.py --heads             heads of every kind on one trunk, instead (about half an hour)
+    scripts/prove/sweep.py --growth            a layer more and a layer less in every stack, instead
 
 Every type has a process of its own, a time limit, and fresh memory that is full of NaN.
 """
@@ -34,6 +35,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 RESULTS = {
     "_sweep_pairs": Path(tempfile.gettempdir()) / "hf_init-sweep.jsonl",
     "_sweep_heads": Path(tempfile.gettempdir()) / "hf_init-sweep-heads.jsonl",
+    "_sweep_growth": Path(tempfile.gettempdir()) / "hf_init-sweep-growth.jsonl",
 }
 
 
@@ -42,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     from _sweep_pairs import classes
 
-    what = "_sweep_heads" if args.heads else "_sweep_pairs"
+    what = "_sweep_heads" if args.heads else "_sweep_growth" if args.growth else "_sweep_pairs"
     results = args.results or RESULTS[what]
     wanted = args.types or [name for name in classes() if in_part(name, args.part)]
     done = {} if args.types else {entry["type"]: entry for entry in read(results)}
@@ -61,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("types", nargs="*", help="model types; none: all")
     parser.add_argument("--part", type=int, default=1, metavar="N", help="every N-th type, by a hash of its name")
     parser.add_argument("--heads", action="store_true", help="heads of every kind on one trunk, not pairs of classes")
+    parser.add_argument("--growth", action="store_true", help="a layer more and a layer less in every stack")
     parser.add_argument("--results", type=Path, help="a JSON-lines file, read first and added to")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that one type may take")

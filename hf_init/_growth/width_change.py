@@ -1,0 +1,196 @@
+"""Width: more neurons in feed-forward blocks, other numbers of key-value heads, an output matrix of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from hf_init._architecture import Target, nested_configs
+from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
+from hf_init._checkpoint import BaseCheckpoint
+from hf_init._errors import PlanError, option
+from hf_init._growth.axis import changed_tensors, own_target, path_of, value_at
+from hf_init._plan import EXACT, ROUNDING, Choice, Fill, Match, Nothing, Plan, RowMap, RowMapping, no_claim
+from hf_init._roles import matches
+from hf_init._tensors import SourceTensor, TensorSpec
+from hf_init._text import join_names
+from hf_init.schemes import MeanOfGroups, Scheme, Zeros
+
+KV_FIELDS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
+HEAD_FIELDS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+UPWARD = ("mlp.up", "mlp.gate", "mlp.gate_up", "expert.up", "expert.gate", "expert.gate_up")
+DOWNWARD = ("mlp.down.weight", "expert.down.weight")
+KEYS_AND_VALUES = ("attention.key", "attention.value")
+
+
+@dataclass(frozen=True)
+class WidthChange(Change):
+    """The widths that the user wants.
+
+    Attributes:
+        widths: config values of feed-forward blocks; a number, or a factor such as ``"x2"``.
+        kv_heads: how many heads of keys and values; None: as many as before.
+        untie: whether the output matrix becomes a tensor of its own.
+    """
+
+    widths: Mapping[str, object] = field(default_factory=dict)
+    kv_heads: int | None = None
+    untie: bool = False
+
+    OPTIONS = ("widen", "kv_heads", "untie")
+
+    @classmethod
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> WidthChange | None:
+        widths, heads, untie = (options.get(name) for name in cls.OPTIONS)
+        if widths is not None and (not isinstance(widths, Mapping) or not widths):
+            raise PlanError(
+                f"{option('widen')}: expected widths by config value, such as {{'intermediate_size': 'x2'}}"
+            )
+        if heads is not None and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 1):
+            raise PlanError(f"{option('kv_heads')}: expected a whole number of at least 1, not {heads!r}")
+        known = {str(name): value for name, value in widths.items()} if isinstance(widths, Mapping) else {}
+        return cls(known, heads, bool(untie)) if known or heads or untie else None
+
+    def retarget(self, request: TargetRequest) -> TargetRequest:
+        own = own_target(request, next(name for name, given in zip(self.OPTIONS, self._given, strict=True) if given))
+        config = own.config
+        values: dict[str, object] = {}
+        for name, wanted in self.widths.items():
+            path = _path(own, (name,), "widen")
+            values[path] = _width(name, wanted, value_at(config, path))
+        if self.kv_heads is not None:
+            path, heads = _path(own, KV_FIELDS, "kv_heads"), value_at(config, _path(own, HEAD_FIELDS, "kv_heads"))
+            before = value_at(config, path)
+            assert isinstance(before, int) and isinstance(heads, int)
+            if heads % self.kv_heads or (before % self.kv_heads and self.kv_heads % before):
+                raise PlanError(
+                    f"{option('kv_heads')}: {self.kv_heads} heads of keys and values don't divide {heads} of queries, "
+                    f"or aren't a multiple or a part of the base's {before}"
+                )
+            values[path] = self.kv_heads
+        if self.untie:
+            values[_path(own, ("tie_word_embeddings",), "untie")] = False
+        return request.with_values(values)
+
+    @property
+    def _given(self) -> tuple[object, ...]:
+        return (self.widths, self.kv_heads, self.untie)
+
+    def plan(self, context: TargetContext) -> ChangePlan:
+        target, base = context.target, context.target.base_config
+        if base is None:
+            return ChangePlan()
+        paths = [_path(target, (name,), "widen") for name in self.widths]
+        keep: dict[str, RowMapping] = {}
+        schemes: dict[str, tuple[Scheme, str]] = {}
+        if self.kv_heads is not None:
+            paths.append(path := _path(target, KV_FIELDS, "kv_heads"))
+            before = value_at(base, path)
+            assert isinstance(before, int)
+        for tensor, source in changed_tensors(target):
+            if self.kv_heads is not None and any(matches(tensor.role, role) for role in KEYS_AND_VALUES):
+                keep[tensor.name], mean = _heads(tensor, source, before, self.kv_heads)
+                schemes |= {tensor.name: (mean, "the mean of the heads that become one")} if mean else {}
+            elif self.widths and (neurons := _neurons(tensor, source, target)) is not None:
+                keep[tensor.name] = neurons
+                if any(matches(tensor.role, role) for role in DOWNWARD):
+                    schemes[tensor.name] = Zeros(), "0: a new neuron adds nothing at first"
+        left = [tensor.name for tensor, _ in changed_tensors(target) if tensor.name not in keep]
+        if left and not context.keep:
+            raise PlanError(
+                f"{join_names(left)} change shape, too, and what is kept of them isn't known: {option('widen')} knows "
+                f"the neurons of feed-forward blocks, and {option('kv_heads')} heads that aren't fused with those of "
+                "queries"
+            )
+        averaged = any(isinstance(scheme, MeanOfGroups) for scheme, _ in schemes.values())
+        claim = no_claim("heads of keys and values are averaged") if averaged else ROUNDING if keep else EXACT
+        return ChangePlan(
+            keep=keep,
+            fills=partial(_fills, schemes),
+            notes=tuple(f"{path}: {value_at(base, path)} -> {value_at(target.config, path)}" for path in paths),
+            new=frozenset(keep),
+            drop=frozenset(source.name for tensor, source in changed_tensors(target) if tensor.name in keep),
+            claim=lambda plan: _opened(plan, keep, schemes) or claim,
+            config=frozenset(paths),
+        )
+
+
+def _path(target: Target, names: Sequence[str], given: str) -> str:
+    """Return the path of a config value of the text's or of any other part.
+
+    Raises:
+        PlanError: there is none.
+    """
+    config = target.config
+    parts = (config.get_text_config(), *nested_configs(config))
+    found = next(filter(None, (path_of(part, config, names) for part in parts)), None)
+    if found is None:
+        raise PlanError(f"{option(given)}: the config of a {config.model_type} has no {' or '.join(names)}")
+    return found
+
+
+def _width(name: str, wanted: object, before: object) -> int:
+    """Return a new width; a factor is one on the old.
+
+    Raises:
+        PlanError: it is none, or less than the old.
+    """
+    text = str(wanted)
+    factor = text[1:] if isinstance(wanted, str) and text.startswith("x") else ""
+    least = before if isinstance(before, int) else 0  # a width that isn't given follows another, such as GPT-2's
+    if isinstance(wanted, bool) or not (factor or text).isdecimal() or (factor and not least):
+        raise PlanError(f"{option('widen')} {name}: expected a number or a factor such as 'x2', not {wanted!r}")
+    width = least * int(factor) if factor else int(text)
+    if width < least:
+        raise PlanError(
+            f"{option('widen')} {name}: {width} is less than the base's {before}; neurons can't go this way"
+        )
+    return width
+
+
+def _neurons(tensor: TensorSpec, source: SourceTensor, target: Target) -> RowMapping | None:
+    """Return where the old neurons stand: each at its place in its part, so that gate and up stay apart."""
+    dims = [dim for dim, (old, new) in enumerate(zip(source.shape, tensor.shape, strict=True)) if old != new]
+    down = any(matches(tensor.role, role) for role in DOWNWARD)
+    if len(dims) != 1 or not (down or any(matches(tensor.role, role) for role in UPWARD)):
+        return None
+    before, after = source.shape[dims[0]], tensor.shape[dims[0]]
+    parts = 1 if down else _num_parts(tensor, target)
+    if before % parts or after % parts or before > after:
+        return None
+    old, new = before // parts, after // parts
+    index = [*(part * old + k if k < old else None for part in range(parts) for k in range(new))]
+    return RowMap(tuple(index), dims[0])
+
+
+def _num_parts(tensor: TensorSpec, target: Target) -> int:
+    """Return how many matrices stand one after the other in a tensor; those of a bias are its weight's."""
+    weight = tensor.name.removesuffix(".bias") + ".weight" if tensor.name.endswith(".bias") else tensor.name
+    weight = weight.removesuffix("_bias")
+    found = next((other for other in target.layout.tensors if other.name == weight), tensor)
+    return max(1, len(found.geometry.parts)) if found.geometry else 1
+
+
+def _heads(tensor: TensorSpec, source: SourceTensor, before: int, after: int) -> tuple[RowMapping, MeanOfGroups | None]:
+    """Return the rows of each head, repeated for those that were one group; or the scheme that averages them."""
+    dim = next(dim for dim, (old, new) in enumerate(zip(source.shape, tensor.shape, strict=True)) if old != new)
+    size = source.shape[dim] // before
+    if after < before:
+        return Nothing(), MeanOfGroups(after, dim, size, source.name)
+    times = after // before
+    return RowMap(tuple(head // times * size + k for head in range(after) for k in range(size)), dim), None
+
+
+def _opened(plan: Plan, keep: Mapping[str, RowMapping], schemes: Mapping[str, tuple[Scheme, str]]) -> str | None:
+    """Return the claim where a rule gives new columns of a matrix other values than those that add nothing."""
+    planned = {tensor.name: tensor.new for tensor in plan.tensors if tensor.name in keep}
+    other = [name for name, (scheme, _) in schemes.items() if any(fill.scheme != scheme for fill in planned[name])]
+    return no_claim(f"rules give {join_names(other)} other values") if other else None
+
+
+def _fills(schemes: Mapping[str, tuple[Scheme, str]], match: Match, choice: Choice) -> Sequence[Fill] | None:
+    if match.target.name not in schemes or (choice.why != "default" and not choice.advised):
+        return None
+    scheme, why = schemes[match.target.name]
+    return [Fill(region, scheme, why) for region in match.new]
