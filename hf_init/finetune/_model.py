@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hf_init._block_names import stack_blocks
+from hf_init._checkpoint import Origin
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan, format_shape
@@ -107,7 +108,9 @@ def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
     folder = user_path(name) if name and user_path(name).is_dir() else None
     given = getattr(unwrapped(model), "init_plan", None) if plan is None else plan
     if isinstance(given, Plan):
-        return PlanOrigin(given, base=folder or getattr(unwrapped(model), "init_base", None))
+        here = getattr(unwrapped(model), "init_base", None)  # where a hub id was downloaded to
+        known = here is not None and Origin.of(here).name == str(name).partition("@")[0]
+        return PlanOrigin(given, base=here if folder is None and known else folder)
     if isinstance(plan, (str, Path)):
         folder = user_path(plan)
     elif folder is None or not (folder / MANIFEST_NAME).is_file():
