@@ -117,7 +117,7 @@ def test_what_is_kept_is_what_transformers_reads(base, tmp_path, arrange):
     model = hf_init.from_pretrained(transformers.BertForSequenceClassification, base, labels=["a", "b"])
     assert all(model.state_dict()[name].equal(tensor) for name, tensor in written.items())
     assert "transformers_weights" not in json.loads((tmp_path / "out" / "config.json").read_text())
-    assert hf_init.verify(tmp_path / "out").ok
+    assert hf_init.verify(tmp_path / "out").ok and hf_init.drift(base, base, frozen="*").ok
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_the_name_of_the_weights_is_the_folders_own_business(base):
 
 
 def test_torchs_own_format_is_not_read_in_the_place_of_safetensors(base):
-    with pytest.raises(hf_init.HfInitError, match="convert it: `hf-init convert DIR OUT`"):
+    with pytest.raises(hf_init.HfInitError, match="hf-init convert DIR OUT` makes it safetensors"):
         hf_init.from_pretrained(transformers.BertModel, base, use_safetensors=False)
     assert hf_init.from_pretrained(transformers.BertModel, base, use_safetensors=True).init_report
 

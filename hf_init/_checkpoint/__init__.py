@@ -56,6 +56,7 @@ from hf_init._checkpoint.travel import module_folders as module_folders
 from hf_init._checkpoint.travel import sort_files as sort_files
 from hf_init._checkpoint.weights import INDEX as INDEX
 from hf_init._checkpoint.weights import SINGLE as SINGLE
+from hf_init._checkpoint.weights import weights_file as weights_file
 from hf_init._lazy import lazy_names
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, folder_of, open_tensors
+from hf_init._checkpoint import Checkpoint, folder_of, open_tensors, weights_file
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest, Plan, TensorPlan
@@ -65,12 +65,12 @@ def trained_folder(folder: TrainedFolder) -> tuple[Path, tuple[str, ...]]:
 
 
 def _has_tensors(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (SINGLE, INDEX, ADAPTER))
+    return (folder / ADAPTER).is_file() or bool(weights_file(folder, lambda name: (folder / name).is_file()))
 
 
 def is_adapter(folder: Path) -> bool:
     """Return whether a folder holds a PEFT adapter and no model."""
-    return (folder / ADAPTER).is_file() and not any((folder / name).is_file() for name in (SINGLE, INDEX))
+    return (folder / ADAPTER).is_file() and not weights_file(folder, lambda name: (folder / name).is_file())
 
 
 def plan_source(plan: PlanLike, trained: Path, base: TrainedFolder | None) -> PlanSource:
