@@ -104,6 +104,11 @@ WHOLES: dict[str, tuple[Any, dict[str, str], dict[str, Any], str, dict[str, tupl
         {"trunk.pooler.dense.bias": ("trunk.", "bert.pooler.dense.bias")},
     ),
     "a Llama": (own(transformers.LlamaModel, "body"), {"body.": "llama"}, {}, "fc", {}),
+    "a Mixtral, whose experts are fused": (
+        own(transformers.MixtralModel, "trunk"), {"trunk.": "mixtral"}, {"drop": ["*lm_head*"]}, "fc", {},
+    ),
+    "a T5 encoder": (own(transformers.T5EncoderModel, "t5"), {"t5.": "t5 with tokens"}, {}, "fc", {}),
+    "a wav2vec2": (own(transformers.Wav2Vec2Model, "ear"), {"ear.": "ctc"}, {"drop": ["*lm_head*"]}, "fc", {}),
     "a ViT": (own(transformers.ViTModel, "eye"), {"eye.": "vit"}, {}, "fc", {}),
     "a class with its own config": (Whole, {"encoder.": "bert"}, {"config": WholeConfig()}, "fc", {}),
 }  # fmt: skip

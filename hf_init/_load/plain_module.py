@@ -96,7 +96,8 @@ def initialize(
     Nothing is written into the module before everything that can be refused is.
 
     Args:
-        module: on any device; on meta it gets its tensors on the CPU.
+        module: on any device; on meta it gets its tensors on the CPU. In another dtype than the base's it holds the
+            exact cast, and a file of it is no more the base's bytes.
         base: a folder with ``model.safetensors`` (of transformers, of ``PyTorchModelHubMixin``...), a hub id, a file
             (``.safetensors``; ``.ckpt`` of Lightning, ``.pt``, ``.pth``, ``.bin``, whose code isn't run), or a state
             dict.
