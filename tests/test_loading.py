@@ -119,6 +119,60 @@ def test_what_is_kept_at_two_places_is_not_one_memory(bases):
     assert torch.equal(model.model.embed_tokens.weight, before)
 
 
+@pytest.mark.parametrize(
+    ("base", "cls", "options"),
+    [
+        ("bert", BertForSequenceClassification, {}),
+        ("bert", transformers.BertForMaskedLM, {"drop": ["pooler.*"]}),
+        ("bart", transformers.BartForConditionalGeneration, {}),
+        ("llama", transformers.LlamaForSequenceClassification, {}),
+    ],
+)
+def test_the_loading_info_names_what_the_files_lack_as_the_librarys_does(bases, base, cls, options):
+    _, info = hf_init.from_pretrained(cls, bases(base), output_loading_info=True, **options)
+    _, theirs = cls.from_pretrained(bases(base), output_loading_info=True)
+    assert {key: set(names) for key, names in info.items()} == {key: set(names) for key, names in theirs.items()}
+
+
+def test_the_loading_info_names_what_changed_its_shape(bases):
+    _, info = hf_init.from_pretrained(
+        BertForSequenceClassification, bases("sentiment"), labels=["neg", "more"], output_loading_info=True
+    )
+    assert info["mismatched_keys"] == {("classifier.weight", (3, 32), (2, 32)), ("classifier.bias", (3,), (2,))}
+
+
+@pytest.mark.parametrize(
+    "device_map", ["disk", {"": "disk"}, {"embeddings": "cpu", "encoder": "disk", "pooler": "cpu"}]
+)
+def test_what_would_lie_on_disk_is_refused_in_words(bases, device_map):
+    with pytest.raises(HfInitError, match=r"device_map puts (encoder|the model) on disk.*extend folder to folder"):
+        hf_init.from_pretrained(BertModel, bases("bert"), device_map=device_map)
+
+
+def test_on_meta_nothing_is_loaded_and_a_plan_is_made(bases):
+    with torch.device("meta"), pytest.raises(HfInitError, match="load outside of it"):
+        hf_init.from_pretrained(BertModel, bases("bert"))
+    with torch.device("meta"):
+        assert hf_init.plan(bases("bert"), BertForSequenceClassification).counts["new"] == 2
+
+
+def test_a_config_with_several_texts_in_it(tmp_path):
+    text = transformers.T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    sound = transformers.EncodecConfig(
+        num_filters=2, hidden_size=16, codebook_size=16, codebook_dim=16, upsampling_ratios=[2, 2], num_lstm_layers=1,
+        target_bandwidths=[1.0], sampling_rate=100,
+    )  # fmt: skip
+    decoder = transformers.MusicgenDecoderConfig(
+        vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16, num_codebooks=2,
+        pad_token_id=49, bos_token_id=49,
+    )  # fmt: skip
+    parts = {"text_encoder": text.to_dict(), "audio_encoder": sound.to_dict(), "decoder": decoder.to_dict()}
+    cls = transformers.MusicgenForConditionalGeneration
+    cls(transformers.MusicgenConfig(**parts)).save_pretrained(tmp_path / "base")
+    assert hf_init.from_pretrained(cls, tmp_path / "base").init_plan.counts["new"] == 0
+    assert hf_init.extend(tmp_path / "base", tmp_path / "out").ok
+
+
 # A class with the mixin obeys its recipe, however it is made.
 
 
@@ -138,7 +192,8 @@ SMALL = transformers.BertConfig(**SIZE, num_labels=3)
 
 def test_a_load_takes_another_recipe_and_gives_loading_info(bases):
     model, info = Classifier.from_pretrained(bases("bert"), recipe={"default": "ones"}, output_loading_info=True)
-    assert type(model) is Classifier and bool((model.classifier.weight == 1).all()) and not info["missing_keys"]
+    assert type(model) is Classifier and bool((model.classifier.weight == 1).all())
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
 
 
 def test_without_a_checkpoint_everything_is_new_and_nested_models_obey_the_root():

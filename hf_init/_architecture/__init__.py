@@ -11,6 +11,7 @@ from hf_init._architecture.config import check_options as check_options
 from hf_init._architecture.config import copy_config as copy_config
 from hf_init._architecture.config import dtype_of as dtype_of
 from hf_init._architecture.config import label_values as label_values
+from hf_init._architecture.config import text_config as text_config
 from hf_init._architecture.constructor_faults import plain_attributes as plain_attributes
 from hf_init._architecture.describe import buffers as buffers
 from hf_init._architecture.describe import describe_model as describe_model
@@ -27,6 +28,7 @@ from hf_init._architecture.library import quiet_library as quiet_library
 from hf_init._architecture.library import save_code as save_code
 from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
+from hf_init._architecture.library import tolerated as tolerated
 from hf_init._architecture.library import untouched_random_state as untouched_random_state
 from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.moved_blocks import NOWHERE as NOWHERE

@@ -246,3 +246,16 @@ def _nested_field(place: object, name: str, path: str) -> object:
         fields = place.to_dict() if isinstance(place, PreTrainedConfig) else place if isinstance(place, dict) else ()
         raise PlanError(f"config value {path!r}: {type(place).__name__} has no field {name!r}{closest(name, fields)}")
     return found
+
+
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the part of a config that is for text, the whole where there is none.
+
+    Of several the part for the text that the model writes; where that is still several, the whole.
+    """
+    for which in ({}, {"decoder": True}):
+        try:
+            return config.get_text_config(**which)
+        except ValueError:  # which is all that the library says of a Musicgen
+            continue
+    return config

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_init._architecture.config import text_config
 from hf_init._architecture.constructor_faults import check_not_lazy
 from hf_init._architecture.describe import describe_model, shared
 from hf_init._architecture.library import (
@@ -64,14 +65,14 @@ def _tied_and_shared(model: PreTrainedModel) -> dict[str, str]:
 
 def _weight_std(model: PreTrainedModel) -> float:
     """Return the standard deviation that the architecture starts its weights with."""
-    config = model.config.get_text_config()
+    config = text_config(model.config)
     found = (getattr(config, name, None) for name in ("initializer_range", "init_std"))
     return next((float(std) for std in found if std), 0.02)
 
 
 def _num_blocks(model: PreTrainedModel) -> int | None:
     """Return how many blocks the residual stream passes."""
-    config = model.config.get_text_config()
+    config = text_config(model.config)
     found = (getattr(config, name, None) for name in ("num_hidden_layers", "n_layer", "num_layers"))
     return next((depth for depth in found if isinstance(depth, int) and depth > 0), None)
 

@@ -9,6 +9,8 @@ from typing import TypeAlias
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from hf_init._architecture import text_config
+
 BATCH, TOKENS, SAMPLES, FRAMES = 2, 12, 8000, 64
 Inputs: TypeAlias = Mapping[str, "torch.Tensor | bool"]
 """Keyword arguments of a forward."""
@@ -77,7 +79,7 @@ def _special_ids(values: Mapping[str, object]) -> Iterator[int]:
 
 
 def _token_ids(config: PreTrainedConfig, generator: torch.Generator) -> torch.Tensor:
-    text = config.get_text_config()
+    text = text_config(config)
     size = _count(text, 100, "vocab_size")
     special = set(_special_ids(config.to_dict()))
     plain = torch.tensor([k for k in range(min(size, 50_000)) if k not in special] or [0])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedConfig
 
-from hf_init._architecture import NOWHERE, BlockMap, Target, copy_config
+from hf_init._architecture import NOWHERE, BlockMap, Target, copy_config, text_config
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
@@ -166,7 +166,7 @@ def _depths_called(name: str, depths: Sequence[Depth], config: PreTrainedConfig)
         if len(found) != 1:
             raise PlanError(f"{option('layers')}: {name!r} names {len(found)} stacks; there are: {choices}")
         return found
-    text = config.get_text_config()
+    text = text_config(config)
     found = [depth for depth in depths if parent_of(config, depth.path) is text] or list(depths)
     if len({depth.count for depth in found}) > 1:
         raise PlanError(

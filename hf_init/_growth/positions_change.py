@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from hf_init._architecture import text_config
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
@@ -55,7 +56,7 @@ class PositionsChange(Change):
 
     def retarget(self, request: TargetRequest) -> TargetRequest:
         own = own_target(request, "positions")
-        path = path_of(own.config.get_text_config(), own.config, FIELDS)
+        path = path_of(text_config(own.config), own.config, FIELDS)
         if path is None:
             raise PlanError(
                 f"{option('positions')}: the config of a {own.config.model_type} has no number of positions"
@@ -74,7 +75,7 @@ class PositionsChange(Change):
     def plan(self, context: TargetContext) -> ChangePlan:
         target = context.target
         base = target.base_config
-        path = None if base is None else path_of(base.get_text_config(), base, FIELDS)
+        path = None if base is None else path_of(text_config(base), base, FIELDS)
         if base is None or path is None:
             return ChangePlan()
         before = value_at(base, path)

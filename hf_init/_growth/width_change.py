@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from hf_init._architecture import Target, nested_configs
+from hf_init._architecture import Target, nested_configs, text_config
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
@@ -123,7 +123,7 @@ def _path(target: Target, names: Sequence[str], given: str) -> str:
         PlanError: there is none.
     """
     config = target.config
-    parts = (config.get_text_config(), *nested_configs(config))
+    parts = (text_config(config), *nested_configs(config))
     found = next(filter(None, (path_of(part, config, names) for part in parts)), None)
     if found is None:
         raise PlanError(f"{option(given)}: the config of a {config.model_type} has no {' or '.join(names)}")

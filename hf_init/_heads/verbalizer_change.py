@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from hf_init import schemes
-from hf_init._architecture import Target
+from hf_init._architecture import Target, text_config
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
@@ -107,7 +107,7 @@ def _word_table(target: Target, layer: LastLayer) -> WordTable:
         PlanError: there is neither of the layer's width, or features are transformed before they meet the rows.
     """
     width = next(t.shape[1] for t in target.layout.tensors if t.name == layer.weight)
-    size = getattr(target.model.config.get_text_config(), "vocab_size", 0)
+    size = getattr(text_config(target.model.config), "vocab_size", 0)
     held = [tensor for tensor in (*target.source, *target.dropped) if not tensor.second]
     found = [tensor for tensor in held if tensor.shape == (size, width)]
     if not found:

@@ -132,12 +132,12 @@ class _CopyBeforeWrite(TorchDispatchMode):
                 self._kept[key].copy_(values)
 
 
-def guarded(init_weights: Callable[..., object]) -> Callable[..., object]:
+def guarded(init_weights: Callable[..., Any]) -> Callable[..., Any]:
     """Return an ``_init_weights`` that leaves the known tensors of its module as they are."""
 
     @wraps(init_weights)
-    def kept(self: object, module: nn.Module, *args: object, **kwargs: object) -> object:
+    def kept(self: object, module: nn.Module) -> Any:
         with keeping(module):
-            return init_weights(self, module, *args, **kwargs)
+            return init_weights(self, module)
 
     return kept

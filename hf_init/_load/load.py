@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import new_class
@@ -19,6 +20,7 @@ from hf_init._architecture import (
     load_plainly,
     on_disk,
     own_loader,
+    tolerated,
 )
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._checkpoint import Bases, Reader, equal_bytes
@@ -29,6 +31,8 @@ from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan
 from hf_init._shards import whole_tensor
 from hf_init._signature import takes
+from hf_init._tensors import Status
+from hf_init._text import join_names
 from hf_init.schemes import Fitted, Zeros
 
 if TYPE_CHECKING:
@@ -132,11 +136,45 @@ def load_class(
     said = {"output_loading_info": True} if output_loading_info else {}
     if isinstance(cls, type) and issubclass(cls, PreTrainedModel) and (own := own_loader(cls, past)):
         return _load_around(own, cls, base, *model_args, **said, **options)
+    _check_places(options.get("device_map"))
     prepared = prepare_plan(base, cls, *model_args, **options)
     if prepared.target.cls is not cls and own_loader(prepared.target.cls):
         return load_class(prepared.target.cls, base, *model_args, **said, **options)
     model, info = _load_proved(with_fitted_values(prepared), spend=True)
-    return (model, info) if output_loading_info else model
+    return (model, _with_what_was_lacking(prepared, info)) if output_loading_info else model
+
+
+def _check_places(device_map: object) -> None:
+    """Raise PlanError if a model is asked for where its values couldn't be compared with the files."""
+    if torch.empty(0).device.type == "meta":
+        raise PlanError(
+            'the default device is meta (`torch.device("meta")` around the call, or `torch.set_default_device`), where '
+            "a model has no values; load outside of it, or ask hf_init.plan, which needs no memory"
+        )
+    places: Mapping[object, object] = device_map if isinstance(device_map, Mapping) else {"": device_map}
+    disk = [str(name) or "the model" for name, place in places.items() if place == "disk"]
+    if disk:
+        raise PlanError(
+            f"device_map puts {join_names(disk)} on disk, where what is loaded can't be compared with the files; "
+            "extend folder to folder (hf_init.extend), and load the result with plain transformers"
+        )
+
+
+def _with_what_was_lacking(prepared: Prepared, info: LoadingInfo) -> LoadingInfo:
+    """Return what the library says of a load from a state dict that lacks nothing, with what the files lacked."""
+    patterns, entries = tolerated(prepared.model), prepared.source.entries
+    addresses = {tensor.name: tensor.address for tensor in prepared.target.source}
+    unused = (addresses.get(tensor.name, (tensor.name,)) for tensor in prepared.plan.unused)
+    first = {tensor.name for tensor in prepared.plan.tensors if tensor.status is Status.NEW}
+    new = (tensor.parameter for tensor in prepared.plan.tensors if {tensor.name, tensor.tied_to} & first)
+    resized = (tensor for tensor in prepared.plan.tensors if tensor.status is Status.RESIZED and tensor.kept)
+    shapes = ((t.parameter, entries[t.kept[0].source].shape, t.shape) for t in resized)
+    return {
+        **info,
+        "missing_keys": {name for name in new if not any(re.search(pattern, name) for pattern in patterns)},
+        "unexpected_keys": {str(address[0]) for address in unused},
+        "mismatched_keys": {each for each in shapes if each[1] != each[2]},
+    }
 
 
 class HandedOn(PreTrainedModel):

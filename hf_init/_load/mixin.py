@@ -156,8 +156,9 @@ def _fill_missing(model: Any, known: set[str]) -> None:
     specs = [spec for name, spec in described.items() if name not in known]
     recipe = class_recipe(model)
     rest = [spec for name, spec in described.items() if name in known]
-    choices = choose_auto(recipe, specs, rest)
-    context = InitialValues(lambda: model, *model._hf_init_made_with, recipe.function)
+    choices = choose_auto(recipe, specs, rest) if specs else {}
+    args, kwargs = model._hf_init_made_with
+    context = InitialValues(lambda: model, args, kwargs, recipe.function)
     for spec in specs:
         scheme = choices[spec.name].scheme
         # What can't be built once more, or was handed to the constructor, has the values that it was made with.

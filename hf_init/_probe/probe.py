@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_init._architecture import is_causal_class, quiet_library
+from hf_init._architecture import is_causal_class, quiet_library, text_config
 from hf_init._checkpoint import config_json, folder_of
 from hf_init._errors import PlanError
 from hf_init._probe.logit_differences import Differences, TokenIds, logits_of, read_logits
@@ -206,5 +206,5 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMo
 
 def longest_passage(models: Sequence[PreTrainedModel]) -> int:
     """Return how many tokens a passage may have, behind its start token."""
-    positions = [getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models]
+    positions = [getattr(text_config(model.config), "max_position_embeddings", None) for model in models]
     return min([LONGEST, *(count - 1 for count in positions if isinstance(count, int) and count > 1)])

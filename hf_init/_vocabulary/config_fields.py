@@ -9,7 +9,7 @@ from typing import TypeGuard
 import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from hf_init._architecture import BAD_VALUE, Target, copy_config, quiet_library
+from hf_init._architecture import BAD_VALUE, Target, copy_config, quiet_library, text_config
 from hf_init._errors import PlanError
 from hf_init._tensors import TensorSpec
 from hf_init._text import join_names, one_line
@@ -71,7 +71,7 @@ def vocabulary_fields(raw: Mapping[str, object]) -> VocabularyFields:
     named = {path: value for path, value in fields.items() if _field_name(path) in ("vocab_size", size)}
     vocab = {p for p in fields if "vocab" in _field_name(p)} - {p for p in fields if _field_name(p) in NOT_SIZES}
     sizes = {path: v for path, v in fields.items() if _is_positive(v) and (path in named or path in vocab)}
-    rows = None if config is None else getattr(config.get_text_config(), "vocab_size", None)
+    rows = None if config is None else getattr(text_config(config), "vocab_size", None)
     if not _is_positive(rows):
         rows = next((value for path, value in sizes.items() if path in named), None)
     if rows is None:
