@@ -90,23 +90,15 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
     splitter = TokenSplitter(old, {*earlier.tokens, *reinit})
     start = _first_files(base, request, old)
     start_tokenizer = old if request.tokenizer is None else start.load()
-    if isinstance(old.chat_template, str) and not start_tokenizer.chat_template and request.template is None:
-        request = replace(request, template=old.chat_template)
     whole = TokenSplitter(start_tokenizer) if earlier.tokens or reinit or start_tokenizer is not old else splitter
-    wanted = wanted_tokens(request, start_tokenizer, whole)
+    template = old.chat_template if isinstance(old.chat_template, str) and not start_tokenizer.chat_template else None
+    wanted = wanted_tokens(request, start_tokenizer, whole, template)
     files = start.edited(wanted.edit, start_tokenizer)
     tokenizer = files.load() if wanted.edit else start_tokenizer
     check_read_back(wanted.edit, start_tokenizer, tokenizer)
-    ids = ids_of(tokenizer)
-    if request.tokenizer is None:
-        vocabulary = _grown(request, fields, base_ids, ids)
-    else:
-        vocabulary = _moved_rows(request, fields, splitter, base_ids, ids_of(start_tokenizer), ids)
-    _check_reserved_ids(fields, vocabulary.after)
-    in_text = _checked_in_text(wanted, start, start_tokenizer, whole, tokenizer)
-    trained = {*range(fields.rows)} & {id_ - fields.offset for id_ in base_ids.values()} - earlier.ids - {
-        *request.reinit_ids
-    }
+    ids, start_ids = ids_of(tokenizer), None if request.tokenizer is None else ids_of(start_tokenizer)
+    vocabulary = _rows(request, fields, splitter, base_ids, start_ids, ids)
+    trained = {*range(fields.rows)} & {id_ - fields.offset for id_ in base_ids.values()} - earlier.ids
     return VocabularyChange(
         request=request,
         fields=fields,
@@ -115,12 +107,12 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         tokenizer=tokenizer,
         splitter=splitter,
         new_tokens=tuple(_new_tokens(request, wanted, vocabulary, tokenizer, splitter, fields.offset)),
-        trained=id_ranges(trained),
+        trained=id_ranges(trained - {*request.reinit_ids}),
         earlier=earlier,
         files=files if wanted.edit or request.tokenizer is not None else None,
         moved=_ids_that_move(base, request, fields, old, tokenizer, wanted.edit.renamed),
         wanted=wanted,
-        in_text=in_text,
+        in_text=_checked_in_text(wanted, start, start_tokenizer, whole, tokenizer),
         lost_tokens=tuple(sorted({*base_ids} - {*ids, *wanted.edit.renamed})),
     )
 
@@ -146,28 +138,25 @@ def _first_files(base: BaseCheckpoint, request: TokenRequest, old: PreTrainedTok
         return TokenizerFiles.of(Path(folder), other, base.folder)
 
 
-def _grown(
-    request: TokenRequest, fields: VocabularyFields, base_ids: Mapping[str, int], ids: Mapping[str, int]
-) -> Vocabulary:
-    """Return the rows where the base's tokens stay at theirs."""
-    added = {id_ - fields.offset for id_ in {*ids.values()} - {*base_ids.values()}}
-    return Vocabulary(
-        fields.rows,
-        rows_needed(max(ids.values()) + 1 - fields.offset, fields.rows, request.multiple_of, request.shrink),
-        frozenset({*added, *request.reinit_ids}),
-        tokens_behind=max(base_ids.values()) >= fields.rows + fields.offset,
-    )
-
-
-def _moved_rows(
+def _rows(
     request: TokenRequest,
     fields: VocabularyFields,
     splitter: TokenSplitter,
     base_ids: Mapping[str, int],
-    start_ids: Mapping[str, int],
+    other_ids: Mapping[str, int] | None,
     ids: Mapping[str, int],
 ) -> Vocabulary:
-    """Return the rows where another tokenizer numbers the tokens; rows that are no token's in either stay padding."""
+    """Return the rows: those of the base's tokens stay, unless another tokenizer (``other_ids``) numbers them.
+
+    Rows that are no token's in either stay padding.
+    """
+    end, rows = max(ids.values()) + 1 - fields.offset, fields.rows
+    after = rows_needed(end, rows, request.multiple_of, request.shrink)
+    _check_reserved_ids(fields, after)
+    behind = max(base_ids.values()) >= rows + fields.offset
+    if other_ids is None:
+        added = {id_ - fields.offset for id_ in {*ids.values()} - {*base_ids.values()}}
+        return Vocabulary(rows, after, frozenset({*added, *request.reinit_ids}), tokens_behind=behind)
     if fields.offset:
         raise PlanError("tokenizer: the vocabulary's rows are in two tables here; say what changes with add_tokens")
     if request.reinit_ids:
@@ -175,13 +164,12 @@ def _moved_rows(
             "reinit_rows and tokenizer: with another tokenizer ids mean something else; do one, then the other"
         )
     known = splitter.vocabulary
-    moved = {id_: known[text] for text, id_ in start_ids.items() if known.get(text, fields.rows) < fields.rows}
+    moved = {id_: known[text] for text, id_ in other_ids.items() if known.get(text, rows) < rows}
     if not moved:
         raise PlanError(f"{request.tokenizer}: its tokenizer and the base's have no token in common; take another")
-    rows = rows_needed(max(ids.values()) + 1, fields.rows, request.multiple_of, request.shrink)
     taken = {*base_ids.values(), *ids.values()}
-    moved |= {row: row for row in range(min(rows, fields.rows)) if row not in taken}
-    return Vocabulary(fields.rows, rows, moved=moved, tokens_behind=max(base_ids.values()) >= fields.rows)
+    moved |= {row: row for row in range(min(after, rows)) if row not in taken}
+    return Vocabulary(rows, after, moved=moved, tokens_behind=behind)
 
 
 def _ids_that_move(

@@ -176,7 +176,7 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
         given.get("pad_to_multiple_of"),
         given.get("allow_shrink", False),
         tuple(given.get("reinit_rows", ())),
-        _tokenizer_place(given.get("tokenizer")),
+        user_path(given["tokenizer"]) if isinstance(given.get("tokenizer"), (str, Path)) else given.get("tokenizer"),
         given.get("guarantee", "greedy"),
         {side: scheme for key, scheme in row_schemes for side in ROW_SCHEME_OPTIONS[key]},
         tuple(key for key in ("input_rows", "output_rows") if key in given),
@@ -191,10 +191,6 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
     if idle and not wanted and request.multiple_of is None:
         raise PlanError(f"{', '.join(idle)}: no row is new; say which tokens are (add_tokens, special_tokens)")
     return request
-
-
-def _tokenizer_place(given: str | Path | PreTrainedTokenizerBase | None) -> Path | PreTrainedTokenizerBase | None:
-    return user_path(given) if isinstance(given, (str, Path)) else given
 
 
 def _template(given: str | Path) -> str:

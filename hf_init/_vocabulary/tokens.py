@@ -43,8 +43,13 @@ class WantedTokens:
     edit: TokenizerEdit = field(default_factory=TokenizerEdit)
 
 
-def wanted_tokens(request: TokenRequest, tokenizer: PreTrainedTokenizerBase, splitter: TokenSplitter) -> WantedTokens:
+def wanted_tokens(
+    request: TokenRequest, tokenizer: PreTrainedTokenizerBase, splitter: TokenSplitter, template: str | None = None
+) -> WantedTokens:
     """Return the tokens that are to be added, those that are there already, and the edit of the tokenizer's files.
+
+    Args:
+        template: of chats, where the request has none.
 
     Raises:
         PlanError: a token that is there already, unless that is allowed; spellings that no text has; names that can't
@@ -69,7 +74,10 @@ def wanted_tokens(request: TokenRequest, tokenizer: PreTrainedTokenizerBase, spl
             existing[token.text] = id_
     if existing and not request.skip_existing:
         names = ", ".join(f"{text!r} (id {id_})" for text, id_ in existing.items())
-        faults.append(f"add_tokens: {names}: one token of the tokenizer already; {_leave_out()}")
+        faults.append(
+            f"add_tokens: {names}: one token of the tokenizer already; leave them out, or say "
+            f"{option('existing', 'skip')}"
+        )
     if faults:
         raise PlanError("\n".join(faults))
     for text in request.roles.values():
@@ -79,7 +87,7 @@ def wanted_tokens(request: TokenRequest, tokenizer: PreTrainedTokenizerBase, spl
     numbered = {first + index: token for index, token in enumerate(new.values())}
     added = {id_: added_token(token, request, tokenizer) for id_, token in numbered.items()}
     added |= _in_vocabulary(request, tokenizer, ids)
-    edit = TokenizerEdit(dict(sorted(added.items())), request.roles, request.renamed, request.template)
+    edit = TokenizerEdit(dict(sorted(added.items())), request.roles, request.renamed, request.template or template)
     return WantedTokens(numbered, existing, respelled, edit)
 
 
@@ -134,10 +142,6 @@ def _inside_word(text: str) -> str:
         f"(a word of its own; with {option('single_word', False)} inside others, too), or a tokenizer that was built "
         f"with it: {option('tokenizer', 'DIR')}"
     )
-
-
-def _leave_out() -> str:
-    return f"leave them out, or say {option('existing', 'skip')}"
 
 
 def _rename_faults(
