@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bases import llava_config
 from hub_server import COMMIT, NAME, Hub
 from huggingface_hub import constants
 from small_model import contents
@@ -186,6 +187,23 @@ def test_every_command_takes_a_hub_id(hub, folder, tmp_path, capsys):
     assert "no tokenizer" in said and "two revisions" in said and "tiny" in page.read_text()
 
 
+def test_a_tower_by_its_id_is_what_its_folder_is(serve, bases, tmp_path, cache):
+    """Planned from its header; its commit is in the manifest, for each part its own."""
+    hub = serve({**contents(bases("clip")), "source.spm": b"spm", "optimizer.pt": b"x"})
+    towers = {"vision_tower.": NAME, "language_model.": bases("llama untied")}
+    target: dict[str, Any] = {"architecture": "LlavaForConditionalGeneration", "config": llava_config()}
+    plan = hf_init.plan(towers, **target)
+    assert hub.served["model.safetensors"] <= 100_001 and plan.files.left == ("optimizer.pt",)
+    hf_init.extend(towers, tmp_path / "out", **target).raise_if_failed()
+    assert (tmp_path / "out/source.spm").read_bytes() == b"spm" and "optimizer.pt" not in hub.served
+    part = manifest(tmp_path / "out")["base"]["parts"]["vision_tower."]
+    assert part == {"name": NAME, "commit": COMMIT}
+    assert hf_init.verify(tmp_path / "out").ok and hf_init.verify(tmp_path / "out", towers).ok
+    cache("empty")
+    with pytest.raises(HfInitError, match=f"hf download {NAME} --revision {COMMIT}"):
+        hf_init.verify(tmp_path / "out")
+
+
 def test_a_listing_must_not_lead_out_of_the_repository(serve, files, tmp_path):
     hub = serve({**files, "../../evil.txt": b"x", "a/../../evil.py": b"x", "C:evil.json": b"x"})
     out = extend(NAME, tmp_path / "out")
@@ -268,6 +286,19 @@ def test_a_changed_byte_is_named_whatever_it_is_proved_against(chain, row):
     for base in (first, wide, head):
         (difference,) = hf_init.verify(wider, base, everything=True).differences
         assert difference["name"] == "model.embed_tokens.weight"
+
+
+def test_a_result_of_a_result_of_a_hub_id_is_proved_without_what_lay_between(hub, tmp_path, cache):
+    extend(NAME, tmp_path / "between")
+    hf_init.extend(tmp_path / "between", tmp_path / "out", *HEAD, labels=["b", "c"]).raise_if_failed()
+    hub.push(**{"model.safetensors": b"other"})
+    shutil.rmtree(tmp_path / "between")
+    for base in (None, NAME, f"{NAME}@{COMMIT}"):
+        report = hf_init.verify(tmp_path / "out", base)
+        assert report.ok and str(report.base).endswith(COMMIT), report
+    cache("empty")
+    with pytest.raises(HfInitError, match=rf"between .*is not there\. Say where(.|\n)*--revision {COMMIT}"):
+        hf_init.verify(tmp_path / "out")
 
 
 def test_new_values_are_recomputed_from_the_base_alone(chain):

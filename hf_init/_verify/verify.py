@@ -129,7 +129,7 @@ def open_base(manifest: Manifest, base: BaseFolders | None = None, **hub: Any) -
             if all(origin.folder for origin in link.base.origins):  # it is here, and something is wrong with it
                 raise
             absent.append(error)
-    raise absent[0]
+    raise CheckpointError("\n".join(str(error.args[0]) for error in absent))
 
 
 def _link_from(base: Checkpoint, links: Sequence[Manifest]) -> Manifest:
