@@ -70,7 +70,7 @@ def extend(
 
     Args:
         base: a checkpoint folder or a hub id; it is never written to. Or several, by the prefix that the names of each
-            get, ``{"model.vision_tower.": FOLDER, ...}``, with ``config`` that of the whole.
+            get, ``{"model.vision_tower.": FOLDER, ...}``; ``config`` is made of theirs, or that of the whole.
         out: a folder that doesn't exist yet, or is empty.
         architecture: a ``PreTrainedModel`` class, an ``AutoModelFor*`` class, a name; None: the checkpoint's own.
         progress: called with the bytes done since it was last called.

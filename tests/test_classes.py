@@ -151,6 +151,27 @@ def test_what_can_not_be_loaded_is_refused_with_the_line_to_change(bases, name, 
 
 
 @pytest.mark.parametrize("base", FAMILIES)
+def test_the_mixin_takes_what_a_constructor_may_do_without_it(bases, base):
+    trunk, name = FAMILIES[base]
+
+    class Made(InitMixin, trunk.__base__):
+        init_recipe: ClassVar = Recipe([Rule("orthogonal", name="fc.weight")])
+
+        def __init__(self, config):
+            super().__init__(config)
+            setattr(self, name, trunk.from_pretrained(bases(base)))
+            self.fc = nn.Linear(config.hidden_size, int(torch.tensor([2, 3]).max()))
+            self.scale = torch.ones(2)
+            self.post_init()
+
+    model = Made(trunk.config_class.from_pretrained(bases(base)))
+    plain = trunk.from_pretrained(bases(base)).state_dict()
+    assert all(torch.equal(tensor, plain[key]) for key, tensor in model.base_model.state_dict().items())
+    weight = model.fc.weight.detach()
+    assert torch.allclose(weight @ weight.T, torch.eye(3), atol=1e-5) and bool(model.scale.all())
+
+
+@pytest.mark.parametrize("base", FAMILIES)
 def test_what_the_constructor_freezes_stays_frozen(bases, base):
     def freeze(model: PreTrainedModel) -> None:
         model.base_model.requires_grad_(False)

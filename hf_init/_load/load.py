@@ -99,7 +99,7 @@ def from_pretrained(
     Args:
         cls: a ``PreTrainedModel`` class or an ``AutoModelFor*`` class.
         base: a checkpoint folder or a hub id; or several, ``{"vision_tower.": FOLDER, ...}`` by the prefix that the
-            names of each get, with ``config`` that of the whole.
+            names of each get; ``config`` is made of theirs, or that of the whole.
         model_args: what the class's constructor takes besides its config.
         output_loading_info: return ``(model, info)`` as the library does.
         options: as listed below. As in the library, a keyword that is none of them sets a value of the config
