@@ -348,3 +348,19 @@ def test_a_donor_is_found_again_and_no_path_of_the_machine_says_where(serve, tmp
     if by_id:
         cache("cache")
     assert hf_init.verify(tmp_path / "out", recompute=True).ok
+
+
+@pytest.mark.parametrize(
+    "options", [{"add_tokens": ["hello"]}, {"add_heads": {"tags": "similarity"}}, {"num_labels": 3}]
+)
+def test_no_file_of_a_result_says_where_its_base_was(serve, tmp_path, options):
+    """What changes rewrite, too: tokenizer, config, code."""
+    base = token_base("llama", tmp_path / "base")
+    serve(contents(base))
+    target = "LlamaForSequenceClassification" if "num_labels" in options else None
+    outs = []
+    for name, place in (("a", NAME), ("b", base)):
+        hf_init.extend(place, tmp_path / name, target, **options).raise_if_failed()
+        outs.append(contents(tmp_path / name))
+        assert not [file for file, data in outs[-1].items() if str(tmp_path).encode() in data]
+    assert all(each.pop("hf_init.json") for each in outs) and outs[0] == outs[1]
