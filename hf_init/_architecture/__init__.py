@@ -11,6 +11,7 @@ from hf_init._architecture.config import check_options as check_options
 from hf_init._architecture.config import copy_config as copy_config
 from hf_init._architecture.config import dtype_of as dtype_of
 from hf_init._architecture.config import label_values as label_values
+from hf_init._architecture.config import nested_configs as nested_configs
 from hf_init._architecture.config import text_config as text_config
 from hf_init._architecture.constructor_faults import plain_attributes as plain_attributes
 from hf_init._architecture.describe import buffers as buffers
@@ -45,7 +46,6 @@ from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
 from hf_init._architecture.target import Architecture as Architecture
 from hf_init._architecture.target import NamedClass as NamedClass
 from hf_init._architecture.target import Target as Target
-from hf_init._architecture.target import nested_configs as nested_configs
 from hf_init._architecture.tokenizers import declared_vocabulary as declared_vocabulary
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens
 from hf_init._architecture.towers import with_config as with_config

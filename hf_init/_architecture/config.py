@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -203,6 +203,14 @@ def dtype_of(requested: object, config: PreTrainedConfig, source: Checkpoint) ->
     raise CheckpointError(
         f"{source.root} holds no floating-point tensor, so the dtype of what is new is unknown; give dtype"
     )
+
+
+def nested_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    """Yield a config and those nested in it, from the outside in."""
+    yield config
+    for value in vars(config).values():
+        if isinstance(value, PreTrainedConfig):
+            yield from nested_configs(value)
 
 
 def _load_config(

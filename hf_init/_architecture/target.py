@@ -23,6 +23,7 @@ from hf_init._architecture.config import (
     copy_config,
     drop_quantization,
     dtype_of,
+    nested_configs,
 )
 from hf_init._architecture.constructed import construct, in_kept_dtypes
 from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
@@ -37,7 +38,7 @@ from hf_init._architecture.library import (
     not_saved,
 )
 from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
-from hf_init._architecture.ties import held_apart, untie
+from hf_init._architecture.ties import held_apart, stored_under, untie
 from hf_init._architecture.tower_addresses import TowerAddresses
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import HfInitError
@@ -339,25 +340,9 @@ class Target:
         by_name = {tensor.name: tensor for tensor in source}
         for prefix, own, known in () if lacking.isdisjoint(tensor.shape for tensor in source) else self.origins:
             names = [name for name in own.base.source.entries if prefix + name in by_name]
-            stored = {prefix + name: prefix + other for name, other in own._stored_under(names)} if known else {}
+            second = stored_under(own.whole_layout, own.addresses, names) if known else ()
+            stored = {prefix + name: prefix + other for name, other in second}
             addresses = self.addresses.of(list(stored))
             for name, other in stored.items():
                 if addresses[name] not in held:
                     yield replace(by_name[other], address=addresses[name], second=True)
-
-    def _stored_under(self, names: list[str]) -> Iterator[tuple[str, str]]:
-        """Yield the names that this target has by a tie and files with these names don't, with the name they have."""
-        stored_at = {address: name for name, address in self.addresses.of(names).items()}
-        address_of = {tensor.name: tensor.address for tensor in self.whole_layout.tensors}
-        for tie in self.whole_layout.ties:
-            stored = next((stored_at[a] for a in (address_of[tie.of], *tie.addresses) if a in stored_at), None)
-            if stored is not None:
-                yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
-
-
-def nested_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
-    """Yield a config and those nested in it, from the outside in."""
-    yield config
-    for value in vars(config).values():
-        if isinstance(value, PreTrainedConfig):
-            yield from nested_configs(value)

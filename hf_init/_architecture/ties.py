@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from transformers import PreTrainedModel
 
 from hf_init._architecture.library import Addresses
 from hf_init._checkpoint import Checkpoint, Reader
+from hf_init._tensors import Layout
 
 
 def held_apart(
@@ -41,3 +42,13 @@ def untie(model: PreTrainedModel, names: Iterable[str]) -> None:
         path, _, leaf = name.rpartition(".")
         parent, tied = model.get_submodule(path), model.get_parameter(name)
         setattr(parent, leaf, torch.nn.Parameter(torch.empty_like(tied), tied.requires_grad))
+
+
+def stored_under(layout: Layout, addresses: Addresses, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the names that a model has by a tie and files with these names don't, each with the name they have."""
+    stored_at = {address: name for name, address in addresses.of(names).items()}
+    address_of = {tensor.name: tensor.address for tensor in layout.tensors}
+    for tie in layout.ties:
+        stored = next((stored_at[a] for a in (address_of[tie.of], *tie.addresses) if a in stored_at), None)
+        if stored is not None:
+            yield from ((name, stored) for name in (tie.of, tie.name) if name != stored)
