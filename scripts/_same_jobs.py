@@ -138,12 +138,12 @@ def heads(at: Callable[[str], str]) -> dict[str, Job]:
     fitted: dict[str, dict[str, Any]] = {
         method: {"head": method} for method in ("ridge", "class_means", "lda", "logistic")
     }
+    vision: dict[str, Any] = {"labels": ["cat", "dog"], "recipe": "vision", "drop": ["pooler.*"]}
+    tags: dict[str, Any] = {"num_labels": 3, "recipe": "vision", "drop": ["lm_head.*"]}
     return {
         "head of BERT": Job(bert, classifier, {"labels": ["a", "b", "c"]}, {"digest": True, "rename": False}),
-        "head of Llama": Job(at("untied"), "LlamaForTokenClassification", {"num_labels": 3, "recipe": "vision"}),
-        "head of ViT": Job(
-            at("vit"), t.AutoModelForImageClassification, {"labels": ["cat", "dog"], "recipe": "vision"}
-        ),
+        "head of Llama": Job(at("untied"), "LlamaForTokenClassification", tags),
+        "head of ViT": Job(at("vit"), t.AutoModelForImageClassification, vision),
         "head of Wav2Vec2": Job(at("wav2vec2"), t.AutoModelForAudioClassification, {"num_labels": 4, "seed": 9}),
         **{f"labels {name}": Job(trained, None, words) for name, words in of_labels.items()},
         "regression": Job(
@@ -234,7 +234,7 @@ def architectures(at: Callable[[str], str]) -> dict[str, Job]:
         "experts of Qwen": Job(
             at("qwen-moe"), None, {"config": {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}}
         ),
-        "head of Mixtral": Job(at("mixtral"), "MixtralForTokenClassification", {"num_labels": 2}),
+        "head of Mixtral": Job(at("mixtral"), "MixtralForTokenClassification", {"num_labels": 2, "drop": "lm_head.*"}),
         "head of shards": Job(at("shards"), "LlamaForSequenceClassification", {"num_labels": 2}, {"link": "hard"}),
         "towers": Job(towers, t.LlavaForConditionalGeneration, {"config": whole, "recipe": "auto"}, {"digest": True}),
         **{

@@ -34,6 +34,7 @@ from hf_init._architecture.library import untouched_random_state as untouched_ra
 from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.moved_blocks import NOWHERE as NOWHERE
 from hf_init._architecture.moved_blocks import BlockMap as BlockMap
+from hf_init._architecture.origins import addresses_after as addresses_after
 from hf_init._architecture.origins import ignored_by_own as ignored_by_own
 from hf_init._architecture.origins import loader_addresses as loader_addresses
 from hf_init._architecture.origins import own_tensors as own_tensors

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import torch
 
 from hf_init._architecture.layout import stored_tensors
-from hf_init._architecture.library import Address, not_saved, tolerated
+from hf_init._architecture.library import Address, Addresses, not_saved, tolerated
 from hf_init._architecture.target import Target
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import HfInitError
@@ -44,6 +44,13 @@ def ignored_by_own(target: Target, names: Collection[str]) -> set[str]:
         for tensor in own.addressed
         if (name := prefix + tensor.name) in names and (tensor.ignored or _is_computed(tensor, buffers))
     }
+
+
+def addresses_after(target: Target, rules: Iterable[tuple[str, str]]) -> dict[str, Address]:
+    """Return where the loader would put the base's tensors if these renamings came before all others."""
+    mapping = {**dict(rules), **(target.load_options.get("key_mapping") or {})}
+    addresses = Addresses(target.model, mapping) if mapping else target.addresses
+    return addresses.of(list(target.base.source.entries))
 
 
 def loader_addresses(checkpoint: Checkpoint, names: list[str]) -> dict[str, Address]:

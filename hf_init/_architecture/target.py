@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
@@ -29,7 +29,6 @@ from hf_init._architecture.constructed import construct, in_kept_dtypes
 from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
 from hf_init._architecture.layout import layout_of
 from hf_init._architecture.library import (
-    Address,
     Addresses,
     build_on_meta,
     ignored_on_load,
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
 NamedClass: TypeAlias = "type[_BaseAutoModelClass] | str | None"
 """What names a class without being it: ``AutoModelFor*``, a name; None: the checkpoint's own."""
 Architecture: TypeAlias = "type[PreTrainedModel] | NamedClass"
+Origin: TypeAlias = "tuple[str, Target, bool]"
 
 UNBUILDABLE = (
     ImportError,
@@ -66,19 +66,6 @@ UNBUILDABLE = (
 
 NOT_ON_META = ("device_map", "max_memory", "key_mapping", "distributed_config")
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
-
-
-class Origin(NamedTuple):
-    """The class that a checkpoint of the base was saved from, with its own config.
-
-    Attributes:
-        prefix: of the checkpoint's names, where the base is of several.
-        known: whether the config names the class; else it is the base model of its family.
-    """
-
-    prefix: str
-    target: Target
-    known: bool
 
 
 @dataclass(frozen=True)
@@ -177,12 +164,6 @@ class Target:
         parts = [prefix for prefix, _ in self.base.source.parts]
         return TowerAddresses(self.model, parts, mapping) if parts else Addresses(self.model, mapping)
 
-    def addresses_after(self, rules: Iterable[tuple[str, str]]) -> dict[str, Address]:
-        """Return where the loader would put the base's tensors if these renamings came before all others."""
-        mapping = {**dict(rules), **(self.load_options.get("key_mapping") or {})}
-        addresses = self._addresses(mapping) if mapping else self.addresses
-        return addresses.of(list(self.base.source.entries))
-
     @cached_property
     def whole_layout(self) -> Layout:
         """Return every tensor of the model, with what ``save_pretrained`` leaves out."""
@@ -231,7 +212,11 @@ class Target:
 
     @cached_property
     def origins(self) -> tuple[Origin, ...]:
-        """Return the own class of each checkpoint of the base, where it or its family is known."""
+        """Return the own class of each checkpoint of the base, where it or its family is known.
+
+        With the prefix of the checkpoint's names, where the base is of several, and with whether the config names the
+        class: else it is the base model of the family.
+        """
         parts = self.base.source.parts or (("", self.base.source),)
         return tuple(origin for prefix, part in parts if (origin := self._origin(prefix, part)) is not None)
 
@@ -239,7 +224,7 @@ class Target:
     def own(self) -> Target | None:
         """Return the target that is the checkpoint's own class with its own config; None where that can't be had."""
         origin = self.origins[0] if self.origins and not self.base.source.parts else None
-        return origin.target if origin is not None and origin.known else None
+        return origin[1] if origin is not None and origin[2] else None
 
     @cached_property
     def base_config(self) -> PreTrainedConfig | None:
@@ -284,7 +269,7 @@ class Target:
                 if own_class is self.cls:
                     own = replace(own, model_args=self.model_args, model_kwargs=self.model_kwargs)
                 _ = own.model  # built now: a class that can't be built has nothing to tell
-                return Origin(prefix, own, known)
+                return prefix, own, known
             except HfInitError:
                 continue
         return None

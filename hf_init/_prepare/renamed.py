@@ -14,7 +14,7 @@ from hf_init._tensors import Shape
 
 MOST_RULES, MOST_TRIES = 32, 20
 
-Rule: TypeAlias = tuple[str, str]
+NameRule: TypeAlias = tuple[str, str]
 """A regular expression and its replacement."""
 
 
@@ -28,7 +28,7 @@ class Renaming:
     """
 
     pairs: Mapping[str, str] = field(default_factory=dict)
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[NameRule, ...] = ()
 
     @property
     def wrappers(self) -> dict[str, str]:
@@ -57,7 +57,7 @@ def find_renaming(
         (('^bert\\\\.', 'trunk.'),)
     """
 
-    def solved(rules: tuple[Rule, ...]) -> Renaming:
+    def solved(rules: tuple[NameRule, ...]) -> Renaming:
         new_names = {old: apply_rules(old, rules) for old in spare}
         pairs = {old: new for old, new in new_names.items() if new in lacking and alike(old, new)}
         if len(set(pairs.values())) < len(pairs) or any(apply_rules(name, rules) != name for name in placed):
@@ -91,7 +91,7 @@ def find_renaming(
     return found
 
 
-def apply_rules(name: str, rules: Iterable[Rule]) -> str:
+def apply_rules(name: str, rules: Iterable[NameRule]) -> str:
     """Return a name as the library's loader renames it: each rule once, at the first place that it fits."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name, count=1)
@@ -117,12 +117,12 @@ def _of_longest_ending(name: str, by_ending: Mapping[str, list[str]]) -> list[st
 def _alike_at_first(name: str, partners: Sequence[str]) -> list[str]:
     """Return the one partner that begins most like a name; none where that isn't one."""
     words = name.split(".")
-    lengths = {new: _common(words, new.split(".")) for new in partners}
+    lengths = {new: _words_in_common(words, new.split(".")) for new in partners}
     best = [new for new in partners if lengths[new] == max(lengths.values())]
     return best if len(best) == 1 else []
 
 
-def _common(first: Sequence[str], second: Sequence[str]) -> int:
+def _words_in_common(first: Sequence[str], second: Sequence[str]) -> int:
     """Return how many words two names begin with together."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((k for k, (a, b) in pairs if a != b), min(len(first), len(second)))
@@ -141,14 +141,14 @@ def _is_counted(old: str, new: str, known: Collection[str]) -> bool:
 def _shared(first: str, second: str) -> int:
     """Return how many words two names begin and end with together."""
     a, b = first.split("."), second.split(".")
-    return _common(a, b) + _common(a[::-1], b[::-1])
+    return _words_in_common(a, b) + _words_in_common(a[::-1], b[::-1])
 
 
-def _differing(old: str, new: str) -> tuple[int, list[Rule]]:
+def _differing(old: str, new: str) -> tuple[int, list[NameRule]]:
     """Return how many words two names differ by, and rules that make the first the second, the widest first."""
     before, after = old.split("."), new.split(".")
-    head = _common(before, after)
-    tail = min(_common(before[::-1], after[::-1]), len(before) - head, len(after) - head)
+    head = _words_in_common(before, after)
+    tail = min(_words_in_common(before[::-1], after[::-1]), len(before) - head, len(after) - head)
     removed, added = before[head : len(before) - tail], after[head : len(after) - tail]
     difference = len(removed) + len(added)
     if not removed:  # what follows shows the place, and stays
@@ -164,7 +164,7 @@ def _differing(old: str, new: str) -> tuple[int, list[Rule]]:
     return difference, [(rf"\.{pattern}", f".{text}"), (rf"^{group}\.{pattern}", f"{back}.{text}")]
 
 
-def unwrapping(names: Iterable[str]) -> Iterator[Rule]:
+def unwrapping(names: Iterable[str]) -> Iterator[NameRule]:
     """Yield rules that take the words of wrappers out of names, as often as they come in one."""
     for word in WRAPPERS:
         having = [name.split(".") for name in names if word in name.split(".")[:-1]]

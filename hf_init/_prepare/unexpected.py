@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from hf_init._architecture import Address, Target, has_same_head, own_tensors
+from hf_init._architecture import Address, Target, addresses_after, has_same_head, own_tensors
 from hf_init._change import ChangePlan
 from hf_init._errors import option
 from hf_init._globs import closest_glob
@@ -76,13 +76,15 @@ class PlanDraft(PlanInputs):
         alike = own is not None and has_same_head(target.cls, own.cls.__name__)
         unwrapped = tuple(unwrapping(self.leftover))
         bare = {apply_rules(name, unwrapped): name for name in self.leftover}
-        parts = {bare[name]: part for name, part in _parts_of(own, bare).items()} if own else {}
+        parts = {bare[name]: part for name, part in _parts_by_own(own, bare).items()} if own else {}
         spare = {name: shape for name, shape in self.leftover.items() if alike or parts.get(name) != "head"} | carried
         placed = [t.name for t in target.source if t.name not in {*self.leftover, *carried} and not t.second]
-        words = 3 if own and "backbone" in _parts_of(own, placed).values() else 2  # all of it goes elsewhere, or none
+        words = (
+            3 if own and "backbone" in _parts_by_own(own, placed).values() else 2
+        )  # all of it goes elsewhere, or none
         common = {name: words for name, part in parts.items() if part == "backbone"}
         found = find_renaming(spare, lacking, placed, common=common, rows=alike)
-        before, after = (target.addresses_after(rules) for rules in ((), found.rules))
+        before, after = (addresses_after(target, rules) for rules in ((), found.rules))
         fits = all(after[old] == self.specs[new].address for old, new in found.pairs.items())
         return found if fits and all(after[name] == before[name] for name in placed) else Renaming(found.pairs)
 
@@ -94,7 +96,7 @@ class PlanDraft(PlanInputs):
             for tensor in self.new
             if self.allowed is None  # else the list says it of all, see `unlisted`
             and tensor.name not in self.named
-            and not _is_computed(self.specs[tensor.name])
+            and not _made_again(self.specs[tensor.name])
             and tensor.name not in self.renaming.pairs.values()
         ]
         return tuple(t for t in unsaid if self.specs[t.name].address in self.own_tensors) if unsaid else ()
@@ -199,7 +201,7 @@ def _drop_globs(draft: PlanDraft, names: Collection[str]) -> list[str]:
     return shortest_globs(names, (name for name in draft.target.base.source.entries if name not in names))
 
 
-def _is_computed(spec: TensorSpec) -> bool:
+def _made_again(spec: TensorSpec) -> bool:
     """Return whether a tensor was never trained, and the class makes it again."""
     counts = spec.role == "buffer" and not spec.dtype.startswith(("float", "bfloat"))
     return counts or matches(spec.role, "norm.num_batches_tracked")
@@ -212,7 +214,7 @@ def outside_backbone(own: Target, names: Iterable[str]) -> dict[str, bool]:
     return {name: not str(at[0]).startswith(prefix) for name, at in addresses.items() if at in known}
 
 
-def _parts_of(own: Target, names: Iterable[str]) -> dict[str, str]:
+def _parts_by_own(own: Target, names: Iterable[str]) -> dict[str, str]:
     """Return where a checkpoint's own class has those of its tensors that it has: in the backbone, or in a head."""
     prefix = own.model.base_model_prefix + "."
     bare = not any(tensor.parameter.startswith(prefix) for tensor in own.whole_layout.tensors)
