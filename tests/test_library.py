@@ -130,6 +130,17 @@ def test_initialize_weights_is_what_a_constructor_calls(monkeypatch):
     assert len(calls) == 1, f"{VERSION}: a constructor no longer calls initialize_weights once"
 
 
+def test_a_constructor_ends_in_init_weights_which_asks_the_object_for_its_own(monkeypatch):
+    """What is recorded stands in the place of ``init_weights``; each module comes to the object's ``_init_weights``."""
+    calls, seen = [], []
+    monkeypatch.setattr(PreTrainedModel, "init_weights", lambda self: calls.append(self))
+    model = _on_meta(transformers.BertModel, transformers.BertConfig)
+    assert calls[-1] is model, f"{VERSION}: post_init no longer calls init_weights"
+    vars(model).update(_init_weights=seen.append, is_custom_code=lambda: False)
+    model.initialize_weights()
+    assert {*seen} == {*model.modules()}, f"{VERSION}: initialize_weights leaves modules out, or asks the class"
+
+
 def test_init_weights_takes_one_module():
     assert list(inspect.signature(PreTrainedModel._init_weights).parameters) == ["self", "module"], (
         f"{VERSION}: _init_weights takes other arguments"
