@@ -11,6 +11,7 @@ reads the result no more. A base that a reader can't load is passed over: the re
 from __future__ import annotations
 
 import argparse
+import importlib
 import inspect
 import json
 import os
@@ -26,24 +27,49 @@ BESIDE = ROOT / ".cache" / "transformers4"
 PACKAGES = ("transformers==4.57.*", "tokenizers<0.23", "huggingface-hub<1", "sentencepiece", "protobuf")
 WORDS, SPECIAL = [" photoelectron", " hepatocyte"], ["<|tool|>", "<e1>"]
 SENTENCES = ("the photoelectron, (photoelectron) a hepatocyte <|tool|> end", "<e1>x photoelectron")
+MODULES = [
+    "argparse",
+    "asyncio",
+    "collections",
+    "csv",
+    "datetime",
+    "decimal",
+    "difflib",
+    "email.message",
+    "fractions",
+    "functools",
+    "http.client",
+    "io",
+    "json",
+    "logging",
+    "os",
+    "pathlib",
+    "pickle",
+    "pydoc",
+    "random",
+    "re",
+    "shutil",
+    "socket",
+    "statistics",
+    "string",
+    "subprocess",
+    "tarfile",
+    "textwrap",
+    "threading",
+    "unittest",
+    "zipfile",
+]
+OLD_SPECIAL = "the </s> end, </s>x [SEP] end, [SEP]x <|endoftext|> end, <|endoftext|>x"
+"""Of the bases' own: where versions read these otherwise, they don't agree on running text with any control token."""
 SPECIALS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 def texts(most: int) -> list[str]:
     """Return docstrings of the standard library, none with a new token."""
-    import argparse as a
-    import collections
-    import decimal
-    import logging
-    import statistics
-    import subprocess as s
-    import textwrap
-    import unittest
-
-    modules = (textwrap, a, collections, logging, json, os, s, unittest, decimal, statistics)
+    modules = map(importlib.import_module, MODULES)
     docs = (inspect.getdoc(value) for module in modules for value in vars(module).values() if callable(value))
-    return [*dict.fromkeys(doc for doc in docs if doc)][:most]
+    return [*[*dict.fromkeys(doc for doc in docs if doc)][:most], OLD_SPECIAL]
 
 
 def made(folder: Path, corpus: Sequence[str]) -> Iterator[tuple[str, Callable[[], Any]]]:
