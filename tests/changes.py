@@ -179,6 +179,19 @@ def _padded(rows: int, places: Sequence[int]) -> Along:
     return Along([None if row in places or row >= ROWS + 20 else row for row in range(rows)])
 
 
+def _prefix(source: Origins) -> Origins:
+    """Of a table of positions the class token's row, in one for 6 x 6 patches."""
+    return np.concatenate([source[:, :1], np.full((1, 36, source.shape[2]), -1)], 1)
+
+
+def _doubled(source: Origins) -> Origins:
+    return grown(len(source), len(source))(source)
+
+
+def _doubled_in(source: Origins) -> Origins:
+    return grown(source.shape[1], source.shape[1], 1)(source)
+
+
 PHI = ("model.embed_tokens.weight", "lm_head.weight", "lm_head.bias")
 QWEN = ("model.embed_tokens.weight", "lm_head.weight")
 
@@ -544,6 +557,30 @@ CHANGES: dict[str, Change] = {
     "more experts, new ones on disk and rows of one tensor in memory": Change(
         "mixtral", options={"keep": {"*.gate.weight": "leading"}, "config": {"num_local_experts": 6}, "seed": 2},
         new=EXPERTS, moved={"*.gate.weight": grown(4, 2)},
+    ),
+    # Growth.
+    "llama, a layer inserted": Change(
+        "llama", options={"layers": "0,new,1", "seed": 3}, names=instead(("model.layers.1.", "model.layers.2.")),
+        new=("model.layers.1.*",),
+    ),
+    "mixtral, a layer twice": Change(
+        "mixtral", options={"layers": [0, 1, 1]},
+        taken={"mixtral": lambda name: name.replace(".layers.1.", ".layers.2.") if ".layers.1." in name else None},
+    ),
+    "bert, a layer inserted that nothing closes": Change(
+        "bert", options={"layers": "0,new,1"}, names=instead(("encoder.layer.1.", "encoder.layer.2.")),
+        new=("encoder.layer.1.*",),
+    ),
+    "bert, a student": Change(
+        "bert", options={"layers": [1]}, names=instead(("encoder.layer.1.", "encoder.layer.0.")),
+        gone=("encoder.layer.0.*",),
+    ),
+    "vit, a larger image": Change(
+        "vit", options={"image_size": 48}, moved={"embeddings.position_embeddings": _prefix}, by_class_name=True,
+    ),
+    "llama, more neurons": Change(
+        "llama", options={"widen": {"intermediate_size": "x2"}},
+        moved={"*.gate_proj.weight": _doubled, "*.up_proj.weight": _doubled, "*.down_proj.weight": _doubled_in},
     ),
     # Real checkpoints.
     "MiniLM, a head": Change(

@@ -257,7 +257,9 @@ def test_another_seed_changes_every_drawn_value_and_no_other(result, tmp_path):
     assert [name for name, each in same.items() if not each.all()] == []
 
 
-DERIVED = {"zeros", "ones", "constant", "subtokens", "log_prior", "fitted"}
+DERIVED = {
+    "zeros", "ones", "constant", "subtokens", "log_prior", "fitted", "near_identity", "resample"
+}  # fmt: skip
 
 
 def is_drawn(scheme: dict[str, Any], bits: np.ndarray) -> bool:
