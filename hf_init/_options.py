@@ -286,6 +286,7 @@ class GrowthOptions(TypedDict, total=False):
         Option("widths of feed-forward blocks, such as intermediate_size=x2", "values", "KEY=N"),
     ]
     kv_heads: Annotated["int | None", Option("of keys and values: repeated, or the mean of groups", "number", "N")]
+    experts: Annotated["int | None", Option("of a mixture, a multiple: each comes equally often", "number", "N")]
     untie: Annotated["bool | None", Option("the output matrix becomes a tensor of its own", "flag")]
 
 

@@ -49,7 +49,8 @@ TARGET = (
     "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] "
     "[--output-rows SCHEME] [--layers MAP] [--new-layers {auto,copy}] "
     "[--positions N] [--positions-by {tile,interpolate}] [--positions-keep N] [--image-size N] [--patch-size N] "
-    "[--num-channels N] [--channels MAP] [--widen KEY=N] [--kv-heads N] [--untie]"
+    "[--num-channels N] [--channels MAP] [--widen KEY=N] [--kv-heads N] "
+    "[--experts N] [--untie]"
 )
 FILES = (
     "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--resume] [--no-rename] "

@@ -250,6 +250,10 @@ def test_lists_of_numbers_and_counts_follow(family):
             "expected a number or a factor such as 'x2', not 'double'",
         ),
         ("llama", {"widen": {"intermediate": 64}}, "has no intermediate"),
+        ("llama", {"experts": 8}, "a llama is no mixture"),
+        ("mixtral", {"experts": 3}, "3 is no multiple of the base's 2"),
+        ("mixtral", {"experts": True}, "experts: expected a whole number"),
+        ("mixtral", {"experts": 4, "layers": "0-3,new"}, "one after the other, each by itself"),
         ("llama", {"widen": {}}, "widen: expected widths by config value"),
     ],
 )
@@ -370,6 +374,23 @@ def test_new_neurons_add_nothing_and_old_ones_stay_in_their_parts(family, tmp_pa
 def test_heads_and_ties(family, tmp_path, name, options, claim):
     assert extended(family(name), tmp_path / "out", **options).claim == claim
     assert hf_init.verify(tmp_path / "out", recompute=True)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt_oss", "qwen2_moe"])
+def test_twice_the_experts_chosen_together_give_what_they_gave(family, tmp_path, name):
+    base, number = family(name), 2 if name == "mixtral" else 4
+    plan = extended(base, tmp_path / "out", experts=2 * number)
+    assert plan.claim == "exact to rounding" and not plan.counts["new"]
+    old, new = tensors(base), tensors(tmp_path / "out")
+    for router in (each for each in new if "router" in each or each.endswith(".gate.weight")):
+        assert np.array_equal(new[router].bits, np.concatenate([old[router].bits] * 2))
+    for expert in (each for each in new if f".experts.{number}." in each):
+        first = expert.replace(f".experts.{number}.", ".experts.0.")
+        assert np.array_equal(new[expert].bits, old[first].bits)
+
+
+def test_experts_that_are_chosen_by_groups_claim_nothing(family):
+    assert "chosen by groups" in hf_init.plan(family("deepseek"), experts=8).claim
 
 
 def test_a_rule_for_new_columns_weakens_the_claim(family):

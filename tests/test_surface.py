@@ -102,7 +102,7 @@ PLAN = (
     "eos_token bos_token unk_token mask_token chat_template pad_to_multiple_of allow_shrink reinit_rows tokenizer "
     "guarantee row_scheme input_rows output_rows "
     "layers new_layers positions positions_by positions_keep image_size patch_size num_channels channels "
-    "widen kv_heads untie"
+    "widen kv_heads experts untie"
 )
 SIGNATURES = {
     "plan": f"base architecture {PLAN}",

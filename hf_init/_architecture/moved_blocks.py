@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from hf_init._architecture.library import Address, Addresses
 from hf_init._block_names import stack_blocks, stack_of
@@ -54,17 +55,15 @@ def place_names(
     """Yield the names of a base's tensors, each with its address in a target; with several where it has several.
 
     Args:
-        maps: by the stack's name in memory, such as ``"model.layers."``.
+        maps: by the stack's name in memory, such as ``"model.layers."``; or by a glob on disk, ``"*.experts."``.
     """
     if not maps:
         yield from addresses.of(names).items()
         return
     stacks = _stacks_in_memory(names, maps, addresses)
     moved = {name: _places(name, maps, stacks) for name in names}
-    for turn in range(max(map(len, moved.values()), default=0)):
-        renamed = {places[turn]: name for name, places in moved.items() if turn < len(places)}
-        for new, address in addresses.of(list(renamed)).items():
-            yield renamed[new], address
+    renamed = {place: name for name, places in moved.items() for place in places}
+    yield from ((renamed[new], address) for new, address in addresses.of(list(renamed)).items())
     yield from ((name, (f"{NOWHERE}{name}",)) for name, places in moved.items() if not places)
 
 
@@ -76,6 +75,7 @@ def _stacks_in_memory(names: Sequence[str], maps: Mapping[str, BlockMap], addres
             stack = stack_of(block)
             if stack in stacks:
                 break
+            stacks |= {stack: known for known in maps if "*" in known and fnmatchcase(stack, known)}
             for known, blocks in maps.items():
                 for place in blocks.places(_number(block))[:1]:
                     candidate = f"{stack}{place}.{name.removeprefix(block)}"

@@ -122,7 +122,7 @@ class LayersChange(Change):
 
     def plan(self, context: TargetContext) -> ChangePlan:
         target = context.target
-        if not target.blocks:
+        if not target.blocks or any("*" in stack for stack in target.blocks):  # none, or experts
             return ChangePlan()
         new = NewBlocks(target, target.build())
         schemes = new.schemes()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from hf_init._architecture import Address, Target, own_tensors, plain_attributes, takes_as_they_are
+from hf_init._architecture import NOWHERE, Address, Target, own_tensors, plain_attributes, takes_as_they_are
 from hf_init._checkpoint import format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._globs import closest_glob
@@ -104,7 +104,8 @@ def misplaced_pieces(inputs: PlanInputs) -> Iterator[Problem]:
     target = inputs.target
     pieces = [tensor for tensor in target.source if len(tensor.address) > 1]
     own = own_tensors(target) if pieces else {}
-    there, names = {tensor.name for tensor in target.source}, set(own.values())
+    gone = (tensor for tensor in target.dropped if tensor.address[0].startswith(NOWHERE))  # with its block, as a whole
+    there, names = {tensor.name for tensor in (*target.source, *gone)}, set(own.values())
     moved = [t for t in pieces if t.name in names and own.get(t.address, t.name) != t.name]
     groups = {tensor.address[:2] for tensor in moved}
     lacking = [name for address, name in own.items() if address[:2] in groups and name not in there]

@@ -1,0 +1,113 @@
+"""More experts in a mixture: each several times, chosen together, so that their weights add up to the old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from hf_init._architecture import BlockMap, Target, nested_configs
+from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
+from hf_init._checkpoint import BaseCheckpoint
+from hf_init._errors import PlanError, option
+from hf_init._growth.axis import changed_tensors, own_target, path_of, value_at
+from hf_init._plan import ROUNDING, RowMap, no_claim, weakest_claim
+from hf_init._roles import matches
+from hf_init._text import join_names
+
+COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+CHOSEN = ("num_experts_per_tok", "moe_top_k", "top_k")
+SHARING = ("mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe", "qwen3_next", "olmoe", "jamba")
+"""Model types whose experts weigh what a softmax over all of them gives: twice the experts, half the weight of each."""
+STACKS = "*.experts."
+"""The experts of every layer, where the files hold them one by one."""
+
+
+@dataclass(frozen=True)
+class ExpertsChange(Change):
+    """The number of experts that the user wants: a multiple of the base's."""
+
+    count: int
+
+    OPTIONS = ("experts",)
+
+    @classmethod
+    def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> ExpertsChange | None:
+        count = options.get("experts")
+        if count is None:
+            return None
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise PlanError(f"{option('experts')}: expected a whole number of at least 1, not {count!r}")
+        return cls(count)
+
+    def retarget(self, request: TargetRequest) -> TargetRequest:
+        own = own_target(request, "experts")
+        paths = _paths(own)
+        before, chosen = (value_at(own.config, path) for path in paths)
+        assert isinstance(before, int) and isinstance(chosen, int)
+        if self.count % before or self.count == before:
+            raise PlanError(
+                f"{option('experts')}: {self.count} is no multiple of the base's {before}; each expert comes equally "
+                "often, so that the model computes what it did"
+            )
+        return request.with_values({paths[0]: self.count, paths[1]: chosen * (self.count // before)})
+
+    def place(self, target: Target) -> Target:
+        base = target.base_config
+        if base is None:
+            return target
+        if target.blocks:
+            raise PlanError(f"{option('layers')} and {option('experts')}: one after the other, each by itself")
+        before = value_at(base, _paths(target)[0])
+        assert isinstance(before, int)
+        return replace(target, blocks={STACKS: BlockMap(self._experts(before), before)})
+
+    def plan(self, context: TargetContext) -> ChangePlan:
+        target, base = context.target, context.target.base_config
+        if base is None:
+            return ChangePlan()
+        paths = _paths(target)
+        before = value_at(base, paths[0])
+        assert isinstance(before, int)
+        keep: dict[str, RowMap] = {}
+        for tensor, source in changed_tensors(target):
+            pairs = enumerate(zip(source.shape, tensor.shape, strict=True))
+            dims = [dim for dim, sizes in pairs if sizes == (before, self.count)]
+            if dims and any(matches(tensor.role, role) for role in ("router", "expert")):
+                keep[tensor.name] = RowMap(self._experts(before), dims[0])
+        if left := [tensor.name for tensor, _ in changed_tensors(target) if tensor.name not in keep]:
+            raise PlanError(f"{option('experts')}: {join_names(left)} change shape in a way that isn't known")
+        claim = weakest_claim([ROUNDING, *map(no_claim, _reasons(target))])
+        return ChangePlan(
+            keep=keep,
+            notes=tuple(f"{path}: {value_at(base, path)} -> {value_at(target.config, path)}" for path in paths),
+            claim=lambda plan: claim,
+            config=frozenset(paths),
+        )
+
+    def _experts(self, before: int) -> tuple[int, ...]:
+        return tuple(expert % before for expert in range(self.count))
+
+
+def _paths(target: Target) -> tuple[str, str]:
+    """Return the paths of the number of experts, and of those chosen for a token.
+
+    Raises:
+        PlanError: the config has no such values: it is no mixture.
+    """
+    config = target.config
+    for part in (config.get_text_config(), *nested_configs(config)):
+        count, chosen = path_of(part, config, COUNTS), path_of(part, config, CHOSEN)
+        if count and chosen and value_at(config, count) and value_at(config, chosen):
+            return count, chosen
+    raise PlanError(
+        f"{option('experts')}: a {config.model_type} is no mixture: its config has no {' or '.join(COUNTS)}"
+    )
+
+
+def _reasons(target: Target) -> Iterator[str]:
+    """Yield why experts that are chosen together don't weigh what each weighed alone."""
+    config = target.config.get_text_config()
+    if config.model_type not in SHARING and not getattr(config, "norm_topk_prob", False):
+        yield f"the weights of the chosen experts of a {config.model_type} aren't shares of a whole (norm_topk_prob)"
+    if (getattr(config, "n_group", None) or 1) > 1:
+        yield f"experts are chosen by groups (n_group={config.n_group})"
