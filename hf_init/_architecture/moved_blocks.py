@@ -75,8 +75,9 @@ def _stacks_in_memory(names: Sequence[str], maps: Mapping[str, BlockMap], addres
             stack = stack_of(block)
             if stack in stacks:
                 break
-            stacks |= {stack: known for known in maps if "*" in known and fnmatchcase(stack, known)}
             for known, blocks in maps.items():
+                if "*" in known and fnmatchcase(stack, known):
+                    stacks[stack] = known
                 for place in blocks.places(_number(block))[:1]:
                     candidate = f"{stack}{place}.{name.removeprefix(block)}"
                     if str(addresses.of([candidate])[candidate][0]).startswith(f"{known}{place}."):
