@@ -68,8 +68,9 @@ def _rounded(scheme: Scheme, slot: Slot, values: torch.Tensor, dtype: torch.dtyp
         if stored.to(values.dtype).equal(values):
             return stored
         raise scheme.refusal(slot, f"{slot.dtype} can't hold the class's own values, which are {values.dtype}")
-    if bool((stored.isinf() & values.isfinite()).any()):
+    kept = stored.to(values.dtype)
+    if bool((~kept.isfinite() & values.isfinite()).any()):
         raise scheme.refusal(slot, f"it gives {float(values.abs().max()):g}, which {slot.dtype} can't hold")
-    if bool(values.any()) and not bool(stored.to(values.dtype).any()):
+    if bool(values.any()) and not bool(kept.any()):
         raise scheme.refusal(slot, f"all its values round to 0 in {slot.dtype}: use zeros, or make its settings larger")
     return stored
