@@ -20,8 +20,8 @@ CARRIED = (
     "custom_generate/generate.py", "generation_config.json", "merges.txt", "modeling_own.py", "modules.json",
     "preprocessor_config.json", "processor_config.json", "prophetnet.tokenizer", "qwen.tiktoken",
     "sentencepiece.bpe.model", "source.spm", "speaker_embeddings/v2/en_1.npy", "special_tokens_map.json",
-    "spiece.model", "tekken.json", "tokenizer.json", "tokenizer.model", "tokenizer.model.v3", "tokenizer_config.json",
-    "vocab.bpe", "vocab.json", "1_Pooling/config.json",
+    "spiece.model", "spk_dict.pt", "tekken.json", "tokenizer.json", "tokenizer.model", "tokenizer.model.v3",
+    "tokenizer_config.json", "vocab.bpe", "vocab.json", "1_Pooling/config.json",
 )  # fmt: skip
 LEFT = (
     # training state

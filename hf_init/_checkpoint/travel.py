@@ -20,10 +20,11 @@ MODULES = "modules.json"
 _TEXTS = (
     "*.json", "*.txt", "*.model", "*.model.v*", "*.spm", "*.codes", "*.bpe", "*.vocab", "*.tokenizer", "*.tiktoken",
     "*.jinja", "*.py", "*.md", "*.yaml", "*.yml", "vocab", "merges", "licen[cs]e*", "notice*", "copying*",
-    "speaker_embeddings/*", ".gitattributes", ".gitignore",
+    ".gitattributes", ".gitignore",
 )  # fmt: skip
-"""Tokenizer and vocabulary, processor, settings, templates, code, licence, card; the voices of a text-to-speech one."""
+"""Tokenizer and vocabulary, processor, settings, templates, code, licence, card."""
 
+_VOICES = ("speaker_embeddings/*", "spk_dict.pt")  # of Bark's processor, and of Qwen2.5-Omni's own loader
 _DOCUMENTS = ("*.md", "licen[cs]e*", "notice*", "copying*", ".git*")
 
 _WEIGHTS = (
@@ -107,7 +108,7 @@ def sort_files(
     foreign = {path.parent for path in paths if not inside[path] and path.parent.parts and _like(path.name, _WEIGHTS)}
 
     def travels(path: PurePosixPath) -> bool:
-        if str(path) in declared:
+        if str(path) in declared or _like(str(path), _VOICES):
             return True
         within = path.relative_to(inside[path]) if inside[path] else path
         if _like(path.name, _LEFT_FILES) or any(_like(part, _LEFT_FOLDERS) for part in within.parts[:-1]):
@@ -117,7 +118,7 @@ def sort_files(
             return not _like(path.name, _WEIGHTS) or (path.name in _MODULE_WEIGHTS and single)
         if _like(path.name, _WEIGHTS) or foreign & {*path.parents}:
             return False
-        return _like(path.name, _TEXTS) or _like(str(path), _TEXTS)
+        return _like(path.name, _TEXTS)
 
     carried = tuple(str(path) for path in paths if travels(path))
     return FileLists(carried, tuple(sorted(everything - {*carried})))
