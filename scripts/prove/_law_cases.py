@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import torch
 import transformers
-from _sweep_pairs import _options, _saved, classes
+from _sweep_pairs import _options, classes, saved_base
 from _sweep_shrink import Unreachable
 
 import hf_init
@@ -158,7 +158,7 @@ def pairs(model_type: str, folder: Path) -> Iterator[Pair]:
     """Yield a type's base with each class that it can be extended to, its own among them."""
     names = classes()[model_type]
     try:
-        _saved(model_type, names, folder)
+        saved_base(model_type, names, folder)
     except Unreachable:
         return
     for name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -181,14 +181,17 @@ def _droppable(cls: type[PreTrainedModel], config: Any, base: Path, names: Mappi
         model = cls(deepcopy(config or config_for(cls, AutoConfig.from_pretrained(base))))
     there = {f".{name}" for name in (*model.state_dict(), *revert_weight_conversion(model, model.state_dict()))}
     patterns = {r"(^|\.)position_ids$", *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())}
+    more = Counter(each.removesuffix(f".{name}") for name in names for each in there if each.endswith(f".{name}"))
+    less = Counter(f".{name}".removesuffix(each) for name in names for each in there if f".{name}".endswith(each))
+    before = {prefix for found in (more, less) for prefix, many in found.items() if many > len(names) / 5}
 
     def has(name: str) -> bool:
-        return any(each.endswith(f".{name}") or f".{name}".endswith(each) for each in there)
+        return any(f"{prefix}.{name}" in there or f".{name}".removeprefix(prefix) in there for prefix in before)
 
     return [
         name
         for name, tensor in _tensors(base).items()
-        if not has(name)
+        if name in names  # else it is converted on its way
         and not any(has(other) for other, value in names.items() if same_bytes(value, tensor))
         and not any(re.search(pattern, name) for pattern in patterns)
     ]
