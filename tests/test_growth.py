@@ -250,6 +250,7 @@ def test_lists_of_numbers_and_counts_follow(family):
             "expected a number or a factor such as 'x2', not 'double'",
         ),
         ("llama", {"widen": {"intermediate": 64}}, "has no intermediate"),
+        ("lfm2", {"layers": "0,2"}, "a Lfm2ForCausalLM of these blocks alone doesn't run"),
         ("llama", {"experts": 8}, "a llama is no mixture"),
         ("mixtral", {"experts": 3}, "3 is no multiple of the base's 2"),
         ("mixtral", {"experts": True}, "experts: expected a whole number"),

@@ -8,7 +8,7 @@ that is found to be the identity is one, and what can't be followed isn't claime
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from hf_init._architecture import UNBUILDABLE, quiet_library
 from hf_init._function.inputs import seeded_inputs
+from hf_init._text import one_line
 
 Known: TypeAlias = "float | Literal['input'] | None"
 """What is known of a tensor: the value of all its elements, that it is the block's input, or nothing."""
@@ -183,6 +184,12 @@ def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Ma
     return found
 
 
+def failure_on_meta(model: PreTrainedModel) -> str:
+    """Return what a model on meta raises for every kind of input that is known for it; empty where one goes through."""
+    failures = [_run(model, {name: tensor.to("meta") for name, tensor in i.items()}) for i in seeded_inputs(model)]
+    return "" if "" in failures else failures[0] if failures else ""
+
+
 def _watched(
     module: torch.nn.Module, path: str, constants: Mapping[torch.Tensor, float], found: dict[str, Known]
 ) -> list[Callable[[], None]]:
@@ -219,14 +226,16 @@ def _watched(
     return [*(handle.remove for handle in handles), leave]
 
 
-def _run(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> None:
-    """Run a forward on meta, as far as it goes; experts are asked for all at once, as values would choose them."""
+def _run(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> str:
+    """Run a forward on meta, as far as it goes, and return what it raises; empty where it goes through.
+
+    Experts are asked for all at once, as values would choose them.
+    """
     model.eval()
-    with (
-        quiet_library(),
-        torch.no_grad(),
-        ZeroForNumbers(),
-        suppress(*UNBUILDABLE),
-    ):  # it looks at values, or wants more
-        model.set_experts_implementation("batched_mm")
-        model(**inputs)
+    try:
+        with quiet_library(), torch.no_grad(), ZeroForNumbers():
+            model.set_experts_implementation("batched_mm")
+            model(**inputs)
+    except UNBUILDABLE as error:  # it looks at values, or wants other inputs
+        return one_line(error)
+    return ""

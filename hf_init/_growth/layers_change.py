@@ -11,6 +11,7 @@ from hf_init._architecture import NOWHERE, BlockMap, Target, copy_config, text_c
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
+from hf_init._function import failure_on_meta
 from hf_init._growth.axis import value_at
 from hf_init._growth.depths import (
     Depth,
@@ -95,6 +96,12 @@ class LayersChange(Change):
         own = {path: value_at(base, path) for blocks in changed.values() for path in blocks.values}
         before = target.rebuilt(copy_config(target.config, own))  # the target, but for its blocks
         placed = {s: settle_kinds(s, blocks, before, target.model, target.config) for s, blocks in changed.items()}
+        if any(blocks.lost for blocks in placed.values()):
+            failure = failure_on_meta(target.build())
+            if failure and not failure_on_meta(before):
+                raise PlanError(
+                    f"{option('layers')}: a {target.cls.__name__} of these blocks alone doesn't run: {failure}"
+                )
         return replace(target, blocks={**target.blocks, **placed})
 
     def _maps(
