@@ -95,6 +95,7 @@ def test_what_is_left_over_in_the_config_goes_and_is_named(base, tmp_path, key):
     edited(base, packed(torch.bfloat16), **{key: {"quant_method": "bitsandbytes", "load_in_4bit": True}})
     plan = hf_init.plan(base, **CLASSIFIER)
     assert [note for note in plan.notes if note.startswith(f"{key} (bitsandbytes) is left over")]
+    assert key not in str(plan.claim)
     hf_init.extend(base, tmp_path / "out", **CLASSIFIER).raise_if_failed()
     assert key not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert key not in hf_init.from_pretrained(LlamaForSequenceClassification, base, **OPTIONS).config.to_dict()

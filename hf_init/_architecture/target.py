@@ -234,9 +234,11 @@ class Target:
             return None
         trusted = None if is_the_librarys(type(self.config)) else True  # its code runs already
         try:
-            return config_of(self.cls, self.base.folder, raw, {}, trusted)[0]
+            config, _ = config_of(self.cls, self.base.folder, raw, {}, trusted)
         except HfInitError:
             return None
+        drop_quantization(config)
+        return config
 
     def build(self) -> PreTrainedModel:
         """Build another model on meta.

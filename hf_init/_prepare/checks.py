@@ -178,7 +178,7 @@ def emptied_tensors(inputs: PlanInputs) -> Iterator[Problem]:
         for tensor in target.layout.tensors
         if (source := sources[tensor.name]) and 0 in source.shape and 0 not in tensor.shape
     ]
-    if empty or not target.source:
+    if empty or not target.addressed:
         seen = f"{len(empty)} tensors are there by name and have no elements: {join_names(empty)}"
         yield Problem(
             f"{target.base.name}: {seen if empty else 'its weights hold no tensor at all'}. "
