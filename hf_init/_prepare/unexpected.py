@@ -70,6 +70,8 @@ class PlanDraft(PlanInputs):
         """Return what is left over and new under another name; the head of another task is nobody's other name."""
         target, lacking = self.target, {tensor.name: tensor.shape for tensor in self.new}
         carried = {tensor.name: tensor.shape for tensor in self.plan.tensors if tensor.status is Status.CARRIED}
+        if carried and not any(self.specs[name].address in self.own_tensors for name in lacking):
+            carried = {}  # nothing is lacking that they could be
         if not lacking or not (self.leftover or carried):
             return Renaming()
         own = target.own if self.leftover else None
