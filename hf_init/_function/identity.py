@@ -97,7 +97,8 @@ class Follower(TorchDispatchMode):
         elif known is not None:
             for each in result if isinstance(result, (list, tuple)) and operation in PICKING else (result,):
                 first = each[0] if isinstance(each, tuple) else each
-                self.mark(first, known)
+                if isinstance(first, torch.Tensor):
+                    self.mark(first, known)
         return result
 
     def _overwrite(self, tensor: torch.Tensor, known: Known) -> None:

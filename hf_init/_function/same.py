@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from hf_init._architecture import UNBUILDABLE, Target, load_plainly, quiet_library
 from hf_init._base_report import Draw, Report
@@ -156,7 +155,7 @@ def _output(model: PreTrainedModel, inputs: Inputs, whole: bool, seed: int) -> t
             output = part(**taken)
     except UNBUILDABLE:  # what a forward raises for inputs that aren't all, or not those, that it needs
         return None
-    named = dict(output.items()) if isinstance(output, ModelOutput) else {"output": output}
+    named = dict(output.items()) if isinstance(output, Mapping) else {"output": output}
     tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
     name = "logits" if "logits" in tensors else next(iter(tensors), None)
     return None if name is None else (name, tensors[name])
@@ -170,7 +169,8 @@ def _common(
         return one.new_empty(0), one.new_empty(0)
     names, numbers = before.id2label or {}, after.label2id or {}
     if (one.shape[-1], other.shape[-1]) == (len(names), len(numbers)):
-        pairs = [(row, numbers[name]) for row, name in names.items() if name in numbers]
+        pairs = [(int(row), int(numbers[name])) for row, name in names.items() if name in numbers]
     else:
         pairs = [(row, row) for row in range(min(one.shape[-1], other.shape[-1]))]
-    return one[..., [row for row, _ in pairs]], other[..., [row for _, row in pairs]]
+    rows, others = (torch.tensor([pair[side] for pair in pairs], dtype=torch.int64) for side in (0, 1))
+    return one.index_select(-1, rows), other.index_select(-1, others)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
-from hf_init import schemes
 from hf_init._roles import matches
 from hf_init._tensors import TensorSpec
-from hf_init.schemes import Constant, Scheme, Zeros
+from hf_init.schemes import Constant, Ones, Scheme, Zeros
 
 ZERO = Zeros()
 ENDS: tuple[tuple[str, Scheme], ...] = (
@@ -28,17 +27,13 @@ CLOSERS = (ENDS, PROJECTIONS, (*ENDS, *PROJECTIONS))
 """Ways to close a block, the first that does it is taken."""
 NORMS: tuple[tuple[str, Scheme], ...] = (*PROJECTIONS, ("norm.weight", ZERO), ("norm.bias", ZERO))
 """All of this closed, a block that gives zeros ends with a norm of the sum: nothing closes it."""
-CONSTANTS: Mapping[type[Scheme], Callable[[Scheme], float]] = {
-    schemes.Zeros: lambda scheme: 0.0,
-    schemes.Ones: lambda scheme: 1.0,
-    schemes.Constant: lambda scheme: float(scheme.val),
-}
 
 
 def constant_of(scheme: Scheme) -> float | None:
     """Return the value that a scheme gives every element; None where there is no such value."""
-    value = CONSTANTS.get(type(scheme))
-    return None if value is None else value(scheme)
+    if isinstance(scheme, Constant):
+        return float(scheme.val)
+    return 0.0 if isinstance(scheme, Zeros) else 1.0 if isinstance(scheme, Ones) else None
 
 
 def close(tensors: Sequence[TensorSpec], way: Sequence[tuple[str, Scheme]]) -> dict[str, Scheme]:

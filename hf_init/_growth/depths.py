@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -134,7 +135,8 @@ def _fresh_values(cls: type[PreTrainedConfig], field: str, depth: int) -> Mappin
     """Return the values of a config made from nothing but a depth; none where that can't be."""
     try:
         with quiet_library():
-            return cls(**{field: depth}).to_dict()
+            values: dict[str, Any] = {field: depth}
+            return cls(**values).to_dict()
     except BAD_VALUE:
         return {}
 

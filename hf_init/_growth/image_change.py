@@ -237,7 +237,7 @@ def _write_processor(before: PreTrainedConfig, after: PreTrainedConfig, folder: 
     old, new = _size(before, "num_channels"), _size(after, "num_channels")
     for key in ("image_mean", "image_std"):
         value = settings.get(key)
-        if isinstance(value, list) and len(value) == old != new:
+        if isinstance(value, list) and isinstance(old, int) and isinstance(new, int) and len(value) == old != new:
             mean = sum(value) / len(value)
             settings[key] = [*value, *[mean] * new][:new] if new > old else [mean] * new
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,5 +1,8 @@
 """Schemes that compute what is new from named tensors of the source."""
 
+# torch.linalg has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from dataclasses import dataclass
