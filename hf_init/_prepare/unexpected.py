@@ -70,6 +70,7 @@ class PlanDraft(PlanInputs):
         """Return what is left over and new under another name; the head of another task is nobody's other name."""
         target, lacking = self.target, {tensor.name: tensor.shape for tensor in self.new}
         carried = {tensor.name: tensor.shape for tensor in self.plan.tensors if tensor.status is Status.CARRIED}
+        ignored = set(carried)
         if carried and not any(self.specs[name].address in self.own_tensors for name in lacking):
             carried = {}  # nothing is lacking that they could be
         if not lacking or not (self.leftover or carried):
@@ -80,7 +81,7 @@ class PlanDraft(PlanInputs):
         bare = {apply_rules(name, unwrapped): name for name in self.leftover}
         parts = {bare[name]: part for name, part in _parts_by_own(own, bare).items()} if own else {}
         spare = {name: shape for name, shape in self.leftover.items() if alike or parts.get(name) != "head"} | carried
-        placed = [t.name for t in target.source if t.name not in {*self.leftover, *carried} and not t.second]
+        placed = [t.name for t in target.source if t.name not in {*self.leftover, *ignored} and not t.second]
         words = (
             3 if own and "backbone" in _parts_by_own(own, placed).values() else 2
         )  # all of it goes elsewhere, or none
