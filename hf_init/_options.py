@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
     from transformers import AddedToken, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
-    from transformers.distributed import DistributedConfig
+    from transformers.distributed.configuration_utils import DistributedConfig
 
     from hf_init._architecture import Architecture
     from hf_init._checkpoint import Bases

@@ -54,7 +54,11 @@ ONLY_IN = {
     "matplotlib": {"_figure", "_report", "_check", "_drift"},
 }  # fmt: skip
 
-PUBLIC_SUBMODULES = {"transformers.distributed", "transformers.modeling_outputs", "transformers.utils"}
+PUBLIC_SUBMODULES = {
+    "transformers.distributed.configuration_utils",
+    "transformers.modeling_outputs",
+    "transformers.utils",
+}
 """Submodules of transformers that its documentation names; what else is public comes from ``transformers`` itself."""
 TORCHS = {"_buffers", "_cdata", "_modules", "_parameters", "_schema"}
 BESIDE_ARCHITECTURE = {

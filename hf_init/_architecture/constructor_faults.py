@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from hf_init._architecture.library import is_the_librarys
@@ -53,7 +53,7 @@ def constructor_fault(cls: type, error: Exception) -> PlanError:
 def check_not_lazy(model: nn.Module) -> None:
     """Raise PlanError if layers wait for their first batch to get a shape."""
     named = (*model.named_parameters(), *model.named_buffers())
-    lazy = [name for name, tensor in named if isinstance(tensor, UninitializedTensorMixin)]
+    lazy = [name for name, tensor in named if is_lazy(tensor)]
     if lazy:
         raise PlanError(
             f"{type(model).__name__}: {join_names(lazy)} are of lazy modules, which have no shape before their first "

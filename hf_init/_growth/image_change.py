@@ -165,9 +165,10 @@ def _parse_channels(given: object) -> str | tuple[int | str | None, ...]:
     parsed: list[int | str | None] = []
     for each in items if isinstance(items, (list, tuple)) and items else [...]:
         number = int(each) if isinstance(each, str) and each.isdecimal() else each
-        counted = isinstance(number, int) and not isinstance(number, bool) and number >= 0
-        if number == "new" or number in COLOURS or counted:
+        if isinstance(number, str) and number in (*COLOURS, "new"):
             parsed.append(None if number == "new" else number)
+        elif isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+            parsed.append(number)
         else:
             raise PlanError(f"{option('channels')}: expected 'R,G,B,new', numbers, 'sum' or 'repeat', not {given!r}")
     return tuple(parsed)
@@ -184,8 +185,8 @@ def _paths(config: PreTrainedConfig, values: Mapping[str, object]) -> dict[str, 
 
 def _pair(value: object) -> tuple[int, int]:
     """Return the two sides that a number or two are; 0 where there is none."""
-    sides = value if isinstance(value, (list, tuple)) else (value, value)
-    return int(sides[0] or 0), int(sides[-1] or 0)
+    first, last = (value[0], value[-1]) if isinstance(value, (list, tuple)) else (value, value)
+    return first if isinstance(first, int) else 0, last if isinstance(last, int) else 0
 
 
 def _size(config: PreTrainedConfig, name: str) -> object:

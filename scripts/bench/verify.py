@@ -31,7 +31,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint  # noqa: E402  # the folder must be found first
+from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, Origin  # noqa: E402  # the folder must be found first
 from hf_init._plan import BaseRecord, Manifest, Plan, TensorPlan  # noqa: E402
 from hf_init._tensors import Box, Copy, Status  # noqa: E402
 
@@ -201,7 +201,7 @@ def result_of(base: Path, out: Path) -> None:
             for e in source.entries.values()
             for whole in [Box.whole(e.shape)]
         )
-        record = BaseRecord(str(base), source.fingerprint())
+        record = BaseRecord(Origin.of(base), source.fingerprint())
     recorded = result_digests(out, tensors)
     Manifest(Plan("Bench", 0, tensors), record, {}, "bench", **recorded).save(out)
 
