@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from hf_init._architecture import Architecture
     from hf_init._checkpoint import Bases
-    from hf_init._growth import LayersLike
     from hf_init._plan import Keep, Plan, RecipeLike, RuleLike, SchemeLike
 
     ExamplesLike: TypeAlias = str | Path | Iterable[tuple[str, object] | Mapping[str, object]]
+    LayersLike: TypeAlias = str | Sequence[int | str] | Mapping[str, str | Sequence[int | str]]
     TokenLike: TypeAlias = str | AddedToken | Mapping[str, object]
 
 Form = Literal[

@@ -29,8 +29,8 @@ from scheme_checks import (
 )
 
 from hf_init import HfInitError, Rule, schemes
+from hf_init.cli import _catalogue as pages
 from hf_init.schemes import ALIASES, REGISTRY, RowScheme, Scheme, build, finish, from_json, settings_of, whole_slot
-from hf_init.schemes import catalogue as pages
 
 
 def named_schemes(kind: type[Scheme]) -> list[type[Scheme]]:
@@ -146,8 +146,8 @@ def test_values_are_those_of_float32_rounded_once(scheme, dtype):
 
 FRESH = """
 import hashlib, json, sys
-from hf_init.schemes import catalogue
-catalogue.catalogue_table(), catalogue.catalogue_json()
+from hf_init.cli import _catalogue
+_catalogue.catalogue_table(), _catalogue.catalogue_json()
 assert "torch" not in sys.modules, "the catalogue needs none"
 from hf_init.schemes import from_json, whole_slot
 import torch

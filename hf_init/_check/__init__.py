@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-from hf_init._check.check import check as check
+from hf_init._check.batch import check as check
 from hf_init._check.folder import check_folder as check_folder

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_init._architecture import Architecture, Target, quiet_library
-from hf_init._check.check import check
+from hf_init._check.batch import check
 from hf_init._check.report import CheckReport
 from hf_init._checkpoint import BaseCheckpoint, folder_of
 from hf_init._errors import CheckpointError, PlanError

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from hf_init._errors import PlanError, option
 
 NEW = "new"
-LayersLike: TypeAlias = "str | Sequence[int | str] | Mapping[str, str | Sequence[int | str]]"
 FORMS = (
     "'0-5,new,6-11,new', 'every=6' (a new one after every 6), a list such as [0, 2, 4, 'new'], or one of them for each "
     "stack, {'decoder': [0, 31]}"

@@ -221,7 +221,7 @@ def run_report(args: Namespace, terminal: Terminal) -> Outcome:
 
 def run_schemes(args: Namespace, terminal: Terminal) -> Outcome:
     """Show the catalogue, or one scheme of it."""
-    from hf_init.schemes.catalogue import catalogue_entry, catalogue_json, catalogue_table, describe_scheme
+    from hf_init.cli._catalogue import catalogue_entry, catalogue_json, catalogue_table, describe_scheme
 
     if args.name is None:
         return Outcome({"schemes": catalogue_json()}, text=catalogue_table())

@@ -1,8 +1,7 @@
 """Every scheme by name. A scheme is a frozen value that is called with a slot: ``scheme(slot) -> tensor``, float32.
 
-A scheme is one class in one file: the registry, the catalogue (``hf_init.schemes.catalogue``) and the names here are
-made of the classes in the ``__all__`` of the files below. Importing this package doesn't import torch; drawing values
-does.
+A scheme is one class in one file: the registry, the names here and the catalogue (``hf-init schemes``) are made of the
+classes in the ``__all__`` of the files below. Importing this package doesn't import torch; drawing values does.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from hf_init.schemes import (
     _structured,
 )
 from hf_init.schemes._base import Scheme, settings_of, whole_slot
+from hf_init.schemes._base import format_setting as format_setting
 from hf_init.schemes._derived import *
 from hf_init.schemes._distribution import Distribution, Part
 from hf_init.schemes._distribution import mass as mass

@@ -134,7 +134,7 @@ class Resample(DerivedScheme):
 
 @dataclass(frozen=True)
 class PiResize(DerivedScheme):
-    """A patch projection that gives a stretched patch what the old one gave.
+    """Gives a stretched patch what the base gives the patch.
 
     Formula: w' = pinv(R^T) w, R the matrix that stretches a patch (bicubic)
     Use: Another patch size of a vision model.

@@ -12,7 +12,6 @@ import textwrap
 from dataclasses import MISSING, asdict, dataclass
 
 from hf_init import schemes
-from hf_init.schemes._base import format_setting
 
 PAGE_WIDTH = 100
 # The sections of a scheme's docstring; the idea is the line before them.
@@ -73,7 +72,7 @@ def catalogue_entry(name: str) -> CatalogueEntry:
     kind = schemes.find(name)
     text, meanings = docstring_sections(kind), _setting_meanings(kind)
     settings = tuple(
-        Setting(setting, "" if default is MISSING else format_setting(default), meanings.get(setting, ""))
+        Setting(setting, "" if default is MISSING else schemes.format_setting(default), meanings.get(setting, ""))
         for setting, default in schemes.settings_of(kind).items()
     )
     idea, formula, when, torch_function, source = (
