@@ -162,7 +162,7 @@ for line in sys.stdin:
 def test_another_process_gives_the_same_bytes_and_needs_no_torch_for_the_catalogue():
     reads = (RowScheme, schemes.MatchedNormal)
     alone = [scheme for scheme in DRAWN if not scheme.needs_model and not isinstance(scheme, reads)]
-    jobs = [(scheme, slot_for(scheme)) for scheme in alone]
+    jobs = [(scheme, slot) for scheme in alone if (slot := slot_for(scheme)).source is None]
     lines = "\n".join(json.dumps([scheme.to_json(), slot.name, slot.whole]) for scheme, slot in jobs)
     done = subprocess.run([sys.executable, "-c", FRESH], input=lines, capture_output=True, text=True, check=True)
     here = [hashlib.sha256(scheme(slot).numpy().tobytes()).hexdigest() for scheme, slot in jobs]

@@ -24,9 +24,22 @@ from hf_init.recipes import find_recipe
 from hf_init.schemes import Scheme
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from transformers import PreTrainedConfig
+    from typing_extensions import Self, TypedDict, Unpack
 
     from hf_init._checkpoint import Bases
+
+    class _OwnKeywords(TypedDict, total=False, extra_items=Any):
+        """What goes on to the class behind the mixin: besides a config, only that one knows what it takes."""
+
+        config: PreTrainedConfig
+
+    class _ResizeOptions(TypedDict, total=False):
+        """What the library's method takes, by name."""
+
+        new_num_tokens: int | None
+        pad_to_multiple_of: int | None
+        mean_resizing: bool
 
     _Model = PreTrainedModel
 else:  # it is put before a class that is one
@@ -60,16 +73,16 @@ class InitMixin(_Model):
     init_nested: ClassVar[bool] = False
     _hf_init_mixin: ClassVar[bool] = True  # what the library's own method must be looked for past
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+    def __init_subclass__(cls, **keywords: Unpack[_OwnKeywords]) -> None:
+        super().__init_subclass__(**keywords)
         _check_place(cls)
         if "_init_weights" in cls.__dict__:
             cls._init_weights = guarded(cls.__dict__["_init_weights"])
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: Any, **keywords: Unpack[_OwnKeywords]) -> Self:
         """Make an object that knows what its constructor took, so that it can be recorded."""
         model = super().__new__(cls)
-        vars(model)["_hf_init_made_with"] = (args[1:], {k: v for k, v in kwargs.items() if k != "config" or args})
+        vars(model)["_hf_init_made_with"] = (args[1:], {k: v for k, v in keywords.items() if k != "config" or args})
         return model
 
     @classmethod
@@ -103,26 +116,27 @@ class InitMixin(_Model):
         """Give every tensor without a value its scheme, by full names, after the library's own pass."""
         known = known_names(self)
         with quiet_library(), keeping(self, known):
-            super().initialize_weights()  # type: ignore[misc]  # the next class in the order is a PreTrainedModel
+            super().initialize_weights()
         if not any(tensor.device.type == "meta" for tensor in self.state_dict().values()):
             _fill_missing(self, known)
             remember(self)
 
-    def resize_token_embeddings(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def resize_token_embeddings(self, *args: Any, **options: Unpack[_ResizeOptions]) -> torch.nn.Embedding:
         """Resize as the library does; the layers that it makes for it are known from then on."""
-        embeddings = super().resize_token_embeddings(*args, **kwargs)  # type: ignore[misc]  # as above
+        library: Any = super().resize_token_embeddings  # a class of the user's own may take less, or more
+        embeddings = library(*args, **options)
         remember(self, loaded=bool(loaded_names(self)))
         return embeddings
 
-    def apply(self: Any, fn: Callable[[torch.nn.Module], object]) -> Any:
+    def apply(self: Any, fn: Callable[[torch.nn.Module], None]) -> Any:
         """Apply a function to every module, as torch does; the model's own ``_init_weights`` keeps what is known."""
         with keeping(self, known_names(self) if fn == self._init_weights else ()):
-            return super().apply(fn)  # type: ignore[misc]  # as above
+            return super().apply(fn)
 
     def _init_weights(self: Any, module: torch.nn.Module) -> None:
         """Give the library's own values, then those of the rules that know the module by its class or role."""
         with keeping(module):
-            super()._init_weights(module)  # type: ignore[misc]  # as above
+            super()._init_weights(module)
         recipe, known = find_recipe(type(self).init_recipe), known_names(module)
         for name, spec in describe_model(module).items():
             choice = recipe.choose(spec)

@@ -134,7 +134,7 @@ class Resample(DerivedScheme):
 
 @dataclass(frozen=True)
 class PiResize(DerivedScheme):
-    """Gives a stretched patch what the base gives the patch.
+    """A stretched patch gives what the base's patch gave.
 
     Formula: w' = pinv(R^T) w, R the matrix that stretches a patch (bicubic)
     Use: Another patch size of a vision model.
