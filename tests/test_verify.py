@@ -621,6 +621,19 @@ def tilings(draw: Any) -> tuple[tuple[int, ...], list[dict[str, Any]]]:
     return shape, found
 
 
+def tiled_result(folder: Path, source: np.ndarray, regions: list[dict[str, Any]], kept: list[bool]) -> Path:
+    """A result of one tensor that is as its base, and says of each region whether it is kept."""
+    folder.mkdir(exist_ok=True)
+    base, out = write(folder / "base", {"w": source}), write(folder / "out", {"w": source})
+    entry = {"name": "w", "status": "resized", "shape": list(source.shape), **F}
+    entry["kept"] = [
+        {"region": each, "source": "w", "source_region": each} for each, k in zip(regions, kept, strict=True) if k
+    ]
+    entry["new"] = new(*(each for each, k in zip(regions, kept, strict=True) if not k))
+    manifest_of(base, out, [entry], {"w": source})
+    return out
+
+
 @given(st.data())
 def test_regions_and_differences_are_those_of_counting_every_element(tmp_path_factory, data):
     """Whatever the pieces, the buffers and the number of threads."""
@@ -629,16 +642,7 @@ def test_regions_and_differences_are_those_of_counting_every_element(tmp_path_fa
     times, kept = np.zeros(shape, int), [data.draw(st.integers(0, 2)) > 0 for _ in regions]
     for region in regions:
         np.add.at(times, region_of(region), 1)
-    folder = tmp_path_factory.getbasetemp() / "regions"
-    folder.mkdir(exist_ok=True)
-    base, out = write(folder / "base", {"w": source}), folder / "out"
-    entry = {"name": "w", "status": "resized", "shape": list(shape), **F}
-    entry["kept"] = [
-        {"region": each, "source": "w", "source_region": each} for each, k in zip(regions, kept, strict=True) if k
-    ]
-    entry["new"] = new(*(each for each, k in zip(regions, kept, strict=True) if not k))
-    write(out, {"w": source})
-    manifest_of(base, out, [entry], {"w": source})
+    out = tiled_result(tmp_path_factory.getbasetemp() / "regions", source, regions, kept)
     unused = "" if any(kept) else "unaccounted"
     before = [each["reason"] for each in hf_init.verify(out, everything=True).differences]
     before = [reason for reason in before if not unused or not reason.startswith(unused)]

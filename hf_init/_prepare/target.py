@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -90,36 +90,22 @@ def resolve_target(
     Raises:
         CheckpointError, PlanError: each with what was seen and what to do.
     """
-    options = {key: value for key, value in options.items() if key not in FROM_AUTO}
-    if set(options.get("adapter_kwargs") or ()) <= set(HUB_OPTIONS):
-        options.pop("adapter_kwargs", None)  # with PEFT at hand an auto class hands on where it looked for an adapter
-    hub = {key: options.pop(key) for key in HUB_OPTIONS if key in options}
-    load = {key: options.pop(key) for key in LOAD_OPTIONS if key in options}
-    if load.get("use_safetensors") is False:
-        raise PlanError(
-            "use_safetensors: of torch's own format nothing is read; `hf-init convert DIR OUT` makes it safetensors"
-        )
     given = config if isinstance(config, Mapping) else {}
-    check_options({**given, **options})
-    options = {key: value for key, value in options.items() if key not in REFUSED}  # switched off, they mean nothing
-    _check_not_config(given, options)
-    words = {key: options.pop(key) for key in change_options() if key in options}
-    if "num_labels" in given:  # a config value and a change
-        words.setdefault("num_labels", given["num_labels"])
-    opened = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=hub)
+    own = _SortedOptions.of(options, given)
+    opened = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=own.hub)
     whole = config if isinstance(config, PreTrainedConfig) else None
     if opened.source.parts and whole is None:
         opened, made = with_config(opened, architecture, trust_remote_code)
         if made is not None:
             whole, given = copy_config(made, given), {}
             opened = replace(opened, config=whole.to_dict())
-    changes = requested_changes(opened, words)
+    changes = requested_changes(opened, own.changes)
     request = TargetRequest(
         opened,
         architecture,
         whole,
-        {**given, **options},
-        open_other=lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub={**hub, "revision": None}),
+        {**given, **own.values},
+        open_other=lambda name: BaseCheckpoint.open(name, headers_only=headers_only, hub={**own.hub, "revision": None}),
         trust=trust_remote_code,
     )
     for change in changes:
@@ -136,6 +122,7 @@ def resolve_target(
         options=options_of(LoadOptions),
         dtype=dtype if dtype is not None else torch_dtype,
     )
+    load = dict(own.load)
     if request.key_mapping:
         load["key_mapping"] = {**(load.get("key_mapping") or {}), **request.key_mapping}
     given_up = () if drop is None else parse_globs("drop", drop)
@@ -143,6 +130,47 @@ def resolve_target(
     for change in changes:
         target = change.place(target)
     return target, changes
+
+
+@dataclass(frozen=True)
+class _SortedOptions:
+    """A user's keyword arguments, by who takes them.
+
+    Attributes:
+        hub: what finds a checkpoint on the hub.
+        load: what the library's loader takes.
+        changes: what the changes take.
+        values: of the config; what has no field there is for the class's constructor.
+    """
+
+    hub: Mapping[str, Any]
+    load: Mapping[str, Any]
+    changes: Mapping[str, object]
+    values: Mapping[str, object]
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], given: Mapping[str, object]) -> _SortedOptions:
+        """Sort options; ``given`` are the values of a config that stand beside them.
+
+        Raises:
+            PlanError: one can't be served, is another's, or is given twice.
+        """
+        rest = {key: value for key, value in options.items() if key not in FROM_AUTO}
+        if set(rest.get("adapter_kwargs") or ()) <= set(HUB_OPTIONS):
+            rest.pop("adapter_kwargs", None)  # with PEFT at hand an auto class hands on where it looked for an adapter
+        hub = {key: rest.pop(key) for key in HUB_OPTIONS if key in rest}
+        load = {key: rest.pop(key) for key in LOAD_OPTIONS if key in rest}
+        if load.get("use_safetensors") is False:
+            raise PlanError(
+                "use_safetensors: of torch's own format nothing is read; `hf-init convert DIR OUT` makes it safetensors"
+            )
+        check_options({**given, **rest})
+        rest = {key: value for key, value in rest.items() if key not in REFUSED}  # switched off, they mean nothing
+        _check_not_config(given, rest)
+        changes = {key: rest.pop(key) for key in change_options() if key in rest}
+        if "num_labels" in given:  # a config value and a change
+            changes.setdefault("num_labels", given["num_labels"])
+        return cls(hub, load, changes, rest)
 
 
 def _check_not_config(given: Mapping[str, object], options: Mapping[str, object]) -> None:
