@@ -302,7 +302,7 @@ def test_norms_tell_the_new_from_the_pretrained(tiny):
 def test_smollm2_with_new_tokens(smollm2):
     """bfloat16, tied, 49,152 rows kept: one step of AdamW moves the fifty new ones."""
     keep = {"*embed_tokens*": "leading"}
-    model = hf_init.from_pretrained(LLAMA, smollm2, keep=keep, config={"vocab_size": 49202, "num_hidden_layers": 2})
+    model = hf_init.from_pretrained(LLAMA, smollm2, keep=keep, config={"vocab_size": 49202}, layers="0-1")
     before, frozen = model.model.embed_tokens.weight.detach().clone(), train_only_new(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, lr=1e-2))
     ids = torch.arange(49100, 49202)[None]

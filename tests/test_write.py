@@ -90,8 +90,9 @@ def bits(tensor: torch.Tensor) -> np.ndarray:
 
 SAVED = [
     "bool", "uint8", "int8", "int16", "uint16", "float16", "bfloat16", "int32", "uint32", "float32", "complex64",
-    "float64", "int64", "uint64", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu",
+    "float64", "int64", "uint64",
 ]  # fmt: skip
+"""Not eight bits of a float: such weights are packed, and refused."""
 
 
 @pytest.mark.parametrize("link", ["copy", "hard", "symbolic"])
@@ -135,14 +136,14 @@ def moves(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], Any, np.nd
 
 
 @settings(max_examples=40)
-@given(moves(), st.sampled_from(["float32", "bfloat16", "float8_e4m3fn", "bool"]), st.sampled_from([64, 1 << 20]))
+@given(moves(), st.sampled_from(["float32", "bfloat16", "int8", "bool"]), st.sampled_from([64, 1 << 20]))
 def test_what_is_kept_goes_to_its_places(tmp_path_factory, move, dtype, block):
     """Rows and boxes of any dimension, in pieces and as a whole; what they leave is new, and all of it is proved."""
     before, after, how, origins = move
     folder = tmp_path_factory.mktemp("move")
     tensors = {"a": values(3, dtype="float32"), "w": values(*before, dtype=dtype)}
     base = base_of(folder / "base", tensors)
-    recipe = {"default": "zeros" if dtype == "bool" or "float8" in dtype else "normal(std=0.02)"}
+    recipe = {"default": "zeros" if dtype in ("bool", "int8") else "normal(std=0.02)"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hf_init._checkpoint.runs.BLOCK", block)
         patch.setattr("hf_init._checkpoint.runs._SPAN", 2 * block)
