@@ -64,6 +64,14 @@ ROWS: dict[str, dict[str, Any]] = {
     "omp": {"donor": "donor", "k": 3},
 }
 OTHER_SCHEMES = ("from_tensor", "matched_normal", "fitted")  # have a job of their own
+# Every scheme that computes from tensors of the base: a base, and growth that asks for it.
+GROWTH: dict[str, tuple[str, dict[str, Any]]] = {
+    "near_identity": ("bert", {"layers": "0,new,1"}),
+    "resample": ("vit", {"image_size": 24}),
+    "pi_resize": ("vit", {"patch_size": 4}),
+    "mix_channels": ("vit", {"num_channels": 6, "channels": "repeat"}),
+    "mean_of_groups": ("tied", {"kv_heads": 1}),
+}
 
 GOOD = ("good film", "a moving story", "great acting", "it was great", "good story", "photon light")
 BAD = ("bad film", "a dull story", "awful acting", "it was awful", "bad news", "red stone")
@@ -236,6 +244,7 @@ def architectures(at: Callable[[str], str]) -> dict[str, Job]:
         ),
         "head of Mixtral": Job(at("mixtral"), "MixtralForTokenClassification", {"num_labels": 2, "drop": "lm_head.*"}),
         "head of shards": Job(at("shards"), "LlamaForSequenceClassification", {"num_labels": 2}, {"link": "hard"}),
+        **{f"growth {name}": Job(at(base), None, words) for name, (base, words) in GROWTH.items()},
         "towers": Job(towers, t.LlavaForConditionalGeneration, {"config": whole, "recipe": "auto"}, {"digest": True}),
         **{
             f"keep {name}": Job(bert, None, {"config": {"max_position_embeddings": rows}, "keep": {position: how}})

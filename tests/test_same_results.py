@@ -153,7 +153,7 @@ def jobs(script):
 
 
 def test_every_scheme_is_tried(jobs):
-    assert {*jobs.SETTINGS, *jobs.ROWS, *jobs.OTHER_SCHEMES} == schemes.REGISTRY.keys()
+    assert {*jobs.SETTINGS, *jobs.ROWS, *jobs.GROWTH, *jobs.OTHER_SCHEMES} == schemes.REGISTRY.keys()
 
 
 def test_an_option_that_is_refused_is_given_its_new_name(jobs, monkeypatch):

@@ -243,8 +243,8 @@ class Model(PlaceScheme):
 
     Example:
         >>> from hf_init import schemes
-        >>> schemes.Model()
-        Model()
+        >>> str(schemes.Model())
+        'model'
     """
 
     name: ClassVar[str] = "model"
