@@ -24,6 +24,14 @@ settings.load_profile("hf_init")
 FETCH = Path(__file__).parent.parent / "scripts" / "fetch_checkpoints.py"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no test read or leave a note of where a base is in the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """all-MiniLM-L6-v2: BERT without a head, float32. Its files are read-only."""

@@ -167,12 +167,15 @@ def test_links_are_followed_as_in_the_hub_cache(tmp_path):
 
 
 def test_no_folder(tmp_path):
-    refused(tmp_path / "nowhere", "is not a folder")
+    refused(tmp_path / "nowhere", "no such folder")
 
 
 def test_a_file_in_place_of_a_folder(tmp_path):
+    """It is compared as the folder is that holds it; a result is made of a folder."""
     save_file({"w": np.ones(1)}, tmp_path / SINGLE)
-    refused(tmp_path / SINGLE, "is not a folder")
+    assert hf_init.diff(tmp_path / SINGLE, tmp_path).ok
+    with pytest.raises(HfInitError, match=f"{SINGLE} is a file; give the folder that holds it"):
+        hf_init.plan(tmp_path / SINGLE, "BertModel")
 
 
 def test_a_folder_without_weights(tmp_path):

@@ -59,6 +59,7 @@ def cache(monkeypatch, tmp_path) -> Callable[[str], Path]:
     def change(name: str) -> Path:
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / name))
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{name} notes"))
         return tmp_path / name
 
     return change

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import json
 import os
 import resource
 import shutil
@@ -39,9 +40,17 @@ def base(tmp_path) -> Path:
 
 @pytest.fixture
 def fresh(base, tmp_path_factory) -> dict[str, bytes]:
-    """What an undisturbed run makes."""
+    """What an undisturbed run makes, in another place."""
     extend_small(base, out := tmp_path_factory.mktemp("fresh") / "out")
-    return contents(out)
+    return written(out)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    """The bytes of a result, and for its manifest's path to the base, which begins at the result: where that leads."""
+    found = contents(folder)
+    path = json.loads(found["hf_init.json"])["base"]["path"]
+    leads = os.path.normpath(folder.resolve() / path)
+    return {**found, "hf_init.json": found["hf_init.json"].replace(f'"path": "{path}"'.encode(), leads.encode(), 1)}
 
 
 @contextmanager
@@ -87,7 +96,7 @@ def test_whatever_the_system_refuses_leaves_nothing_or_the_result(base, tmp_path
                 assert isinstance(error, OSError) == isinstance(caught, HfInitError)
                 assert not out.exists() or number == len(seen), "the last call: the folder's name is flushed"
         if out.exists():
-            assert names(out.parent) == ["out"] and contents(out) == fresh
+            assert names(out.parent) == ["out"] and written(out) == fresh
             shutil.rmtree(out.parent)
         assert snapshot(tmp_path) == before, number
         if number > len(seen):
@@ -156,7 +165,7 @@ def test_where_a_rename_is_refused_the_way_out_is_named(base, tmp_path, fresh, m
         extend_small(base, tmp_path / "out")
     assert names(tmp_path) == ["base"]
     extend_small(base, tmp_path / "out", rename=False)
-    assert contents(tmp_path / "out") == fresh and names(tmp_path / "out") == sorted(fresh)
+    assert written(tmp_path / "out") == fresh and names(tmp_path / "out") == sorted(fresh)
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
@@ -235,7 +244,7 @@ def test_killed_at_any_call_of_the_system_and_run_again(base, tmp_path, fresh):
         else:
             with pytest.raises(HfInitError, match="exists and isn't empty"):
                 extend_small(base, out)
-        assert contents(out) == fresh and names(place) == ["out"] and names(out) == sorted(fresh), place.name
+        assert written(out) == fresh and names(place) == ["out"] and names(out) == sorted(fresh), place.name
     assert 10 < finished < len(places) - 10
 
 
@@ -273,7 +282,7 @@ def interrupted(base, tmp_path, request) -> Path:
 def test_resumed_it_is_the_same_result(interrupted, base, tmp_path, fresh, monkeypatch):
     made = begun(monkeypatch)
     extend_small(base, tmp_path / "out", resume=True, rename=interrupted.name == "result")
-    assert made == [FILES[2]] and contents(tmp_path / "out") == fresh and names(tmp_path) == ["base", "out"]
+    assert made == [FILES[2]] and written(tmp_path / "out") == fresh and names(tmp_path) == ["base", "out"]
 
 
 @pytest.mark.parametrize("at", [10, -1, "short", "gone", "link"])
@@ -290,7 +299,7 @@ def test_what_isn_t_as_it_was_left_is_written_again(interrupted, base, tmp_path,
         path.write_bytes(data[:-3] if at == "short" else data)
     made = begun(monkeypatch)
     extend_small(base, tmp_path / "out", resume=True)
-    assert sorted(made) == FILES[1:] and contents(tmp_path / "out") == fresh
+    assert sorted(made) == FILES[1:] and written(tmp_path / "out") == fresh
 
 
 @pytest.mark.slow
@@ -305,7 +314,7 @@ def test_every_byte_of_what_was_left_is_checked(interrupted, base, tmp_path, fre
         with monkeypatch.context() as patch:
             made = begun(patch)
             extend_small(base, tmp_path / "out", resume=True)
-        assert sorted(made) == FILES[1:] and contents(tmp_path / "out") == fresh, at
+        assert sorted(made) == FILES[1:] and written(tmp_path / "out") == fresh, at
         shutil.rmtree(tmp_path / "out")
 
 
@@ -330,7 +339,7 @@ def test_a_journal_that_is_cut_off_is_read_as_far_as_it_goes(interrupted, base, 
     journal.write_bytes(journal.read_bytes()[:-10] + b"\xff")
     made = begun(monkeypatch)
     extend_small(base, tmp_path / "out", resume=True)
-    assert sorted(made) == FILES[1:] and contents(tmp_path / "out") == fresh
+    assert sorted(made) == FILES[1:] and written(tmp_path / "out") == fresh
 
 
 def test_what_can_be_resumed_is_said(tiny, tmp_path, capsys):
@@ -370,7 +379,7 @@ def test_two_at_once_leave_one_whole_result(base, tmp_path, fresh, rename):
     another = (
         f"another run (process {os.getpid()}) is writing this result, in {work}; wait for it, or give another place"
     )
-    assert told == [another] * 2 and contents(out) == fresh and names(tmp_path) == ["base", "out"]
+    assert told == [another] * 2 and written(out) == fresh and names(tmp_path) == ["base", "out"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
@@ -401,7 +410,7 @@ def test_what_a_killed_run_of_the_other_way_left_goes_too(base, tmp_path, fresh,
     (work / "hf_init.lock").write_text("1")
     (work.parent / "half.safetensors" if rename else work / "half").touch()
     extend_small(base, out, rename=rename)
-    assert contents(out) == fresh and names(tmp_path) == ["base", "out"]
+    assert written(out) == fresh and names(tmp_path) == ["base", "out"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "link"])
@@ -438,7 +447,7 @@ def test_a_writer_that_ends_meanwhile_lets_the_next_one_in(base, tmp_path, monke
 def test_without_locks_a_folder_that_is_there_is_refused(base, tmp_path, monkeypatch, fresh):
     monkeypatch.setattr(fcntl, "flock", failing(OSError(errno.ENOLCK, "No locks available")))
     extend_small(base, tmp_path / "out")
-    assert contents(tmp_path / "out") == fresh
+    assert written(tmp_path / "out") == fresh
     (tmp_path / ".again.hf_init").mkdir()
     (tmp_path / ".again.hf_init" / "hf_init.lock").touch()
     with pytest.raises(HfInitError, match="no locks to tell whether its writer lives; if no other run"):
@@ -492,7 +501,7 @@ def test_an_empty_folder_may_become_the_result_and_folders_above_it_are_made(bas
     (tmp_path / "out").mkdir()
     for out in (tmp_path / "out", tmp_path / "a" / "b" / "out"):
         extend_small(base, out)
-        assert contents(out) == fresh and "out" in names(out.parent)
+        assert written(out) == fresh and "out" in names(out.parent)
 
 
 # The source changes.
@@ -546,4 +555,4 @@ def test_a_read_error_half_way_names_the_file_and_the_place(base, tmp_path, monk
 def test_without_the_system_s_help_the_bytes_are_the_same(base, tmp_path, fresh, monkeypatch):
     monkeypatch.setattr(os, "copy_file_range", failing(OSError(errno.ENOSYS, "Not here")))
     extend_small(base, tmp_path / "out")
-    assert contents(tmp_path / "out") == fresh
+    assert written(tmp_path / "out") == fresh

@@ -80,7 +80,7 @@ class BaseRecord:
     def from_json(cls, data: BaseJson, home: Path | None = None) -> BaseRecord:
         def found(prefix: str, recorded: OriginJson) -> Origin:
             origin = Origin.from_json(recorded, home)
-            known = origin.path or origin.commit or home is None
+            known = origin.path or home is None
             return origin if known else replace(origin, path=recall_base(data["fingerprint"], prefix))
 
         parts = {prefix: found(prefix, part) for prefix, part in data.get("parts", {}).items()}
@@ -88,9 +88,12 @@ class BaseRecord:
         return cls(origin, data["fingerprint"], parts, data.get("sha256", {}), data.get("link", ""))
 
     def remember(self, home: Path) -> None:
-        """Note on this machine where the base is, as far as a manifest in this folder doesn't say it."""
+        """Note on this machine where the base is, as far as a manifest in this folder doesn't say it.
+
+        Of a hub id, too: its cache may be another than the one that a later proof looks in.
+        """
         for prefix, origin in self.parts.items() or [("", self.origin)]:
-            if self.fingerprint and origin.path and not {"path", "commit"} & origin.to_json(home).keys():
+            if self.fingerprint and origin.path and "path" not in origin.to_json(home):
                 remember_base(self.fingerprint, prefix, origin.path)
 
     def to_json(self, home: Path | None = None) -> BaseJson:

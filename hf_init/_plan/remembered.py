@@ -24,7 +24,12 @@ def recall_base(fingerprint: str, prefix: str) -> str:
         return ""
 
 
-def _note(fingerprint: str, prefix: str) -> Path:
+def notes_folder() -> Path:
+    """Return the folder of the notes, a file for each base."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "hf_init" / "bases"
+
+
+def _note(fingerprint: str, prefix: str) -> Path:
     name = hashlib.sha256(f"{fingerprint}\0{prefix}".encode()).hexdigest()[:32]
-    return Path(cache) / "hf_init" / "bases" / name
+    return notes_folder() / name

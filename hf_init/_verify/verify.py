@@ -75,7 +75,7 @@ def verify_result(
         >>> import tempfile, numpy, safetensors.numpy
         >>> folder = tempfile.TemporaryDirectory()
         >>> safetensors.numpy.save_file({"w": numpy.ones(3, "float32")}, f"{folder.name}/model.safetensors")
-        >>> from hf_init._plan import Plan
+        >>> from hf_init._plan import BaseRecord, Plan
         >>> from hf_init._tensors import Box
         >>> whole = Box.whole((3,))
         >>> tensor = TensorPlan("w", Status.KEPT, (3,), "float32", (Copy(whole, "w", whole),), source="w")

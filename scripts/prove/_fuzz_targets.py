@@ -18,6 +18,7 @@ from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
 from hf_init._checkpoint.read import OpenFiles
 from hf_init._errors import HfInitError
 from hf_init._plan.manifest import MANIFEST_NAME, Manifest
+from hf_init._plan.remembered import notes_folder
 from hf_init._verify.diff import diff_checkpoints
 from hf_init._verify.verify import verify_result
 
@@ -39,7 +40,7 @@ class Target:
         good: the bytes of one that is as it should be.
         others: the files beside it.
         read: reads it, in a folder; returns normally, or raises an HfInitError.
-        inside: it opens no file but those of the folder.
+        inside: it opens no file but those of the folder, and this machine's notes of where bases are.
     """
 
     name: str
@@ -89,7 +90,8 @@ def trial(target: Target, folder: Path, data: bytes, watch: Watch, measure: bool
     (folder / target.file).write_bytes(data)
     with watch.opened() as opened, _memory(measure, folder):
         outcome = _outcome(target, folder)
-    outside = [path for path in opened if target.inside and not path.startswith(f"{os.path.realpath(folder)}{os.sep}")]
+    places = tuple(f"{os.path.realpath(place)}{os.sep}" for place in (folder, notes_folder()))
+    outside = [path for path in opened if target.inside and not path.startswith(places)]
     if outside:
         raise Wrong(f"opened {outside[0]}")
     return outcome
