@@ -154,8 +154,17 @@ class RunFile:
 
 @contextmanager
 def opened(path: Path, flags: int = os.O_RDONLY) -> Iterator[RunFile]:
-    """Open a file for as long as the block lasts."""
-    number = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    """Open a file for as long as the block lasts.
+
+    Raises:
+        CheckpointError: it is not there: headers were read of it before, so somebody has removed it.
+    """
+    try:
+        number = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    except FileNotFoundError as error:
+        if flags & os.O_CREAT:
+            raise
+        raise CheckpointError(f"{path} is not there: it was removed while it was needed") from error
     try:
         yield RunFile(number, path)
     finally:

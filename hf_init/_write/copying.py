@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_init._checkpoint import BLOCK, RunFile, Runs, gather, join_runs, opened, run_blocks, scatter
-from hf_init._errors import PlanError, option
+from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._progress import Progress, no_progress
 from hf_init._verify import FileState, file_state
 
@@ -114,7 +114,7 @@ def can_clone(source: Path, folder: Path) -> bool:
     try:
         with opened(source) as old:
             return _clone(old, RunFile(number, folder))
-    except OSError:  # the source is gone: the copying will say so
+    except (OSError, CheckpointError):  # the source is gone: the copying will say so
         return False
     finally:
         os.close(number)

@@ -242,6 +242,8 @@ class _WriteWork:
         self.stage.flush(path)
 
     def _is_whole(self, file: OutputFile, path: Path) -> bool:
+        if path.is_symlink() or not path.is_file():
+            return False
         if file.carried is None:
             return is_filled(file, self.stage.folder, self.source, self.journal.finished[file.name])
         return self.link == "copy" and same_file(self.source.local(file.carried), path)
