@@ -62,5 +62,5 @@ def _has_header(path: Path, header: Header) -> bool:
                 return False
             length = int.from_bytes(file.read(0, 8).tobytes(), "little")
             return length + 8 <= header.size and hashlib.sha256(file.read(8, length).data).hexdigest() == header.sha256
-    except (OSError, CheckpointError):
+    except OSError:
         return False
