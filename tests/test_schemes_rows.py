@@ -524,7 +524,11 @@ def test_a_row_beyond_the_table_is_refused(scheme):
         scheme(row_slot((9,), (10, 6)))
 
 
-@pytest.mark.parametrize("scheme", [schemes.SubTokens(norm="median", pieces=((1,),), **BOUND), INDEPENDENT[3]], ids=str)
+@pytest.mark.parametrize(
+    "scheme",
+    [schemes.SubTokens(norm="median", pieces=((1,),), **BOUND), INDEPENDENT[3]],
+    ids=lambda scheme: scheme.name,
+)
 def test_a_bias_has_no_length(scheme):
     with pytest.raises(HfInitError, match="a bias has no"):
         scheme.check(row_slot((9,), (10,)))

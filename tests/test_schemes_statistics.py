@@ -166,7 +166,9 @@ TORCH: list[tuple[Scheme, Callable[..., torch.Tensor], dict[str, object]]] = [
 
 @pytest.mark.usefixtures("one_thread")  # with more, torch's orthogonal matrices change in their last bits
 @pytest.mark.parametrize("shape", [(40, 60), (60, 40), (12, 8, 3, 3)])
-@pytest.mark.parametrize(("scheme", "function", "arguments"), TORCH, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("scheme", "function", "arguments"), TORCH, ids=lambda value: getattr(value, "__name__", str(value))[:40]
+)
 def test_values_are_torch_s_from_the_same_generator(scheme, function, arguments, shape):
     slot = whole_slot("w", shape)
     expected = function(torch.empty(shape), **arguments, generator=slot.generator())
@@ -183,7 +185,7 @@ def test_values_are_torch_s_from_the_same_generator(scheme, function, arguments,
         (schemes.VarianceScaling(2.0, "fan_in", "normal"), init.kaiming_normal_, {}),
         (schemes.VarianceScaling(1.0, "fan_avg", "uniform"), init.xavier_uniform_, {}),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: getattr(value, "__name__", str(value))[:40],
 )
 def test_distribution_is_torch_s(scheme, function, arguments):
     shape = (150, 200)
