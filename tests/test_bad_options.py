@@ -44,7 +44,7 @@ def refused(tiny, tmp_path, capsys) -> Callable[..., str]:
     [
         (["extendd", "a"], "unknown command 'extendd' (did you mean 'extend'?); see `hf-init --help`"),
         (["--quiet", "plann"], "unknown command 'plann' (did you mean 'plan'?); see `hf-init --help`"),
-        (["extend", "a"], "the following arguments are required: OUT; see `hf-init extend --help`"),
+        (["extend", "a"], "BASE or OUT is missing beside a: give a folder or a hub id, or all parts"),
         (["plan", "a", "--labelz", "x"], "unrecognized arguments: --labelz x (did you mean '--labels'?); see"),
         (["plan", "a", "--lab", "x"], "unrecognized arguments: --lab x"),
         (["verify", "a", "--recipe", "x"], "unrecognized arguments"),

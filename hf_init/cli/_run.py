@@ -45,7 +45,8 @@ def given_bases(args: Namespace) -> Bases:
     towers = given_options(args, TowerOption).get("tower")
     if not towers:
         if args.base is None:
-            raise PlanError("BASE is missing: give a folder or a hub id, or all parts of a model: --tower PREFIX=DIR")
+            which = f"BASE or OUT is missing beside {args.out}" if getattr(args, "out", None) else "BASE is missing"
+            raise PlanError(f"{which}: give a folder or a hub id, or all parts of a model: --tower PREFIX=DIR")
         return args.base
     if alone := [name for name in ("probe", "compare_schemes") if getattr(args, name, None)]:
         raise PlanError(f"{long_name(alone[0])} is for one checkpoint; leave it or --tower out")
