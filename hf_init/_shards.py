@@ -1,6 +1,6 @@
 """How a process holds a tensor: whole, or a part of it beside those of other ranks; the only place that asks.
 
-What is read through ``whole_tensor`` is the same on every rank, so that what is compared with it is, too. It is a
+What is read through ``gathered_tensor`` is the same on every rank, so that what is compared with it is, too. It is a
 collective operation for a sharded tensor: every rank of its mesh asks for the same tensors, in the same order.
 """
 
@@ -29,7 +29,7 @@ def is_sharded(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def whole_tensor(tensor: torch.Tensor) -> torch.Tensor:
+def gathered_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return all elements of a tensor, without its gradient; those of a sharded one are gathered."""
     with torch.no_grad():
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
@@ -137,7 +137,7 @@ def write_region(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> 
         low = tuple(map(max, region.start, here.start))
         high = tuple(map(min, region.stop, here.stop))
         if all(a < b for a, b in zip(low, high, strict=True)):
-            local[_moved(low, high, here.start)].copy_(values[_moved(low, high, region.start)])
+            local[_slices_from(low, high, here.start)].copy_(values[_slices_from(low, high, region.start)])
         return
     dim = region.dim
     pairs = [(there, row) for there, row in enumerate(region.index) if here.start[dim] <= row < here.stop[dim]]
@@ -150,10 +150,14 @@ def write_region(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> 
         local.index_copy_(dim, places, rows[others.slices].to(local.dtype))
 
 
-def said_by_all(own: Iterable[T]) -> tuple[T, ...]:
-    """Return what every process says, each thing once, in the order of the ranks: all of them go on with the same."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return tuple(own)
+def said_by_all(own: Iterable[T], tensors: Iterable[torch.Tensor]) -> tuple[T, ...]:
+    """Return what the ranks say of some tensors, each thing once, in their order: all of them go on with the same.
+
+    Where none of the tensors is sharded nobody else is asked: others may be at something else, and wouldn't answer.
+    """
+    own = tuple(own)
+    if not any(map(is_sharded, tensors)) or dist.get_world_size() == 1:
+        return own
     everybody: list[list[T]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(everybody, list(own))
     said: list[T] = []
@@ -192,7 +196,7 @@ def _offset(tensor: DTensor) -> tuple[int, ...]:
     return tuple(offset)
 
 
-def _moved(low: tuple[int, ...], high: tuple[int, ...], by: tuple[int, ...]) -> tuple[slice, ...]:
+def _slices_from(low: tuple[int, ...], high: tuple[int, ...], by: tuple[int, ...]) -> tuple[slice, ...]:
     return tuple(slice(a - at, b - at) for a, b, at in zip(low, high, by, strict=True))
 
 

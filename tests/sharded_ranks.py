@@ -138,6 +138,14 @@ def flipped(bases: Path) -> dict[str, object]:
     return {"error": refusal(frozen.raise_if_moved)}
 
 
+def proved_alone(bases: Path) -> bool | None:
+    """A whole model, frozen and proved by the first process while the others do something else."""
+    if dist.get_rank():
+        return None
+    model = hf_init.from_pretrained(transformers.LlamaForCausalLM, bases / "tied")
+    return bool(train_only_new(model, bases / "tied").verify())
+
+
 def refusal(work: Callable[[], object]) -> str | None:
     try:
         work()
@@ -151,6 +159,7 @@ def main(bases: Path, out: Path) -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())  # nothing may come of it
     seen: dict[str, object] = {"flipped": flipped(bases)}
+    seen["alone"] = proved_alone(bases)
     seen["extended"] = str(hf_init.extend(bases / "tied", out / "again", add_tokens=None, config={"use_cache": False}))
     seen["refused"] = refusal(lambda: hf_init.extend(bases / "tied", out / "never", num_lables=3))
     for name in LOADS:

@@ -68,6 +68,11 @@ def test_under_fsdp2_the_new_rows_train_as_in_one_process(bases, ranks, name, op
 
 
 @pytest.mark.slow
+def test_one_process_proves_a_whole_model_without_the_others(ranks):
+    assert [rank["alone"] for rank in ranks] == [True, *[None] * (len(ranks) - 1)]
+
+
+@pytest.mark.slow
 def test_several_processes_extend_once_and_fail_alike(ranks):
     assert {rank["extended"] for rank in ranks} == {ranks[0]["extended"]} and "proved" in ranks[0]["extended"]
     assert {rank["refused"] for rank in ranks} == {ranks[0]["refused"]} and "num_lables" in ranks[0]["refused"]

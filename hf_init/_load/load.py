@@ -29,7 +29,7 @@ from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
 from hf_init._options import LoadOptions
 from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan
-from hf_init._shards import whole_tensor
+from hf_init._shards import gathered_tensor
 from hf_init._signature import takes
 from hf_init._tensors import Status
 from hf_init._text import join_names
@@ -289,7 +289,7 @@ def _check_whole(plan: Plan, loaded: tuple[PreTrainedModel, LoadingInfo]) -> tup
 def _finder_by_name(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], LoadedTensor | None]:
     """Return how to find a model's tensor by its name on disk; the model's own where nothing was converted."""
     memory = model.state_dict()
-    disk = on_disk(model, {n: whole_tensor(each) for n, each in memory.items()}) if prepared.converted else {}
+    disk = on_disk(model, {n: gathered_tensor(each) for n, each in memory.items()}) if prepared.converted else {}
 
     def find(tensor: TensorPlan) -> LoadedTensor | None:
         own = tensor.name not in prepared.converted

@@ -16,7 +16,7 @@ from hf_init._errors import ProofError
 from hf_init._fill import kept_values, make_tensor, make_tensors, prove_duplicates, region_digests
 from hf_init._load.mapped import watch_pages
 from hf_init._plan import Plan, TensorPlan
-from hf_init._shards import is_sharded, local_part, said_by_all, whole_tensor, write_region
+from hf_init._shards import gathered_tensor, is_sharded, local_part, said_by_all, write_region
 from hf_init._tensors import Box, Context, Status, num_elements
 from hf_init._text import format_count, join_names
 
@@ -152,7 +152,7 @@ def prove(
     reader.open(copy.source for tensor in rest for copy in tensor.kept)
     # What is gathered from the ranks is so in one order on all of them.
     gathered = {
-        t.name: whole_tensor(here[t.name].tensor)
+        t.name: gathered_tensor(here[t.name].tensor)
         for t in rest
         if is_sharded(here[t.name].tensor) and t.status is not Status.KEPT
     }
@@ -163,10 +163,11 @@ def prove(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         right = list(pool.map(holds, rest))
-    names = {*said_by_all(tensor.name for tensor, is_right in zip(rest, right, strict=True) if not is_right)}
+    tensors = [each.tensor for each in here.values()]
+    names = {*said_by_all((t.name for t, is_right in zip(rest, right, strict=True) if not is_right), tensors)}
     wrong = [tensor for tensor in rest if tensor.name in names]
     faults = [_restore_tensor(tensor, here[tensor.name], reader, plan.seed, context) for tensor in wrong]
-    if failed := said_by_all(filter(None, faults)):
+    if failed := said_by_all(filter(None, faults), tensors):
         raise ProofError("\n".join(failed))
     return LoadReport(
         plan.counts,
@@ -233,7 +234,7 @@ def _restore_tensor(
     want = make_tensor(tensor, reader, seed, context)
     if held.own:
         write_region(held.tensor, Box.whole(tensor.shape), want.to(held.tensor.device))
-    now = whole_tensor(held.tensor)
+    now = gathered_tensor(held.tensor)
     return None if _equal_after_cast(now, want) else _first_difference(tensor, now, want)
 
 

@@ -13,7 +13,7 @@ from hf_init._architecture import describe_model, shared
 from hf_init._checkpoint import Checkpoint, Reader, equal_bytes, open_checkpoint
 from hf_init._errors import PlanError
 from hf_init._plan import Fill, Plan, TensorPlan
-from hf_init._shards import check_whole, whole_tensor
+from hf_init._shards import check_whole, gathered_tensor
 from hf_init._tensors import Box, Copy, Status, TensorSpec, subtract_boxes
 from hf_init._text import join_names
 from hf_init.finetune._model import named_state, unwrapped
@@ -68,7 +68,9 @@ def _planned_by_bytes(
     """Plan a tensor of the model: kept or resized if it holds the bytes of the base's tensor ``name``, else new."""
     box = Box.whole(source.entries[name].shape) if name else None
     fits = box and len(box.stop) == tensor.ndim and all(map(operator.le, box.stop, tensor.shape))
-    same = name and box and fits and equal_bytes(whole_tensor(tensor)[box.slices], reader.tensor(name).to(tensor.dtype))
+    same = (
+        name and box and fits and equal_bytes(gathered_tensor(tensor)[box.slices], reader.tensor(name).to(tensor.dtype))
+    )
     if not name or not box or not same:
         fill = Fill(Box.whole(spec.shape), schemes.Skip(), _NOT_IN_BASE)
         return _planned_tensor(spec, Status.NEW, new=(fill,))

@@ -16,7 +16,7 @@ from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import Checkpoint, Reader, equal_bytes, tensor_digest
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._plan import format_shape
-from hf_init._shards import is_sharded, said_by_all, whole_tensor, write_region
+from hf_init._shards import gathered_tensor, is_sharded, said_by_all, write_region
 from hf_init._tensors import Box, Region, Shape, num_elements
 from hf_init._text import format_bytes, format_count, text_table
 from hf_init._verify import draw_differences
@@ -81,7 +81,7 @@ class FrozenDigests:
     @classmethod
     def of(cls, origin: ModelTensor, regions: tuple[Region, ...], copies: bool) -> FrozenDigests:
         """Take the digests of a tensor's regions as they are now."""
-        tensor = whole_tensor(origin.tensor)
+        tensor = gathered_tensor(origin.tensor)
         parts = [pick_rows(tensor, region) for region in regions]
         kept = tuple(part.cpu().clone() for part in parts) if copies else ()
         return cls(origin, regions, tensor.dtype, tuple(map(tensor_digest, parts)), kept)
@@ -92,7 +92,7 @@ class FrozenDigests:
 
     def reason_moved(self) -> str:
         """Return what is no longer as it was; empty where all is."""
-        tensor = whole_tensor(self.origin.tensor)
+        tensor = gathered_tensor(self.origin.tensor)
         if tensor.dtype != self.dtype:
             return f"dtype is {tensor.dtype}, was {self.dtype}"
         now = (tensor_digest(pick_rows(tensor, region)) for region in self.regions)
@@ -100,7 +100,7 @@ class FrozenDigests:
 
     def difference(self, reason: str, values: Sequence[tuple[Region, torch.Tensor]]) -> dict[str, object]:
         """Return the reason, and the first index at which the tensor differs from older values, with both."""
-        now = whole_tensor(self.origin.tensor).cpu()
+        now = gathered_tensor(self.origin.tensor).cpu()
         moved, old = torch.zeros(now.shape, dtype=torch.bool), now.clone()
         for region, older in values:
             write_region(moved, region, _tensor_bits(pick_rows(now, region)) != _tensor_bits(older))
@@ -150,10 +150,11 @@ class Guard:
             reasons = list(pool.map(FrozenDigests.reason_moved, frozen))
         moved = [(each, reason) for each, reason in zip(frozen, reasons, strict=True) if reason]
         with GuardFiles(self._origin) as files:
-            differences = said_by_all(
+            seen = [
                 each.difference(reason, [*zip(each.regions, each.copies, strict=False)] or files.values(each))
                 for each, reason in moved
-            )
+            ]
+        differences = said_by_all(seen, (each.origin.tensor for each in frozen))
         return GuardReport(len(frozen), sum(each.nbytes for each in frozen), differences)
 
     def check_unchanged(self) -> None:
@@ -164,7 +165,8 @@ class Guard:
         with GuardFiles(self._origin) as files:
             files.check_shapes(self.digests.values())
             changed = [each for each in self.digests.values() if not files.equal(each)]
-            differences = said_by_all(each.difference("differs from the files", files.values(each)) for each in changed)
+            seen = [each.difference("differs from the files", files.values(each)) for each in changed]
+        differences = said_by_all(seen, (each.origin.tensor for each in self.digests.values()))
         if differences:
             raise PlanError(
                 f"the model was changed since the plan was made:\n{draw_differences(text_table, differences)}\n"
@@ -195,7 +197,7 @@ class GuardFiles:
         source, regions = self._regions_in_files(frozen)
         if source is None:
             return True
-        reader, tensor = self._readers[id(source)], whole_tensor(frozen.origin.tensor).cpu()
+        reader, tensor = self._readers[id(source)], gathered_tensor(frozen.origin.tensor).cpu()
         for region, name, region_there in regions:
             now = pick_rows(tensor, region)
             if region_there == Box.whole(source.entries[name].shape):

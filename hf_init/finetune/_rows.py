@@ -16,11 +16,11 @@ from torch.utils.hooks import RemovableHandle
 from hf_init._errors import PlanError
 from hf_init._shards import (
     average_over_ranks,
+    gathered_tensor,
     is_fully_sharded,
     is_sharded,
     mesh_of,
     replicated,
-    whole_tensor,
     write_region,
 )
 from hf_init._tensors import Box, Region, Rows
@@ -94,7 +94,7 @@ class NewParts(nn.Module):
         super().__init__()
         self._parts = tuple(part for each in tensors for part in _parts_of(each, dtype))
         for part in self._parts:
-            values = pick_rows(whole_tensor(part.tensor), part.region)
+            values = pick_rows(gathered_tensor(part.tensor), part.region)
             if part.own:
                 values = replicated(values.to(dtype or values.dtype).clone(), part.tensor)
             self.register_parameter(part.key, nn.Parameter(values))
@@ -116,7 +116,7 @@ class NewParts(nn.Module):
         for part, parameter in self.parts:
             if self._gathers(part):
                 if is_sharded(part.tensor):  # else it is gathered for a pass, of shards that were linked
-                    write_region(part.tensor, part.region, whole_tensor(parameter))
+                    write_region(part.tensor, part.region, gathered_tensor(parameter))
             elif part.own:
                 write_region(part.tensor, part.region, parameter.detach())
             else:
@@ -129,7 +129,7 @@ class NewParts(nn.Module):
         """Make the parts hold what the whole tensors hold, after these were loaded."""
         for part, parameter in self.parts:
             if part.own or self._gathers(part):
-                values = pick_rows(whole_tensor(part.tensor), part.region)
+                values = pick_rows(gathered_tensor(part.tensor), part.region)
                 write_region(parameter, Box.whole(part.region.shape), values)
 
     def remove(self, model: nn.Module) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hf_init._errors import PlanError
-from hf_init._shards import whole_tensor
+from hf_init._shards import gathered_tensor
 from hf_init._tensors import Region, Status
 from hf_init.finetune._freeze import Frozen
 from hf_init.finetune._groups import check_optimizer
@@ -111,10 +111,10 @@ def _new_and_pretrained(frozen: Frozen) -> tuple[Pairs, Pairs]:
 
 
 def _region_of(tensor: nn.Parameter, region: Region) -> tuple[torch.Tensor | None, torch.Tensor]:
-    grad = None if tensor.grad is None else pick_rows(whole_tensor(tensor.grad), region)
-    return grad, pick_rows(whole_tensor(tensor), region)
+    grad = None if tensor.grad is None else pick_rows(gathered_tensor(tensor.grad), region)
+    return grad, pick_rows(gathered_tensor(tensor), region)
 
 
 def _total_norm(tensors: Iterable[torch.Tensor]) -> float:
-    norms = [whole_tensor(tensor.norm(dtype=torch.float32)) for tensor in tensors]
+    norms = [gathered_tensor(tensor.norm(dtype=torch.float32)) for tensor in tensors]
     return float(torch.stack([norm.cpu() for norm in norms]).norm()) if norms else 0.0
