@@ -278,3 +278,11 @@ def test_the_command_line_is_told_what_to_type(bases, tmp_path, capsys):
     said = capsys.readouterr().err
     assert r"--key-mapping '^module\.='" in said and "--drop 'module.cls.*'" in said
     assert main([*command, "--key-mapping", r"^module\.=", "--drop", "module.cls.*"]) == 0
+
+
+def test_what_a_class_has_is_left_over_though_it_lists_it_as_ignored(bases, monkeypatch):
+    listed = "_keys_to_ignore_on_load_unexpected"
+    monkeypatch.setattr(BertForSequenceClassification, listed, [r"^bert\.", r"^classifier\."], raising=False)
+    with pytest.raises(HfInitError, match=r"no place for 2 tensors of the checkpoint: classifier\.bias"):
+        hf_init.plan(bases("sentiment"), "BertModel")
+    assert hf_init.plan(bases("sentiment"), "BertModel", drop="classifier.*").counts["kept"]

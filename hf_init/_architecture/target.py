@@ -181,12 +181,14 @@ class Target:
         """Return all of the base's tensors, each with the address that the target's loader gives it."""
         entries = self.base.source.entries
         drops = [re.compile(pattern) for pattern in ignored_on_load(self.model)]
+        places = {tensor.address for tensor in self.whole_layout.tensors}  # a class may list what it has itself
 
-        def is_ignored(parameter: str) -> bool:
-            return not parameter.startswith(NOWHERE) and any(drop.search(parameter) for drop in drops)
+        def is_ignored(address: Address) -> bool:
+            unplaced = address not in places and not address[0].startswith(NOWHERE)
+            return unplaced and any(drop.search(address[0]) for drop in drops)
 
         return tuple(
-            SourceTensor(name, entries[name].shape, entries[name].dtype, address, is_ignored(address[0]))
+            SourceTensor(name, entries[name].shape, entries[name].dtype, address, is_ignored(address))
             for name, address in place_names(list(entries), self.blocks, self.addresses)
         )
 
