@@ -29,6 +29,7 @@ from hf_init._architecture.constructed import construct, in_kept_dtypes
 from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
 from hf_init._architecture.layout import layout_of
 from hf_init._architecture.library import (
+    Address,
     Addresses,
     build_on_meta,
     ignored_on_load,

@@ -32,7 +32,7 @@ from hf_init._prepare import Prepared, prepare_plan
 from hf_init._shards import gathered_tensor
 from hf_init._signature import takes
 from hf_init._tensors import Status
-from hf_init._text import join_names
+from hf_init._text import join_names, one_line
 from hf_init.schemes import Fitted, Zeros
 
 if TYPE_CHECKING:
@@ -198,12 +198,18 @@ def _load_around(own: Callable[..., Any], cls: type[PreTrainedModel], *args: obj
 
     body = {"load": staticmethod(load), "__module__": cls.__module__}
     standing = new_class(cls.__name__, (cls, HandedOn), exec_body=lambda names: names.update(body))
-    result = own(standing, *args, **options)
+    where = f"{cls.__name__}.from_pretrained ({own.__code__.co_filename}:{own.__code__.co_firstlineno})"
+    try:
+        result = own(standing, *args, **options)
+    except OSError as error:
+        raise PlanError(
+            f"{where} can't read what it asks for beside the weights: {one_line(error)}. Put the file there, as it is "
+            "in the model's own repository; plain transformers asks for it as well"
+        ) from error
     if not loaded:
         raise PlanError(
-            f"{cls.__name__}.from_pretrained ({own.__code__.co_filename}:{own.__code__.co_firstlineno}) doesn't call "
-            "super().from_pretrained(...), so nothing of what it loads could be proved; load by that call, or extend "
-            "folder to folder and load the result with plain transformers"
+            f"{where} doesn't call super().from_pretrained(...), so nothing of what it loads could be proved; load by "
+            "that call, or extend folder to folder and load the result with plain transformers"
         )
     return result
 

@@ -21,6 +21,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto import modeling_auto
 
 import hf_init
+from hf_init._architecture import load_plainly
 from hf_init._tensors import Status
 
 SEED = 7
@@ -238,8 +239,9 @@ def check(cls: type[PreTrainedModel], base: Path, out: Path, memory: PreTrainedM
         yield "verify --recompute fails"
 
 
-def _with_info(cls: Any, folder: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
-    return cls.from_pretrained(folder, output_loading_info=True)
+def _with_info(cls: type[PreTrainedModel], folder: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """By the library's loader: a class with one of its own may not know the option."""
+    return load_plainly(cls, folder, output_loading_info=True)
 
 
 def _kept(plan: Any, source: Mapping[str, torch.Tensor], files: Mapping[str, torch.Tensor]) -> Iterator[str]:
