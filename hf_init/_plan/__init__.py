@@ -37,12 +37,12 @@ from hf_init._plan.planning import make_plan as make_plan
 from hf_init._plan.recipe import Choice as Choice
 from hf_init._plan.recipe import Recipe as Recipe
 from hf_init._plan.recipe import RecipeLike as RecipeLike
-from hf_init._plan.recipe import Rule as Rule
-from hf_init._plan.recipe import RuleLike as RuleLike
 from hf_init._plan.recipe import checked_seed as checked_seed
-from hf_init._plan.recipe import parse_rules as parse_rules
 from hf_init._plan.recipe_text import SchemeLike as SchemeLike
 from hf_init._plan.recipe_text import parse_scheme as parse_scheme
+from hf_init._plan.rule import Rule as Rule
+from hf_init._plan.rule import RuleLike as RuleLike
+from hf_init._plan.rule import parse_rules as parse_rules
 from hf_init._plan.table import alike_rows as alike_rows
 from hf_init._plan.tensor_plan import Fill as Fill
 from hf_init._plan.tensor_plan import TensorPlan as TensorPlan

@@ -14,87 +14,15 @@ from hf_init import schemes
 from hf_init._errors import HfInitError, RecipeError, option
 from hf_init._globs import closest_glob
 from hf_init._paths import user_path
-from hf_init._plan.recipe_text import (
-    SchemeLike,
-    StrictLoader,
-    format_condition,
-    is_mapping,
-    parse_scheme,
-    scheme_to_dict,
-)
-from hf_init._roles import matches
+from hf_init._plan.recipe_text import SchemeLike, StrictLoader, is_mapping, parse_scheme, scheme_to_dict
+from hf_init._plan.rule import Rule, check_keys, parsed_rule
 from hf_init._tensors import TensorSpec
-from hf_init._text import closest, fits_glob, qualified_name
+from hf_init._text import qualified_name
 from hf_init.schemes import Scheme
 
-RuleLike: TypeAlias = "Rule | Mapping[str, object] | str"
 RecipeLike: TypeAlias = "Recipe | Mapping[str, object] | str | Path | Callable[[Any], object] | None"
 
 ERROR = "error"
-KEYS = ("name", "module", "role", "optional", "scheme")
-
-
-@dataclass(frozen=True, init=False)
-class Rule:
-    """One scheme and the tensors that it is for; every condition that is given must hold.
-
-    Args:
-        scheme: a scheme, its name, ``"normal(std=0.02)"``, or ``{"normal": {"std": 0.02}}``.
-        name: a glob on the tensor's full name, on disk or in memory (``*`` crosses dots).
-        module: the class name of the module that owns the tensor, or of one of its bases.
-        role: what the tensor does; ``"norm"`` covers ``"norm.weight"`` and ``"norm.bias"``.
-        optional: a rule that finds no new tensor is no mistake.
-
-    Raises:
-        RecipeError: no condition is given, a glob is malformed, or the scheme can't be built.
-
-    Example:
-        >>> Rule("zeros", name="*.bias")
-        Rule(name='*.bias', scheme=zeros)
-    """
-
-    scheme: Scheme
-    name: str | None
-    module: str | None
-    role: str | None
-    optional: bool
-
-    def __init__(
-        self,
-        scheme: SchemeLike,
-        *,
-        name: str | None = None,
-        module: str | None = None,
-        role: str | None = None,
-        optional: bool = False,
-    ) -> None:
-        for key, value in (("name", name), ("module", module), ("role", role)):
-            object.__setattr__(self, key, format_condition(key, value))
-        if not (name or module or role):
-            raise RecipeError("a rule needs at least one condition: name (a glob), module (a class name) or role")
-        object.__setattr__(self, "optional", _checked_flag(optional))
-        object.__setattr__(self, "scheme", parse_scheme(scheme))
-
-    def __repr__(self) -> str:
-        return f"Rule({self.conditions}, scheme={self.scheme})"
-
-    @property
-    def conditions(self) -> str:
-        given = (("name", self.name), ("module", self.module), ("role", self.role))
-        return ", ".join(f"{key}={value!r}" for key, value in given if value)
-
-    def matches(self, tensor: TensorSpec) -> bool:
-        """Return whether every condition holds for this tensor."""
-        return (
-            (self.name is None or any(fits_glob(name, self.name) for name in (tensor.name, tensor.parameter)))
-            and (self.module is None or self.module in tensor.module)
-            and (self.role is None or matches(tensor.role, self.role))
-        )
-
-    def to_dict(self) -> dict[str, object]:
-        conditions = {key: getattr(self, key) for key in ("name", "module", "role") if getattr(self, key)}
-        optional = {"optional": True} if self.optional else {}
-        return {**conditions, "scheme": scheme_to_dict(self.scheme), **optional}
 
 
 @dataclass(frozen=True)
@@ -138,7 +66,7 @@ class Recipe:
     def __init__(
         self, rules: Iterable[Rule | Mapping[str, object]] = (), *, default: SchemeLike = "model", seed: int = 0
     ) -> None:
-        object.__setattr__(self, "rules", tuple(_parsed_rule(rule, number) for number, rule in enumerate(rules, 1)))
+        object.__setattr__(self, "rules", tuple(parsed_rule(rule, number) for number, rule in enumerate(rules, 1)))
         _check_contradictions(self.rules)
         try:
             object.__setattr__(self, "default", None if default == ERROR else parse_scheme(default))
@@ -183,7 +111,7 @@ class Recipe:
         """
         if not is_mapping(data):
             raise RecipeError(f"a recipe is a mapping with rules, default and seed, not {type(data).__name__}")
-        _check_keys("recipe", data, ("rules", "default", "seed"))
+        check_keys("recipe", data, ("rules", "default", "seed"))
         rules: object = data.get("rules") or ()
         if not _is_rules(rules):
             raise RecipeError(f"rules must be a list of rules, not {type(rules).__name__}")
@@ -280,41 +208,11 @@ class Recipe:
         return [f"no rule covers {names}: add a rule for each, or a default such as `default: model`"]
 
 
-def parse_rules(rules: Sequence[RuleLike] | None) -> tuple[Rule, ...]:
-    """Return rules given as objects, mappings or texts such as ``"GLOB=SCHEME"``.
-
-    Example:
-        >>> parse_rules(["classifier.*=normal(std=0.02)"])
-        (Rule(name='classifier.*', scheme=normal(std=0.02)),)
-    """
-    if isinstance(rules, str | Mapping | Rule):
-        raise RecipeError(f"{option('rules')}: expected a list of rules, not {rules!r}")
-    return tuple(
-        _rule_of_text(rule) if isinstance(rule, str) else _parsed_rule(rule, number)
-        for number, rule in enumerate(rules or (), 1)
-    )
-
-
-def _rule_of_text(text: str) -> Rule:
-    glob, equals, scheme = text.partition("=")
-    if not equals or not glob.strip() or not scheme.strip():
-        raise RecipeError(
-            f"{option('rules')} {text!r}: expected 'GLOB=SCHEME', such as 'classifier.weight=normal(std=0.02)'"
-        )
-    return Rule(scheme.strip(), name=glob.strip())
-
-
 def checked_seed(seed: object) -> int:
     """Return the seed, if it is a whole number of at most 64 bits."""
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
         raise RecipeError(f"{option('seed')} must be a whole number from 0 to 2**64 - 1, not {seed!r}")
     return seed
-
-
-def _checked_flag(optional: object) -> bool:
-    if not isinstance(optional, bool):
-        raise RecipeError(f"optional is true or false, not {optional!r}")
-    return optional
 
 
 def _is_rules(value: object) -> TypeGuard[Iterable[Rule | Mapping[str, object]]]:
@@ -334,28 +232,6 @@ def _check_contradictions(rules: Sequence[Rule]) -> None:
             )
     if problems:
         raise RecipeError("\n".join(problems))
-
-
-def _parsed_rule(rule: Rule | Mapping[str, object], number: int) -> Rule:
-    if isinstance(rule, Rule):
-        return rule
-    if not is_mapping(rule):
-        raise RecipeError(f"rule {number}: expected a mapping such as {{name: GLOB, scheme: SCHEME}}, not {rule!r}")
-    try:
-        _check_keys("rule", rule, KEYS)
-        if rule.get("scheme") is None:
-            raise RecipeError("it has no scheme")
-        return Rule(**{key: value for key, value in rule.items() if value is not None})
-    except RecipeError as error:
-        conditions = ", ".join(f"{key}: {value}" for key, value in rule.items() if key != "scheme") or "no condition"
-        raise RecipeError(f"rule {number} ({conditions}): {error}") from None
-
-
-def _check_keys(what: str, data: Mapping[str, object], known: Sequence[str]) -> None:
-    unknown = [key for key in data if key not in known]
-    if unknown:
-        hints = ", ".join(f"{key!r}{closest(str(key), known)}" for key in unknown)
-        raise RecipeError(f"unknown key in a {what}: {hints}; known: {', '.join(known)}")
 
 
 def _dead_rule_text(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> str:

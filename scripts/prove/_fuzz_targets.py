@@ -231,7 +231,7 @@ def _plan() -> Target:
 
 
 def _recipe() -> Target:
-    from hf_init._plan.recipe import Recipe
+    from hf_init._plan import Recipe
 
     def read(folder: Path) -> None:
         recipe = Recipe.load(folder / "recipe.yaml")
