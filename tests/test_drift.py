@@ -278,13 +278,23 @@ def test_another_kind_of_dtype_cannot_be_compared_and_fails_where_it_is_frozen(t
     assert drift(base, trained).ok
 
 
-@pytest.mark.parametrize("dtypes", [("float32", "bfloat16"), ("bfloat16", "float32"), ("float32", "float16")])
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        ("float32", "bfloat16"),
+        ("bfloat16", "float32"),
+        ("float32", "float16"),
+        ("float64", "float16"),
+        ("float64", "bfloat16"),
+    ],
+)
 def test_casts_are_those_of_torch(dtypes, tmp_path):
     import torch
     from safetensors.torch import save_file
 
     bits = torch.arange(-(1 << 31), 1 << 31, 65_521, dtype=torch.int64).to(torch.int32).view(torch.float32)
-    source = bits[torch.isfinite(bits)].to(getattr(torch, dtypes[0]))
+    ties = torch.tensor([1 + 2.0**-11 + 2.0**-40, 1 + 2.0**-8 + 2.0**-40], dtype=torch.float64)  # in float32
+    source = torch.cat([bits[torch.isfinite(bits)].double(), ties]).to(getattr(torch, dtypes[0]))
     save_file({"w": source}, tmp_path / "base.safetensors")
     save_file({"w": source.to(getattr(torch, dtypes[1]))}, tmp_path / "trained.safetensors")
     for name in ("base", "trained"):

@@ -30,8 +30,10 @@ def cast_values(codes: np.ndarray, before: str, after: str) -> np.ndarray:
     """
     values = _floats(codes, before)
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        if after in ("float16", "bfloat16"):  # torch goes there by float32, from float64, too
+            values = values.astype(np.float32, copy=False)
         if after == "bfloat16":
-            return _bfloat16_bits(values.astype(np.float32)).reshape(codes.shape)
+            return _bfloat16_bits(values).reshape(codes.shape)
         cast = values.astype(after)
     return cast.view(f"<u{cast.itemsize}").reshape(codes.shape)
 
@@ -87,7 +89,7 @@ class CastComparison:
         seen, expected = left.read(buffers.seen, piece), right.read(buffers.expected, piece)
         cast = cast_values(expected, self.before, self.after)
         if not np.array_equal(seen, cast) and not np.array_equal(seen, cast := with_nans_of(seen, cast, self.after)):
-            self.pair.note(left.shape, piece, seen, cast)
+            self.pair.diff.add_piece(self.pair.region, left.shape, piece, seen, cast)
         if not self._casts_back(seen, expected):
             self.backward.append(piece)
         if self.pair.meter is not None:
