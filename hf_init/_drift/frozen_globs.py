@@ -45,7 +45,7 @@ class FrozenGlobs:
 
     def holds(self, names: tuple[str, ...], origin: str) -> bool:
         """Return whether a part of a tensor was meant to stay; a tensor may have several names."""
-        fitting = [word for word in self.words if _fits(word.removeprefix("!"), names, origin)]
+        fitting = [word for word in self.words if _word_fits(word.removeprefix("!"), names, origin)]
         return bool(fitting) and not fitting[-1].startswith("!")
 
     def check_used(self, parts: Sequence[tuple[tuple[str, ...], str]]) -> None:
@@ -59,5 +59,5 @@ class FrozenGlobs:
         return ", ".join("everything kept" if word == KEPT else word for word in self.words)
 
 
-def _fits(word: str, names: tuple[str, ...], origin: str) -> bool:
+def _word_fits(word: str, names: tuple[str, ...], origin: str) -> bool:
     return origin == KEPT if word == KEPT else any(fits_glob(name, word) for name in names)

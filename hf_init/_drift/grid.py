@@ -55,14 +55,14 @@ def grids(tensors: Iterable[TensorDrift]) -> tuple[Grid, ...]:
         stack, index, kind = tensor.layer
         if index is not None and tensor.change is not None:
             stacks.setdefault(stack, {}).setdefault((kind, index), []).append(tensor)
-    return tuple(_grid(stack, cells) for stack, cells in stacks.items())
+    return tuple(_stack_grid(stack, cells) for stack, cells in stacks.items())
 
 
-def _grid(stack: str, cells: dict[tuple[str, int], list[TensorDrift]]) -> Grid:
+def _stack_grid(stack: str, cells: dict[tuple[str, int], list[TensorDrift]]) -> Grid:
     layers = tuple(sorted({layer for _, layer in cells}))
     every = list(dict.fromkeys(kind for kind, _ in cells))
     values = {cell: relative_change(tensors) for cell, tensors in cells.items()}
-    most = {kind: max(_size(values.get((kind, layer), 0.0)) for layer in layers) for kind in every}
+    most = {kind: max(_zero_if_nan(values.get((kind, layer), 0.0)) for layer in layers) for kind in every}
     shown = set(sorted(every, key=lambda kind: -most[kind])[:MOST_KINDS])
     kinds = tuple(kind for kind in every if kind in shown)
     table = [[values.get((kind, layer), math.nan) for layer in layers] for kind in kinds]
@@ -70,14 +70,14 @@ def _grid(stack: str, cells: dict[tuple[str, int], list[TensorDrift]]) -> Grid:
     return Grid(stack, kinds, layers, np.array(table), np.array(states), len(every) - len(kinds))
 
 
-def _size(value: float) -> float:
+def _zero_if_nan(value: float) -> float:
     return 0.0 if math.isnan(value) else value
 
 
 def bars(tensors: Iterable[TensorDrift]) -> tuple[Bar, ...]:
     """Return a bar for each tensor in no stack of layers: those that changed most, in the order of the files."""
     outside = [tensor for tensor in tensors if tensor.layer[1] is None and tensor.status != "missing"]
-    most = sorted(range(len(outside)), key=lambda number: -_size(_relative_of(outside[number])))[:MOST_BARS]
+    most = sorted(range(len(outside)), key=lambda number: -_zero_if_nan(_relative_of(outside[number])))[:MOST_BARS]
     return tuple(_bar_of(outside[number]) for number in sorted(most))
 
 

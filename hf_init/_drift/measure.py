@@ -178,12 +178,7 @@ def _note_changes(
     progress(seen.nbytes)
     if np.array_equal(seen, expected):
         return False
-    changed = np.nonzero(np.atleast_1d(seen != expected))
-    inner = [indices + cut.start for indices, cut in zip(changed, piece, strict=False)]
-    shape = sides.after.shape
-    offsets = np.asarray(np.ravel_multi_index(inner, shape)) if shape else changed[0]
-    values = np.atleast_1d(seen)[changed], np.atleast_1d(expected)[changed]
-    diff.add(sides.pair.after.region, offsets, *values, sides.number)
+    diff.add_piece(sides.pair.after.region, sides.after.shape, piece, seen, expected, sides.number)
     if is_decoded(sides.pair.dtype):
         sums.add(seen.reshape(-1), expected.reshape(-1), sides.pair.dtype)
     return True

@@ -58,18 +58,12 @@ class ByteComparison:
             nbytes += seen.nbytes
             if not same_bytes(seen, expected):
                 differs = True
-                self.note(left.shape, piece, seen, expected)
+                self.diff.add_piece(self.region, left.shape, piece, seen, expected, self.number)
                 if not self.everything:
                     break
         if self.meter is not None:
             self.meter.add("compared", nbytes)
         return differs
-
-    def note(self, shape: tuple[int, ...], piece: Piece, seen: np.ndarray, expected: np.ndarray) -> None:
-        at = np.nonzero(np.atleast_1d(seen != expected))
-        inner = [indices + cut.start for indices, cut in zip(at, piece, strict=False)]
-        offsets = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]
-        self.diff.add(self.region, offsets, np.atleast_1d(seen)[at], np.atleast_1d(expected)[at], self.number)
 
 
 def same_bytes(left: np.ndarray, right: np.ndarray) -> bool:

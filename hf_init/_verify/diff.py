@@ -62,17 +62,15 @@ def diff_checkpoints(
         couples = [_Couple(before.entries[was], after.entries[name]) for name, was in names.items()]
         couples = [each for each in couples if fits_globs(only, each.after.name, each.before.name)]
         outcomes = _outcomes(couples, before, after, VerifyMeter(progress))
-    removed, added = before.entries.keys() - set(names.values()), after.entries.keys() - names.keys()
+    paired = {*names.values()}
+    removed = [each for name, each in before.entries.items() if name not in paired]
+    added = [each for name, each in after.entries.items() if name not in names]
     tensors = (
         *(outcomes[name] for name in before.entries if name in outcomes),
-        *(_tensor_json(before.entries[name], "removed") for name in before.entries if name in removed),
-        *(_tensor_json(after.entries[name], "added") for name in after.entries if name in added),
+        *(_tensor_json(each, "removed") for each in removed if fits_globs(only, each.name)),
+        *(_tensor_json(each, "added") for each in added if fits_globs(only, each.name)),
     )
-    return DiffReport(str(a), str(b), tuple(each for each in tensors if _is_meant(each, only)), by_layer)
-
-
-def _is_meant(tensor: Difference, only: Sequence[str]) -> bool:
-    return fits_globs(only, tensor["name"], tensor.get("name_before", tensor["name"]))
+    return DiffReport(str(a), str(b), tensors, by_layer)
 
 
 def _outcomes(

@@ -10,6 +10,7 @@ import numpy as np
 
 from hf_init._checkpoint import NUMPY
 from hf_init._tensors import Box, Region, Shape, num_elements
+from hf_init._verify.regions import Piece
 
 Difference: TypeAlias = dict[str, Any]
 """One difference: the tensor's ``name`` and a ``reason``; of bytes, where they differ and both values, too."""
@@ -66,6 +67,15 @@ class TensorDiff:
                     "expected_bits": _hex_bits(expected[0]),
                     "region": region.to_json(),
                 }
+
+    def add_piece(
+        self, region: Region, shape: Shape, piece: Piece, seen: np.ndarray, expected: np.ndarray, number: int = 0
+    ) -> None:
+        """Note the elements that differ in a piece of a region; ``shape`` is that by which the piece is cut out."""
+        at = np.nonzero(np.atleast_1d(seen != expected))
+        inner = [indices + cut.start for indices, cut in zip(at, piece, strict=False)]
+        offsets = np.asarray(np.ravel_multi_index(inner, shape)) if shape else at[0]
+        self.add(region, offsets, np.atleast_1d(seen)[at], np.atleast_1d(expected)[at], number)
 
     def to_json(self, everything: bool = True) -> Difference:
         """Return the first difference and, where ``everything`` was compared, how much differs."""

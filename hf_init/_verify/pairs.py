@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -74,21 +75,18 @@ def pair_names(before: Checkpoint, after: Checkpoint, *, moved: bool = False) ->
     Args:
         moved: a tensor that has changed under its name may be another one that has changed its place.
     """
-    seen, expected = _Samples(after), _Samples(before)
-    common = [name for name in after.entries if name in before.entries]
-    pairs = {name: name for name in common if not moved or seen[name] == expected[name]}
-    loose = _Loose(list(before.entries), list(after.entries))
-    loose.take(pairs)
-    equal = _equal_bytes(loose, seen, expected)
+    loose = _Loose(before.entries, after.entries)
+    with closing(_Samples(after)) as seen, closing(_Samples(before)) as expected:
+        common = [name for name in after.entries if name in before.entries]
+        pairs = {name: name for name in common if not moved or seen[name] == expected[name]}
+        loose.take(pairs)
+        equal = _equal_bytes(loose, seen, expected)
     pairs |= loose.take(equal)
     pairs |= loose.take({name: name for name in loose.after if name in before.entries and name in loose.before})
     for change in _changed_prefixes(loose, before, after, equal):
         pairs |= loose.take(_renamed_by(loose, *change))
     pairs |= loose.take(_unwrapped(loose))
-    pairs |= loose.take(_same_parameters(loose, before, after))
-    seen.close()
-    expected.close()
-    return pairs
+    return pairs | loose.take(_same_parameters(loose, before, after))
 
 
 class _Loose:

@@ -89,14 +89,14 @@ def verify_result(
     manifest, opened = _proof_base(recorded, base, hub)
     with Checkpoint.open(out) as result, opened or nullcontext() as source:
         proof = _Proof(result, source, manifest, everything, VerifyMeter(progress), clones)
-        differences = tuple(_differences(proof, recompute))
+        differences = tuple(_found_differences(proof, recompute))
         nbytes = proof.meter.nbytes
         return VerifyReport(
             counts={"tensors": len(manifest.tensors), **manifest.plan.counts},
             bytes_compared=nbytes["compared"],
             bytes_digested=nbytes["digested"],
             differences=differences,
-            notes=(*_link_notes(recorded, manifest), *_notes(proof, differences)),
+            notes=(*_link_notes(recorded, manifest), *_base_notes(proof, differences)),
             base=None if source is None else str(source.root),
             complete=everything or not differences,
             bytes_linked=nbytes["linked"],
@@ -135,10 +135,10 @@ def open_base(manifest: Manifest, base: BaseFolders | None = None, **hub: Any) -
 def _link_from(base: Checkpoint, links: Sequence[Manifest]) -> Manifest:
     """Return the manifest that is of this base: by its headers, else by the names that it needs, else the first."""
     same = (link for link in links if link.base.fingerprint == base.fingerprint())
-    return next(same, None) or next((link for link in links if _fits(base, link)), links[0])
+    return next(same, None) or next((link for link in links if _could_be_of(base, link)), links[0])
 
 
-def _fits(base: Checkpoint, link: Manifest) -> bool:
+def _could_be_of(base: Checkpoint, link: Manifest) -> bool:
     copies = ((tensor, copy) for tensor in link.tensors for copy in tensor.kept)
     return not any(unaccounted(base, link)) and not any(source_fault(base, tensor, copy) for tensor, copy in copies)
 
@@ -163,7 +163,7 @@ def _proof_base(
         return manifest, None
 
 
-def _differences(proof: _Proof, recompute: Recompute | None) -> list[Difference]:
+def _found_differences(proof: _Proof, recompute: Recompute | None) -> list[Difference]:
     """Return what the headers tell; if they may be right, or everything is wanted, what the bytes tell, too."""
     extra = list(extra_tensors(proof.result, proof.manifest))
     missing = [] if proof.base is None else list(unaccounted(proof.base, proof.manifest))
@@ -258,7 +258,7 @@ def _link_notes(recorded: Manifest, link: Manifest) -> Iterator[str]:
         )
 
 
-def _notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:
+def _base_notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:
     base = proof.base
     if base is None:
         yield (

@@ -88,7 +88,7 @@ class Terminal(NamedTuple):
         if self.format == "json":
             return self._print_document({"schema": "hf_init.error/1", "ok": False, "error": message}, REFUSED)
         name = _color("hf-init:", RED) if _wants_color(self.color, sys.stderr) else "hf-init:"
-        write(f"{name} {printable(message)}", sys.stderr)
+        write_line(f"{name} {printable(message)}", sys.stderr)
         if self.format == "github":
             return self.print_text(printable(_annotation("error", "hf-init", message)), REFUSED)
         return REFUSED
@@ -100,13 +100,13 @@ class Terminal(NamedTuple):
 
     def print_text(self, text: str, code: int = DONE) -> int:
         """Print to standard output and return the exit code."""
-        write(text, sys.stdout)
+        write_line(text, sys.stdout)
         return code
 
     def notice(self, text: str) -> None:
         """Tell a person something that is no result."""
         if not self.quiet:
-            write(f"hf-init: {printable(text)}", sys.stderr)
+            write_line(f"hf-init: {printable(text)}", sys.stderr)
 
     @property
     def shows_bars(self) -> bool:
@@ -188,7 +188,7 @@ def _annotation(level: str, title: str, text: str) -> str:
     return f"::{level} title={title}::{escaped}"
 
 
-def write(text: str, stream: TextIO | None) -> None:
+def write_line(text: str, stream: TextIO | None) -> None:
     """Write a text and the end of its line; to a reader that is gone, or never was, write nothing."""
     if stream is None:
         return
