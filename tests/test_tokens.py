@@ -165,6 +165,13 @@ def test_rows_that_were_trained_since_count_as_trained(phi, tmp_path):
     assert fill.scheme.pieces[0][0] == ROWS  # type: ignore[attr-defined]
 
 
+def test_a_later_extension_may_drop_a_table_of_an_earlier_one(phi, tmp_path):
+    hf_init.extend(phi, tmp_path / "a", add_tokens=["abcab"])
+    hf_init.extend(tmp_path / "a", tmp_path / "b", "PhiModel", drop=["lm_head.*"], add_tokens=["hello"])
+    notes = hf_init.plan(tmp_path / "b", add_tokens=["abcabx"]).notes
+    assert any("2 rows of an earlier extension were never trained" in note for note in notes)
+
+
 # Padding, shrinking, rows made again.
 
 

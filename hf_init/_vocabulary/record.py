@@ -61,13 +61,12 @@ def untrained_record(earlier: EarlierTokens, new_ids: frozenset[int], target: Ta
     if not rows:
         return {}
     names = {tensor.address: tensor.name for tensor in target.layout.tensors}
-    address = {tensor.name: tensor.address for tensor in target.source}
+    kept = {tensor.name: names[tensor.address] for tensor in target.source if tensor.address in names}
     result: dict[str, object] = {}
     with Reader(target.base.source) as reader:
         for name, dim in earlier.dims.items():
-            tensor = reader.tensor(name)
-            region = Rows(dim, rows, tuple(tensor.shape))
-            if address[name] in names:
-                entry = {"region": region.to_json(), "sha256": tensor_digest(region_of(tensor, region))}
-                result[names[address[name]]] = entry
+            if name in kept:
+                tensor = reader.tensor(name)
+                region = Rows(dim, rows, tuple(tensor.shape))
+                result[kept[name]] = {"region": region.to_json(), "sha256": tensor_digest(region_of(tensor, region))}
     return result
