@@ -86,7 +86,8 @@ def pair_names(before: Checkpoint, after: Checkpoint, *, moved: bool = False) ->
     for change in _changed_prefixes(loose, before, after, equal):
         pairs |= loose.take(_renamed_by(loose, *change))
     pairs |= loose.take(_unwrapped(loose))
-    return pairs | loose.take(_same_parameters(loose, before, after))
+    pairs |= loose.take(_same_parameters(loose, before, after))
+    return pairs
 
 
 class _Loose:
