@@ -10,6 +10,7 @@ import torch
 import transformers
 from bases import TEXT
 from safetensors.torch import load_file
+from test_leftover import advised, edited
 from torch import nn
 
 import hf_init
@@ -189,3 +190,24 @@ def test_parts_that_make_no_whole_are_refused(bases, name):
     base = bases(parts) if isinstance(parts, str) else {prefix: bases(part) for prefix, part in parts.items()}
     with pytest.raises(HfInitError, match="(?s)" + message):
         hf_init.plan(base, cls, **options)
+
+
+@pytest.mark.parametrize("before", ["", "model."])
+def test_what_the_config_ties_and_a_part_holds_twice_is_kept_under_either_name_of_the_part(bases, before):
+    base = {f"{before}vision_tower.": bases("clip"), f"{before}language_model.": bases("llama untied")}
+    options = {"config": {**LLAVA, "tie_word_embeddings": True}}
+    model = hf_init.from_pretrained(transformers.LlavaForConditionalGeneration, base, **options)
+    held = load_file(bases("llama untied") / "model.safetensors")
+    assert torch.equal(model.lm_head.weight, held["lm_head.weight"])
+    assert torch.equal(model.get_input_embeddings().weight, held["model.embed_tokens.weight"])
+    assert "different in the files: each is kept" in model.init_plan.notes[0]
+
+
+def test_names_of_one_part_are_found_by_who_does_what_the_message_says(bases, tmp_path):
+    renamed = edited(bases("bert"), tmp_path / "base", lambda name: name.replace("attention.output", "attention.out"))
+    cls, options = transformers.EncoderDecoderModel, {"drop": ["decoder.pooler.*"]}
+    with pytest.raises(HfInitError, match="have no place under their names") as refused:
+        hf_init.plan({"encoder.": renamed, "decoder.": bases("bert")}, cls, **options)
+    said = {"key_mapping": advised(str(refused.value))["key_mapping"], **options}
+    found = hf_init.plan({"encoder.": renamed, "decoder.": bases("bert")}, cls, **said)
+    assert found.counts == hf_init.plan({"encoder.": bases("bert"), "decoder.": bases("bert")}, cls, **options).counts

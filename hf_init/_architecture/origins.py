@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable
 import torch
 
 from hf_init._architecture.layout import stored_tensors
-from hf_init._architecture.library import Address, Addresses, not_saved, tolerated
+from hf_init._architecture.library import Address, not_saved, tolerated
 from hf_init._architecture.target import Target
+from hf_init._architecture.tower_addresses import base_addresses
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import HfInitError
 from hf_init._tensors import SourceTensor
@@ -49,7 +50,7 @@ def ignored_by_own(target: Target, names: Collection[str]) -> set[str]:
 def addresses_after(target: Target, rules: Iterable[tuple[str, str]]) -> dict[str, Address]:
     """Return where the loader would put the base's tensors if these renamings came before all others."""
     mapping = {**dict(rules), **(target.load_options.get("key_mapping") or {})}
-    addresses = Addresses(target.model, mapping) if mapping else target.addresses
+    addresses = base_addresses(target.model, target.base.source, mapping) if mapping else target.addresses
     return addresses.of(list(target.base.source.entries))
 
 

@@ -39,7 +39,7 @@ from hf_init._architecture.library import (
 )
 from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
 from hf_init._architecture.ties import held_apart, stored_under, untie
-from hf_init._architecture.tower_addresses import TowerAddresses
+from hf_init._architecture.tower_addresses import base_addresses
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import HfInitError
 from hf_init._tensors import Layout, Shape, SourceTensor
@@ -159,11 +159,8 @@ class Target:
     def addresses(self) -> Addresses:
         """Return where the loader puts tensors of the names that the base has; an option may rename them."""
         mapping = self.load_options.get("key_mapping")  # renames what the base holds, not what is written
-        return self._addresses(mapping) if mapping or self.base.source.parts else self.plain_addresses
-
-    def _addresses(self, mapping: dict[str, str] | None) -> Addresses:
-        parts = [prefix for prefix, _ in self.base.source.parts]
-        return TowerAddresses(self.model, parts, mapping) if parts else Addresses(self.model, mapping)
+        own = not (mapping or self.base.source.parts)
+        return self.plain_addresses if own else base_addresses(self.model, self.base.source, mapping)
 
     @cached_property
     def whole_layout(self) -> Layout:
@@ -312,11 +309,12 @@ class Target:
             check_not_lazy(built[0])
         except (*UNBUILDABLE, OSError) as error:
             raise constructor_fault(self.cls, error) from error
-        mapping = self.load_options.get("key_mapping")
+        mapping, source = self.load_options.get("key_mapping"), self.base.source
         model, addresses = built
-        of_base = addresses if addresses and not mapping else Addresses(model, mapping)
+        own = addresses if not (mapping or source.parts) else None
+        of_base = own or base_addresses(model, source, mapping)
         taken = [name for name in names if not any(self.names(glob, name) for glob in self.drop)]
-        apart = held_apart(model, of_base, self.base.source, taken)
+        apart = held_apart(model, of_base, source, taken)
         untie(model, apart)
         return model, addresses, apart
 

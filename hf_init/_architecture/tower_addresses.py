@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from transformers import PreTrainedModel
 
 from hf_init._architecture.library import Address, Addresses
+from hf_init._checkpoint import Checkpoint
 
 
 class TowerAddresses(Addresses):
@@ -39,3 +40,9 @@ class TowerAddresses(Addresses):
                 free = (place for place in places if place[0] in self._parameters and place not in taken)
                 found[name] = next(free, found[name])
         return found
+
+
+def base_addresses(model: PreTrainedModel, source: Checkpoint, key_mapping: dict[str, str] | None) -> Addresses:
+    """Return where the loader puts a base's tensors in a model, those of a part as the part's own loader would."""
+    prefixes = [prefix for prefix, _ in source.parts]
+    return TowerAddresses(model, prefixes, key_mapping) if prefixes else Addresses(model, key_mapping)
