@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
+from transformers import AddedToken, PreTrainedTokenizerBase
+
 from hf_init._text import format_count, join_names
 from hf_init._vocabulary.texts import TEXTS
 from hf_init._vocabulary.tokenizer import MARKERS, TokenSplitter
@@ -86,19 +88,19 @@ def _some(names: Collection[str]) -> str:
 
 
 def check_in_text(
-    tokens: Mapping[str, int], before: TokenSplitter, after: TokenSplitter, special: Collection[str] = ()
+    added: Mapping[int, AddedToken], before: TokenSplitter, tokenizer: PreTrainedTokenizerBase
 ) -> TextCheck:
-    """Return what new tokens (their ids by text) do to texts that tokenizers split.
-
-    Args:
-        special: those of them that decoding may leave out; words that contain them aren't looked for.
-    """
+    """Return what added tokens, by their ids, do to texts that the tokenizer splits."""
+    if not added:
+        return TextCheck()
+    tokens, after = {str(token.content): id_ for id_, token in added.items()}, TokenSplitter(tokenizer)
+    special = {str(token.content) for token in added.values() if token.special}
+    old = (before.text_of(spelled) for spelled in before.vocabulary if spelled not in before.special)
+    whole = [text for text in _containing(old, tokens) if len(before.encode(text)) == 1]
     frames = {text: _frames(text) for text in tokens}
     reached = {text: [tokens[text] in after.encode(frame) for frame in frames[text]] for text in tokens}
     plain = [text for text in tokens if text.strip()]
     read = [text for text in tokens if reached[text][0]]
-    split = dict(_split_entries(tokens, before, after))
-    words = split_words(TEXTS, tokens, before, after)
     return TextCheck(
         unread=tuple(text for text in tokens if not any(reached[text])),
         not_at_start=tuple(text for text in plain if any(reached[text]) and not reached[text][1]),
@@ -106,9 +108,9 @@ def check_in_text(
         broken=dict(_broken(read, frames, before, after)),
         two_pieces=tuple(text for text in read if text not in special and _space_alone(text, tokens[text], after)),
         entries=len(before.vocabulary),
-        split=split,
+        split=dict(_split_otherwise(whole, tokens, before, after)),
         words=len({word for text in TEXTS for word in text.split()}),
-        split_words=words,
+        split_words=split_words(TEXTS, tokens, before, after),
     )
 
 
@@ -145,13 +147,6 @@ def _space_alone(text: str, id_: int, after: TokenSplitter) -> bool:
     ids = after.encode(f"x {text} y")
     index = ids.index(id_)
     return index > 0 and after.spellings(ids[index - 1 : index])[0] in MARKERS
-
-
-def _split_entries(tokens: Collection[str], before: TokenSplitter, after: TokenSplitter) -> Iterator[tuple[str, str]]:
-    """Yield the old tokens, as texts, that are one piece of their text no more, with the pieces that they are."""
-    entries = (before.text_of(spelled) for spelled in before.vocabulary if spelled not in before.special)
-    whole = [text for text in _containing(entries, tokens) if len(before.encode(text)) == 1]
-    yield from _split_otherwise(whole, tokens, before, after)
 
 
 def _split_otherwise(

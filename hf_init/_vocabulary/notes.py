@@ -119,7 +119,7 @@ def token_claim(change: VocabularyChange, sides: Collection[str]) -> str:
         reasons.append(
             f"texts with {format_count(count)} old {'tokens' if check.split else 'words'} ({some}) are split otherwise"
         )
-    if reinit := [id_ for id_ in change.request.reinit_ids]:
+    if reinit := change.request.reinit_ids:
         reasons.append(f"the rows of old tokens ({format_ids(reinit)}) are made anew")
     if reasons:
         return no_claim("; ".join(reasons))

@@ -96,6 +96,8 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
     files = start.edited(wanted.edit, start_tokenizer)
     tokenizer = files.load() if wanted.edit else start_tokenizer
     check_read_back(wanted.edit, start_tokenizer, tokenizer)
+    in_text = check_in_text(wanted.edit.tokens, whole, tokenizer)
+    check_read(in_text, wanted.edit.tokens.values(), start, start_tokenizer)
     ids, start_ids = ids_of(tokenizer), None if request.tokenizer is None else ids_of(start_tokenizer)
     vocabulary = _rows(request, fields, splitter, base_ids, start_ids, ids)
     trained = {*range(fields.rows)} & {id_ - fields.offset for id_ in base_ids.values()} - earlier.ids
@@ -112,7 +114,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         files=files if wanted.edit or request.tokenizer is not None else None,
         moved=_ids_that_move(base, request, fields, old, tokenizer, wanted.edit.renamed),
         wanted=wanted,
-        in_text=_checked_in_text(wanted, start, start_tokenizer, whole, tokenizer),
+        in_text=in_text,
         lost_tokens=tuple(sorted({*base_ids} - {*ids, *wanted.edit.renamed})),
     )
 
@@ -198,22 +200,6 @@ def _moved_roles(request: TokenRequest, old: PreTrainedTokenizerBase, new: PreTr
         if id_ is not None and (key in request.roles or getattr(new, key) != getattr(old, key)):
             roles[key.removesuffix("_token")] = id_
     return roles
-
-
-def _checked_in_text(
-    wanted: WantedTokens,
-    start: TokenizerFiles,
-    start_tokenizer: PreTrainedTokenizerBase,
-    before: TokenSplitter,
-    after: PreTrainedTokenizerBase,
-) -> TextCheck:
-    tokens = {str(token.content): id_ for id_, token in wanted.edit.tokens.items()}
-    if not tokens:
-        return TextCheck()
-    special = {str(token.content) for token in wanted.edit.tokens.values() if token.special}
-    check = check_in_text(tokens, before, TokenSplitter(after), special)
-    check_read(check, wanted.edit.tokens.values(), start, start_tokenizer)
-    return check
 
 
 def _new_tokens(
