@@ -95,7 +95,7 @@ class InitPass:
         Args:
             known: the code is the library's, which draws by torch alone.
         """
-        tape, mark, places = self._tape, len(self._tape.calls), _places(module)
+        tape, mark, places = self._tape, len(self._tape.calls), _stores(module)
         tensors = [store[leaf] for store, leaf in places]
         states = b"" if known else _python_states()
         tape.by = whose
@@ -137,7 +137,7 @@ def scheme_text(call: RecordedCall) -> str:
     return f"{name}({', '.join(settings)})" if settings else name
 
 
-def _places(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
+def _stores(module: nn.Module) -> list[tuple[dict[str, Any], str]]:
     """Return where the tensors of a module and of those in it are held."""
     stores: list[dict[str, Any]] = [store for each in module.modules() for store in (each._parameters, each._buffers)]
     return [(store, leaf) for store in stores for leaf, tensor in store.items() if tensor is not None]
@@ -149,13 +149,13 @@ def _python_states() -> bytes:
 
 def _own_code(module: nn.Module, run: Callable[[], object], by: str, what: str) -> RecordedCall:
     """Return the call that runs code on the values of a module's tensors, and leaves in them what it made of them."""
-    places = _places(module)
+    places = _stores(module)
     metas = [tensor for store, leaf in places if (tensor := store[leaf]) is not None]
     held = list({id(meta): meta for meta in metas}.values())
 
     def operation(*values: torch.Tensor) -> None:
         standing = [store[leaf] for store, leaf in places]
-        real = {id(meta): _like(meta, value) for meta, value in zip(held, values, strict=True)}
+        real = {id(meta): _standing_for(meta, value) for meta, value in zip(held, values, strict=True)}
         for (store, leaf), meta in zip(places, metas, strict=True):
             store[leaf] = real[id(meta)]
         try:
@@ -177,7 +177,7 @@ def _own_code(module: nn.Module, run: Callable[[], object], by: str, what: str) 
     return RecordedCall(operation, tuple(held), {}, (), memory, memory, "own code", random=True, by=by)
 
 
-def _like(meta: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def _standing_for(meta: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     return nn.Parameter(value, meta.requires_grad) if isinstance(meta, nn.Parameter) else value
 
 

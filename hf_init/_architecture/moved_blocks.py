@@ -61,7 +61,7 @@ def place_names(
         yield from addresses.of(names).items()
         return
     stacks = _stacks_in_memory(names, maps, addresses)
-    moved = {name: _places(name, maps, stacks) for name in names}
+    moved = {name: _names_there(name, maps, stacks) for name in names}
     renamed = {place: name for name, places in moved.items() for place in places}
     yield from ((renamed[new], address) for new, address in addresses.of(list(renamed)).items())
     yield from ((name, (f"{NOWHERE}{name}",)) for name, places in moved.items() if not places)
@@ -85,7 +85,7 @@ def _stacks_in_memory(names: Sequence[str], maps: Mapping[str, BlockMap], addres
     return stacks
 
 
-def _places(name: str, maps: Mapping[str, BlockMap], stacks: Mapping[str, str]) -> tuple[str, ...]:
+def _names_there(name: str, maps: Mapping[str, BlockMap], stacks: Mapping[str, str]) -> tuple[str, ...]:
     """Return a tensor's names in the target, as the base would call them there."""
     for block in stack_blocks(name):
         stack = stack_of(block)

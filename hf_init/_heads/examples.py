@@ -120,7 +120,7 @@ class Examples:
         Raises:
             PlanError: a label that the config doesn't have, or not the same sort of them throughout.
         """
-        read = _label_answers if kind == "sigmoid" else _label_number
+        read = _label_answers if kind == "sigmoid" else _number_of_label
         known = {} if kind == "regression" else label2id
         numbers = [read(text.label, known) for text in self.texts]
         unknown = sorted({str(text.label) for text, n in zip(self.texts, numbers, strict=True) if _is_unknown(n)})
@@ -180,10 +180,10 @@ def _example_text(item: object, where: str) -> ExampleText:
     return ExampleText(text if isinstance(text, str) else tuple(text), label, pair)
 
 
-def _label_number(label: object, label2id: Mapping[str, int]) -> LabelNumber:
+def _number_of_label(label: object, label2id: Mapping[str, int]) -> LabelNumber:
     """Return a label's number: by its name, by the number itself, or a list of them; None where it has none."""
     if isinstance(label, (list, tuple)):
-        return [_label_number(each, label2id) for each in label]
+        return [_number_of_label(each, label2id) for each in label]
     if not label2id:
         return _finite_float(label)
     if isinstance(label, str) and label in label2id:

@@ -19,7 +19,7 @@ from hf_init._text import qualified_name
 from hf_init.schemes import Model
 
 
-def fill_new(
+def fill_by_function(
     model: Any,
     function: Callable[[nn.Module], object],
     seed: int,

@@ -74,7 +74,7 @@ def keeping(module: nn.Module, names: Iterable[str] | None = None) -> Iterator[N
     Args:
         names: by default, of all that the modules know.
     """
-    places = _places(module, known_names(module) if names is None else names)
+    places = _held_in(module, known_names(module) if names is None else names)
     if _keeping.get() or not places:
         yield
         return
@@ -93,7 +93,7 @@ def keeping(module: nn.Module, names: Iterable[str] | None = None) -> Iterator[N
         guard.put_back()
 
 
-def _places(module: nn.Module, names: Iterable[str]) -> list[tuple[dict[str, Any], str, torch.Tensor]]:
+def _held_in(module: nn.Module, names: Iterable[str]) -> list[tuple[dict[str, Any], str, torch.Tensor]]:
     places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
     for name in names:
         path, _, leaf = name.rpartition(".")

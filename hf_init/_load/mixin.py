@@ -13,7 +13,7 @@ from hf_init._architecture import InitialValues, buffers, describe_model, quiet_
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._errors import PlanError
 from hf_init._fill import draw_slot
-from hf_init._load.initialize_new import fill_new
+from hf_init._load.initialize_new import fill_by_function
 from hf_init._load.known import guarded, keeping, known_names, loaded_names, remember
 from hf_init._load.load import HandedOn, load_class
 from hf_init._options import LoadOptions
@@ -109,7 +109,9 @@ class InitMixin(_Model):
 
             model.initialize_new(init_weights)  # not model.apply(init_weights), which overwrites what is pretrained
         """
-        fill_new(self, init_weights, class_recipe(self).seed if seed is None else seed, *self._hf_init_made_with)
+        fill_by_function(
+            self, init_weights, class_recipe(self).seed if seed is None else seed, *self._hf_init_made_with
+        )
         remember(self)
 
     def initialize_weights(self: Any) -> None:

@@ -14,10 +14,10 @@ def labels_for(model: MultiHead, batch: Mapping[str, torch.Tensor]) -> dict[str,
     """Return labels of each head that can read the batch: every class in turn; 0 and 1 where answers are numbers."""
     with torch.no_grad():
         logits = model(**batch, return_loss=False).logits or {}
-    return {name: _example_labels(model.specs[name].kind, answers, batch) for name, answers in logits.items()}
+    return {name: _labels_of_kind(model.specs[name].kind, answers, batch) for name, answers in logits.items()}
 
 
-def _example_labels(kind: str, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def _labels_of_kind(kind: str, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     rows, outputs = torch.arange(len(logits)), logits.shape[-1]
     if kind == "language-model":
         return _without_padding(batch["input_ids"], batch, IGNORE_INDEX)

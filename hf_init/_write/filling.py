@@ -103,7 +103,7 @@ def is_filled(file: OutputFile, folder: Path, source: Checkpoint, digests: Diges
             header = new.read(0, len(file.form.header)).tobytes()
     except CheckpointError:
         return False
-    return header == file.form.header and _has_kept(file, path, source) and _new_digests(file, path) == dict(digests)
+    return header == file.form.header and _has_kept(file, path, source) and _digests_of_new(file, path) == dict(digests)
 
 
 def _kept_runs(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
@@ -133,7 +133,7 @@ def _has_kept(file: OutputFile, path: Path, source: Checkpoint) -> bool:
     return True
 
 
-def _new_digests(file: OutputFile, path: Path) -> dict[str, list[str]]:
+def _digests_of_new(file: OutputFile, path: Path) -> dict[str, list[str]]:
     digests: dict[str, list[str]] = {}
     with opened(path) as new:
         for tensor in file.tensors:
