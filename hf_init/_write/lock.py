@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hf_init._errors import PlanError
@@ -75,27 +75,30 @@ def _acquire(work: Path) -> int:
             work.mkdir()
         if not is_left(work):
             raise PlanError(f"{work} is in the way and isn't an unfinished result; remove it, or give another place")
-        try:
+        with ExitStack() as undo:
+            undo.callback(_remove_empty, work)
             is_new, descriptor = _open_lock(work / LOCK)
-        except BaseException:
-            with suppress(OSError):
-                work.rmdir()
-            raise
-        try:
-            _flock(descriptor, work, lockless=is_new)
-            if os.path.samestat(os.fstat(descriptor), os.stat(work / LOCK)):
-                with suppress(OSError):  # a full disk: the work itself will say so, and the lock needs no name
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-                return descriptor
-        except FileNotFoundError:
-            pass  # its writer has just ended and removed it: once more
-        except BaseException as error:
-            os.close(descriptor)
-            if is_new and not isinstance(error, PlanError):  # a PlanError: another writer was quick and has it
-                discard(work)
-            raise
-        os.close(descriptor)
+            undo.pop_all()
+            undo.callback(os.close, descriptor)
+            try:
+                _flock(descriptor, work, lockless=is_new)
+                if os.path.samestat(os.fstat(descriptor), os.stat(work / LOCK)):
+                    with suppress(OSError):  # a full disk: the work itself will say so, and the lock needs no name
+                        os.ftruncate(descriptor, 0)
+                        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                    undo.pop_all()
+                    return descriptor
+            except FileNotFoundError:
+                pass  # its writer has just ended and removed it: once more
+            except (OSError, KeyboardInterrupt):
+                if is_new:
+                    discard(work)
+                raise
+
+
+def _remove_empty(work: Path) -> None:
+    with suppress(OSError):
+        work.rmdir()
 
 
 def _open_lock(path: Path) -> tuple[bool, int]:

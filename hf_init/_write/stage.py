@@ -90,21 +90,22 @@ def stage_result(out: Path, needed: int, *, resume: bool = False, rename: bool =
     check_existing(out)
     work = _work_folder(out, rename)
     with _explained(out, kept=work if resume else None), _parents(work), hold_lock(work):
-        stage = StagingDir(work / "result" if rename else out, work, resume)
+        stage, stays = StagingDir(work / "result" if rename else out, work, resume), False
         try:
             _prepare_stage(stage, out, needed)
             yield stage
             stage.settle()
             _commit(stage, out)
-        except BaseException as error:
-            stage.close()
-            if not (resume and isinstance(error, _INTERRUPTIONS)):
-                if stage.in_place:
-                    clear_folder(stage.folder, keep=WORK)
-                discard(stage.work)
+            stays = True
+        except _INTERRUPTIONS:
+            stays = resume
             raise
         finally:
             stage.close()
+            if not stays:
+                if stage.in_place:
+                    clear_folder(stage.folder, keep=WORK)
+                discard(stage.work)
 
 
 def check_existing(out: Path) -> None:

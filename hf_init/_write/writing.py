@@ -121,16 +121,16 @@ class WriteMeter:
         if self._cause is not None:
             raise Stopped
 
-    @contextmanager
-    def watching(self) -> Iterator[None]:
+    def __enter__(self) -> None:
+        """Begin what a thread does."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         """Let the first failure of any thread stop the others, and be the one that is raised."""
-        try:
-            yield
-        except BaseException as error:
-            with self._lock:
-                self._cause = self._cause or error
-            if self._cause is error:
-                raise
+        if error is None:
+            return
+        with self._lock:
+            self._cause = self._cause or error
+        if self._cause is not error:
             raise self._cause from None
 
 
@@ -181,7 +181,7 @@ class _WriteWork:
         digests: dict[str, list[str]] = {}
         copy_pool = ThreadPoolExecutor(min(_COPY_THREADS, os.cpu_count() or 1))
         fill_pool = ThreadPoolExecutor(os.cpu_count())
-        with copy_pool, fill_pool, self.meter.watching():
+        with copy_pool, fill_pool, self.meter:
             copied = [copy_pool.submit(self._copy_kept, file) for file in files]
             filled: list[_Filled] = []
             for file, done in zip(files, copied, strict=True):  # while their kept bytes are still being copied
@@ -193,7 +193,7 @@ class _WriteWork:
 
     def _copy_kept(self, file: OutputFile) -> Digests | None:
         """Bring what is kept of a file to its place; return the digests of what is new if the file is whole already."""
-        with self.meter.watching():
+        with self.meter:
             self.meter.check_running()
             path = self.stage.folder / file.name
             if file.name in self.journal.finished and self._is_whole(file, path):
@@ -222,7 +222,7 @@ class _WriteWork:
     def _fill(self, tensor: TensorPlan, file: OutputFile, copied: _Copied) -> list[str]:
         """Draw a tensor's new regions, and put them in the file once what is kept of it is there."""
         largest = max(4 * num_elements(fill.region.shape) for fill in tensor.new)
-        with self.meter.watching():
+        with self.meter:
             self.meter.check_running()
             if file.name in self.journal.finished and copied.result() is not None:
                 return []  # the file was whole already
