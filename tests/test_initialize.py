@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -174,6 +176,28 @@ def test_the_architectures_own_value_is_that_of_the_layer_or_is_said_to_be_the_c
     assert any("no seed decides: query" in note for note in results[0].plan.notes)
 
 
+def test_a_layer_that_draws_by_numpy_or_python_does_so_under_the_seed():
+    class Drawn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.weight = nn.Linear(3, 2), nn.Parameter(torch.empty(3))
+            self.reset_parameters()
+
+        def reset_parameters(self) -> None:
+            with torch.no_grad():
+                self.weight.copy_(torch.from_numpy(np.random.normal(size=3) + random.random()))
+
+    modules = [Drawn(), Drawn()]
+    for caller, module in enumerate(modules):
+        np.random.seed(caller)
+        random.seed(caller)
+        states = np.random.get_state()[1].tolist(), random.getstate()
+        result = hf_init.initialize(module, {"fc.weight": torch.ones(2, 3)}, recipe={"default": "model"})
+        assert states == (np.random.get_state()[1].tolist(), random.getstate())
+        assert not any("no seed decides" in note for note in result.plan.notes)
+    assert torch.equal(modules[0].weight, modules[1].weight)
+
+
 def test_what_the_constructor_gives_is_exact_in_its_own_dtype():
     class Given(nn.Module):
         def __init__(self) -> None:
@@ -198,6 +222,8 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         {f"net.{name}": tensor for name, tensor in LINEAR.items()}, {}, r"net\.weight.*it has.*key_mapping=\{'\^net",
     ),
     "another shape": ({"weight": torch.ones(5, 3)}, {}, "changed shape without a declared correspondence"),
+    "a drop of nothing": (LINEAR, {"drop": ["old.*"]}, r"'old\.\*' names no tensor of the base"),
+    "a drop of what stays": (LINEAR, {"drop": ["w*"]}, r"'w\*' names weight, with a place in Linear.*keep"),
     "not allowed": ({"weight": torch.ones(2, 3)}, {"allow_new": ["weight"]}, r"allow_new doesn't name bias"),
     "a bad seed": (LINEAR, {"seed": -1}, "seed must be"),
     "a rule of nothing": (LINEAR, {"rules": ["fc.*=zeros"]}, "matches no tensor"),

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hf_init._architecture.library import untouched_random_state
+from hf_init._architecture.recording import seed_generators
 from hf_init._architecture.tree import find_tensor
 from hf_init._checkpoint import equal_bytes, region_of
 from hf_init._errors import RecipeError
@@ -53,16 +54,16 @@ class ModuleValues:
 
     def _drawn(self, slot: Slot) -> torch.Tensor | None:
         path, _, leaf = slot.parameter.rpartition(".")
-        draws: list[torch.Tensor] = []
+        module, draws = self._module.get_submodule(path), list[torch.Tensor]()
+        reset = next((name for name in ("reset_parameters", "_reset_parameters") if hasattr(module, name)), None)
+        if reset is None:
+            return None
         for filler in (0, 1):  # what depends on the memory that it was given is no value
-            layer = deepcopy(self._module.get_submodule(path)).to_empty(device="cpu").float()
-            reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
-            if reset is None:
-                return None
+            layer = deepcopy(module).to_empty(device="cpu").float()
             with torch.no_grad(), untouched_random_state():
                 for tensor in (*layer.parameters(), *layer.buffers()):
                     tensor.fill_(filler)
-                torch.default_generator.manual_seed(slot.key)
-                reset()
+                seed_generators(slot.key)
+                getattr(layer, reset)()
             draws.append(find_tensor(layer, leaf).detach())
         return draws[0] if equal_bytes(*draws) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,10 +158,11 @@ def _check(
     allow_new: Sequence[str] | None,
 ) -> None:
     """Raise PlanError for what has no place, may not be new, or would stay without a value."""
-    problems = []
+    named = {g: [n for n, new in renamed.items() if fits_glob(n, g) or fits_glob(new, g)] for g in drop}
+    problems = [*_dropped_in_vain(plan, named)]
     unsaved = buffers(module)[1]  # the module computes them
     lost = [u.name for u in plan.unused if renamed[u.name] not in unsaved]
-    left = [name for name in lost if not any(fits_glob(name, glob) or fits_glob(renamed[name], glob) for glob in drop)]
+    left = [name for name in lost if not any(name in names for names in named.values())]
     specs = {spec.name: spec for spec in layout.tensors}
     if left:
         lacking = {t.name: t.shape for t in plan.tensors if t.status is Status.NEW}
@@ -187,6 +188,19 @@ def _check(
         )
     if problems:
         raise PlanError("\n".join(problems))
+
+
+def _dropped_in_vain(plan: Plan, named: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield problems if ``drop`` names nothing, or what has a place."""
+    gone = {unused.name for unused in plan.unused}
+    for glob, names in named.items():
+        if not names:
+            yield f"{option('drop')}: {glob!r} names no tensor of the base; remove it, or correct it"
+        elif placed := [name for name in names if name not in gone]:
+            yield (
+                f"{option('drop')}: {glob!r} names {join_names(placed)}, with a place in {plan.architecture}; name "
+                f"only what has none; what is to start anew, {option('keep', {'GLOB': 'none'})} says"
+            )
 
 
 def _undetermined(plan: Plan, values: ModuleValues) -> Sequence[str]:
