@@ -347,6 +347,21 @@ def test_a_class_with_a_config_of_its_own_is_listed_by_its_largest_part(tmp_path
     assert listing.backbone == "Mine.encoder" and [head.name for head in listing.heads] == ["fc"]
 
 
+def test_a_backbone_that_is_nested_is_in_the_largest_part(bases, tmp_path):
+    class Nested(PreTrainedModel):
+        config_class = transformers.BertConfig
+
+        def __init__(self, config):
+            super().__init__(config)
+            self.answer = torch.nn.Linear(config.hidden_size, 2)
+            self.inner = torch.nn.ModuleDict({"bert": transformers.BertModel(config)})
+            self.post_init()
+
+    Nested(transformers.AutoConfig.from_pretrained(bases("bert"))).save_pretrained(tmp_path)
+    listing = hf_init.heads(tmp_path)
+    assert listing.backbone == "Nested.inner" and [head.name for head in listing.heads] == ["answer"]
+
+
 class MineConfig(transformers.PreTrainedConfig):
     model_type = "mine_of_tests"
 

@@ -122,10 +122,11 @@ def _backbone_in(base: BaseCheckpoint) -> tuple[str, str]:
         config = HeadOrigin.of(base, None).backbone
         with quiet_library(), torch.device("meta"):
             trunk = backbone_class(config)(config)
+        shared = {part: sum(part + name in entries for name in on_disk(trunk, trunk.state_dict())) for part in parts}
+        if any(shared.values()):
+            return type(trunk).__name__, max(parts, key=shared.__getitem__)
     except (PlanError, ValueError):  # a config of somebody's own, too
-        sizes = {p: sum(num_elements(e.shape) for n, e in entries.items() if n.startswith(p)) for p in parts}
-        prefix = max(parts, key=sizes.__getitem__)
-        return f"{base.class_name}.{prefix[:-1]}", prefix
-    known = on_disk(trunk, trunk.state_dict())
-    shared = {part: sum(part + name in entries for name in known) for part in parts}
-    return type(trunk).__name__, max(parts, key=shared.__getitem__)
+        pass
+    sizes = {p: sum(num_elements(e.shape) for n, e in entries.items() if n.startswith(p)) for p in parts}
+    prefix = max(parts, key=sizes.__getitem__)
+    return f"{base.class_name}.{prefix[:-1]}", prefix
