@@ -128,6 +128,15 @@ def opened(bases: Path, name: str, kind: str | None) -> dict[str, object]:
     }
 
 
+def recorded(bases: Path, out: Path) -> dict[str, object]:
+    """The digests of a new head of three rows, in the manifest of a model that was frozen when it was divided."""
+    cls, base, options = LOADS["head"]
+    frozen = train_only_new(divided(hf_init.from_pretrained(cls, bases / base, **options)))
+    out.mkdir()
+    frozen.save_manifest(out)
+    return json.loads((out / "hf_init.json").read_text(encoding="utf-8"))["digests"]
+
+
 def flipped(bases: Path) -> dict[str, object]:
     """One bit of one frozen shard, on the last rank alone: what each of them says."""
     model = loaded(bases, "untied")
@@ -159,6 +168,7 @@ def main(bases: Path, out: Path) -> None:
     dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())  # nothing may come of it
     seen: dict[str, object] = {"flipped": flipped(bases)}
+    seen["recorded"] = recorded(bases, out / f"manifest-{dist.get_rank()}")
     seen["alone"] = proved_alone(bases)
     seen["extended"] = str(hf_init.extend(bases / "tied", out / "again", add_tokens=None, config={"use_cache": False}))
     seen["refused"] = refusal(lambda: hf_init.extend(bases / "tied", out / "never", num_lables=3))

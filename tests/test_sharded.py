@@ -108,6 +108,12 @@ def test_one_flipped_bit_on_one_rank_is_the_same_error_on_all(ranks):
     assert "model.layers.1.mlp.up_proj.weight: not what it was at row" in ranks[0]["flipped"]["error"]
 
 
+@pytest.mark.slow
+def test_a_manifest_of_a_divided_model_has_the_digests_of_the_whole(bases, ranks, tmp_path):
+    alone = sharded_ranks.recorded(bases, tmp_path / "manifest")
+    assert list(alone) == ["score.weight"] and all(rank["recorded"] == alone for rank in ranks)
+
+
 @pytest.fixture
 def one_rank(tmp_path):
     """A process group of this process alone: what is divided is divided into one part."""

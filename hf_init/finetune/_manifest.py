@@ -9,6 +9,7 @@ from hf_init._checkpoint import Checkpoint
 from hf_init._errors import CheckpointError
 from hf_init._fill import region_digests
 from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest
+from hf_init._shards import gathered_tensor
 from hf_init._version import __version__
 from hf_init.finetune._model import ModelTensor, PlanOrigin
 
@@ -30,7 +31,8 @@ def manifest_of(origin: PlanOrigin, tensors: Sequence[ModelTensor]) -> Manifest 
         base = Checkpoint.open(origin.base)
     except CheckpointError:
         return None
-    digests = {each.entries[0].name: region_digests(each.entries[0], each.tensor.detach().cpu()) for each in filled}
+    whole = ((each.entries[0], gathered_tensor(each.tensor).cpu()) for each in filled)
+    digests = {entry.name: region_digests(entry, tensor) for entry, tensor in whole}
     return Manifest(origin.plan, BaseRecord.of(base), digests, f"hf_init {__version__}")
 
 
