@@ -220,6 +220,15 @@ def test_a_buffer_that_no_file_holds_is_that_of_a_freshly_built_model(plain):
     assert set(model.init_report.restored) == {"steps", "table"}
 
 
+def test_a_buffer_in_no_file_that_nobody_gives_a_value_is_to_be_made_in_the_constructor(plain):
+    class Unmade(Plain):
+        def build(self, config):
+            self.register_buffer("room", torch.empty(3), persistent=False)
+
+    with pytest.raises(hf_init.HfInitError, match=r"room: Unmade gives it no value.*Give it one there \(`torch.zeros`"):
+        hf_init.from_pretrained(Unmade, plain)
+
+
 def test_a_new_module_inside_a_nested_model_obeys_the_recipe_of_the_root(plain, tmp_path):
     theirs = Outer.from_pretrained(plain)
     assert not bool((theirs.model.adapter.weight == 1.0).any()), "transformers asks the root now"

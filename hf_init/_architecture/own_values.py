@@ -12,6 +12,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
+from hf_init._architecture.describe import buffers
 from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text
 from hf_init._architecture.library import on_disk, quiet_library, untouched_random_state
 from hf_init._architecture.recording import Recording, Tape, named_tensors, storage_id
@@ -93,9 +94,11 @@ class InitialValues:
         with untouched_random_state():
             values = replay(self._recording(seed, declared), parameter, seed)
         if values is None:
+            in_no_file = parameter in buffers(self._model)[1]
             raise RecipeError(
                 f"{parameter}: {type(self._model).__name__} gives it no value, neither in its constructor nor in "
-                "`_init_weights`: plain transformers leaves it uninitialised. Give it a rule with a scheme of its own"
+                "`_init_weights`: plain transformers leaves it uninitialised. "
+                + ("Give it one there (`torch.zeros`)" if in_no_file else "Give it a rule with a scheme of its own")
             )
         return values
 
