@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,10 +17,9 @@ import torch
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 from transformers import initialization as library_init
 
-MADE_FROM_DATA = (torch.tensor, torch.as_tensor, torch.asarray)
+MADE_FROM_DATA = frozenset([torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor])
 FRESH = ("aten::empty", "aten::new_empty")
 OVERWRITING = frozenset(
     f"aten::{name}_"
@@ -210,8 +209,11 @@ def storage_id(tensor: torch.Tensor) -> int:
 
 
 def tensors_in(values: object) -> list[torch.Tensor]:
-    values = list(values) if isinstance(values, Iterator) else values
-    return [value for value in tree_flatten(values)[0] if isinstance(value, torch.Tensor)]
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, dict):
+        return tensors_in(tuple(values.values()))
+    return [t for value in values for t in tensors_in(value)] if isinstance(values, (tuple, list, Iterator)) else []
 
 
 def covers_storage(tensor: torch.Tensor) -> bool:
@@ -269,10 +271,12 @@ class _Constants(TorchFunctionMode):
     ) -> object:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func not in MADE_FROM_DATA:
+            return result
         if func is torch.Tensor.new_tensor:
             func, args, kwargs = torch.tensor, args[1:], {"dtype": result.dtype}
         is_of_meta = bool(args) and isinstance(args[0], torch.Tensor) and args[0].device.type == "meta"
-        if func in MADE_FROM_DATA and result.device.type == "meta" and not is_of_meta:
+        if result.device.type == "meta" and not is_of_meta:
             self._tape.note_constant(result, func(*args, **{**kwargs, "device": "cpu"}).detach())
         return result
 
@@ -309,12 +313,16 @@ def _record_function(name: str, function: Callable[..., object], tape: Tape) -> 
 
 def written_tensors(func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> list[torch.Tensor]:
     """Return the tensors that an operation writes to, by its schema."""
-    return tensors_in(
-        [
-            args[place] if place < len(args) else kwargs.get(argument.name)
-            for place, argument in enumerate(func._schema.arguments)
-            if argument.alias_info is not None and argument.alias_info.is_write
-        ]
+    places = _places_written_to(func)
+    return tensors_in([args[place] if place < len(args) else kwargs.get(name) for place, name in places])
+
+
+@cache
+def _places_written_to(func: OpOverload) -> tuple[tuple[int, str], ...]:
+    return tuple(
+        (place, argument.name)
+        for place, argument in enumerate(func._schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
     )
 
 
