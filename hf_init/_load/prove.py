@@ -32,7 +32,7 @@ class LoadReport(Report):
         bytes_mapped: kept bytes that are the files' own: unmodified pages of a mapping, which needn't be read.
         cast: kept tensors that the model holds in another dtype: equal to the one exact cast.
         restored: tensors that the library's own initialization had overwritten, and that were put back.
-        placed: whether the whole model is on one device; what an offloading device map hides can't be compared.
+        unproved: tensors that an offloading device map hides, which can't be compared.
     """
 
     counts: Mapping[str, int]
