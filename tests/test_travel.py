@@ -113,7 +113,7 @@ def test_a_linked_folder_is_an_error(folder, tmp_path, name, gone):
 def test_a_link_to_nothing_is_an_error(folder, tmp_path, name):
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to("../blobs/gone")
-    refused(folder, tmp_path, f"{name} is a link to ../blobs/gone, which is not there")
+    refused(folder, tmp_path, f"{name} is a link to '../blobs/gone', which is not there")
 
 
 def test_what_stays_behind_need_not_be_readable(folder, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from transformers import AddedToken
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 from transformers.tokenization_python import PythonBackend, Trie
+
+from hf_init._checkpoint import object_or_empty
 
 
 def with_added_tokens(tokenizer: PythonBackend, tokens: Mapping[int, AddedToken]) -> PythonBackend:
@@ -25,17 +26,9 @@ def with_added_tokens(tokenizer: PythonBackend, tokens: Mapping[int, AddedToken]
 
 def declared_vocabulary(folder: Path) -> frozenset[str]:
     """Return the files that a folder's tokenizer is read from, by the names that its class gives them."""
-    config, settings = (_json_object(folder / name) for name in ("config.json", "tokenizer_config.json"))
+    config, settings = (object_or_empty(folder / name) for name in ("config.json", "tokenizer_config.json"))
     names = [each.get("tokenizer_class") for each in (settings, config)]
     names.append(TOKENIZER_MAPPING_NAMES.get(str(config.get("model_type"))))
     classes = [tokenizer_class_from_name(name) for name in names if isinstance(name, str)]
     declared = [getattr(cls, "vocab_files_names", None) for cls in classes]
     return frozenset(file for each in declared if isinstance(each, Mapping) for file in each.values())
-
-
-def _json_object(path: Path) -> Mapping[str, object]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # who needs it says what is wrong with it
-        return {}
-    return document if isinstance(document, dict) else {}

@@ -45,6 +45,7 @@ from hf_init._checkpoint.strict import is_count as is_count
 from hf_init._checkpoint.strict import is_json_list as is_json_list
 from hf_init._checkpoint.strict import is_json_object as is_json_object
 from hf_init._checkpoint.strict import is_shape as is_shape
+from hf_init._checkpoint.strict import object_or_empty as object_or_empty
 from hf_init._checkpoint.strict import parse_object as parse_object
 from hf_init._checkpoint.strict import read_object as read_object
 from hf_init._checkpoint.strict import short_name as short_name

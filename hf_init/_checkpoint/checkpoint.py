@@ -98,7 +98,8 @@ class Checkpoint:
         check_distributed(root)
         name = weights_file(root, lambda file: os.path.isfile(root / file))
         if not os.path.isfile(root / (name or SINGLE)):
-            faults = (fault for file in filter(None, (name, SINGLE, INDEX)) if (fault := dead_link(root / file)))
+            files = dict.fromkeys(filter(None, (name, SINGLE, INDEX)))
+            faults = (f"{file} {fault}" for file in files if (fault := dead_link(root / file)))
             check_faults(str(root), faults)
             raise CheckpointError(no_weights(str(root), Listing.of(root), name))
         strays = tuple(file for file in (SINGLE, INDEX) if file != name and os.path.lexists(root / file))
@@ -106,7 +107,7 @@ class Checkpoint:
             shards, dtype = read_index(root / name)
             files = sorted(set(shards.values()))
             missing = (
-                dead_link(root / file) or f"the shard {file} is not there"
+                f"the shard {file} {dead_link(root / file) or 'is not there'}"
                 for file in files
                 if not os.path.isfile(root / file)
             )

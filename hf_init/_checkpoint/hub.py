@@ -28,7 +28,7 @@ from hf_init._checkpoint.header import Header, header_from
 from hf_init._checkpoint.kinds import ADAPTER_CONFIG, Listing, no_weights
 from hf_init._checkpoint.strict import AGAIN, GIVE_FOLDER
 from hf_init._checkpoint.travel import files_in, needed_to_plan
-from hf_init._checkpoint.weights import is_index, is_inside, read_index, weights_file
+from hf_init._checkpoint.weights import dead_link, is_index, is_inside, read_index, weights_file
 from hf_init._errors import CheckpointError
 from hf_init._text import join_names, one_line
 
@@ -219,10 +219,8 @@ def config_json(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"), object_hook=_tagged_float)
     except FileNotFoundError:
-        if os.path.islink(path):
-            raise CheckpointError(
-                f"{path} is a link to {os.readlink(path)}, which is not there. Copy the folder with its files"
-            ) from None
+        if fault := dead_link(path):
+            raise CheckpointError(f"{path} {fault}. Copy the folder with its files") from None
         raise CheckpointError(f"{folder} has no config.json; give a folder that save_pretrained wrote") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a JSON file that can be read: {error}. {AGAIN}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+from hf_init._checkpoint.strict import object_or_empty
 from hf_init._checkpoint.weights import INDEX, SINGLE
 from hf_init._errors import CheckpointError, option
 from hf_init._text import join_names
@@ -58,14 +58,10 @@ class Listing:
 
     def read(self, name: str) -> Mapping[str, object]:
         """Return a small JSON object; an empty one where there is none."""
-        try:
-            document = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return document if isinstance(document, dict) else {}
+        return object_or_empty(self.folder / name)
 
 
-class Kind(NamedTuple):
+class FolderKind(NamedTuple):
     """A kind of folder.
 
     Attributes:
@@ -153,14 +149,14 @@ def _nested(listing: Listing, files: Sequence[str]) -> str:
 
 
 KINDS = (
-    Kind((ADAPTER_CONFIG, "adapter_model.*"), _adapter),
-    Kind(("model_index.json",), _diffusers),
-    Kind(
+    FolderKind((ADAPTER_CONFIG, "adapter_model.*"), _adapter),
+    FolderKind(("model_index.json",), _diffusers),
+    FolderKind(
         ("diffusion_pytorch_model*",),
         "It is a model of diffusers ({files}), for which transformers has no class. Give a text or image encoder.",
     ),
-    Kind(("modules.json",), _old_sentence_transformers),
-    Kind(
+    FolderKind(("modules.json",), _old_sentence_transformers),
+    FolderKind(
         (
             "checkpoint-*/model*.safetensors*",
             "checkpoint-*/pytorch_model*",
@@ -169,51 +165,51 @@ KINDS = (
         ),
         _trainer_output,
     ),
-    Kind(("refs/main",), _hub_cache),
-    Kind(
+    FolderKind(("refs/main",), _hub_cache),
+    FolderKind(
         ("zero_to_fp32.py", "global_step*/*", "*_model_states.pt", "*_optim_states.pt"),
         "It is DeepSpeed's own checkpoint, in pieces of every rank ({files}): run "
         "`python zero_to_fp32.py . OUT --safe_serialization` in it, copy config.json and the tokenizer to OUT, and "
         "give OUT.",
     ),
-    Kind(
+    FolderKind(
         ("*.distcp", "*/*.distcp", ".metadata"),
         "It is a distributed checkpoint of torch, in pieces of every rank ({files}): run "
         "`accelerate merge-weights DIR OUT`, copy config.json and the tokenizer to OUT, and give OUT.",
     ),
-    Kind(("model.safetensors.index.*.json", "model.*.safetensors"), _variant),
-    Kind(("*-of-*.safetensors",), _shards),
-    Kind(
+    FolderKind(("model.safetensors.index.*.json", "model.*.safetensors"), _variant),
+    FolderKind(("*-of-*.safetensors",), _shards),
+    FolderKind(
         ("consolidated*.safetensors", "consolidated*.pth", "params.json"),
         "It is in the format of Mistral's or Meta's own code ({files}): give the same model in transformers' format, "
         "which most repositories hold beside it, or convert it with the script of that model in transformers.",
     ),
-    Kind(
+    FolderKind(
         ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model*.bin"),
         "There is {files}, in the older format of torch: convert it once, byte for byte, with "
         "`hf-init convert DIR OUT`, and give OUT.",
     ),
-    Kind(
+    FolderKind(
         ("*.safetensors",),
         "There is {files}: if it is the whole model, copy it to model.safetensors, or name it in config.json as "
         "transformers_weights.",
     ),
-    Kind(
+    FolderKind(
         ("*.gguf", "*/*.gguf"),
         "It is in GGUF, of llama.cpp ({files}): load the file with from_pretrained(DIR, gguf_file=FILE), "
         "save_pretrained(OUT), and give OUT; better still, give the model that it was made from.",
     ),
-    Kind(("*/model.safetensors", "*/model.safetensors.index.json"), _nested),
-    Kind(
+    FolderKind(("*/model.safetensors", "*/model.safetensors.index.json"), _nested),
+    FolderKind(
         ("tf_model*.h5", "saved_model.pb", "*.keras", "model.ckpt*", "flax_model*.msgpack", "rust_model.ot"),
         "Its weights are of TensorFlow, Flax or Rust ({files}), which transformers 5 doesn't read: load it with "
         "transformers 4 (from_tf=True or from_flax=True), save_pretrained(OUT), and give OUT.",
     ),
-    Kind(
+    FolderKind(
         ("*.onnx", "onnx/*", "openvino_model.*", "*.mlmodel"),
         "It is an export for inference ({files}), which can't be extended: give the model that it was made from.",
     ),
-    Kind(
+    FolderKind(
         ("*.pt", "*.pth", "*.ckpt", "*.bin", "*.npz"),
         "There is {files}, in nobody's layout: load it into its model, save_pretrained(OUT), and give OUT.",
     ),

@@ -31,6 +31,15 @@ def read_object(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
 
 
+def object_or_empty(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a small file; an empty one where there is none: who needs it says what is wrong."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
 def parse_object(data: bytes, what: str) -> dict[str, Any]:
     """Return the JSON object in ``data``; ``what`` names it in errors.
 

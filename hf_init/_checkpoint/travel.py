@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from hf_init._checkpoint.header import GIT_LFS
 from hf_init._checkpoint.strict import check_faults
+from hf_init._checkpoint.weights import dead_link
 from hf_init._errors import CheckpointError
 
 MODULES = "modules.json"
@@ -101,24 +102,26 @@ def sort_files(
         FileLists(carried=('source.spm',), left=('onnx/config.json', 'optimizer.pt'))
     """
     paths = [PurePosixPath(name) for name in sorted({*names} - {*read})]
-    paths = [path for path in paths if not any(_like(part, _UNLISTED) for part in path.parts)]
+    paths = [path for path in paths if not any(_is_like(part, _UNLISTED) for part in path.parts)]
     everything = {*map(str, paths)}
     inside = {path: _module_of(path, modules) for path in paths}
     # A folder with weights that nobody here reads is a model of its own, and all of it stays.
-    foreign = {path.parent for path in paths if not inside[path] and path.parent.parts and _like(path.name, _WEIGHTS)}
+    foreign = {
+        path.parent for path in paths if not inside[path] and path.parent.parts and _is_like(path.name, _WEIGHTS)
+    }
 
     def travels(path: PurePosixPath) -> bool:
-        if str(path) in declared or _like(str(path), _VOICES):
+        if str(path) in declared or _is_like(str(path), _VOICES):
             return True
         within = path.relative_to(inside[path]) if inside[path] else path
-        if _like(path.name, _LEFT_FILES) or any(_like(part, _LEFT_FOLDERS) for part in within.parts[:-1]):
+        if _is_like(path.name, _LEFT_FILES) or any(_is_like(part, _LEFT_FOLDERS) for part in within.parts[:-1]):
             return False
         if inside[path]:
             single = path.name == "model.safetensors" or f"{path.parent}/model.safetensors" not in everything
-            return not _like(path.name, _WEIGHTS) or (path.name in _MODULE_WEIGHTS and single)
-        if _like(path.name, _WEIGHTS) or foreign & {*path.parents}:
+            return not _is_like(path.name, _WEIGHTS) or (path.name in _MODULE_WEIGHTS and single)
+        if _is_like(path.name, _WEIGHTS) or foreign & {*path.parents}:
             return False
-        return _like(path.name, _TEXTS)
+        return _is_like(path.name, _TEXTS)
 
     carried = tuple(str(path) for path in paths if travels(path))
     return FileLists(carried, tuple(sorted(everything - {*carried})))
@@ -129,7 +132,7 @@ _MODULE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # that a module of
 
 def needed_to_plan(names: Iterable[str]) -> tuple[str, ...]:
     """Return the files that a plan may have to read, of those in a repository: no weights, no documents."""
-    return tuple(name for name in sort_files(names).carried if not _like(PurePosixPath(name).name, _DOCUMENTS))
+    return tuple(name for name in sort_files(names).carried if not _is_like(PurePosixPath(name).name, _DOCUMENTS))
 
 
 def module_folders(folder: Path) -> tuple[str, ...]:
@@ -174,7 +177,7 @@ def files_in(folder: Path) -> dict[str, str]:
 
     def note(path: str | Path, fault: str) -> None:
         name = Path(path).relative_to(folder).as_posix()
-        found[name] = "" if any(_like(part, _LEFT_FOLDERS) for part in Path(name).parts) else fault
+        found[name] = "" if any(_is_like(part, _LEFT_FOLDERS) for part in Path(name).parts) else fault
 
     for here, folders, files in os.walk(
         folder, onerror=lambda error: note(error.filename, f"can't be read ({error.strerror})")
@@ -183,7 +186,7 @@ def files_in(folder: Path) -> dict[str, str]:
         for path in (Path(here) / name for name in (*folders, *files)):
             gone = not os.path.exists(path)
             if gone and not path.suffix:  # it may have been a folder
-                note(path, f"is a link to {os.readlink(path)}, which is not there")
+                note(path, dead_link(path) or "")
             elif path.is_dir() and path.is_symlink():
                 note(path, f"is a link to a folder, {os.readlink(path)}")
             elif gone or not path.is_dir():
@@ -206,8 +209,8 @@ def check_readable(folder: Path, found: Mapping[str, str], carried: Iterable[str
 
 
 def _file_fault(path: Path) -> str:
-    if os.path.islink(path) and not os.path.exists(path):
-        return f"is a link to {os.readlink(path)}, which is not there"
+    if fault := dead_link(path):
+        return fault
     if not os.path.isfile(path):
         return "is no file"
     try:
@@ -223,5 +226,5 @@ def _module_of(path: PurePosixPath, modules: Collection[str]) -> str:
     return next((module for module in modules if PurePosixPath(module) in path.parents), "")
 
 
-def _like(name: str, patterns: Iterable[str]) -> bool:
+def _is_like(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)

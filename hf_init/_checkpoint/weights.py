@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
-from hf_init._checkpoint.strict import AGAIN, check_faults, read_object, short_name
+from hf_init._checkpoint.strict import AGAIN, check_faults, object_or_empty, read_object, short_name
 from hf_init._errors import CheckpointError
 
 SINGLE = "model.safetensors"
@@ -35,11 +34,7 @@ def weights_file(folder: Path, has: Callable[[str], bool]) -> str:
 
 def named_weights(folder: Path) -> str:
     """Return the weights file that a folder's ``config.json`` names as ``transformers_weights``; else empty."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # who needs the config says what is wrong with it
-        return ""
-    name = config.get("transformers_weights") if isinstance(config, dict) else None
+    name = object_or_empty(folder / "config.json").get("transformers_weights")
     if name is None:
         return ""
     if not is_inside(name) or not (name.endswith(".safetensors") or is_index(name)):
@@ -87,7 +82,7 @@ def read_index(path: Path) -> tuple[dict[str, str], str]:
 
 
 def dead_link(path: Path) -> str | None:
-    """Return what a link that leads nowhere is and says; None for anything else."""
+    """Return what is wrong with a link that leads nowhere, after its name; None for anything else."""
     if os.path.islink(path) and not os.path.exists(path):
-        return f"{path.name} is a link to {short_name(os.readlink(path))}, which is not there"
+        return f"is a link to {short_name(os.readlink(path))}, which is not there"
     return None

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from hf_init._architecture import Address, Target, addresses_after, has_same_head, own_tensors
 from hf_init._change import ChangePlan
+from hf_init._checkpoint import is_floating
 from hf_init._errors import option
 from hf_init._globs import closest_glob
 from hf_init._plan import NO_PLACE, Plan, TensorPlan, format_shape, matches_glob, sources_of
@@ -206,7 +207,7 @@ def _drop_globs(draft: PlanDraft, names: Collection[str]) -> list[str]:
 
 def _made_again(spec: TensorSpec) -> bool:
     """Return whether a tensor was never trained, and the class makes it again."""
-    counts = spec.role == "buffer" and not spec.dtype.startswith(("float", "bfloat"))
+    counts = spec.role == "buffer" and not is_floating(spec.dtype)
     return counts or matches(spec.role, "norm.num_batches_tracked")
 
 
