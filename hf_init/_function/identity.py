@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from hf_init._architecture import UNBUILDABLE, quiet_library
-from hf_init._function.inputs import seeded_inputs
+from hf_init._function.inputs import Inputs, seeded_inputs
 from hf_init._text import one_line
 
 Known: TypeAlias = "float | Literal['input'] | None"
@@ -181,13 +181,14 @@ def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Ma
                 for remove in _watched(model.get_submodule(path), path, marks, found):
                     hooks.callback(remove)
             if left:
-                _run(model, {name: tensor.to("meta") for name, tensor in inputs.items()})
+                run_on_meta(model, {name: tensor.to("meta") for name, tensor in inputs.items()})
     return found
 
 
 def failure_on_meta(model: PreTrainedModel) -> str:
     """Return what a model on meta raises for every kind of input that is known for it; empty where one goes through."""
-    failures = [_run(model, {name: tensor.to("meta") for name, tensor in i.items()}) for i in seeded_inputs(model)]
+    runs = ({name: tensor.to("meta") for name, tensor in inputs.items()} for inputs in seeded_inputs(model))
+    failures = [run_on_meta(model, inputs) for inputs in runs]
     return "" if "" in failures else failures[0] if failures else ""
 
 
@@ -227,7 +228,7 @@ def _watched(
     return [*(handle.remove for handle in handles), leave]
 
 
-def _run(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> str:
+def run_on_meta(model: PreTrainedModel, inputs: Inputs) -> str:
     """Run a forward on meta, as far as it goes, and return what it raises; empty where it goes through.
 
     Experts are asked for all at once, as values would choose them.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 
 from transformers import PreTrainedConfig
 
-from hf_init._architecture import Target
+from hf_init._architecture import Target, copy_config
 from hf_init._change import TargetRequest
 from hf_init._errors import PlanError, option
-from hf_init._plan import sources_of
+from hf_init._function import other_step
+from hf_init._plan import Choice, Fill, Match, Plan, no_claim, sources_of
 from hf_init._tensors import SourceTensor, TensorSpec
+from hf_init._text import join_names
+from hf_init.schemes import Scheme
 
 
 def own_target(request: TargetRequest, name: str) -> Target:
@@ -45,3 +48,36 @@ def changed_tensors(target: Target) -> Iterator[tuple[TensorSpec, SourceTensor]]
         source = sources[tensor.name]
         if source is not None and source.shape != tensor.shape and len(source.shape) == len(tensor.shape):
             yield tensor, source
+
+
+def other_ways(target: Target, own: Mapping[str, object], inputs_follow: bool = False) -> Iterator[str]:
+    """Yield, as a reason against a claim, what a target does that it doesn't with the base's own values.
+
+    It is seen in a forward on meta of both. Sizes may differ where parameters or the values themselves do.
+
+    Args:
+        own: the base's values, by path in the config.
+        inputs_follow: whether the target's inputs are of other shapes, too.
+    """
+    before, after = target.rebuilt(copy_config(target.config, own)), target.rebuilt(target.config)
+    old, new = before.state_dict(), after.state_dict()
+    resized = {pair for name in old.keys() & new.keys() for pair in zip(old[name].shape, new[name].shape, strict=False)}
+    values = ((was, value_at(target.config, path)) for path, was in own.items())
+    resized |= {(was, now) for was, now in values if isinstance(was, int) and isinstance(now, int)}
+    if step := other_step(before, after, after if inputs_follow else before, resized):
+        yield f"with {', '.join(f'{path}={value_at(target.config, path)!r}' for path in own)}, {step}"
+
+
+def planned_fills(schemes: Mapping[str, tuple[Scheme, str]], match: Match, choice: Choice) -> Sequence[Fill] | None:
+    """Return the fills of a tensor that a change has a scheme for, with why, unless a rule of the user speaks of it."""
+    if match.target.name not in schemes or (choice.why != "default" and not choice.advised):
+        return None
+    scheme, why = schemes[match.target.name]
+    return [Fill(region, scheme, why) for region in match.new]
+
+
+def other_values(plan: Plan, schemes: Mapping[str, tuple[Scheme, str]]) -> str | None:
+    """Return the claim where a rule gives what is new other values than those that the claim is made for."""
+    planned = {tensor.name: tensor.new for tensor in plan.tensors if tensor.name in schemes}
+    other = [name for name, (scheme, _) in schemes.items() if any(fill.scheme != scheme for fill in planned[name])]
+    return no_claim(f"rules give {join_names(other)} other values") if other else None

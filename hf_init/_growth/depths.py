@@ -242,7 +242,7 @@ def settle_kinds(
         difference
         for block, source in enumerate(blocks.sources)
         if source is not None
-        for difference in _differences(before, f"{stack}{source}", after, f"{stack}{block}")
+        for difference in _other_settings(before, f"{stack}{source}", after, f"{stack}{block}")
     )
     return replace(blocks, templates=templates, differences=differences)
 
@@ -264,7 +264,7 @@ NUMBERS_OF_BLOCKS = re.compile(
 )
 
 
-def _differences(before: PreTrainedModel, source: str, after: PreTrainedModel, block: str) -> Iterator[str]:
+def _other_settings(before: PreTrainedModel, source: str, after: PreTrainedModel, block: str) -> Iterator[str]:
     """Yield the settings of a block's modules that are others than in the base's block."""
     old = dict(before.get_submodule(source).named_modules())
     for name, module in after.get_submodule(block).named_modules():

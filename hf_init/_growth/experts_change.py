@@ -41,9 +41,10 @@ class ExpertsChange(Change):
 
     def retarget(self, request: TargetRequest) -> TargetRequest:
         own = own_target(request, "experts")
-        paths = _paths(own)
+        paths = _expert_paths(own)
         before, chosen = (value_at(own.config, path) for path in paths)
-        assert isinstance(before, int) and isinstance(chosen, int)
+        if not isinstance(before, int) or not isinstance(chosen, int):
+            raise PlanError(f"{option('experts')}: {paths[0]} is {before!r} and {paths[1]} {chosen!r}: no numbers")
         if self.count % before or self.count == before:
             raise PlanError(
                 f"{option('experts')}: {self.count} is no multiple of the base's {before}; each expert comes equally "
@@ -57,7 +58,7 @@ class ExpertsChange(Change):
             return target
         if target.blocks:
             raise PlanError(f"{option('layers')} and {option('experts')}: one after the other, each by itself")
-        before = value_at(base, _paths(target)[0])
+        before = value_at(base, _expert_paths(target)[0])
         assert isinstance(before, int)
         return replace(target, blocks={STACKS: BlockMap(self._experts(before), before)})
 
@@ -65,7 +66,7 @@ class ExpertsChange(Change):
         target, base = context.target, context.target.base_config
         if base is None:
             return ChangePlan()
-        paths = _paths(target)
+        paths = _expert_paths(target)
         before = value_at(base, paths[0])
         assert isinstance(before, int)
         keep: dict[str, RowMap] = {}
@@ -88,7 +89,7 @@ class ExpertsChange(Change):
         return tuple(expert % before for expert in range(self.count))
 
 
-def _paths(target: Target) -> tuple[str, str]:
+def _expert_paths(target: Target) -> tuple[str, str]:
     """Return the paths of the number of experts, and of those chosen for a token.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,11 @@ from hf_init._architecture import Target, copy_config, nested_configs
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
-from hf_init._growth.axis import changed_tensors, own_target, path_of, value_at
+from hf_init._function import paired_inputs, steps_of
+from hf_init._growth.axis import changed_tensors, other_values, other_ways, own_target, path_of, planned_fills, value_at
 from hf_init._plan import (
     EXACT,
     INTERPOLATION,
-    Choice,
-    Fill,
-    Match,
     Nothing,
     RowMap,
     RowMapping,
@@ -72,7 +70,7 @@ class ImageChange(Change):
 
     def retarget(self, request: TargetRequest) -> TargetRequest:
         own = own_target(request, next(iter(self.values)))
-        paths = _paths(own.config, self.values)
+        paths = _image_paths(own.config, self.values)
         by_name = isinstance(self.channels, tuple) and any(each in COLOURS for each in self.channels)
         if by_name and value_at(own.config, paths["num_channels"]) != len(COLOURS):
             raise PlanError(f"{option('channels')}: the base's channels have no names; give their numbers")
@@ -86,28 +84,30 @@ class ImageChange(Change):
         schemes: dict[str, tuple[Scheme, str]] = {}
         claims: list[str] = []
         read: list[str] = []
-        paths = _paths(base, self.values)
+        paths = _image_paths(base, self.values)
         for tensor, source in (*changed_tensors(target), *self._reordered(target, paths)):
             if matches(tensor.role, "embedding.position"):
-                keep[tensor.name], scheme = _grid(tensor, source, base, target.config)
-                schemes[tensor.name] = scheme, "the old positions, interpolated as the class does it"
-                own_way = any(hasattr(module, "interpolate_pos_encoding") for module in target.model.modules())
-                claims.append(INTERPOLATION if own_way else no_claim("the class has no interpolation of its own"))
+                keep[tensor.name], scheme = _grid_rows(tensor, source, base, target.config)
+                schemes[tensor.name] = scheme, "the old positions, interpolated"
+                claims.append(_own_way(target, base, paths))
             elif matches(tensor.role, "conv.weight") and len(tensor.shape) == 4 and tensor.shape[0] == source.shape[0]:
                 keep[tensor.name], scheme, why, claim = self._patches(tensor, source)
                 claims.append(claim)
                 read.append(source.name)
                 if scheme is not None:
                     schemes[tensor.name] = scheme, why
+        if not any(claim != EXACT for claim in claims):
+            own = {path: value_at(base, path) for path in paths.values()}
+            claims += map(no_claim, other_ways(target, own, inputs_follow="num_channels" in self.values))
         return ChangePlan(
             keep=keep,
-            fills=partial(_fills, schemes),
+            fills=partial(planned_fills, schemes),
             notes=tuple(
                 f"{path}: {value_at(base, path)} -> {value_at(target.config, path)}" for path in paths.values()
             ),
             new=frozenset(keep),
             drop=frozenset(read),
-            claim=lambda plan: weakest_claim(claims),
+            claim=lambda plan: other_values(plan, schemes) or weakest_claim(claims),
             config=frozenset(paths.values()),
             write=partial(_write_processor, base, target.config),
         )
@@ -174,7 +174,7 @@ def _parse_channels(given: object) -> str | tuple[int | str | None, ...]:
     return tuple(parsed)
 
 
-def _paths(config: PreTrainedConfig, values: Mapping[str, object]) -> dict[str, str]:
+def _image_paths(config: PreTrainedConfig, values: Mapping[str, object]) -> dict[str, str]:
     """Return the path of each value in a config."""
     parts = list(nested_configs(config))
     found = {n: next(filter(None, (path_of(part, config, (n,)) for part in parts)), None) for n in values}
@@ -189,17 +189,17 @@ def _pair(value: object) -> tuple[int, int]:
     return first if isinstance(first, int) else 0, last if isinstance(last, int) else 0
 
 
-def _size(config: PreTrainedConfig, name: str) -> object:
+def _image_size(config: PreTrainedConfig, name: str) -> object:
     return next((vars(part)[name] for part in nested_configs(config) if vars(part).get(name) is not None), None)
 
 
 def _patch_grid(config: PreTrainedConfig) -> tuple[int, int]:
     """Return how many patches an image has, down and across."""
-    (height, width), (down, across) = _pair(_size(config, "image_size")), _pair(_size(config, "patch_size"))
+    (height, width), (down, across) = _pair(_image_size(config, "image_size")), _pair(_image_size(config, "patch_size"))
     return (height // down, width // across) if down and across else (0, 0)
 
 
-def _grid(
+def _grid_rows(
     tensor: TensorSpec, source: SourceTensor, before: PreTrainedConfig, after: PreTrainedConfig
 ) -> tuple[RowMapping, Scheme]:
     """Return the rows before the grid, which are kept, and the scheme of the grid's."""
@@ -214,11 +214,24 @@ def _grid(
     return RowMap(index, dim, drop=True), Resample("bicubic", prefix, old, new, source.name)
 
 
-def _fills(schemes: Mapping[str, tuple[Scheme, str]], match: Match, choice: Choice) -> Sequence[Fill] | None:
-    if match.target.name not in schemes or (choice.why != "default" and not choice.advised):
-        return None
-    scheme, why = schemes[match.target.name]
-    return [Fill(region, scheme, why) for region in match.new]
+def _own_way(target: Target, base: PreTrainedConfig, paths: Mapping[str, str]) -> str:
+    """Return the claim of interpolated positions: whether the class, shown a larger image, does what the scheme does.
+
+    It is seen in a forward on meta with the base's own values.
+    """
+    before = target.rebuilt(copy_config(target.config, {path: value_at(base, path) for path in paths.values()}))
+    runs = [steps_of(before, shown)[0] for shown, _ in paired_inputs(before, target.model)]
+    grid = _patch_grid(base)
+    seen = [step for steps in runs for step in steps if "upsample" in step.name and step.shapes[0][-2:] == grid]
+    if not seen:
+        return no_claim("the class isn't seen to interpolate its positions")
+    others = [step for step in seen if step.name != "upsample_bicubic2d" or any(map(_is_other, step.settings))]
+    return no_claim(f"the class interpolates by {others[0].name}") if others else INTERPOLATION
+
+
+def _is_other(setting: object) -> bool:
+    """Return whether an interpolation with this setting isn't one by size alone, with corners that aren't aligned."""
+    return setting is True or isinstance(setting, float)
 
 
 def _write_processor(before: PreTrainedConfig, after: PreTrainedConfig, folder: Path) -> None:
@@ -227,7 +240,10 @@ def _write_processor(before: PreTrainedConfig, after: PreTrainedConfig, folder: 
     if not path.is_file():
         return
     settings = json.loads(path.read_text(encoding="utf-8"))
-    (height, width), (new_height, new_width) = _pair(_size(before, "image_size")), _pair(_size(after, "image_size"))
+    (height, width), (new_height, new_width) = (
+        _pair(_image_size(before, "image_size")),
+        _pair(_image_size(after, "image_size")),
+    )
     names = {"height": (height, new_height), "width": (width, new_width), "shortest_edge": (height, new_height)}
     for key in ("size", "crop_size"):
         value = settings.get(key)
@@ -235,7 +251,7 @@ def _write_processor(before: PreTrainedConfig, after: PreTrainedConfig, folder: 
             settings[key] = new_height
         elif isinstance(value, dict):
             settings[key] = {n: names[n][1] if n in names and names[n][0] == v else v for n, v in value.items()}
-    old, new = _size(before, "num_channels"), _size(after, "num_channels")
+    old, new = _image_size(before, "num_channels"), _image_size(after, "num_channels")
     for key in ("image_mean", "image_std"):
         value = settings.get(key)
         if isinstance(value, list) and isinstance(old, int) and isinstance(new, int) and len(value) == old != new:

@@ -147,7 +147,7 @@ class LayersChange(Change):
         return ChangePlan(
             keep=dict.fromkeys(schemes, Nothing()) if self.copied else {},
             fills=fills,
-            notes=tuple(_notes(target.blocks)),
+            notes=tuple(_layer_notes(target.blocks)),
             new=frozenset(tensor.name for tensors in new.tensors.values() for tensor in tensors),
             drop=frozenset(tensor.name for tensor in target.dropped if tensor.address == (f"{NOWHERE}{tensor.name}",)),
             claim=claim,
@@ -199,7 +199,7 @@ def _other_sequence(target: Target) -> Iterator[str]:
             yield join_names(blocks.differences, 1)
 
 
-def _notes(maps: Mapping[str, BlockMap]) -> Iterator[str]:
+def _layer_notes(maps: Mapping[str, BlockMap]) -> Iterator[str]:
     """Yield what becomes of each stack."""
     for stack, blocks in maps.items():
         new, lost = [str(block) for block in blocks.new], [str(block) for block in blocks.lost]

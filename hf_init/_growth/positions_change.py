@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,11 @@ from hf_init._architecture import text_config
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
-from hf_init._growth.axis import changed_tensors, own_target, path_of, value_at
-from hf_init._plan import EXACT, Choice, Fill, Match, RowMap, RowMapping, no_claim
+from hf_init._growth.axis import changed_tensors, other_ways, own_target, path_of, planned_fills, value_at
+from hf_init._plan import RowMap, RowMapping, no_claim, weakest_claim
 from hf_init._roles import matches
 from hf_init._tensors import SourceTensor, TensorSpec
-from hf_init.schemes import Resample
+from hf_init.schemes import Resample, Scheme
 
 FIELDS = ("max_position_embeddings", "n_positions", "max_target_positions", "max_positions")
 WAYS = ("tile", "interpolate")
@@ -85,13 +85,16 @@ class PositionsChange(Change):
             for tensor, source in changed_tensors(target)
             if matches(tensor.role, "embedding.position") and source.shape[-1] == tensor.shape[-1]
         }
-        keep, schemes = {}, {}
+        keep: dict[str, RowMapping] = {}
+        schemes: dict[str, tuple[Scheme, str]] = {}
         for name, (tensor, source) in tables.items():
-            keep[name], schemes[name] = self._rows(tensor, source, before)
-        claim = EXACT if self.way == "tile" or not tables else no_claim("positions are interpolated")
+            keep[name], scheme = self._rows(tensor, source, before)
+            schemes |= {name: (scheme, "computed from the old positions")} if scheme else {}
+        stretched = ["positions are interpolated"] if tables and self.way != "tile" else []
+        claim = weakest_claim(map(no_claim, [*stretched, *other_ways(target, {path: before})]))
         return ChangePlan(
             keep=keep,
-            fills=partial(_fills, schemes),
+            fills=partial(planned_fills, schemes),
             notes=tuple(self._notes(before, tables)),
             claim=lambda plan: claim,
             config=frozenset([path]),
@@ -120,13 +123,6 @@ class PositionsChange(Change):
     def _notes(self, before: int, tables: Mapping[str, object]) -> Iterator[str]:
         how = "the old ones again and again" if self.way == "tile" else "the old ones, stretched"
         yield f"positions: {before} -> {self.count}" + (f", in {', '.join(tables)}: {how}" if tables else "")
-
-
-def _fills(schemes: Mapping[str, Resample | None], match: Match, choice: Choice) -> Sequence[Fill] | None:
-    scheme = schemes.get(match.target.name)
-    if scheme is None or (choice.why != "default" and not choice.advised):
-        return None
-    return [Fill(region, scheme, "computed from the old positions") for region in match.new]
 
 
 def _write_length(before: int, after: int, folder: Path) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from hf_init._architecture import Target, nested_configs, text_config
+from transformers import PreTrainedConfig
+
+from hf_init._architecture import Target, copy_config, nested_configs, text_config
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
-from hf_init._growth.axis import changed_tensors, own_target, path_of, value_at
-from hf_init._plan import EXACT, ROUNDING, Choice, Fill, Match, Nothing, Plan, RowMap, RowMapping, no_claim
+from hf_init._growth.axis import changed_tensors, other_values, other_ways, own_target, path_of, planned_fills, value_at
+from hf_init._plan import EXACT, ROUNDING, Nothing, RowMap, RowMapping, no_claim, weakest_claim
 from hf_init._roles import matches
 from hf_init._tensors import SourceTensor, TensorSpec
 from hf_init._text import join_names
@@ -62,7 +64,8 @@ class WidthChange(Change):
         if self.kv_heads is not None:
             path, heads = _path(own, KV_FIELDS, "kv_heads"), value_at(config, _path(own, HEAD_FIELDS, "kv_heads"))
             before = value_at(config, path)
-            assert isinstance(before, int) and isinstance(heads, int)
+            if not isinstance(before, int) or not isinstance(heads, int):
+                raise PlanError(f"{option('kv_heads')}: {path} is {before!r} for {heads!r} heads of queries, no number")
             if heads % self.kv_heads or (before % self.kv_heads and self.kv_heads % before):
                 raise PlanError(
                     f"{option('kv_heads')}: {self.kv_heads} heads of keys and values don't divide {heads} of queries, "
@@ -96,24 +99,52 @@ class WidthChange(Change):
                 keep[tensor.name] = neurons
                 if any(matches(tensor.role, role) for role in DOWNWARD):
                     schemes[tensor.name] = Zeros(), "0: a new neuron adds nothing at first"
-        left = [tensor.name for tensor, _ in changed_tensors(target) if tensor.name not in keep]
+        unpaired = set(_unpaired([pair for pair in changed_tensors(target) if pair[0].name in keep]))
+        left = [tensor.name for tensor, _ in changed_tensors(target) if tensor.name not in keep.keys() - unpaired]
         if left and not context.keep:
             raise PlanError(
                 f"{join_names(left)} change shape, too, and what is kept of them isn't known: {option('widen')} knows "
                 f"the neurons of feed-forward blocks, and {option('kv_heads')} heads that aren't fused with those of "
                 "queries"
             )
+        self._check_counted(target, base, paths, keep)
         averaged = any(isinstance(scheme, MeanOfGroups) for scheme, _ in schemes.values())
-        claim = no_claim("heads of keys and values are averaged") if averaged else ROUNDING if keep else EXACT
+        claims = [
+            ROUNDING if keep else EXACT,
+            *([no_claim("heads of keys and values are averaged")] if averaged else []),
+        ]
+        if self.untie:
+            tied = _path(target, ("tie_word_embeddings",), "untie")
+            claims += map(no_claim, other_ways(target, {tied: value_at(base, tied)}))
+        claim = weakest_claim(claims)
         return ChangePlan(
             keep=keep,
-            fills=partial(_fills, schemes),
+            fills=partial(planned_fills, schemes),
             notes=tuple(f"{path}: {value_at(base, path)} -> {value_at(target.config, path)}" for path in paths),
             new=frozenset(keep),
             drop=frozenset(source.name for tensor, source in changed_tensors(target) if tensor.name in keep),
-            claim=lambda plan: _opened(plan, keep, schemes) or claim,
+            claim=lambda plan: other_values(plan, schemes) or claim,
             config=frozenset(paths),
         )
+
+    def _check_counted(
+        self, target: Target, base: PreTrainedConfig, paths: Sequence[str], keep: Mapping[str, object]
+    ) -> None:
+        """Raise if a width is of no tensor that this change knows.
+
+        Raises:
+            PlanError: the value is another one's, such as a number of heads of queries.
+        """
+        after = target.rebuilt(target.config).state_dict()
+        known = {tensor.parameter for tensor in target.layout.tensors if tensor.name in keep}
+        for path in paths:
+            before = target.rebuilt(copy_config(target.config, {path: value_at(base, path)})).state_dict()
+            same = all(before[name].shape == after[name].shape for name in known if name in before and name in after)
+            if same and value_at(base, path) != value_at(target.config, path):
+                raise PlanError(
+                    f"{option('widen')}, {option('kv_heads')}: no tensor of neurons or of heads of keys and values "
+                    f"changes with {path}; leave it out, or give it as a config value"
+                )
 
 
 def _path(target: Target, names: Sequence[str], given: str) -> str:
@@ -172,6 +203,27 @@ def _num_parts(tensor: TensorSpec, target: Target) -> int:
     return max(1, len(found.geometry.parts)) if found.geometry else 1
 
 
+def _unpaired(changed: Sequence[tuple[TensorSpec, SourceTensor]]) -> Iterator[str]:
+    """Yield the matrices whose parts aren't known: those of which none has the neurons that the matrix after reads."""
+    sizes: dict[str, set[int]] = {}
+    for tensor, source in changed:
+        if any(matches(tensor.role, role) for role in DOWNWARD):
+            size = next(new for old, new in zip(source.shape, tensor.shape, strict=True) if old != new)
+            for prefix in _prefixes(tensor.name):
+                sizes.setdefault(prefix, set()).add(size)
+    for tensor, _ in changed:
+        if tensor.geometry and any(matches(tensor.role, f"{role}.weight") for role in UPWARD):
+            nearest = next((prefix for prefix in _prefixes(tensor.name) if prefix in sizes), "")
+            if tensor.geometry.fan_out not in sizes.get(nearest, ()):
+                yield tensor.name
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield what a name begins with, dot by dot, the longest first."""
+    words = name.split(".")
+    yield from (".".join(words[:count]) for count in range(len(words) - 1, -1, -1))
+
+
 def _heads(tensor: TensorSpec, source: SourceTensor, before: int, after: int) -> tuple[RowMapping, MeanOfGroups | None]:
     """Return the rows of each head, repeated for those that were one group; or the scheme that averages them."""
     dim = next(dim for dim, (old, new) in enumerate(zip(source.shape, tensor.shape, strict=True)) if old != new)
@@ -180,17 +232,3 @@ def _heads(tensor: TensorSpec, source: SourceTensor, before: int, after: int) ->
         return Nothing(), MeanOfGroups(after, dim, size, source.name)
     times = after // before
     return RowMap(tuple(head // times * size + k for head in range(after) for k in range(size)), dim), None
-
-
-def _opened(plan: Plan, keep: Mapping[str, RowMapping], schemes: Mapping[str, tuple[Scheme, str]]) -> str | None:
-    """Return the claim where a rule gives new columns of a matrix other values than those that add nothing."""
-    planned = {tensor.name: tensor.new for tensor in plan.tensors if tensor.name in keep}
-    other = [name for name, (scheme, _) in schemes.items() if any(fill.scheme != scheme for fill in planned[name])]
-    return no_claim(f"rules give {join_names(other)} other values") if other else None
-
-
-def _fills(schemes: Mapping[str, tuple[Scheme, str]], match: Match, choice: Choice) -> Sequence[Fill] | None:
-    if match.target.name not in schemes or (choice.why != "default" and not choice.advised):
-        return None
-    scheme, why = schemes[match.target.name]
-    return [Fill(region, scheme, why) for region in match.new]

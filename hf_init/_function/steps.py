@@ -1,0 +1,110 @@
+"""What two models do, operation by operation on meta: whether a value of the config changes more than shapes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
+
+from hf_init._function.identity import run_on_meta
+from hf_init._function.inputs import Inputs, seeded_inputs
+
+MOST = 64
+"""How many elements a constant has at most that is compared."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation: its name, the shapes of what goes in and comes out, and its numbers and settings."""
+
+    name: str
+    shapes: tuple[tuple[int, ...], ...]
+    settings: tuple[object, ...]
+
+
+class Recorder(TorchDispatchMode):
+    """Records the operations that run under it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[Step] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        values = [*_flat((args, kwargs or {})), *_flat(result)]
+        shapes = tuple(tuple(each.shape) for each in values if isinstance(each, torch.Tensor))
+        settings = (setting for each in values for setting in _settings(each))
+        self.steps.append(Step(func.overloadpacket.__name__, shapes, tuple(settings)))
+        return result
+
+
+def steps_of(model: PreTrainedModel, inputs: Inputs) -> tuple[list[Step], str]:
+    """Return what a forward on meta does, as far as it goes, and what it raises; empty where it goes through."""
+    taken = {name: each for name, each in inputs.items() if name in inspect.signature(model.forward).parameters}
+    there = {name: each.to("meta") if isinstance(each, torch.Tensor) else each for name, each in taken.items()}
+    with Recorder() as recorder:
+        failure = run_on_meta(model, there)
+    return recorder.steps, failure
+
+
+def other_step(
+    before: PreTrainedModel, after: PreTrainedModel, shown: PreTrainedModel, resized: Collection[tuple[int, int]]
+) -> str:
+    """Return where a model does something else than another for old inputs; empty where it does the same.
+
+    Args:
+        before, after: two models on meta.
+        shown: that whose inputs the second is given; the first is given its own.
+        resized: sizes of dimensions that may differ: that of the one, and that of the other.
+    """
+    seen = "nothing can be seen without values"
+    for one, other in zip(seeded_inputs(before), seeded_inputs(shown), strict=False):
+        (old, failure), (new, _) = steps_of(before, one), steps_of(after, other)
+        differing = (pair for pair in zip_longest(old, new) if not _is_same(*pair, resized))
+        if pair := next(differing, None):
+            was, now = pair
+            return f"it does {_text(now)} where the base does {_text(was)}"
+        if not failure:
+            return ""
+        seen = f"the rest can't be seen without values: {failure}"
+    return seen
+
+
+def _is_same(one: Step | None, other: Step | None, resized: Collection[tuple[int, int]]) -> bool:
+    if one is None or other is None or (one.name, one.settings) != (other.name, other.settings):
+        return False
+    return [*map(len, one.shapes)] == [*map(len, other.shapes)] and all(
+        old == new or (old, new) in resized
+        for before, after in zip(one.shapes, other.shapes, strict=True)
+        for old, new in zip(before, after, strict=True)
+    )
+
+
+def _text(step: Step | None) -> str:
+    if step is None:
+        return "nothing"
+    return f"{step.name}({', '.join(map(repr, step.settings))})"
+
+
+def _flat(values: object) -> Iterator[object]:
+    """Yield values with those of lists and mappings in their places."""
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        for each in values:
+            yield from _flat(each)
+    else:
+        yield values
+
+
+def _settings(value: object) -> list[object]:
+    """Return what is plain in an argument: a number, a word, the elements of a small tensor that isn't on meta."""
+    if isinstance(value, torch.Tensor):
+        return value.flatten().tolist() if value.device.type != "meta" and value.numel() <= MOST else []
+    return [value] if value is None or isinstance(value, (bool, int, float, str)) else []
