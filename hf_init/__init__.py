@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hf_init._errors import HfInitError
     from hf_init._load import InitMixin, from_pretrained, initialize
     from hf_init._multihead import MultiHead
+    from hf_init._options import Upcycle
     from hf_init._plan import Plan, Recipe, Rule
     from hf_init._probe import compare_schemes, probe_vocabulary
 
@@ -29,6 +30,7 @@ __all__ = [
     "Plan",
     "Recipe",
     "Rule",
+    "Upcycle",
     "check",
     "compare_schemes",
     "convert",
@@ -54,6 +56,7 @@ _HOME = {
     "Plan": "hf_init._plan",
     "Recipe": "hf_init._plan",
     "Rule": "hf_init._plan",
+    "Upcycle": "hf_init._options",
     "check": "hf_init._check",
     "compare_schemes": "hf_init._probe",
     "convert": "hf_init._api",

@@ -24,6 +24,7 @@ TEXT = {**SIZES, "intermediate_size": 48, "max_position_embeddings": 64}
 SEEN = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 16,
         "patch_size": 4}  # fmt: skip
 EXPERTS = {**DECODER, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+MIXTURE = transformers.MixtralConfig(**DECODER, num_local_experts=4)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", DECODER),
     "qwen3": ("Qwen3ForCausalLM", {**DECODER, "head_dim": 8}),
@@ -251,7 +252,14 @@ def test_lists_of_numbers_and_counts_follow(family):
         ),
         ("llama", {"widen": {"intermediate": 64}}, "has no intermediate"),
         ("lfm2", {"layers": "0,2"}, "a Lfm2ForCausalLM of these blocks alone doesn't run"),
-        ("llama", {"experts": 8}, "a llama is no mixture"),
+        ("llama", {"experts": 8}, "a llama is no mixture.*upcycle"),
+        ("llama", {"experts": "upcycle(2, top_k=3)"}, "of 2 experts 3 can't be chosen"),
+        ("llama", {"experts": "upcycle(few)"}, "expected a whole number of at least 1, or upcycle.8, top_k=2.*few"),
+        ("llama", {"experts": "upcycle(4)", "layers": "0-3,new"}, "experts and num_hidden_layers: one after the other"),
+        ("llama", {"experts": "upcycle(4)", "architecture": "MistralForCausalLM"}, "MistralForCausalLM is no mixture"),
+        ("gemma2", {"experts": "upcycle(4)"}, "no mixture is known that differs from Gemma2ForCausalLM"),
+        ("mixtral", {"experts": "upcycle(4)"}, "a mixtral is a mixture already"),
+        ("llama", {"architecture": "MixtralForCausalLM", "config": MIXTURE}, "no place for .*mlp"),
         ("mixtral", {"experts": 3}, "3 is no multiple of the base's 2"),
         ("mixtral", {"experts": True}, "experts: expected a whole number"),
         ("mixtral", {"experts": 4, "layers": "0-3,new"}, "one after the other, each by itself"),
@@ -388,6 +396,33 @@ def test_twice_the_experts_chosen_together_give_what_they_gave(family, tmp_path,
     for expert in (each for each in new if f".experts.{number}." in each):
         first = expert.replace(f".experts.{number}.", ".experts.0.")
         assert np.array_equal(new[expert].bits, old[first].bits)
+
+
+@pytest.mark.parametrize(
+    ("name", "experts", "cls"),
+    [
+        ("llama", hf_init.Upcycle(4), "MixtralForCausalLM"),
+        ("qwen3", "upcycle(3, top_k=1)", "Qwen3MoeForCausalLM"),
+    ],
+)
+def test_a_mixture_of_copies_gives_what_the_dense_model_gave(family, tmp_path, name, experts, cls):
+    base = family(name)
+    plan = extended(base, tmp_path / "out", experts=experts, architecture="AutoModelForCausalLM")
+    assert plan.claim == "exact to rounding" and plan.counts["new"] == SIZES["num_hidden_layers"]  # the routers
+    assert json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]["output"] == "logits"
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+    plain = getattr(transformers, cls)(getattr(transformers, cls).config_class.from_pretrained(tmp_path / "out"))
+    plain.save_pretrained(tmp_path / "plain")
+    assert tensors(tmp_path / "plain").keys() == tensors(tmp_path / "out").keys()
+
+
+def test_what_makes_a_mixture_another_function_is_said(family, tmp_path):
+    base, open_ = family("qwen3"), {"norm_topk_prob": False}
+    assert "don't add up to 1" in hf_init.plan(base, experts="upcycle(4)", config=open_).claim
+    assert any("norm_topk_prob=True" in note for note in hf_init.plan(base, experts="upcycle(4)").notes)
+    sliding = {"use_sliding_window": True, "sliding_window": 4, "layer_types": ["sliding_attention"] * 4}
+    hf_init.extend(base, tmp_path / "sliding", config=sliding)
+    assert "layer_types changes" in hf_init.plan(tmp_path / "sliding", experts="upcycle(4)").claim
 
 
 def test_experts_that_are_chosen_by_groups_claim_nothing(family):

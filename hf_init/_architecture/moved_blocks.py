@@ -50,18 +50,19 @@ class BlockMap:
 
 
 def place_names(
-    names: Sequence[str], maps: Mapping[str, BlockMap], addresses: Addresses
+    names: Sequence[str], maps: Mapping[str, BlockMap], copies: Mapping[str, tuple[str, ...]], addresses: Addresses
 ) -> Iterator[tuple[str, Address]]:
     """Yield the names of a base's tensors, each with its address in a target; with several where it has several.
 
     Args:
         maps: by the stack's name in memory, such as ``"model.layers."``; or by a glob on disk, ``"*.experts."``.
+        copies: the names that a tensor has in the target, where they are known.
     """
-    if not maps:
+    if not maps and not copies:
         yield from addresses.of(names).items()
         return
     stacks = _stacks_in_memory(names, maps, addresses)
-    moved = {name: _names_there(name, maps, stacks) for name in names}
+    moved = {name: copies.get(name) or _names_there(name, maps, stacks) for name in names}
     renamed = {place: name for name, places in moved.items() for place in places}
     yield from ((renamed[new], address) for new, address in addresses.of(list(renamed)).items())
     yield from ((name, (f"{NOWHERE}{name}",)) for name, places in moved.items() if not places)

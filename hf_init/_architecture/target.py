@@ -27,7 +27,7 @@ from hf_init._architecture.config import (
 )
 from hf_init._architecture.constructed import construct, in_kept_dtypes
 from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
-from hf_init._architecture.layout import layout_of
+from hf_init._architecture.layout import layout_of, stored_tensors
 from hf_init._architecture.library import (
     Address,
     Addresses,
@@ -80,6 +80,7 @@ class Target:
         load_options: options that only the loading into memory has.
         drop: globs of the base's tensors that the user gives up.
         blocks: of each stack whose blocks aren't the base's in their order, by its name in memory.
+        copies: the names on disk that a tensor of the base has here, where it isn't known by its own.
     """
 
     base: BaseCheckpoint
@@ -91,6 +92,7 @@ class Target:
     load_options: Mapping[str, Any] = field(default_factory=dict)
     drop: tuple[str, ...] = ()
     blocks: Mapping[str, BlockMap] = field(default_factory=dict)
+    copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -187,7 +189,7 @@ class Target:
 
         return tuple(
             SourceTensor(name, entries[name].shape, entries[name].dtype, address, is_ignored(address))
-            for name, address in place_names(list(entries), self.blocks, self.addresses)
+            for name, address in place_names(list(entries), self.blocks, self.copies, self.addresses)
         )
 
     @cached_property
@@ -246,7 +248,12 @@ class Target:
         Raises:
             PlanError: the class can't be built with this config.
         """
-        return self._build(list(self.base.source.entries))[0]
+        return self._build(self._names)[0]
+
+    def saved_names(self) -> tuple[str, ...]:
+        """Return what the files of a model are called that nothing was loaded into."""
+        model = construct(self.cls, self.config, *self.model_args, **self.model_kwargs)
+        return tuple(stored_tensors(model)[0])
 
     def rebuilt(self, config: PreTrainedConfig) -> PreTrainedModel:
         """Build the model on meta under another config, for its shapes: what a load would rename is left as it is."""
@@ -278,7 +285,12 @@ class Target:
 
     @cached_property
     def _built(self) -> tuple[PreTrainedModel, Addresses | None, Mapping[str, str]]:
-        return self._build(list(self.base.source.entries))
+        return self._build(self._names)
+
+    @property
+    def _names(self) -> list[str]:
+        """Return the names that the base's tensors have, here or there."""
+        return [*self.base.source.entries, *(name for places in self.copies.values() for name in places)]
 
     @property
     def untied(self) -> Mapping[str, str]:

@@ -94,13 +94,14 @@ class FunctionReport(Report):
 def compare_functions(base: Target, out: Target, claim: str, seed: int = 0) -> FunctionReport:
     """Run two checkpoints on the CPU, one after the other, and compare what they give.
 
-    Under another class the hidden states of the backbones are compared. An image of another size than the base's is
-    shown to the base by its own interpolation.
+    Under a class of another task the hidden states of the backbones are compared. An image of another size than the
+    base's is shown to the base by its own interpolation.
 
     Raises:
         PlanError: the base can't be run on inputs of its kind.
     """
-    whole = base.cls.__name__ == out.cls.__name__
+    tasks = [cls.__name__.partition("For")[2] or cls.__name__ for cls in (base.cls, out.cls)]
+    whole = tasks[0] == tasks[1]
     pairs = list(paired_inputs(base.model, out.model, seed))
     model = _loaded(base)
     results = ((shown, kept, _output(model, shown, whole, seed)) for shown, kept in pairs)

@@ -10,12 +10,12 @@ from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
 from hf_init._growth.axis import changed_tensors, own_target, path_of, value_at
+from hf_init._growth.upcycle import CHOSEN, COUNTS
+from hf_init._options import parse_experts
 from hf_init._plan import ROUNDING, RowMap, no_claim, weakest_claim
 from hf_init._roles import matches
 from hf_init._text import join_names
 
-COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-CHOSEN = ("num_experts_per_tok", "moe_top_k", "top_k")
 SHARING = ("mixtral", "gpt_oss", "qwen2_moe", "qwen3_moe", "qwen3_next", "olmoe", "jamba")
 """Model types whose experts weigh what a softmax over all of them gives: twice the experts, half the weight of each."""
 STACKS = "*.experts."
@@ -32,12 +32,8 @@ class ExpertsChange(Change):
 
     @classmethod
     def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> ExpertsChange | None:
-        count = options.get("experts")
-        if count is None:
-            return None
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise PlanError(f"{option('experts')}: expected a whole number of at least 1, not {count!r}")
-        return cls(count)
+        count = parse_experts(options.get("experts"))
+        return cls(count) if isinstance(count, int) else None
 
     def retarget(self, request: TargetRequest) -> TargetRequest:
         own = own_target(request, "experts")
@@ -101,7 +97,8 @@ def _expert_paths(target: Target) -> tuple[str, str]:
         if count and chosen and value_at(config, count) and value_at(config, chosen):
             return count, chosen
     raise PlanError(
-        f"{option('experts')}: a {config.model_type} is no mixture: its config has no {' or '.join(COUNTS)}"
+        f"{option('experts')}: a {config.model_type} is no mixture: its config has no {' or '.join(COUNTS)}; "
+        f"{option('experts', 'upcycle(8, top_k=2)')} makes one of it"
     )
 
 

@@ -38,6 +38,8 @@ from hf_init._options.target import CodeOptions as CodeOptions
 from hf_init._options.target import HubOptions as HubOptions
 from hf_init._options.target import TargetOptions as TargetOptions
 from hf_init._options.target import TowerOption as TowerOption
+from hf_init._options.upcycle import Upcycle as Upcycle
+from hf_init._options.upcycle import parse_experts as parse_experts
 
 
 def option_group(name: str) -> type:

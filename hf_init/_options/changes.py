@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from transformers import AddedToken, PreTrainedTokenizerBase
 
+    from hf_init._options.upcycle import Upcycle
     from hf_init._plan import SchemeLike
 
     ExamplesLike: TypeAlias = str | Path | Iterable[tuple[str, object] | Mapping[str, object]]
@@ -169,5 +170,10 @@ class GrowthOptions(TypedDict, total=False):
         Option("widths of feed-forward blocks, such as intermediate_size=x2", "values", "KEY=N"),
     ]
     kv_heads: Annotated["int | None", Option("of keys and values: repeated, or the mean of groups", "number", "N")]
-    experts: Annotated["int | None", Option("of a mixture, a multiple: each comes equally often", "number", "N")]
+    experts: Annotated[
+        "int | str | Upcycle | None",
+        Option(
+            "of a mixture, a multiple: each comes equally often; of a dense model: upcycle(8, top_k=2)", metavar="N"
+        ),
+    ]
     untie: Annotated["bool | None", Option("the output matrix becomes a tensor of its own", "flag")]

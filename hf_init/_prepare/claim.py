@@ -68,9 +68,13 @@ def _changed_values(target: Target, answered: Set[str]) -> Iterator[str]:
     """Yield the values of the config that aren't the base's, and no change speaks of."""
     own = target.base_config
     config = next((each for each in nested_configs(target.config) if type(each) is type(own)), None)
+    if own is None and "model_type" in answered and target.origins:  # another type that is to do the same
+        own, config = target.origins[0][1].config, target.config
     if own is None or config is None:
         yield f"the target is a {target.config.model_type}, the base a {target.base.config.get('model_type')}"
         return
+    if type(own) is not type(config):  # what the other type has no value for is as if left out
+        config = type(own)(**{name: value for name, value in config.to_dict().items() if name in vars(own)})
     before, after = _flat_values(own.to_dict()), _flat_values(config.to_dict())
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
