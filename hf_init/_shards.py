@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.tensor import DTensor, Partial, Placement, Replicate
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, distribute_tensor
 from torch.distributed.tensor.device_mesh import DeviceMesh
 
 from hf_init._errors import HfInitError, PlanError
@@ -110,6 +110,11 @@ def replicated(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     if not isinstance(like, DTensor):
         return values
     return DTensor.from_local(values, like.device_mesh, _on_all(Replicate(), like.device_mesh), run_check=False)
+
+
+def placed_as(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return values, equal on all ranks, divided among them as another tensor is."""
+    return distribute_tensor(values, like.device_mesh, like.placements) if isinstance(like, DTensor) else values
 
 
 def average_over_ranks(values: torch.Tensor, mesh: DeviceMesh | None) -> torch.Tensor:

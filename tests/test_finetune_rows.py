@@ -115,8 +115,8 @@ def test_names_and_shapes_are_plain_all_the_time(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [None, torch.float64])
-def test_training_resumes_where_it_stopped(tiny, dtype):
+@pytest.mark.parametrize(("dtype", "assign"), [(None, False), (None, True), (torch.float64, False)])
+def test_training_resumes_where_it_stopped(tiny, dtype, assign):
     """Weights by a plain state dict and an optimizer's own state; also where the rows have memory of their own."""
 
     def start():
@@ -137,7 +137,7 @@ def test_training_resumes_where_it_stopped(tiny, dtype):
             state = copied(straight_on), copy.deepcopy(through.state_dict())
         step(straight_on, through, seed)
     again, optimizer = start()
-    again.load_state_dict(state[0])
+    again.load_state_dict(state[0], assign=assign)
     optimizer.load_state_dict(state[1])
     for seed in (2, 3):
         step(again, optimizer, seed)

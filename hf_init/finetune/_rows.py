@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from hf_init._shards import (
     is_fully_sharded,
     is_sharded,
     mesh_of,
+    placed_as,
     replicated,
     write_region,
 )
@@ -114,23 +115,45 @@ class NewParts(nn.Module):
     def link(self, *_: object) -> None:
         """Make the whole tensors hold what the parts hold, wherever moving the model has torn them apart."""
         for part, parameter in self.parts:
-            if self._gathers(part):
-                if is_sharded(part.tensor):  # else it is gathered for a pass, of shards that were linked
-                    write_region(part.tensor, part.region, gathered_tensor(parameter))
-            elif part.own:
-                write_region(part.tensor, part.region, parameter.detach())
-            else:
-                view = pick_rows(part.tensor.data, part.region)
-                if view.data_ptr() != parameter.data_ptr() or view.device != parameter.device:
-                    view.copy_(parameter.detach())
-                    parameter.data = view
+            self._link(part, parameter)
 
-    def refresh(self, *_: object) -> None:
-        """Make the parts hold what the whole tensors hold, after these were loaded."""
-        for part, parameter in self.parts:
-            if part.own or self._gathers(part):
-                values = pick_rows(gathered_tensor(part.tensor), part.region)
+    def refresh(self, module: nn.Module, *_: object) -> None:
+        """Make the parts hold what the whole tensors of a module hold, after these were loaded."""
+        for part, parameter in self._parts_in(module):
+            values = pick_rows(gathered_tensor(part.tensor), part.region)
+            if parameter.is_meta:  # as accelerate divides a model that only one process has loaded
+                self.register_parameter(part.key, nn.Parameter(placed_as(values, parameter)))
+            elif part.own or self._gathers(part):
                 write_region(parameter, Box.whole(part.region.shape), values)
+            else:
+                parameter.data = values
+
+    def _link(self, part: NewPart, parameter: nn.Parameter) -> None:
+        if self._gathers(part):
+            if is_sharded(part.tensor):  # else it is gathered for a pass, of shards that were linked
+                write_region(part.tensor, part.region, gathered_tensor(parameter))
+        elif part.own:
+            write_region(part.tensor, part.region, parameter.detach())
+        else:
+            view = pick_rows(part.tensor.data, part.region)
+            if view.data_ptr() != parameter.data_ptr() or view.device != parameter.device:
+                view.copy_(parameter.detach())
+                parameter.data = view
+
+    def _link_what_stays(self, module: nn.Module, state: Mapping[str, object], prefix: str, *_: object) -> None:
+        """Link the parts whose tensors aren't loaded: DCP has read the others into their memory already."""
+        for part, parameter in self._parts_in(module):
+            origin = part.origin
+            own = [attribute for owner, attribute in self._holders[origin.name] if owner is module]
+            names = (origin.name, *origin.aliases) if module is self._root[0] else own
+            if not any(f"{prefix}{name}" in state for name in names):
+                self._link(part, parameter)
+
+    def _parts_in(self, module: nn.Module) -> Iterator[tuple[NewPart, nn.Parameter]]:
+        """Yield the parts of a module's tensors; of the whole model all."""
+        for part, parameter in self.parts:
+            if module is self._root[0] or any(owner is module for owner, _ in self._holders[part.origin.name]):
+                yield part, parameter
 
     def remove(self, model: nn.Module) -> None:
         """Leave the plain model, with what the parts hold in its tensors."""
@@ -155,7 +178,7 @@ class NewParts(nn.Module):
         for owner in (model, *owners.values()):
             self._handles += [
                 owner.register_state_dict_pre_hook(self.link),
-                owner.register_load_state_dict_pre_hook(self.link),
+                owner.register_load_state_dict_pre_hook(self._link_what_stays),
                 owner.register_load_state_dict_post_hook(self.refresh),
             ]
 
