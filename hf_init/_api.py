@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_init import _verify
+from hf_init._checkpoint import open_tensors
 from hf_init._errors import PlanError, option
 from hf_init._options import (
     CacheOptions,
@@ -141,10 +142,13 @@ def verify(
         CheckpointError: there is no manifest, or a folder that can't be read. A difference isn't an error: it is in
             the report, and ``raise_if_failed`` makes it one.
 
-    Example::
+    Examples::
 
         verify("out").raise_if_failed()
+        verify("out", merge=[verify("out", part=f"{number}/4") for number in (1, 2, 3, 4)])
     """
+    if "merge" in options:
+        return _merged(user_path(out), base, dict(options))
     if prefix := options.get("prefix"):
         if base is None or base is False or isinstance(base, Mapping):
             raise PlanError(f"{option('prefix', prefix)}: give the one folder that it is for, {option('base', 'DIR')}")
@@ -158,10 +162,21 @@ def verify(
 
         asked = ("examples", "architecture", "trust_remote_code")
         recompute = recomputer(user_path(out), base, *(options.get(name) for name in asked), hub=hub)
-    everything = options.get("everything", False)
+    everything, part = options.get("everything", False), options.get("part", "")
     return _verify.verify_result(
-        user_path(out), base, recompute=recompute, progress=progress, everything=everything, hub=hub
+        user_path(out), base, recompute=recompute, progress=progress, everything=everything, hub=hub, part=part
     )
+
+
+def _merged(out: Path, base: object, options: dict[str, Any]) -> VerifyReport:
+    """Return the report of the whole from those of its parts."""
+    reports: Sequence[VerifyReport | str | Path] = options.pop("merge")
+    if idle := [*options, *(["base"] if base is not None else [])]:
+        raise PlanError(f"{option('merge')}: nothing is read; leave out {', '.join(map(option, idle))}")
+    with open_tensors(out) as result:
+        return _verify.merge_reports(
+            [reports] if isinstance(reports, str | Path) else [*reports], _verify.result_identity(out, result)
+        )
 
 
 @takes(DriftCallOptions)

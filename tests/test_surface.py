@@ -116,7 +116,7 @@ SIGNATURES = {
     "convert": "base out progress revision subfolder token cache_dir local_files_only force_download",
     "same_function": "base out seed trust_remote_code",
     "verify": (
-        "out base progress recompute examples everything prefix architecture trust_remote_code "
+        "out base progress recompute examples everything prefix part merge architecture trust_remote_code "
         "revision subfolder token cache_dir local_files_only force_download"
     ),
     "drift": "base trained progress plan frozen prefix token cache_dir local_files_only force_download",

@@ -13,8 +13,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from refusals import refusal
 
 import hf_init
 from hf_init import HfInitError
+from hf_init.cli import main
 
 SINGLE, INDEX, MANIFEST = "model.safetensors", "model.safetensors.index.json", "hf_init.json"
 CODES = {"f": "F32", "H": "BF16", "l": "I64"}  # numpy's letter: bfloat16 is held as its bits
@@ -241,6 +244,66 @@ def test_a_result_may_be_in_shards(made):
     assert hf_init.verify(out).ok and hf_init.verify(out).notes == ()
     write(out, {"stranger": floats(1), **{name: tensors[name] for name in rest}}, "b.safetensors")
     assert differences(out) == {"stranger": ["extra: in b.safetensors, where the index doesn't have it"]}
+
+
+# In parts.
+
+
+def changed_nothing(tensors: Tensors) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_nothing,
+        lambda tensors: tensors["positions"].__setitem__((4, 1), -1),
+        lambda tensors: tensors["fresh"].__setitem__((1, 1), -1),
+        lambda tensors: tensors.update(stranger=floats(2)) or tensors.pop("half"),
+    ],
+)
+def test_the_reports_of_parts_make_the_report_of_the_whole(made, tmp_path, capsys, change):
+    _, out = made
+    rewrite(out, change)
+    whole = hf_init.verify(out, everything=True).to_json()
+    for of in (1, 3, 12):
+        parts = [hf_init.verify(out, part=f"{k}/{of}", everything=True) for k in range(1, of + 1)]
+        assert hf_init.verify(out, merge=reversed(parts)).to_json() == {**whole, "differences": ANY}
+        merged = hf_init.verify(out, merge=parts)
+        assert sorted(map(str, merged.differences)) == sorted(map(str, whole["differences"]))
+        assert of == 1 or all(part.bytes_compared < merged.bytes_compared for part in parts)
+    files = [tmp_path / f"{k}.json" for k in (1, 2)]
+    for k, file in enumerate(files, 1):
+        main(["verify", str(out), "--part", f"{k}/2", "--json"])
+        file.write_text(capsys.readouterr().out)
+    assert main(["verify", str(out), "--merge", f"{files[1]},{files[0]}"]) == (0 if whole["ok"] else 1)
+
+
+def test_parts_that_make_no_whole(made, tmp_path, capsys):
+    _, out = made
+    first, second = (hf_init.verify(out, part=part) for part in ("1/3", "2/3"))
+    third = hf_init.verify(out, part="3/3")
+    other = replace(third, part=third.part._replace(recomputed=True))
+    assert repr(second).startswith("<VerifyReport: part 2 of 3: proved")
+    for reports, said in [
+        ([first, third], "missing: part 2 of 3"),
+        ([first, first, second, third], "part 1 is there twice"),
+        ([first, second, hf_init.verify(out, part="3/4")], "they are parts of 3, 4"),
+        ([first, second, other], "with recompute and others without"),
+        ([hf_init.verify(out)], "a report is of the whole"),
+        ([], "missing: part 1 of 1"),
+    ]:
+        with pytest.raises(HfInitError, match=f"can't be put together: .*{said}"):
+            hf_init.verify(out, merge=reports)
+    with pytest.raises(HfInitError, match="nothing is read; leave out everything"):
+        hf_init.verify(out, merge=[first, second, third], everything=True)
+    edit(out, lambda document: document.update(made_by="another"))
+    with pytest.raises(HfInitError, match="of another result, or of this one before it was changed"):
+        hf_init.verify(out, merge=[first, second, third])
+    for part in ("0/4", "5/4", "1", "a/b"):
+        assert "--part: expected K/N" in refusal(tmp_path, capsys, "verify", out, "--part", part)
+    (tmp_path / "no.json").write_text('{"schema": "hf_init.verify/1"}')
+    assert "no report of verify" in refusal(tmp_path, capsys, "verify", out, "--merge", tmp_path / "no.json")
 
 
 # The base.

@@ -14,6 +14,7 @@ from hf_init._checkpoint.header import dtype_bits as dtype_bits
 from hf_init._checkpoint.header import read_header as read_header
 from hf_init._checkpoint.kinds import check_no_adapter as check_no_adapter
 from hf_init._checkpoint.kinds import describe_config as describe_config
+from hf_init._checkpoint.kinds import pieces_folder as pieces_folder
 from hf_init._checkpoint.locate import HUB_OPTIONS as HUB_OPTIONS
 from hf_init._checkpoint.locate import Origin as Origin
 from hf_init._checkpoint.locate import OriginJson as OriginJson

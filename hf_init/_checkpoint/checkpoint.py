@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,7 @@ class Checkpoint:
         index: the file that says where each tensor is; empty for a single file.
         dtype: the one that the index's metadata names; empty where it names none.
         repository: where it is from, of a hub id.
+        in_pieces: of tensors that no file holds as they are, by the name that stands for their file: what reads one.
     """
 
     root: Path
@@ -74,6 +75,7 @@ class Checkpoint:
     index: str = ""
     dtype: str = ""
     repository: FileSource | None = field(default=None, repr=False, compare=False)
+    in_pieces: Mapping[str, Callable[[], np.ndarray]] = field(default_factory=dict, repr=False, compare=False)
     _maps: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -134,8 +136,9 @@ class Checkpoint:
         Raises:
             CheckpointError: two parts hold a tensor of the same name.
         """
-        headers, entries, claims = [], {}, []
+        headers, entries, claims, in_pieces = [], {}, [], {}
         for prefix, part in parts.items():
+            in_pieces |= {os.path.abspath(part.root / name): read for name, read in part.in_pieces.items()}
             headers += [replace(header, shard=os.path.abspath(part.root / header.shard)) for header in part.headers]
             for entry in part.entries.values():
                 name, shard = prefix + entry.name, os.path.abspath(part.root / entry.shard)
@@ -144,7 +147,8 @@ class Checkpoint:
                 entries[name] = replace(entry, name=name, shard=shard, stored=entry.key)
         check_faults("the base", claims, "Give each checkpoint a prefix of its own.")
         first, remote = next(iter(parts.values())), ", ".join(part.remote for part in parts.values() if part.remote)
-        return cls(first.root, tuple(headers), MappingProxyType(entries), remote=remote, parts=tuple(parts.items()))
+        form = tuple(headers), MappingProxyType(entries)
+        return cls(first.root, *form, remote=remote, parts=tuple(parts.items()), in_pieces=in_pieces)
 
     @property
     def shards(self) -> tuple[str, ...]:

@@ -11,15 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hf_init._checkpoint.strict import object_or_empty
-from hf_init._checkpoint.weights import INDEX, SINGLE
+from hf_init._checkpoint.weights import INDEX, SINGLE, weights_file
 from hf_init._errors import CheckpointError, option
 from hf_init._text import join_names
 
 ADAPTER_CONFIG = "adapter_config.json"
+METADATA = ".metadata"
+"""The file in which DCP says which piece of which tensor is where."""
 
 _SAVED = "Give the folder of a model saved with save_pretrained."
 _RESAVE = "load it with plain from_pretrained, save_pretrained(OUT), and give OUT"
-_DISTRIBUTED = "shard-[0-9][0-9][0-9][0-9][0-9]-model-[0-9]*.safetensors"
+_FSDP = "pytorch_model_fsdp"
+DISTRIBUTED = "shard-[0-9][0-9][0-9][0-9][0-9]-model-[0-9]*.safetensors"
+"""The files of ``save_pretrained(..., distributed_checkpoint=True)``."""
 
 
 @dataclass(frozen=True)
@@ -247,9 +251,24 @@ def describe_config(raw: Mapping[str, object]) -> str:
     return ""
 
 
+def pieces_folder(folder: Path) -> Path | None:
+    """Return where the weights of a folder lie in pieces of every rank, in the layout of DCP; None where they don't.
+
+    That is the folder itself, or the one in it that accelerate and the Trainer write them to.
+    """
+    if any(folder.glob(DISTRIBUTED)):
+        return folder
+    if weights_file(folder, lambda name: (folder / name).is_file()):
+        return None
+    there = [
+        path.parent for path in (folder / METADATA, *sorted(folder.glob(f"{_FSDP}_*/{METADATA}"))) if path.is_file()
+    ]
+    return there[0] if there else None
+
+
 def check_distributed(folder: Path) -> None:
     """Raise CheckpointError for a distributed checkpoint of transformers, which it reads before any other file."""
-    files = sorted(path.name for path in folder.glob(_DISTRIBUTED))
+    files = sorted(path.name for path in folder.glob(DISTRIBUTED))
     if files:
         raise CheckpointError(
             f"{folder} is a distributed checkpoint, in pieces of every rank ({join_names(files)}): {_RESAVE}"

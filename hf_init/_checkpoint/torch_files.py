@@ -32,8 +32,8 @@ _TRUSTED = (
     "Nothing of it was run. Look for the same model in safetensors; if you trust whoever made the file, load it with "
     "torch.load yourself, and save the tensors alone"
 )
-# What torch's reader raises of a file that is cut off, or of another format.
-_UNREADABLE = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+UNREADABLE = (RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+"""What torch's reader raises of a file that is cut off, or of another format."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def load_data(path: Path) -> object:
             f"{path} holds more than tensors: it asks for {asked[1]} to be run when it is read, as a harmful file "
             f"would. {_TRUSTED}"
         ) from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise CheckpointError(f"{path} can't be read as torch's format: {one_line(error)}. {AGAIN}") from None
 
 

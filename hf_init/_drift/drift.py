@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_init._checkpoint import Checkpoint, open_tensors
+from hf_init._checkpoint import open_tensors
 from hf_init._drift.adapter import adapter_drift
 from hf_init._drift.all_parts import all_parts
 from hf_init._drift.folders import (
@@ -85,8 +85,7 @@ def measure_drift(
     if is_adapter(folder):
         return adapter_drift(base, folder, notes, bool(globs.words), progress)
     source = plan_source(plan, folder, base)
-    after = open_tensors(folder) if folder.is_file() else Checkpoint.open(folder)
-    with after, open_drift_base(base, source, prefix) as before:
+    with open_tensors(folder) as after, open_drift_base(base, source, prefix) as before:
         alone = None if recompute is None else _one_at_a_time(recompute)
         inputs = DriftInputs(before, after, source, is_extended(before, source), globs, alone)
         parts = all_parts(inputs)

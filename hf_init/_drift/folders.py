@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hf_init._checkpoint import Checkpoint, folder_of, open_tensors, weights_file
+from hf_init._checkpoint import Checkpoint, folder_of, open_tensors, pieces_folder, weights_file
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, BaseRecord, Manifest, Plan, TensorPlan
@@ -65,7 +65,9 @@ def trained_folder(folder: TrainedFolder) -> tuple[Path, tuple[str, ...]]:
 
 
 def _has_tensors(folder: Path) -> bool:
-    return (folder / ADAPTER).is_file() or bool(weights_file(folder, lambda name: (folder / name).is_file()))
+    if (folder / ADAPTER).is_file() or pieces_folder(folder) is not None:
+        return True
+    return bool(weights_file(folder, lambda name: (folder / name).is_file()))
 
 
 def is_adapter(folder: Path) -> bool:

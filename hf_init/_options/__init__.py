@@ -22,6 +22,7 @@ from hf_init._options.checks import ComparisonOptions as ComparisonOptions
 from hf_init._options.checks import DiffOptions as DiffOptions
 from hf_init._options.checks import DriftOptions as DriftOptions
 from hf_init._options.checks import ProbeOption as ProbeOption
+from hf_init._options.checks import TrainingOption as TrainingOption
 from hf_init._options.checks import VerifyOptions as VerifyOptions
 from hf_init._options.option import Form as Form
 from hf_init._options.option import Option as Option

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hf_init._checkpoint import Bases
     from hf_init._options.changes import ExamplesLike
     from hf_init._plan import Plan
+    from hf_init._verify import VerifyReport
 
 _Prefix: "TypeAlias" = Annotated[
     "str", Option("what the names of the base (A) get before them, such as encoder.", metavar="PREFIX", default="")
@@ -28,6 +29,19 @@ class VerifyOptions(TypedDict, total=False):
     ]
     everything: Annotated["bool", Option("list all that differs; else stop at the first", "flag")]
     prefix: _Prefix
+    part: Annotated["str", Option("look at one of N parts of the tensors, such as 1/4", metavar="K/N")]
+    merge: Annotated[
+        "Sequence[VerifyReport | str | Path]",
+        Option("the reports of all parts, in JSON: read nothing, and give the whole's", "listed", "FILE"),
+    ]
+
+
+class TrainingOption(TypedDict, total=False):
+    """Training."""
+
+    after_training: Annotated[
+        "bool", Option("OUT was trained since: prove that everything pretrained stayed (drift --frozen kept)", "flag")
+    ]
 
 
 class BaseOption(TypedDict, total=False):

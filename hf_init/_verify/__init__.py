@@ -13,6 +13,10 @@ from hf_init._verify.digests import new_digests as new_digests
 from hf_init._verify.digests import result_digests as result_digests
 from hf_init._verify.pairs import describe_renaming as describe_renaming
 from hf_init._verify.pairs import pair_names as pair_names
+from hf_init._verify.parts import PartReport as PartReport
+from hf_init._verify.parts import merge_reports as merge_reports
+from hf_init._verify.parts import part_numbers as part_numbers
+from hf_init._verify.parts import result_identity as result_identity
 from hf_init._verify.ranges import Clones as Clones
 from hf_init._verify.ranges import FileState as FileState
 from hf_init._verify.ranges import file_state as file_state

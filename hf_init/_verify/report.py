@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from hf_init._base_report import Draw, Report, draw_lines
 from hf_init._errors import option
 from hf_init._text import format_bytes, format_count, text_table
 from hf_init._verify.differences import Difference
+
+
+class ProofPart(NamedTuple):
+    """Which part of a proof a report is of.
+
+    Attributes:
+        number, of: the part, and how many there are.
+        result: SHA-256 over manifest and headers of the result.
+        recomputed: whether new values were derived again.
+    """
+
+    number: int
+    of: int
+    result: str
+    recomputed: bool
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,6 +45,7 @@ class VerifyReport(Report):
         bytes_linked: kept bytes of files that are the base's own, by a link: there is one file, and nothing to compare.
         bytes_cloned: of the proof that ``extend`` ends with, kept bytes of files that the filesystem cloned whole in
             the same run (reflink), and that nobody has written to since: they aren't read. ``verify`` reads them.
+        part: which part of the tensors was looked at; None: all of them.
     """
 
     counts: dict[str, int]
@@ -41,6 +57,7 @@ class VerifyReport(Report):
     complete: bool = True
     bytes_linked: int = 0
     bytes_cloned: int = 0
+    part: ProofPart | None = None
 
     schema: ClassVar[str] = "hf_init.verify/1"
 
@@ -73,6 +90,7 @@ class VerifyReport(Report):
             "notes": self.notes,
             "base": self.base,
             "complete": self.complete,
+            **({} if self.part is None else {"part": self.part._asdict()}),
         }
 
     def parts(self, draw: Draw) -> Iterator[str]:
@@ -88,7 +106,8 @@ class VerifyReport(Report):
     @property
     def _outcome(self) -> str:
         number = len(self.differences)
-        return f"{number} difference{'s' * (number != 1)}" if number else "proved"
+        part = "" if self.part is None else f"part {self.part.number} of {self.part.of}: "
+        return part + (f"{number} difference{'s' * (number != 1)}" if number else "proved")
 
     def _amounts(self) -> str:
         parts = ["no base" if self.base is None else f"{format_bytes(self.bytes_compared)} compared with {self.base}"]

@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from typing_extensions import assert_never
 
-from hf_init._checkpoint import Checkpoint
+from hf_init._checkpoint import Checkpoint, open_tensors
 from hf_init._errors import CheckpointError, option
+from hf_init._paths import user_path
 from hf_init._plan import BaseFolders, Fill, Manifest, TensorPlan
 from hf_init._progress import Progress
 from hf_init._tensors import Copy, Status
@@ -23,8 +24,9 @@ from hf_init._verify import checks
 from hf_init._verify.checks import KEPT, ByteCheck, DigestCheck
 from hf_init._verify.differences import Difference
 from hf_init._verify.headers import check_form, extra_tensors, source_fault, unaccounted
+from hf_init._verify.parts import part_numbers, result_identity, share_of
 from hf_init._verify.ranges import Clones, compare_all
-from hf_init._verify.report import VerifyReport
+from hf_init._verify.report import ProofPart, VerifyReport
 from hf_init._verify.threads import VerifyMeter, WorkerBuffers
 
 Recompute: TypeAlias = Callable[[TensorPlan, Fill], np.ndarray]
@@ -32,11 +34,12 @@ Recompute: TypeAlias = Callable[[TensorPlan, Fill], np.ndarray]
 
 @dataclass(frozen=True)
 class _Proof:
-    """What every check needs; without a base, kept bytes are proved by their digests."""
+    """What every check needs, and of which tensors; without a base, kept bytes are proved by their digests."""
 
     result: Checkpoint
     base: Checkpoint | None
     manifest: Manifest
+    tensors: Sequence[TensorPlan]
     everything: bool
     meter: VerifyMeter
     clones: Clones
@@ -50,6 +53,7 @@ def verify_result(
     everything: bool = False,
     clones: Clones = (),
     hub: Mapping[str, Any] = MappingProxyType({}),
+    part: str = "",
 ) -> VerifyReport:
     """Compare every byte of a result with what its manifest says: kept ones with the base, new ones with their digests.
 
@@ -67,6 +71,7 @@ def verify_result(
         clones: files that the caller has just had cloned whole by the filesystem: those whose source and copy are
             still in the same state aren't read, and are counted apart.
         hub: of a base that is a hub id: ``revision``, ``subfolder``, ``token``, ``cache_dir``...
+        part: K/N: look at one of N parts of the tensors; empty: at all. The first also says what the plan doesn't have.
 
     Raises:
         CheckpointError: a folder, a file or the manifest can't be read. A difference raises nothing: see the report.
@@ -85,11 +90,14 @@ def verify_result(
         True
         >>> folder.cleanup()
     """
+    number, of = part_numbers(part or "1/1")
     recorded = Manifest.load(out)
     manifest, opened = _proof_base(recorded, base, hub)
-    with Checkpoint.open(out) as result, opened or nullcontext() as source:
-        proof = _Proof(result, source, manifest, everything, VerifyMeter(progress), clones)
-        differences = tuple(_found_differences(proof, recompute))
+    with open_tensors(out) as result, opened or nullcontext() as source:
+        share = share_of(manifest.tensors, number, of)
+        proof = _Proof(result, source, manifest, share, everything, VerifyMeter(progress), clones)
+        differences = tuple(_found_differences(proof, recompute, number == 1))
+        which = ProofPart(number, of, result_identity(user_path(out), result), recompute is not None) if part else None
         nbytes = proof.meter.nbytes
         return VerifyReport(
             counts={"tensors": len(manifest.tensors), **manifest.plan.counts},
@@ -101,6 +109,7 @@ def verify_result(
             complete=everything or not differences,
             bytes_linked=nbytes["linked"],
             bytes_cloned=nbytes["cloned"],
+            part=which,
         )
 
 
@@ -163,11 +172,11 @@ def _proof_base(
         return manifest, None
 
 
-def _found_differences(proof: _Proof, recompute: Recompute | None) -> list[Difference]:
+def _found_differences(proof: _Proof, recompute: Recompute | None, first_part: bool) -> list[Difference]:
     """Return what the headers tell; if they may be right, or everything is wanted, what the bytes tell, too."""
-    extra = list(extra_tensors(proof.result, proof.manifest))
-    missing = [] if proof.base is None else list(unaccounted(proof.base, proof.manifest))
-    formal = [{"name": tensor.name, **fault} for tensor in proof.manifest.tensors for fault in _formal(proof, tensor)]
+    extra = list(extra_tensors(proof.result, proof.manifest)) if first_part else []
+    missing = list(unaccounted(proof.base, proof.manifest)) if first_part and proof.base is not None else []
+    formal = [{"name": tensor.name, **fault} for tensor in proof.tensors for fault in _formal(proof, tensor)]
     if not proof.everything and (extra or formal or missing):
         return [*extra, *formal, *missing]
     read = _read_differences(proof, {difference["name"] for difference in formal}, recompute)
@@ -210,7 +219,7 @@ def _tied_pairs(proof: _Proof, tensor: TensorPlan) -> list[tuple[Copy, Copy]]:
 
 def _read_differences(proof: _Proof, malformed: set[str], recompute: Recompute | None) -> list[Difference]:
     """Return what is found by reading, all of it or the first; tensors whose form is wrong aren't read."""
-    tensors = [tensor for tensor in proof.manifest.tensors if tensor.name not in malformed]
+    tensors = [tensor for tensor in proof.tensors if tensor.name not in malformed]
     planned = list(_planned_checks(proof, tensors, malformed))
     comparisons = [each for check in planned if isinstance(check, ByteCheck) for each in check.comparisons]
     digests = (job for check in planned if isinstance(check, DigestCheck) for job in check.jobs())

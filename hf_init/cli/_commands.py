@@ -83,8 +83,8 @@ COMMANDS = (
         "verify",
         "verify a result from its files, byte by byte",
         (("out", "OUT", "a folder that extend wrote"),),
-        ("BaseOption", "VerifyOptions", "HubOptions", "ClassOption", "CodeOptions"),
-        ("hf-init verify out", "hf-init verify out --base org/model --recompute --everything"),
+        ("BaseOption", "VerifyOptions", "TrainingOption", "HubOptions", "ClassOption", "CodeOptions"),
+        ("hf-init verify out --base org/model --recompute", "hf-init verify out --part 1/4 --json"),
     ),
     Command(
         "drift",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hf_init._errors import PlanError
 from hf_init._options import (
@@ -161,9 +161,29 @@ def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
     if "examples" in options and "recompute" not in options:
         raise PlanError("--examples is for --recompute; leave out what isn't meant")
     base = args.base if args.base is False else _text(args.base)
+    if args.after_training:
+        return _run_after_training(args, base, options, terminal)
     with terminal.hub_bars(), terminal.progress_bar("verify", lambda: _nbytes(args.out, {})) as progress:
         report = _api.verify(args.out, base, progress=progress, **options)
     return Outcome.of(report)
+
+
+def _run_after_training(
+    args: Namespace, base: str | Literal[False] | None, options: Mapping[str, Any], terminal: Terminal
+) -> Outcome:
+    """Prove that everything pretrained is as it was, wherever training has left it."""
+    from hf_init import _api
+
+    hub = given_options(args, CacheOptions)
+    if idle := [long_name(name) for name in options if name not in (*hub, "prefix")]:
+        raise PlanError(f"--after-training compares what is kept, and nothing else; leave out {', '.join(idle)}")
+    if base is False:
+        raise PlanError(
+            "--after-training compares with the base, or with the result before training; leave out --no-base"
+        )
+    prefix = {name: options[name] for name in ("prefix",) if name in options}
+    with terminal.hub_bars(), terminal.progress_bar("verify", lambda: _nbytes(args.out, hub)) as progress:
+        return Outcome.of(_api.drift(base, args.out, progress=progress, frozen="kept", **prefix, **hub))
 
 
 def run_drift(args: Namespace, terminal: Terminal) -> Outcome:
