@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BASE = Path(".cache/all-MiniLM-L6-v2")
-WORK = Path(".cache/demo")
+CACHE = ROOT / ".cache"
+WORK = CACHE / "demo"
+BASE = "all-MiniLM-L6-v2"
+CHECKPOINTS = (BASE, "SmolLM2-135M-Instruct")
 RECIPE = """\
 rules:
   - {name: "classifier.weight", scheme: {xavier_uniform: {gain: 0.1}}}
@@ -21,7 +23,7 @@ rules:
 default: error
 """
 TARGET = ["--architecture", "BertForSequenceClassification", "--labels", "negative,neutral,positive"]
-TARGET += ["--recipe", str(WORK / "recipe.yaml"), "--seed", "0"]
+TARGET += ["--recipe", "recipe.yaml", "--seed", "0"]
 
 # Runs in a process of its own, in which hf_init can't be imported.
 PLAIN = """\
@@ -88,21 +90,23 @@ def plain_transformers(folder: Path) -> int:
 
 
 def main() -> None:
-    os.chdir(ROOT)
     began = time.monotonic()
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
-    out, copy = WORK / "out", WORK / "copy"
+    os.chdir(WORK)
+    for checkpoint in CHECKPOINTS:
+        Path(checkpoint).symlink_to(CACHE / checkpoint)
+    out, copy = Path("out"), Path("copy")
 
     heading("0. The recipe: how each new tensor is to be initialised")
-    (WORK / "recipe.yaml").write_text(RECIPE)
+    Path("recipe.yaml").write_text(RECIPE)
     print(RECIPE.rstrip())
 
     heading("1. Plan: an encoder without a head becomes a classifier with three labels; nothing is written yet")
-    require(hf_init("plan", str(BASE), *TARGET).returncode == 0, "the plan")
+    require(hf_init("plan", BASE, *TARGET).returncode == 0, "the plan")
 
     heading("2. Extend: write the classifier and prove it")
-    require(hf_init("extend", str(BASE), str(out), *TARGET).returncode == 0, "the extension")
+    require(hf_init("extend", BASE, str(out), *TARGET).returncode == 0, "the extension")
 
     heading("3. Verify: every kept byte against the base, every new one against its recorded digest")
     require(hf_init("verify", str(out)).returncode == 0, "the proof")
@@ -116,7 +120,9 @@ def main() -> None:
 
     heading("5. Use it with plain transformers, in a process where hf_init can't be imported (the head is untrained)")
     require(plain_transformers(out) == 0, "plain transformers")
-    print(f"\nThe whole job took {time.monotonic() - began:.0f} s; the result is in {out}")
+    print(f"\nThe whole job took {time.monotonic() - began:.0f} s; the result is in {WORK / out}")
+    print(f"Beside it are {' and '.join(CHECKPOINTS)}: README.md's commands work there, after")
+    print(f"    source .venv/bin/activate && cd {WORK.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_a_path_that_is_closed_twice_is_refused():
 
 
 def test_advice_is_in_the_plan_after_rules_and_new_rows_are_matched_to_their_table(tiny):
-    why, cls = "all labels start with equal logits", "BertForSequenceClassification"
+    why, cls = "small and normal", "BertForSequenceClassification"
     plan = hf_init.plan(tiny("bert"), cls, recipe="auto", num_labels=3)
     assert why in plan["classifier.weight"].new[0].why and why in str(plan)
     recipe = Recipe([Rule("zeros", name="classifier.weight")], default="auto")

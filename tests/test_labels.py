@@ -179,7 +179,7 @@ EACH_BY_ITSELF = {"problem_type": "multi_label_classification"}
 @pytest.mark.parametrize(
     ("options", "labels", "loss", "within"),
     [
-        ({"labels": NEW_SENTIMENTS, "recipe": "auto"}, [0, 1, 2, 3, 4, 0], math.log(5), 1),
+        ({"labels": NEW_SENTIMENTS, "label_counts": [1] * 5}, [0, 1, 2, 3, 4, 0], math.log(5), 1),
         ({"labels": list(COUNTS), "label_counts": COUNTS}, [0, 0, 0, 0, 1, 1, 2, 3], ENTROPY, 2),
         (
             {"labels": SENTIMENTS, "label_counts": SHARES, **EACH_BY_ITSELF},
@@ -248,10 +248,12 @@ def test_a_detector_s_row_for_no_object_has_a_count_too(bases, options, expected
     assert plan["class_labels_classifier.layers.2.bias"].new[0].scheme.counts == expected
 
 
-def test_of_two_layers_only_the_last_starts_level(bases):
+def test_of_two_layers_only_the_last_starts_level_and_only_for_counts(bases):
     cls = transformers.RobertaForSequenceClassification
     of_roberta = {"labels": SENTIMENTS, "drop": ["pooler.*"]}
-    model = hf_init.from_pretrained(cls, bases("roberta"), recipe="auto", **of_roberta)
+    plan = hf_init.plan(bases("roberta"), cls, recipe="auto", **of_roberta)
+    assert plan["classifier.out_proj.weight"].new[0].scheme.name == "normal"
+    model = hf_init.from_pretrained(cls, bases("roberta"), recipe="auto", label_counts=[1, 1, 1], **of_roberta)
     assert bool(model.classifier.dense.weight.any()) and not bool(model.classifier.out_proj.weight.any())
     open_bias = Recipe([Rule("constant(val=0.1)", name="classifier.dense.bias")], default="zeros")
     assert hf_init.plan(bases("roberta"), cls, recipe=open_bias, **of_roberta).counts["new"] == 4

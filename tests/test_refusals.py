@@ -66,6 +66,7 @@ LABELS: list[tuple[Any, ...]] = [
     ("sentiment", None, {"labels": ["a", "a"]}, "labels: named twice: a"),
     ("sentiment", None, {"labels": ["neg"], "entities": ["PER"]}, "labels and entities: give one"),
     ("sentiment", "BertModel", {"labels": ["a"]}, "BertModel has no tensor with a row for each label"),
+    ("bert", None, {"num_labels": 3}, "BertModel has no.*is meant: architecture='BertForSequenceClassification' or"),
     ("sentiment", "BertForMaskedLM", {"labels": ["a"]}, "cls.predictions.*has a row for each token instead"),
     ("ctc", None, {"labels": ["a", "b"]}, r"lm_head\.weight has a row for each token instead.*tokenizer=DIR"),
     ("choice", SEQUENCES, {"labels": ["b", "c"], "labels_keep": "leading"}, "kind, that of BertForMultipleChoice"),

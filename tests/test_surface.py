@@ -161,7 +161,7 @@ def test_defaults_are_those_of_the_code():
 
 
 def command_lists() -> str:
-    """The commands, and the options by group with the commands that take them, as the README has them."""
+    """The commands, and the options by group with the commands that take them, as ``cli/README.md`` has them."""
     width = max(len(command.usage) for command in COMMANDS)
     lines = [f"hf-init {command.usage:{width}}  {command.help}" for command in COMMANDS]
     for name in dict.fromkeys(name for command in COMMANDS for name in command.groups):
@@ -184,8 +184,8 @@ def written(name: str, found: _options.Option) -> str:
     )
 
 
-def test_the_readme_lists_every_command_and_option():
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+def test_the_guide_lists_every_command_and_option():
+    readme = (Path(hf_init.__file__).parent / "cli" / "README.md").read_text(encoding="utf-8")
     assert f"```text\n{command_lists()}\n```" in readme
 
 

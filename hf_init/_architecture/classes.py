@@ -245,6 +245,12 @@ def _fitting_classes(config: PreTrainedConfig) -> str:
     return f"these fit: {', '.join(names)}"
 
 
+def label_classes(config: PreTrainedConfig) -> list[str]:
+    """Return the names of the classes for this config whose head has a row for each label, by the auto classes."""
+    fitting = [auto for auto in _autos_for(config) if auto.__name__.endswith("Classification")]
+    return [_get_model_class(config, auto._model_mapping).__name__ for auto in fitting]
+
+
 def _autos_for(config: PreTrainedConfig) -> list[AutoClass]:
     autos = [getattr(transformers, name) for name in sorted(dir(transformers)) if name.startswith("AutoModel")]
     return [auto for auto in autos if getattr(auto, "_model_mapping", None) and type(config) in auto._model_mapping]

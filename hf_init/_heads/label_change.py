@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from hf_init._architecture import BAD_VALUE, Target, label_values
+from hf_init._architecture import BAD_VALUE, Target, label_classes, label_values
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
@@ -130,7 +130,7 @@ class LabelChange(Change):
     @property
     def _is_requested(self) -> bool:
         """Return whether the user gave an option that has no meaning without a head for labels."""
-        given = (self.names, self.mode, self.counts, self.mean)
+        given = (self.names, self.number, self.mode, self.counts, self.mean)
         return bool(self.renames or self.solved) or any(value is not None for value in given)
 
     def plan(self, context: TargetContext) -> ChangePlan:
@@ -240,7 +240,9 @@ class LabelChange(Change):
             if vocabulary
             else ""
         )
-        raise PlanError(f"{target.cls.__name__} has no tensor with a row for each label{hint}")
+        classes = " or ".join(option("architecture", name) for name in label_classes(target.config))
+        meant = f"; say which class with a head is meant: {classes}" if classes else ""
+        raise PlanError(f"{target.cls.__name__} has no tensor with a row for each label{hint}{meant}")
 
     def _check_effect(self, target: Target, head: TrainedHead, trained: TrainedLabels, index: RowIndex) -> None:
         """Raise PlanError for options that would change nothing."""

@@ -77,7 +77,7 @@ LabelNumbers = Mapping[str, float] | tuple[float, ...]
 SHARE = 0.01
 """Of positives, where nobody says: Lin et al., Focal Loss (RetinaNet), 2017."""
 
-LEVEL = "all labels start with equal logits: 0, and at the first step no gradient flows back through the head"
+LEVEL = "the logits start at the biases, and at the first step no gradient flows back through the head"
 NEW_ROWS = "new labels start with equal logits: 0"
 
 
@@ -126,7 +126,9 @@ class LabelStarts:
                     "have no effect; leave out one of the two, or give the rule the scheme auto"
                 )
             return None if stands else self._bias(match, axes[0])
-        if stands or self.queries:
+        # A whole layer of zeros is behind for hundreds of steps: it is for those who want the first loss to be exact.
+        exact = self.counts is not None or self.mean is not None
+        if stands or self.queries or not (match.copies or exact):
             return None
         return [Fill(region, schemes.Zeros(), NEW_ROWS if match.copies else LEVEL) for region in match.new]
 
@@ -140,7 +142,7 @@ class LabelStarts:
             scheme = schemes.LogPrior(pi=self.share)
             why = f"a sigmoid for each label: {self.share:g} of it at first (Lin et al., 2017)"
         else:
-            scheme, why = schemes.Zeros(), NEW_ROWS if match.copies else LEVEL
+            scheme, why = schemes.Zeros(), NEW_ROWS if match.copies else "biases start at 0"
         return [Fill(region, scheme, why) for region in match.new]
 
     def _prior(self, match: Match, axis: LabelAxis, counts: LabelNumbers) -> tuple[schemes.Scheme, str]:

@@ -34,9 +34,10 @@ class HookArguments(TypedDict):
 class FinetuneCallback(TrainerCallback):
     """Freeze by a plan before Trainer makes its optimizer, log, open what a schedule says, and prove.
 
-    Give it to ``Trainer(callbacks=[...])``: one that is added later comes after the optimizer. With groups of your own,
-    freeze first and give what ``freeze`` returned. Logged beside the loss: ``norm/new``, ``norm/pretrained``,
-    ``grad_norm/new`` and ``grad_norm/pretrained`` (after clipping). Every checkpoint gets the manifest.
+    It prints how many parameters train. Give it to ``Trainer(callbacks=[...])``: one added later comes after the
+    optimizer. With groups of your own, freeze first and give what ``freeze`` returned. Logged beside the loss:
+    ``norm/new``, ``norm/pretrained``, ``grad_norm/new`` and ``grad_norm/pretrained`` (after clipping). Every checkpoint
+    gets the manifest.
 
     Args:
         plan: what ``freeze`` takes, or what it gave.
@@ -44,6 +45,7 @@ class FinetuneCallback(TrainerCallback):
         verify_every: steps between two proofs; None: only at the end. A byte of what is frozen that moved stops the
             training with ProofError, which names the tensor.
         schedule: of ``unfreeze_schedule``.
+        dtype: as in ``freeze``: of the new rows of resized tensors; None: float32 for those of 16 bits.
 
     Raises:
         PlanError: as ``freeze``, and where the optimizer isn't made for what is frozen, before the first step.
@@ -60,9 +62,11 @@ class FinetuneCallback(TrainerCallback):
         resized: Resized = "new",
         verify_every: int | None = None,
         schedule: Schedule | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self._plan, self._every, self._schedule = plan, verify_every, schedule
         self._resized: Resized = resized
+        self._dtype = dtype
         self._watch: Watch | None = None
         self._norms: dict[str, float] = {}
 
@@ -91,6 +95,8 @@ class FinetuneCallback(TrainerCallback):
             raise PlanError("the model that trains isn't the one that was frozen; freeze what Trainer is given")
         check_optimizer(kwargs["optimizer"], model, watch.schedule.names)
         watch.begin_step(state.global_step)
+        if state.is_world_process_zero:
+            watch.frozen.print_trainable_parameters()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Unpack[HookArguments]
@@ -133,7 +139,9 @@ class FinetuneCallback(TrainerCallback):
     def _start(self, model: nn.Module) -> Watch:
         if self._watch is None:
             given = self._plan
-            frozen = given if isinstance(given, Frozen) else freeze(model, given, resized=self._resized)
+            frozen = (
+                given if isinstance(given, Frozen) else freeze(model, given, resized=self._resized, dtype=self._dtype)
+            )
             self._watch = Watch(frozen, every=self._every, schedule=self._schedule)
         return self._watch
 

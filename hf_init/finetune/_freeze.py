@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 
 from hf_init._errors import PlanError
 from hf_init._tensors import Region, Status
-from hf_init._text import join_names
+from hf_init._text import format_count, join_names
 from hf_init.finetune._guard import Guard, GuardReport
 from hf_init.finetune._manifest import manifest_of, save_manifest
 from hf_init.finetune._model import ModelTensor, PlanLike, PlanOrigin, model_tensors, origin_of, unwrapped
@@ -48,6 +48,21 @@ class Frozen:
     def new_parts(self) -> NewParts | None:
         """Return what trains of the resized tensors."""
         return getattr(self.model, CHILD, None)
+
+    @property
+    def num_trainable(self) -> tuple[int, int]:
+        """Return how many parameters train, and how many the model has; a resized tensor by its new rows."""
+        parameters = [each.tensor for each in self.tensors if each.is_parameter]
+        parts = [parameter for _, parameter in self.new_parts.parts] if self.new_parts else []
+        trained = sum(each.numel() for each in (*parameters, *parts) if each.requires_grad)
+        return trained, sum(each.numel() for each in parameters)
+
+    def print_trainable_parameters(self) -> None:
+        """Print how many parameters train, of how many; as models of PEFT do."""
+        trained, number = self.num_trainable
+        share = 100 * trained / max(number, 1)
+        digits = f"{share:.2f}" if share >= 0.01 or not trained else f"{share:.1g}"
+        print(f"training {format_count(trained)} of {format_count(number)} parameters ({digits} %)")
 
     def verify(self) -> GuardReport:
         """Compare every frozen byte with what it was when it was frozen."""
@@ -134,8 +149,8 @@ def freeze(
         copies: keep a copy of all that is frozen, so that the proof can name row and both values even where the
             files are gone. Without it the proof holds digests, which cost no memory.
         check: compare what is frozen with the files that the model came from, where they are at hand.
-        dtype: of the new rows under ``"new"``, such as ``torch.float32`` beside a bfloat16 tensor, whose small steps
-            would be lost otherwise; the tensor itself, and what is saved, keeps its own.
+        dtype: of the new rows under ``"new"``; None: their own, but float32 for those of a bfloat16 or float16 tensor,
+            whose small steps would be lost otherwise. The tensor itself, and what is saved, keeps its own.
 
     Returns:
         What is frozen; ``raise_if_moved`` proves it.
@@ -181,9 +196,9 @@ def train_only_new(
 
     A gradient mask is not exact: weight decay and momentum move what has no gradient. PEFT's trainable tokens are, for
     the rows of an embedding, and save an adapter. Here each new region is a parameter of its own, whose memory is that
-    region of the whole tensor, and the whole tensor is in no optimizer: nothing is copied or put together at a step,
-    any kind of tensor and region will do, a tied head sees the same tensor, optimizer states are as large as what is
-    new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain names and shapes.
+    region of the whole tensor (of one in 16 bits, a float32 copy: see ``dtype``), and the whole tensor is in no
+    optimizer: any kind of tensor and region will do, a tied head sees the same tensor, optimizer states are as large as
+    what is new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain names and shapes.
 
     Under FSDP2 (``fully_shard``) before or after dividing the model, and under data parallelism: freeze first, then
     wrap. Not under FSDP1, ZeRO-3 or tensor parallelism: use ``peft_arguments`` there.

@@ -37,6 +37,7 @@ class NewPart:
     """One new region of a tensor, and the name of the parameter that trains it.
 
     Attributes:
+        dtype: of the parameter.
         own: whether the parameter has memory of its own, copied into the tensor at every forward pass: a region that
             isn't one run of memory, a parameter of another dtype, or of a sharded tensor. Else it is a view of the
             tensor's memory.
@@ -45,6 +46,7 @@ class NewPart:
     origin: ModelTensor
     region: Region
     key: str
+    dtype: torch.dtype
     own: bool
 
     @property
@@ -80,7 +82,8 @@ class NewParts(nn.Module):
     """The new regions of resized tensors, as the only parameters of them that train.
 
     The whole tensor stays where it is, under its name, and doesn't require gradients. Each new region is a parameter
-    whose memory is that region, so nothing is copied or put together; while the model runs, its modules see the whole
+    whose memory is that region, so nothing is copied or put together; where the tensor has 16 bits, it is a copy in
+    float32, rounded into the tensor at every pass. While the model runs, its modules see the whole
     tensor through a function whose backward hands each part its rows of the gradient. No optimizer ever holds a kept
     row: no decay, momentum, clipping or rounding can reach one.
 
@@ -97,7 +100,7 @@ class NewParts(nn.Module):
         for part in self._parts:
             values = pick_rows(gathered_tensor(part.tensor), part.region)
             if part.own:
-                values = replicated(values.to(dtype or values.dtype).clone(), part.tensor)
+                values = replicated(values.to(part.dtype).clone(), part.tensor)
             self.register_parameter(part.key, nn.Parameter(values))
         self._root = (model,)  # in a tuple: no module below itself
         self._after_steps: RemovableHandle | None = None
@@ -277,7 +280,7 @@ def _is_in_care(parts: NewParts, parameter: nn.Parameter) -> bool:
 
 
 def _parts_of(origin: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
-    """Return the new regions of a tensor as parts.
+    """Return the new regions of a tensor as parts, those of 16 bits in float32: small steps would be lost otherwise.
 
     Raises:
         PlanError: they can't be told apart from what is kept.
@@ -290,10 +293,11 @@ def _parts_of(origin: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
         )
     if isinstance(origin.owner, nn.RNNBase):
         raise PlanError(f"{origin.name}: {type(origin.owner).__name__} reads its weights past the module; {advice}")
+    dtype = dtype or (torch.float32 if tensor.itemsize < torch.float32.itemsize else tensor.dtype)
     parts = []
     for number, region in enumerate(straight(each, tensor.shape) for each in origin.new if 0 not in each.shape):
         # A fused optimizer writes a parameter as one run of memory: a view with gaps would have it write kept elements.
         gaps = is_sharded(tensor) or isinstance(region, Rows) or not tensor[region.slices].is_contiguous()
         key = f"{origin.name.replace('.', '/')}#{number}"
-        parts.append(NewPart(origin, region, key, own=gaps or dtype not in (None, tensor.dtype)))
+        parts.append(NewPart(origin, region, key, dtype, own=gaps or dtype != tensor.dtype))
     return parts
