@@ -68,6 +68,7 @@ SAMPLES: list[Scheme] = [
     schemes.PiResize((2, 3), (3, 3), "patches"),
     schemes.MixChannels("repeat", "patches"),
     schemes.MeanOfGroups(2, 0, 2, "rows"),
+    schemes.Repeat((2, 2), scale=0.5, table="rows"),
     schemes.MeanRow(0.5),
     schemes.Gaussian(2.0, "table", ((0, 3), (4, 9)), ("a", "b", "c", "d")),
     schemes.SubTokens("exp_first", 2.0, "median", "table", PIECES),

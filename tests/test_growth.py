@@ -243,7 +243,12 @@ def test_lists_of_numbers_and_counts_follow(family):
         ("llama", {"kv_heads": 3}, "3 heads of keys and values don't divide 4 of queries"),
         ("gpt2", {"kv_heads": 2}, "the config of a gpt2 has no num_key_value_heads"),
         ("phi3", {"kv_heads": 4}, "qkv_proj.weight.* change shape, too.*fused with those of queries"),
-        ("llama", {"widen": {"hidden_size": "x2"}}, "change shape, too, and what is kept of them isn't known"),
+        ("bert", {"widen": {"hidden_size": "x2"}}, "the output matrix is that of the embeddings.*; give untie"),
+        ("swin", {"widen": {"hidden_size": "x2"}}, "no tensor of a SwinForImageClassification changes shape with it"),
+        ("llama", {"widen": {"hidden_size": 48}}, "48 is no multiple of the base's 32"),
+        ("llama", {"widen": {"hidden_size": "x2", "intermediate_size": 96}}, "one after the other, each by itself"),
+        ("lfm2", {"widen": {"hidden_size": "x2"}, "untie": True}, "conv.conv.weight.* in a way that isn't known"),
+        ("mamba2", {"widen": {"hidden_size": "x2"}}, "the config .* can't be made.*must equal num_heads"),
         ("llama", {"widen": {"intermediate_size": 8}}, "8 is less than the base's 48"),
         (
             "llama",
@@ -368,6 +373,21 @@ FAMILIES["phi3"] = ("Phi3ForCausalLM", {**DECODER, "pad_token_id": 0})
 def test_new_neurons_add_nothing_and_old_ones_stay_in_their_parts(family, tmp_path, name):
     plan = extended(family(name), tmp_path / "out", widen=WIDTHS[name], recipe="auto")
     assert plan.claim == "exact to rounding" and plan.counts["resized"]
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "gpt2", "phi3", "mixtral", "gemma2"])
+def test_hidden_units_that_come_twice_are_read_by_halves(family, tmp_path, name):
+    base, tied = family(name), name in ("bert", "gpt2", "gemma2")
+    size = "n_embd" if name == "gpt2" else "hidden_size"
+    plan = extended(base, tmp_path / "out", widen={size: "x2"}, untie=tied)
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+    if name == "gemma2":  # scales by the root of its hidden size
+        assert re.search("^none, because .*embed_scale is 8.0, and 5.65", plan.claim)
+        return
+    function = json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]
+    assert plan.claim == "exact to rounding" and function["largest"] < 2e-6
+    halves = [fill for tensor in plan.tensors for fill in tensor.new]
+    assert all(fill.scheme.name == "repeat" and fill.scheme.scale == 0.5 for fill in halves)
 
 
 @pytest.mark.parametrize(

@@ -124,13 +124,21 @@ def drop_quantization(config: PreTrainedConfig) -> None:
 
 
 def copy_config(config: PreTrainedConfig, values: Mapping[str, object]) -> PreTrainedConfig:
-    """Return a copy of a config with these values, so that the caller's stays as it is."""
-    made = type(config).from_dict(config.to_dict())
-    for path, value in values.items():
-        if "." in path:
-            _set_nested(made, path, value)
-        else:
-            setattr(made, path, value)
+    """Return a copy of a config with these values, so that the caller's stays as it is.
+
+    Raises:
+        PlanError: the class refuses them, or its own values together.
+    """
+    try:
+        made = type(config).from_dict(config.to_dict())
+        for path, value in values.items():
+            if "." in path:
+                _set_nested(made, path, value)
+            else:
+                setattr(made, path, value)
+    except BAD_VALUE as error:
+        asked = f" with {dict(values)}" if values else ""
+        raise PlanError(f"the config of a {config.model_type} can't be made{asked}: {one_line(error)}") from error
     return made
 
 

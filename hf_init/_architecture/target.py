@@ -289,7 +289,7 @@ class Target:
 
     @property
     def _names(self) -> list[str]:
-        """Return the names that the base's tensors have, here or there."""
+        """Return the names of the base's tensors, here and there."""
         return [*self.base.source.entries, *(name for places in self.copies.values() for name in places)]
 
     @property
@@ -333,12 +333,14 @@ class Target:
     def _second_names(self, source: tuple[SourceTensor, ...]) -> Iterator[SourceTensor]:
         """Yield what the base's own class ties: stored under one name, and under another that the target has.
 
-        The base's own model is built only where a target tensor is without a source and has the shape of one.
+        Its own model is built only where a tensor lacks a source and has the shape of one, or where ties are undone.
         """
         held = {tensor.address for tensor in source}
         lacking = {tensor.shape for tensor in self.whole_layout.tensors if tensor.address not in held}
         by_name = {tensor.name: tensor for tensor in source}
-        for prefix, own, known in () if lacking.isdisjoint(tensor.shape for tensor in source) else self.origins:
+        ties = [getattr(config, "tie_word_embeddings", False) for config in (self.config, self.base_config)]
+        asked = not lacking.isdisjoint(tensor.shape for tensor in source) or (lacking and ties == [False, True])
+        for prefix, own, known in self.origins if asked else ():
             names = [name for name in own.base.source.entries if prefix + name in by_name]
             second = stored_under(own.whole_layout, own.addresses, names) if known else ()
             stored = {prefix + name: prefix + other for name, other in second}

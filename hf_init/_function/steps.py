@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import starmap, zip_longest
 from typing import Any
 
 import torch
@@ -54,7 +54,11 @@ def steps_of(model: PreTrainedModel, inputs: Inputs) -> tuple[list[Step], str]:
 
 
 def other_step(
-    before: PreTrainedModel, after: PreTrainedModel, shown: PreTrainedModel, resized: Collection[tuple[int, int]]
+    before: PreTrainedModel,
+    after: PreTrainedModel,
+    shown: PreTrainedModel,
+    resized: Collection[tuple[int, int]],
+    factor: int = 1,
 ) -> str:
     """Return where a model does something else than another for old inputs; empty where it does the same.
 
@@ -62,11 +66,14 @@ def other_step(
         before, after: two models on meta.
         shown: that whose inputs the second is given; the first is given its own.
         resized: sizes of dimensions that may differ: that of the one, and that of the other.
+        factor: how many times larger any other size may be.
     """
+    if setting := next(_other_numbers(before, after), ""):
+        return setting
     seen = "nothing can be seen without values"
     for one, other in zip(seeded_inputs(before), seeded_inputs(shown), strict=False):
         (old, failure), (new, _) = steps_of(before, one), steps_of(after, other)
-        differing = (pair for pair in zip_longest(old, new) if not _is_same(*pair, resized))
+        differing = (pair for pair in zip_longest(old, new) if not _is_same(*pair, resized, factor))
         if pair := next(differing, None):
             was, now = pair
             return f"it does {_text(now)} where the base does {_text(was)}"
@@ -76,13 +83,31 @@ def other_step(
     return seen
 
 
-def _is_same(one: Step | None, other: Step | None, resized: Collection[tuple[int, int]]) -> bool:
-    if one is None or other is None or (one.name, one.settings) != (other.name, other.settings):
+def _other_numbers(before: PreTrainedModel, after: PreTrainedModel) -> Iterator[str]:
+    """Yield the numbers with a fraction that the modules of two models hold, and that differ: scales and the like."""
+    old = dict(before.named_modules())
+    for name, module in after.named_modules():
+        for setting, value in vars(module).items():
+            was = vars(old[name]).get(setting) if name in old else value
+            if isinstance(value, float) and value != was:
+                yield f"{name}.{setting} is {value!r}, and {was!r} in the base"
+
+
+def _is_same(one: Step | None, other: Step | None, resized: Collection[tuple[int, int]], factor: int) -> bool:
+    if one is None or other is None or one.name != other.name:
         return False
-    return [*map(len, one.shapes)] == [*map(len, other.shapes)] and all(
-        old == new or (old, new) in resized
-        for before, after in zip(one.shapes, other.shapes, strict=True)
-        for old, new in zip(before, after, strict=True)
+
+    def follows(was: object, now: object) -> bool:
+        if isinstance(was, bool) or not isinstance(was, int) or not isinstance(now, int):
+            return was == now
+        return now in (was, was and factor * was) or (was, now) in resized
+
+    settings, shapes = (one.settings, other.settings), (one.shapes, other.shapes)
+    return (
+        [*map(len, one.shapes)] == [*map(len, other.shapes)]
+        and len(one.settings) == len(other.settings)
+        and all(starmap(follows, zip(*settings, strict=True)))
+        and all(follows(old, new) for pair in zip(*shapes, strict=True) for old, new in zip(*pair, strict=True))
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hf_init._growth.experts_change import ExpertsChange as ExpertsChange
+from hf_init._growth.hidden_change import HiddenChange as HiddenChange
 from hf_init._growth.image_change import ImageChange as ImageChange
 from hf_init._growth.layers_change import LayersChange as LayersChange
 from hf_init._growth.positions_change import PositionsChange as PositionsChange

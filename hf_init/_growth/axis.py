@@ -7,7 +7,7 @@ from functools import reduce
 
 from transformers import PreTrainedConfig
 
-from hf_init._architecture import Target, copy_config
+from hf_init._architecture import Target, copy_config, nested_configs, text_config
 from hf_init._change import TargetRequest
 from hf_init._errors import PlanError, option
 from hf_init._function import other_step
@@ -50,7 +50,62 @@ def changed_tensors(target: Target) -> Iterator[tuple[TensorSpec, SourceTensor]]
             yield tensor, source
 
 
-def other_ways(target: Target, own: Mapping[str, object], inputs_follow: bool = False) -> Iterator[str]:
+def width_path(target: Target, names: Sequence[str], given: str) -> str:
+    """Return the path of a config value of the text's or of any other part.
+
+    Args:
+        given: the option that it is asked for by.
+
+    Raises:
+        PlanError: there is none.
+    """
+    config = target.config
+    parts = (text_config(config), *nested_configs(config))
+    found = next(filter(None, (path_of(part, config, names) for part in parts)), None)
+    if found is None:
+        raise PlanError(f"{option(given)}: the config of a {config.model_type} has no {' or '.join(names)}")
+    return found
+
+
+def width_of(name: str, wanted: object, before: object) -> int:
+    """Return a new width; a factor is one on the old.
+
+    Raises:
+        PlanError: it is none, or less than the old.
+    """
+    text = str(wanted)
+    factor = text[1:] if isinstance(wanted, str) and text.startswith("x") else ""
+    least = before if isinstance(before, int) else 0  # a width that isn't given follows another, such as GPT-2's
+    if isinstance(wanted, bool) or not (factor or text).isdecimal() or (factor and not least):
+        raise PlanError(f"{option('widen')} {name}: expected a number or a factor such as 'x2', not {wanted!r}")
+    width = least * int(factor) if factor else int(text)
+    if width < least:
+        raise PlanError(f"{option('widen')} {name}: {width} is less than the base's {before}; units can't go this way")
+    return width
+
+
+def followers(target: Target, own: Mapping[str, object]) -> frozenset[str]:
+    """Return the parameters of a target whose shapes follow values of its config.
+
+    Args:
+        own: the base's values, by path in the config.
+    """
+    before = target.rebuilt(copy_config(target.config, own)).state_dict()
+    after = target.model.state_dict()
+    return frozenset(name for name in before.keys() & after.keys() if before[name].shape != after[name].shape)
+
+
+def part_sizes(tensor: TensorSpec, target: Target) -> tuple[int, ...]:
+    """Return the sizes of the matrices that stand one after the other in a tensor; those of a bias are its weight's."""
+    weight = tensor.name.removesuffix(".bias") + ".weight" if tensor.name.endswith(".bias") else tensor.name
+    weight = weight.removesuffix("_bias")
+    found = next((other for other in target.layout.tensors if other.name == weight), tensor)
+    return found.geometry.parts if found.geometry else ()
+
+
+def other_ways(
+    target: Target, own: Mapping[str, object], inputs_follow: bool = False, factor: int = 1
+) -> Iterator[str]:
     """Yield, as a reason against a claim, what a target does that it doesn't with the base's own values.
 
     It is seen in a forward on meta of both. Sizes may differ where parameters or the values themselves do.
@@ -58,13 +113,14 @@ def other_ways(target: Target, own: Mapping[str, object], inputs_follow: bool = 
     Args:
         own: the base's values, by path in the config.
         inputs_follow: whether the target's inputs are of other shapes, too.
+        factor: how many times larger any size may be.
     """
     before, after = target.rebuilt(copy_config(target.config, own)), target.rebuilt(target.config)
     old, new = before.state_dict(), after.state_dict()
     resized = {pair for name in old.keys() & new.keys() for pair in zip(old[name].shape, new[name].shape, strict=False)}
     values = ((was, value_at(target.config, path)) for path, was in own.items())
     resized |= {(was, now) for was, now in values if isinstance(was, int) and isinstance(now, int)}
-    if step := other_step(before, after, after if inputs_follow else before, resized):
+    if step := other_step(before, after, after if inputs_follow else before, resized, factor):
         yield f"with {', '.join(f'{path}={value_at(target.config, path)!r}' for path in own)}, {step}"
 
 

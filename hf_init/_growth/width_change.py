@@ -6,13 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from transformers import PreTrainedConfig
-
-from hf_init._architecture import Target, copy_config, nested_configs, text_config
+from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
-from hf_init._growth.axis import changed_tensors, other_values, other_ways, own_target, path_of, planned_fills, value_at
+from hf_init._growth.axis import (
+    changed_tensors,
+    followers,
+    other_values,
+    other_ways,
+    own_target,
+    part_sizes,
+    planned_fills,
+    value_at,
+    width_of,
+    width_path,
+)
+from hf_init._growth.hidden_change import HIDDEN
 from hf_init._plan import EXACT, ROUNDING, Nothing, RowMap, RowMapping, no_claim, weakest_claim
 from hf_init._roles import matches
 from hf_init._tensors import SourceTensor, TensorSpec
@@ -51,7 +61,8 @@ class WidthChange(Change):
             )
         if heads is not None and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 1):
             raise PlanError(f"{option('kv_heads')}: expected a whole number of at least 1, not {heads!r}")
-        known = {str(name): value for name, value in widths.items()} if isinstance(widths, Mapping) else {}
+        given = {str(name): value for name, value in widths.items()} if isinstance(widths, Mapping) else {}
+        known = {name: value for name, value in given.items() if name.rpartition(".")[2] not in HIDDEN}
         return cls(known, heads, bool(untie)) if known or heads or untie else None
 
     def retarget(self, request: TargetRequest) -> TargetRequest:
@@ -59,10 +70,13 @@ class WidthChange(Change):
         config = own.config
         values: dict[str, object] = {}
         for name, wanted in self.widths.items():
-            path = _path(own, (name,), "widen")
-            values[path] = _width(name, wanted, value_at(config, path))
+            path = width_path(own, (name,), "widen")
+            values[path] = width_of(name, wanted, value_at(config, path))
         if self.kv_heads is not None:
-            path, heads = _path(own, KV_FIELDS, "kv_heads"), value_at(config, _path(own, HEAD_FIELDS, "kv_heads"))
+            path, heads = (
+                width_path(own, KV_FIELDS, "kv_heads"),
+                value_at(config, width_path(own, HEAD_FIELDS, "kv_heads")),
+            )
             before = value_at(config, path)
             if not isinstance(before, int) or not isinstance(heads, int):
                 raise PlanError(f"{option('kv_heads')}: {path} is {before!r} for {heads!r} heads of queries, no number")
@@ -73,7 +87,7 @@ class WidthChange(Change):
                 )
             values[path] = self.kv_heads
         if self.untie:
-            values[_path(own, ("tie_word_embeddings",), "untie")] = False
+            values[width_path(own, ("tie_word_embeddings",), "untie")] = False
         return request.with_values(values)
 
     @property
@@ -84,14 +98,15 @@ class WidthChange(Change):
         target, base = context.target, context.target.base_config
         if base is None:
             return ChangePlan()
-        paths = [_path(target, (name,), "widen") for name in self.widths]
+        paths = [width_path(target, (name,), "widen") for name in self.widths]
         keep: dict[str, RowMapping] = {}
         schemes: dict[str, tuple[Scheme, str]] = {}
         if self.kv_heads is not None:
-            paths.append(path := _path(target, KV_FIELDS, "kv_heads"))
+            paths.append(path := width_path(target, KV_FIELDS, "kv_heads"))
             before = value_at(base, path)
             assert isinstance(before, int)
-        for tensor, source in changed_tensors(target):
+        changed = list(self._changed(target, {path: value_at(base, path) for path in paths}))
+        for tensor, source in changed:
             if self.kv_heads is not None and any(matches(tensor.role, role) for role in KEYS_AND_VALUES):
                 keep[tensor.name], mean = _heads(tensor, source, before, self.kv_heads)
                 schemes |= {tensor.name: (mean, "the mean of the heads that become one")} if mean else {}
@@ -99,22 +114,21 @@ class WidthChange(Change):
                 keep[tensor.name] = neurons
                 if any(matches(tensor.role, role) for role in DOWNWARD):
                     schemes[tensor.name] = Zeros(), "0: a new neuron adds nothing at first"
-        unpaired = set(_unpaired([pair for pair in changed_tensors(target) if pair[0].name in keep]))
-        left = [tensor.name for tensor, _ in changed_tensors(target) if tensor.name not in keep.keys() - unpaired]
+        unpaired = set(_unpaired([pair for pair in changed if pair[0].name in keep]))
+        left = [tensor.name for tensor, _ in changed if tensor.name not in keep.keys() - unpaired]
         if left and not context.keep:
             raise PlanError(
                 f"{join_names(left)} change shape, too, and what is kept of them isn't known: {option('widen')} knows "
                 f"the neurons of feed-forward blocks, and {option('kv_heads')} heads that aren't fused with those of "
                 "queries"
             )
-        self._check_counted(target, base, paths, keep)
         averaged = any(isinstance(scheme, MeanOfGroups) for scheme, _ in schemes.values())
         claims = [
             ROUNDING if keep else EXACT,
             *([no_claim("heads of keys and values are averaged")] if averaged else []),
         ]
         if self.untie:
-            tied = _path(target, ("tie_word_embeddings",), "untie")
+            tied = width_path(target, ("tie_word_embeddings",), "untie")
             claims += map(no_claim, other_ways(target, {tied: value_at(base, tied)}))
         claim = weakest_claim(claims)
         return ChangePlan(
@@ -122,62 +136,26 @@ class WidthChange(Change):
             fills=partial(planned_fills, schemes),
             notes=tuple(f"{path}: {value_at(base, path)} -> {value_at(target.config, path)}" for path in paths),
             new=frozenset(keep),
-            drop=frozenset(source.name for tensor, source in changed_tensors(target) if tensor.name in keep),
+            drop=frozenset(source.name for tensor, source in changed if tensor.name in keep),
             claim=lambda plan: other_values(plan, schemes) or claim,
             config=frozenset(paths),
         )
 
-    def _check_counted(
-        self, target: Target, base: PreTrainedConfig, paths: Sequence[str], keep: Mapping[str, object]
-    ) -> None:
-        """Raise if a width is of no tensor that this change knows.
+    def _changed(self, target: Target, own: Mapping[str, object]) -> Iterator[tuple[TensorSpec, SourceTensor]]:
+        """Yield the tensors whose shapes follow the values that this change sets, each with its source.
 
         Raises:
-            PlanError: the value is another one's, such as a number of heads of queries.
+            PlanError: none follows one of them: it is another value, such as a number of heads of queries.
         """
-        after = target.rebuilt(target.config).state_dict()
-        known = {tensor.parameter for tensor in target.layout.tensors if tensor.name in keep}
-        for path in paths:
-            before = target.rebuilt(copy_config(target.config, {path: value_at(base, path)})).state_dict()
-            same = all(before[name].shape == after[name].shape for name in known if name in before and name in after)
-            if same and value_at(base, path) != value_at(target.config, path):
+        follow = {path: followers(target, {path: value}) for path, value in own.items()}
+        for path, names in follow.items():
+            if not names and own[path] != value_at(target.config, path):
                 raise PlanError(
-                    f"{option('widen')}, {option('kv_heads')}: no tensor of neurons or of heads of keys and values "
-                    f"changes with {path}; leave it out, or give it as a config value"
+                    f"{option('widen')}, {option('kv_heads')}: no tensor changes shape with {path}; leave it out, or "
+                    "give it as a config value"
                 )
-
-
-def _path(target: Target, names: Sequence[str], given: str) -> str:
-    """Return the path of a config value of the text's or of any other part.
-
-    Raises:
-        PlanError: there is none.
-    """
-    config = target.config
-    parts = (text_config(config), *nested_configs(config))
-    found = next(filter(None, (path_of(part, config, names) for part in parts)), None)
-    if found is None:
-        raise PlanError(f"{option(given)}: the config of a {config.model_type} has no {' or '.join(names)}")
-    return found
-
-
-def _width(name: str, wanted: object, before: object) -> int:
-    """Return a new width; a factor is one on the old.
-
-    Raises:
-        PlanError: it is none, or less than the old.
-    """
-    text = str(wanted)
-    factor = text[1:] if isinstance(wanted, str) and text.startswith("x") else ""
-    least = before if isinstance(before, int) else 0  # a width that isn't given follows another, such as GPT-2's
-    if isinstance(wanted, bool) or not (factor or text).isdecimal() or (factor and not least):
-        raise PlanError(f"{option('widen')} {name}: expected a number or a factor such as 'x2', not {wanted!r}")
-    width = least * int(factor) if factor else int(text)
-    if width < least:
-        raise PlanError(
-            f"{option('widen')} {name}: {width} is less than the base's {before}; neurons can't go this way"
-        )
-    return width
+        all_names = frozenset().union(*follow.values())
+        yield from (pair for pair in changed_tensors(target) if pair[0].parameter in all_names)
 
 
 def _neurons(tensor: TensorSpec, source: SourceTensor, target: Target) -> RowMapping | None:
@@ -187,20 +165,12 @@ def _neurons(tensor: TensorSpec, source: SourceTensor, target: Target) -> RowMap
     if len(dims) != 1 or not (down or any(matches(tensor.role, role) for role in UPWARD)):
         return None
     before, after = source.shape[dims[0]], tensor.shape[dims[0]]
-    parts = 1 if down else _num_parts(tensor, target)
+    parts = 1 if down else max(1, len(part_sizes(tensor, target)))
     if before % parts or after % parts or before > after:
         return None
     old, new = before // parts, after // parts
     index = [*(part * old + k if k < old else None for part in range(parts) for k in range(new))]
     return RowMap(tuple(index), dims[0])
-
-
-def _num_parts(tensor: TensorSpec, target: Target) -> int:
-    """Return how many matrices stand one after the other in a tensor; those of a bias are its weight's."""
-    weight = tensor.name.removesuffix(".bias") + ".weight" if tensor.name.endswith(".bias") else tensor.name
-    weight = weight.removesuffix("_bias")
-    found = next((other for other in target.layout.tensors if other.name == weight), tensor)
-    return max(1, len(found.geometry.parts)) if found.geometry else 1
 
 
 def _unpaired(changed: Sequence[tuple[TensorSpec, SourceTensor]]) -> Iterator[str]:

@@ -167,7 +167,7 @@ class GrowthOptions(TypedDict, total=False):
     ]
     widen: Annotated[
         "Mapping[str, int | str] | None",
-        Option("widths of feed-forward blocks, such as intermediate_size=x2", "values", "KEY=N"),
+        Option("widths of feed-forward blocks: intermediate_size=N; or hidden_size=x2", "values", "KEY=N"),
     ]
     kv_heads: Annotated["int | None", Option("of keys and values: repeated, or the mean of groups", "number", "N")]
     experts: Annotated[

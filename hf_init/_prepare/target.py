@@ -12,7 +12,15 @@ from hf_init._architecture import REFUSED, Architecture, Target, check_options, 
 from hf_init._change import Change, TargetRequest
 from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._growth import ExpertsChange, ImageChange, LayersChange, PositionsChange, UpcycleChange, WidthChange
+from hf_init._growth import (
+    ExpertsChange,
+    HiddenChange,
+    ImageChange,
+    LayersChange,
+    PositionsChange,
+    UpcycleChange,
+    WidthChange,
+)
 from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead import HeadsChange
 from hf_init._options import LoadOptions, MemoryOptions, options_of
@@ -29,6 +37,7 @@ CHANGES: tuple[type[Change], ...] = (
     LayersChange,
     PositionsChange,
     ImageChange,
+    HiddenChange,
     WidthChange,
     ExpertsChange,
     UpcycleChange,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from hf_init._tensors import Slot, num_elements
 from hf_init.schemes._base import Scheme
-from hf_init.schemes._settings import OneOf, RowList, Text, WholeNumber
+from hf_init.schemes._settings import Number, OneOf, RowList, Text, WholeNumber
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MeanOfGroups", "MixChannels", "NearIdentity", "PiResize", "Resample"]
+__all__ = ["MeanOfGroups", "MixChannels", "NearIdentity", "PiResize", "Repeat", "Resample"]
 
 
 @dataclass(frozen=True)
@@ -242,3 +242,45 @@ class MeanOfGroups(DerivedScheme):
         heads = self.read(slot, self.table).movedim(self.dim, 0)
         grouped = heads.reshape(self.groups, -1, self.size, *heads.shape[1:])
         return grouped.double().mean(1).float().flatten(0, 1).movedim(0, self.dim).contiguous()
+
+
+@dataclass(frozen=True)
+class Repeat(DerivedScheme):
+    """The base's values several times, and shared among what reads the copies.
+
+    Formula: w' = scale * w, as often along each dimension as times says
+    Use: A multiple of the hidden size (a reader of k copies gets w / k of each), and new blocks that are copies.
+    Source: Chen et al., Net2Net, 2016; Samragh et al., Scaling Smart, 2024.
+
+    Args:
+        times: how often along each dimension; empty: once.
+        parts: sizes of the matrices that stand side by side along dim, each repeated by itself; empty: it is one.
+        dim: of the tensor, along which the parts stand.
+        scale: of every value.
+        table: the tensor of the source that is read; bound by the plan.
+
+    Example:
+        >>> from hf_init import schemes
+        >>> str(schemes.Repeat((2, 2), scale=0.5))
+        'repeat(times=[2, 2], scale=0.5)'
+    """
+
+    name: ClassVar[str] = "repeat"
+    bound: ClassVar[tuple[str, ...]] = ("table",)
+    times: RowList = ()
+    parts: RowList = ()
+    dim: Annotated[int, WholeNumber(0)] = 0
+    scale: Annotated[float, Number()] = 1.0
+    table: Text = ""
+
+    def unsupported_reason(self, slot: Slot) -> str:
+        return "" if self.table else "what is repeated isn't known: it is for widen=... and new_layers='copy'"
+
+    def derive(self, slot: Slot) -> torch.Tensor:
+        import torch
+
+        values = self.read(slot, self.table)
+        for dim, times in enumerate(self.times):
+            pieces = values.split(list(self.parts) if self.parts and dim == self.dim else values.shape[dim], dim)
+            values = torch.cat([piece for piece in pieces for _ in range(times)], dim)
+        return (values * self.scale).contiguous()
