@@ -74,6 +74,11 @@ def _no_claim(plan: Plan) -> str | None:
     return None
 
 
+def _no_notes(plan: Plan) -> Sequence[str]:
+    """Return none."""
+    return ()
+
+
 def _write_nothing(folder: Path) -> None:
     """Write no file."""
 
@@ -90,7 +95,7 @@ class ChangePlan:
         keep: correspondences by the target tensor's name on disk.
         fills: the new regions of a matched tensor with their schemes, given the recipe's choice for it (whose ``why``
             is ``"default"`` where no rule names the tensor); None where the change doesn't concern the tensor.
-        notes: sentences for the plan.
+        notes: sentences for the plan. notes_on: those that the finished plan decides.
         new: names of tensors that the change wants new, so that they don't count as missing in the source.
         allowed: globs of all that may be new; None: no such list was given.
         drop: names of the source's tensors that go with the change, where the target has no place for them.
@@ -107,6 +112,7 @@ class ChangePlan:
     keep: Mapping[str, RowMapping] = field(default_factory=dict)
     fills: Callable[[Match, Choice], Sequence[Fill] | None] = _no_fills
     notes: tuple[str, ...] = ()
+    notes_on: Callable[[Plan], Sequence[str]] = _no_notes
     new: frozenset[str] = frozenset()
     drop: frozenset[str] = frozenset()
     allowed: tuple[str, ...] | None = None

@@ -373,16 +373,27 @@ def test_a_text_ends_where_it_did_where_the_highest_id_is_its_end(tmp_path, end_
     assert torch.equal(features[2].pooler_output[0], features[2].last_hidden_state[0, 3])
 
 
-def test_whisper_s_times_are_spoken_of(tmp_path, end_last):
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"add_tokens": ["concord"]}, ["concord"]),
+        ({"special_tokens": ["<|vmf|>"]}, ["<|vmf|>"]),
+        ({"special_tokens": ["<|0.04|>"]}, []),
+        ({"rename_tokens": {"<|startoflm|>": "<|vmf|>"}}, []),
+    ],
+    ids=str,
+)
+def test_tokens_that_whisper_takes_for_times_are_named(tmp_path, end_last, options, named):
+    control = ["<|startoflm|>", "<|notimestamps|>", "<|0.00|>", "<|0.02|>"]
+    end_last.add_special_tokens({"additional_special_tokens": control})
     size = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in
             {"layers": 1, "attention_heads": 2, "ffn_dim": 16}.items()}  # fmt: skip
     config = transformers.WhisperConfig(
         vocab_size=len(end_last), d_model=16, max_source_positions=16, pad_token_id=2, **size
     )
-    plan = hf_init.plan(
-        saved(tmp_path, transformers.WhisperForConditionalGeneration(config), end_last), add_tokens=["concord"]
-    )
-    assert [note for note in plan.notes if "for a time" in note and "rename_tokens" in note]
+    plan = hf_init.plan(saved(tmp_path, transformers.WhisperForConditionalGeneration(config), end_last), **options)
+    said = [note for note in plan.notes if "where Whisper has its times" in note]
+    assert [text in note for text, note in zip(named, said, strict=True)] == [True] * len(named)
 
 
 def test_rows_behind_the_vocabulary_stay_the_tokens_that_have_their_ids(tmp_path, end_last):

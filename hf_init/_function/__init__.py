@@ -9,5 +9,6 @@ from hf_init._function.inputs import paired_inputs as paired_inputs
 from hf_init._function.same import FunctionReport as FunctionReport
 from hf_init._function.same import compare_functions as compare_functions
 from hf_init._function.same import run_both as run_both
+from hf_init._function.scores import scores_are_mixed as scores_are_mixed
 from hf_init._function.steps import other_step as other_step
 from hf_init._function.steps import steps_of as steps_of

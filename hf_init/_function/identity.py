@@ -7,7 +7,7 @@ that is found to be the identity is one, and what can't be followed isn't claime
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, TypeAlias
 
@@ -124,7 +124,7 @@ class Follower(TorchDispatchMode):
             known = self.known(args[0])
             return known if known != "input" else None
         if operation in ZERO_TO_ZERO:
-            tensors = [each for each in _flat(args) if isinstance(each, torch.Tensor) and each.is_floating_point()]
+            tensors = [each for each in flat(args) if isinstance(each, torch.Tensor) and each.is_floating_point()]
             return 0.0 if tensors and all(self.known(each) == 0 for each in tensors) else None
         return self._product(operation, args)
 
@@ -157,9 +157,15 @@ class ZeroForNumbers(TorchDispatchMode):
         return 0 if func.overloadpacket.__name__ == "_local_scalar_dense" else func(*args, **(kwargs or {}))
 
 
-def _flat(values: Iterable[Any]) -> list[Any]:
-    """Return values with those of lists in their places."""
-    return [one for each in values for one in (each if isinstance(each, (list, tuple)) else (each,))]
+def flat(values: object) -> Iterator[Any]:
+    """Yield values with those of lists and mappings in their places."""
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    if isinstance(values, (list, tuple)):
+        for each in values:
+            yield from flat(each)
+    else:
+        yield values
 
 
 def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Mapping[str, float]) -> dict[str, Known]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import starmap, zip_longest
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from hf_init._function.identity import run_on_meta
+from hf_init._function.identity import flat, run_on_meta
 from hf_init._function.inputs import Inputs, seeded_inputs
 
 MOST = 64
@@ -37,7 +37,7 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        values = [*_flat((args, kwargs or {})), *_flat(result)]
+        values = [*flat((args, kwargs or {}, result))]
         shapes = tuple(tuple(each.shape) for each in values if isinstance(each, torch.Tensor))
         settings = (setting for each in values for setting in _settings(each))
         self.steps.append(Step(func.overloadpacket.__name__, shapes, tuple(settings)))
@@ -115,17 +115,6 @@ def _text(step: Step | None) -> str:
     if step is None:
         return "nothing"
     return f"{step.name}({', '.join(map(repr, step.settings))})"
-
-
-def _flat(values: object) -> Iterator[object]:
-    """Yield values with those of lists and mappings in their places."""
-    if isinstance(values, Mapping):
-        values = list(values.values())
-    if isinstance(values, (list, tuple)):
-        for each in values:
-            yield from _flat(each)
-    else:
-        yield values
 
 
 def _settings(value: object) -> list[object]:

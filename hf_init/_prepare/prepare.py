@@ -100,7 +100,7 @@ def prepare_plan(
             *plan.notes,
             *map(_stale_note, target.base.stale),
             *_untied_notes(target, plan),
-            *(note for change in change_plans for note in change.notes),
+            *(note for change in change_plans for note in (*change.notes, *change.notes_on(plan))),
         ),
         record={**_constructor_record(target), **{k: v for change in change_plans for k, v in change.record.items()}},
     )

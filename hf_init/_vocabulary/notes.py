@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 
 from hf_init._plan import EXACT, ROUNDING, no_claim
 from hf_init._text import format_count, join_names
+from hf_init._vocabulary.guarantee import OUTPUT
 from hf_init._vocabulary.plan import VocabularyChange
 from hf_init._vocabulary.rows import format_ids
 from hf_init._vocabulary.tokenizer import ids_of
 from hf_init._vocabulary.tokenizer_files import ADDED, SENTENCEPIECE
 
-OUTPUT = {"output", "tied", "bias", "tied_bias"}
+TIMES = "<|notimestamps|>"
 
 
-def token_notes(change: VocabularyChange, sides: Collection[str]) -> Iterator[str]:
-    """Yield what is added, where, what goes, and which of the three guarantees holds.
-
-    Args:
-        sides: of the vocabulary's tables.
-    """
+def token_notes(change: VocabularyChange) -> Iterator[str]:
+    """Yield what is added, where, and what goes."""
+    yield from _notes_on_times(change)
     yield from _notes_on_tokens(change)
     yield from change.in_text.notes()
     yield from _notes_on_rows(change)
     yield from _notes_on_files(change)
-    if change.new_tokens or change.padding:
-        yield _guarantee(change, set(sides))
     equal: dict[tuple[int, ...], list[str]] = {}
     for token in change.new_tokens:
         equal.setdefault(token.pieces, []).append(repr(token.text))
@@ -55,6 +52,24 @@ def _notes_on_tokens(change: VocabularyChange) -> Iterator[str]:
     if change.wanted.existing:
         skipped = [f"{text!r} (id {id_})" for text, id_ in change.wanted.existing.items()]
         yield f"already tokens, skipped: {join_names(skipped)}"
+
+
+def _notes_on_times(change: VocabularyChange) -> Iterator[str]:
+    """Yield what becomes of tokens that Whisper takes for times: ids behind the last of its control tokens.
+
+    So do its generation with times, its tokenizer and the pipeline (``timestamp_begin`` in all three).
+    """
+    ids = {} if change.tokenizer is None else ids_of(change.tokenizer)
+    last = ids.get(TIMES, len(ids))
+    taken = [t.text for t in change.new_tokens if t.id > last and not re.fullmatch(r"<\|\d+\.\d\d\|>", t.text)]
+    if taken:
+        yield (
+            f"{join_names([*map(repr, taken)], 3)}: behind {TIMES}, where Whisper has its times. Its pipeline leaves "
+            "these tokens out of texts, and with times (return_timestamps, output_offsets, audio of more than 30 s) "
+            "old texts come out wrong, too: read a word by generate and decode, without times; for a control token, "
+            "give one in reserve another name (rename_tokens). A new language needs its id in lang_to_id of the "
+            "generation config"
+        )
 
 
 def _notes_on_rows(change: VocabularyChange) -> Iterator[str]:
@@ -93,13 +108,6 @@ def _notes_on_files(change: VocabularyChange) -> Iterator[str]:
     changed = {**moved.config, **{f"generation_config.json: {path}": value for path, value in moved.generation.items()}}
     if changed:
         yield f"ids in the configs: {join_names([f'{path} {value}' for path, value in changed.items()], 8)}"
-    times = change.fields.values.get("model_type") == "whisper"
-    if times and change.new_tokens:
-        yield (
-            "Whisper takes every id behind its last special token for a time: generating and decoding with times, it "
-            "mistakes the new tokens for times, or times for text; a token in reserve is safe (rename_tokens). A new "
-            "language also needs its id in lang_to_id of the generation config"
-        )
     if edit.tokens and change.files is not None and SENTENCEPIECE in change.files.files:
         yield f"{SENTENCEPIECE} stays as it is, without the new tokens: {ADDED} beside it has them"
 
@@ -124,23 +132,3 @@ def token_claim(change: VocabularyChange, sides: Collection[str]) -> str:
     if reasons:
         return no_claim("; ".join(reasons))
     return ROUNDING if {*sides} & OUTPUT and change.vocabulary.changes else EXACT
-
-
-def _guarantee(change: VocabularyChange, sides: set[str]) -> str:
-    if not sides & OUTPUT:
-        return "no output rows: what the model says changes with the split of a text alone"
-    if any(side in change.request.schemes for side in sides & OUTPUT):
-        return "no guarantee: the output rows follow the scheme that was asked for"
-    new = len(change.vocabulary.padding(()))
-    noisy = [repr(token.text) for token in change.new_tokens if token.kind == "bare"] if "tied" in sides else []
-    but = f", but for the noise in the rows of {join_names(noisy)}" if noisy else ""
-    trained = sum(stop - start for start, stop in change.trained)
-    return {
-        "distribution": (
-            f"guarantee: distribution kept: {format_count(new)} new rows take at most {new / (trained + new):.2g} of "
-            "the probability"
-        ),
-        "greedy": "guarantee: greedy kept: new output rows are in the convex hull of old ones, none is the likeliest"
-        + but,
-        "learning": f"guarantee: fastest to learn, and greedy kept{but}",
-    }[change.request.guarantee] + " (unless a recipe's rule names the rows)"

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -39,6 +40,7 @@ class VocabularyChange:
         moved: values of the configs that are ids of tokens.
         wanted: the tokens of the request. in_text: what they do to texts.
         lost_tokens: the base's tokens that the other tokenizer doesn't have.
+        generation: the base's generation config.
     """
 
     request: TokenRequest
@@ -55,6 +57,7 @@ class VocabularyChange:
     wanted: WantedTokens = field(default_factory=WantedTokens)
     in_text: TextCheck = field(default_factory=TextCheck)
     lost_tokens: tuple[str, ...] = ()
+    generation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def replaced(self) -> bool:
@@ -116,6 +119,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         wanted=wanted,
         in_text=in_text,
         lost_tokens=tuple(sorted({*base_ids} - {*ids, *wanted.edit.renamed})),
+        generation=generation_values(base.folder),
     )
 
 

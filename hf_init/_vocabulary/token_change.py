@@ -18,6 +18,7 @@ from hf_init._plan import Choice, Fill, Match
 from hf_init._tensors import Rows, Status
 from hf_init._vocabulary.choose import EmbeddingTable, NewToken, TokenKind, auto_row_scheme, bind_row_scheme
 from hf_init._vocabulary.config_fields import table_sides, vocabulary_dims
+from hf_init._vocabulary.guarantee import guarantee
 from hf_init._vocabulary.notes import token_claim, token_notes
 from hf_init._vocabulary.plan import VocabularyChange, vocabulary_change
 from hf_init._vocabulary.record import TOKEN_RECORD, EarlierTokens, untrained_record
@@ -49,7 +50,7 @@ class TokenChange(Change):
         change, target = self.change, context.target
         if not change.vocabulary.changes:
             return ChangePlan(
-                notes=tuple(token_notes(change, ())),
+                notes=tuple(token_notes(change)),
                 write=self._write,
                 finish=self._finish,
                 claim=lambda plan: token_claim(change, ()),
@@ -63,14 +64,16 @@ class TokenChange(Change):
                 f"{', '.join(idle)}: the vocabulary's tables are {', '.join(sorted({*sides.values()}))} here, none of "
                 "that side alone; say row_scheme"
             )
-        claim = token_claim(change, sides.values())
+        claim, places = token_claim(change, sides.values()), {name: dim for name, (_, dim) in tables.items()}
+        new = change.new_tokens or change.padding
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
             fills=partial(_row_fills, change, sides),
-            notes=tuple(token_notes(change, sides.values())),
+            notes=tuple(token_notes(change)),
+            notes_on=lambda plan: [guarantee(change, sides, places, target, plan)] if new else [],
             write=self._write,
             finish=self._finish,
-            record=self._record({name: dim for name, (_, dim) in tables.items()}, target),
+            record=self._record(places, target),
             claim=lambda plan: claim,
         )
 

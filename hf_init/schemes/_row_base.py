@@ -25,6 +25,11 @@ class RowScheme(Scheme):
 
     group: ClassVar[str] = "rows of a table"
 
+    @property
+    def is_mixture(self) -> bool:
+        """Return whether every new row is a mean of old ones, in shares that depend on no value of a table."""
+        return False
+
     def unsupported_reason(self, slot: Slot) -> str:
         if not num_elements(slot.shape):
             return ""

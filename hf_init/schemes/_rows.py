@@ -84,6 +84,10 @@ class SubTokens(RowScheme):
             raise RecipeError(f"{self.name}: lengths don't belong to pieces: give each piece one length")
 
     @property
+    def is_mixture(self) -> bool:
+        return self.norm is None
+
+    @property
     def needs_lengths(self) -> bool:
         return self.weights in ("characters", "characters_first")
 
@@ -164,6 +168,10 @@ class CopyRow(RowScheme):
     table: Text = ""
     rows: RowList = ()
 
+    @property
+    def is_mixture(self) -> bool:
+        return True
+
     def unfit(self, slot: Slot) -> str:
         if not self.table or not self.rows:
             return UNBOUND
@@ -210,6 +218,10 @@ class Interpolate(RowScheme):
         super().__post_init__()
         if len(self.tokens) not in (0, 2):
             raise RecipeError(f"{self.name}: tokens are {self.tokens!r}, expected two")
+
+    @property
+    def is_mixture(self) -> bool:
+        return self.way == "linear"
 
     def unfit(self, slot: Slot) -> str:
         if not self.table or not self.pairs:

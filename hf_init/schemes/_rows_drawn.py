@@ -113,6 +113,10 @@ class MeanRow(DrawnRow):
     trained: RowRanges = ()
     keys: Texts = ()
 
+    @property
+    def is_mixture(self) -> bool:
+        return not self.noise
+
     def rows_of(self, slot: Slot, dim: int) -> torch.Tensor:
         from hf_init.schemes import _row_math
 

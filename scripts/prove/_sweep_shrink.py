@@ -54,7 +54,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "autoformer": {"prediction_length": 4},
     "informer": {"prediction_length": 4},
     "time_series_transformer": {"prediction_length": 4},
-    "esm": {"vocab_size": 33},
+    "esm": {"vocab_size": 33, "mask_token_id": 32, "pad_token_id": 1},
     "aya_vision": {"vision_config.num_attention_heads": 16},
     "chameleon": {"vocabulary_map": {"<image>": 5, "IMGIMGBS": 6, "IMGIMGAZ": 7}},
     "emu3": {"vocabulary_map": {"<|extra_200|>": 5, "<image>": 6, "<|visual token 000000|>": 7}},
@@ -109,11 +109,16 @@ class Unreachable(Exception):
     """No tiny model of a type could be made; the message is the reason."""
 
 
-def tiny_config(model_type: str, classes: Sequence[type[PreTrainedModel]], seconds: float = 20.0) -> PreTrainedConfig:
+def tiny_config(
+    model_type: str,
+    classes: Sequence[type[PreTrainedModel]],
+    seconds: float = 20.0,
+    serves: Callable[[PreTrainedConfig], bool] = lambda config: True,
+) -> PreTrainedConfig:
     """The smallest config by which the first class can be built, and as many of the others as can be.
 
     Args:
-        seconds: how long to look for one that serves all.
+        seconds: how long to look for one that serves all. serves: what else it is to do, if it can.
 
     Raises:
         Unreachable: no choice of numbers made the first one.
@@ -127,9 +132,9 @@ def tiny_config(model_type: str, classes: Sequence[type[PreTrainedModel]], secon
         except Exception as error:  # whatever a model's own code says about numbers that it can't use
             why = why or f"{type(error).__name__}: {error}"
             continue
-        served = 1 + sum(_can_be_built(cls, config) for cls in classes[1:])
+        served = 1 + sum(_can_be_built(cls, config) for cls in classes[1:]) + serves(config)
         best, most = (config, served) if served > most else (best, most)
-        if most == len(classes) or time.monotonic() - start > seconds:
+        if most > len(classes) or time.monotonic() - start > seconds:
             break
     if best is None:
         raise Unreachable(why[:400])

@@ -7,6 +7,7 @@
     scripts/prove/sweep.py --table             the table of what is in the results file
     scripts/prove/sweep.py --heads             heads of every kind on one trunk, instead (about half an hour)
     scripts/prove/sweep.py --growth            a layer more and a layer less in every stack, instead
+    scripts/prove/sweep.py --tokens            tokens added to every language model, instead (about an hour)
 
 Every type has a process of its own, a time limit, and fresh memory that is full of NaN.
 """
@@ -32,21 +33,20 @@ from typing import Any
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[2])]
 
-RESULTS = {
-    "_sweep_pairs": Path(tempfile.gettempdir()) / "hf_init-sweep.jsonl",
-    "_sweep_heads": Path(tempfile.gettempdir()) / "hf_init-sweep-heads.jsonl",
-    "_sweep_growth": Path(tempfile.gettempdir()) / "hf_init-sweep-growth.jsonl",
+MODES = {
+    "heads": "heads of every kind on one trunk, not pairs of classes",
+    "growth": "a layer more and a layer less in every stack",
+    "tokens": "tokens added to every language model",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns 1 if anything is wrong."""
     args = _parser().parse_args(arguments)
-    from _sweep_pairs import classes
-
-    what = "_sweep_heads" if args.heads else "_sweep_growth" if args.growth else "_sweep_pairs"
-    results = args.results or RESULTS[what]
-    wanted = args.types or [name for name in classes() if in_part(name, args.part)]
+    what = f"_sweep_{args.mode}"
+    results = args.results or Path(tempfile.gettempdir()) / f"hf_init-sweep-{args.mode}.jsonl"
+    every = importlib.import_module(what).classes()  # here, before any fork: a child of two threads mustn't import it
+    wanted = args.types or [name for name in every if in_part(name, args.part)]
     done = {} if args.types else {entry["type"]: entry for entry in read(results)}
     if not args.table:
         for entry in run([name for name in wanted if name not in done], args.workers, args.limit, what):
@@ -62,8 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("types", nargs="*", help="model types; none: all")
     parser.add_argument("--part", type=int, default=1, metavar="N", help="every N-th type, by a hash of its name")
-    parser.add_argument("--heads", action="store_true", help="heads of every kind on one trunk, not pairs of classes")
-    parser.add_argument("--growth", action="store_true", help="a layer more and a layer less in every stack")
+    parser.set_defaults(mode="pairs")
+    for mode, said in MODES.items():
+        parser.add_argument(f"--{mode}", dest="mode", action="store_const", const=mode, help=said)
     parser.add_argument("--results", type=Path, help="a JSON-lines file, read first and added to")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=120.0, help="seconds that one type may take")

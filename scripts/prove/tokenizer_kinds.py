@@ -219,6 +219,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch)
         older("make", folder, args.texts)
+        sys.path.append(str(BESIDE))  # version 5 needs sentencepiece for tokenizers in Python; all else is its own
         extend(folder)
         everything = [*corpus, *SENTENCES]
         readers = {"4.57": older("read", folder, args.texts), "5": read(folder, everything)}
