@@ -70,7 +70,9 @@ def extend_small(base: Path, out: Path, **options: Any) -> Any:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Return the bytes of every file, without the card of a result, which says what its base is called."""
+    card = folder / "README.md" if (folder / "hf_init.json").exists() else None
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p != card}
 
 
 def names(folder: Path) -> list[str]:

@@ -27,6 +27,7 @@ BESIDE = {
     "modules.json": b'[{"path": ""}, {"path": "2_Dense"}]', "2_Dense/config.json": b"{}",
     "2_Dense/pytorch_model.bin": b"dense", "own.py": b"VOCAB_FILES_NAMES = {'vocab_file': 'pieces'}", "pieces": b"a b",
 }  # fmt: skip
+NAMED = {"BASE_README.md" if name == "README.md" else name: data for name, data in BESIDE.items()}
 LEFT = {
     "onnx/model.onnx": b"x" * 9, "pytorch_model.bin": b"x" * 9, "optimizer.pt": b"x",
     "checkpoint-500/model.safetensors": b"x", "model.fp16.safetensors": b"x", "banner.png": b"x",
@@ -80,7 +81,11 @@ def test_what_is_planned_and_extended_by_id_is_what_its_folder_gives(hub, folder
     assert not hub.served.keys() & {*LEFT, "2_Dense/pytorch_model.bin", "README.md", "LICENSE", "pieces"}
     ours, theirs = extend(NAME, tmp_path / "a"), extend(folder, tmp_path / "b")
     records = [json.loads(each.pop("hf_init.json")) for each in (ours, theirs)]
-    assert ours == theirs and {name: ours[name] for name in BESIDE} == BESIDE and not ours.keys() & LEFT.keys()
+    for out, there in (("a", f"base_model:\n- {NAME}"), ("b", "--base BASE")):
+        card = (tmp_path / out / "README.md").read_text()
+        assert there in card and "pipeline_tag: token-classification" in card and "[BASE_README.md]" in card
+        assert "| score.weight | 2x32 |" in card and "proved" in card and str(tmp_path) not in card
+    assert ours == theirs and {name: ours[name] for name in NAMED} == NAMED and not ours.keys() & LEFT.keys()
     assert not hub.served.keys() & LEFT.keys() and hub.served.keys() >= {*by_id.files.carried}
     own, other = (record.pop("base") for record in records)
     assert records[0] == records[1] and own["fingerprint"] == other["fingerprint"]
@@ -127,7 +132,7 @@ def test_the_commit_is_that_of_the_plan_though_the_repository_moves(hub, folder,
     monkeypatch.setattr(hub, "at", moving)
     out = extend(NAME, tmp_path / "out")
     assert len(hub.commits) == 2 and manifest(tmp_path / "out")["base"]["commit"] == COMMIT
-    assert {name: out[name] for name in BESIDE} == {name: before[name] for name in BESIDE} and "new.txt" not in out
+    assert {name: out[name] for name in NAMED} == NAMED and before.items() >= BESIDE.items() and "new.txt" not in out
     assert hf_init.verify(tmp_path / "out", NAME).ok, "the id is that commit"
     with pytest.raises(HfInitError, match=r"model\.safetensors"):
         hf_init.verify(tmp_path / "out", f"{NAME}@{hub.commit}")
@@ -365,3 +370,22 @@ def test_no_file_of_a_result_says_where_its_base_was(serve, tmp_path, options):
         outs.append(contents(tmp_path / name))
         assert not [file for file, data in outs[-1].items() if str(tmp_path).encode() in data]
     assert all(each.pop("hf_init.json") for each in outs) and outs[0] == outs[1]
+
+
+def test_a_verified_result_goes_to_the_hub_in_one_commit_and_is_compared_there(
+    hub, folder, tmp_path, monkeypatch, capsys
+):
+    def pushed(out: str, repository: str = NAME) -> int:
+        options = ["--architecture", *HEAD, "--labels", "a,b", "--push-to-hub", repository, "--token", "hf_x"]
+        return main(["extend", str(folder), str(tmp_path / out), *options])
+
+    hub.push(**{"model-00001-of-00002.safetensors": b"of another version"})
+    assert pushed("a") == 0
+    assert f"uploaded to {NAME} at commit {hub.commit}" in capsys.readouterr().out and len(hub.commits) == 3
+    result = contents(tmp_path / "a")
+    assert hub.files.items() >= result.items() and "banner.png" in hub.files
+    assert "model-00001-of-00002.safetensors" not in hub.files
+    monkeypatch.setattr(Hub, "at", lambda hub, revision: {**hub.files, "config.json": b"{}"})
+    assert pushed("b") == 2 and "config.json: what org/tiny has" in capsys.readouterr().err
+    assert (tmp_path / "b" / "hf_init.json").exists()
+    assert pushed("c", "a/b/c") == 2 and not (tmp_path / "c").exists()

@@ -107,7 +107,9 @@ PLAN = (
 )
 SIGNATURES = {
     "plan": f"base architecture {PLAN}",
-    "extend": f"base out architecture progress {PLAN} max_shard_size link digest resume rename prove_function",
+    "extend": (
+        f"base out architecture progress {PLAN} max_shard_size link digest resume rename prove_function push_to_hub"
+    ),
     "from_pretrained": (
         f"cls base model_args output_loading_info {PLAN} dtype torch_dtype device_map max_memory distributed_config "
         "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "

@@ -220,7 +220,7 @@ def test_only_files_of_changed_tensors_are_written(three, tmp_path, shapes, opti
 def test_a_single_file_gets_an_index_beside_it_with_links_alone(tmp_path):
     base = base_of(tmp_path / "base", tensors := {"a": values(2), "b": values(3)})
     assert list(extend(base, tmp_path / "copy", shapes_of(tensors, **HEAD))) == ["model.safetensors"]
-    assert names(tmp_path / "copy") == ["config.json", "hf_init.json", "model.safetensors"]
+    assert names(tmp_path / "copy") == ["README.md", "config.json", "hf_init.json", "model.safetensors"]
     assert len(extend(base, tmp_path / "links", shapes_of(tensors, **HEAD), link="symbolic")) == 2
 
 
@@ -368,6 +368,7 @@ def test_everything_but_weights_comes_along_and_weights_that_nobody_reads_stay(t
     assert stale(three) == list(STALE)
     extend(three, tmp_path / "out", shapes_of(THREE))
     found = contents(tmp_path / "out")
+    found["README.md"] = found.pop("BASE_README.md")  # the base's card has another name beside the result's own
     assert {name: found.pop(name) for name in OTHERS} == {name: name.encode() for name in OTHERS}
     assert found.pop("link.json") == b"blob" and not (tmp_path / "out" / "link.json").is_symlink()
     assert {name for name in found if not name.startswith("model")} == {"config.json", "hf_init.json"}

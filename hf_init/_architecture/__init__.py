@@ -7,6 +7,7 @@ from hf_init._architecture.classes import class_of as class_of
 from hf_init._architecture.classes import has_same_head as has_same_head
 from hf_init._architecture.classes import is_causal_class as is_causal_class
 from hf_init._architecture.classes import label_classes as label_classes
+from hf_init._architecture.classes import pipeline_task as pipeline_task
 from hf_init._architecture.config import BAD_VALUE as BAD_VALUE
 from hf_init._architecture.config import REFUSED as REFUSED
 from hf_init._architecture.config import check_options as check_options

@@ -14,6 +14,7 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.modelcard import TASK_MAPPING
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -243,6 +244,11 @@ def _fitting_classes(config: PreTrainedConfig) -> str:
         return "transformers has no class for it"
     names = [f"{auto.__name__} ({_get_model_class(config, auto._model_mapping).__name__})" for auto in fitting]
     return f"these fit: {', '.join(names)}"
+
+
+def pipeline_task(name: str) -> str | None:
+    """Return what the hub calls the task of a class, such as ``text-classification``, where it has a name for it."""
+    return next((task for task, names in TASK_MAPPING.items() if name in names.values()), None)
 
 
 def label_classes(config: PreTrainedConfig) -> list[str]:

@@ -64,6 +64,7 @@ from hf_init._lazy import lazy_names
 if TYPE_CHECKING:
     from hf_init._checkpoint.base import BaseCheckpoint as BaseCheckpoint
     from hf_init._checkpoint.base import Bases as Bases
+    from hf_init._checkpoint.hub import UNREACHABLE as UNREACHABLE
     from hf_init._checkpoint.hub import config_json as config_json
     from hf_init._checkpoint.packed import format_of as format_of
     from hf_init._checkpoint.packed import plain_config as plain_config
@@ -81,6 +82,7 @@ __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof
     {
         "BaseCheckpoint": "hf_init._checkpoint.base",
         "Bases": "hf_init._checkpoint.base",
+        "UNREACHABLE": "hf_init._checkpoint.hub",
         "config_json": "hf_init._checkpoint.hub",
         "format_of": "hf_init._checkpoint.packed",
         "plain_config": "hf_init._checkpoint.packed",

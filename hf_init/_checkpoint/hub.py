@@ -35,7 +35,7 @@ from hf_init._text import join_names, one_line
 _HEADERS_AT_ONCE = 8  # headers fetched at once, as the hub's own client does
 _NAMED_FILES = 5  # that a command for the user names; of more, it fetches the repository
 # What the hub's client raises when it can't have something: OSError, and the root of its HTTP library's errors.
-_UNREACHABLE: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, RevisionResolutionError)
+UNREACHABLE: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, RevisionResolutionError)
 _TELLING = ("config.json", ADAPTER_CONFIG)  # which weights are read, and whether they are all
 _MALFORMED = (SafetensorsParsingError, TypeError, ValueError, LookupError, AttributeError)  # raised of a hostile header
 
@@ -85,7 +85,7 @@ class Repository:
             try:
                 snapshot_download(self.name, revision=self.commit, allow_patterns=patterns, **self.options)
                 why = "not in the repository"
-            except _UNREACHABLE as error:
+            except UNREACHABLE as error:
                 why = one_line(error)
         if missing := [path for path in wanted if not self._has(path)]:
             files_named = shlex.join(missing) + " " if len(missing) <= _NAMED_FILES else ""
@@ -195,7 +195,7 @@ def _reaching_hub(name: str, revision: str) -> Iterator[None]:
         raise CheckpointError(
             f"no such folder: {name} (and no hub repository can have that name); {GIVE_FOLDER}"
         ) from None
-    except _UNREACHABLE as error:
+    except UNREACHABLE as error:
         why = str(error).strip().partition("\n")[0]
         raise CheckpointError(
             f"no such folder: {name}; {GIVE_FOLDER}. As a hub repository it can't be had: {why} (where there is a "

@@ -27,6 +27,10 @@ class FileOptions(TypedDict, total=False):
     prove_function: Annotated[
         "bool", Option("run base and result on the same inputs: a claim of the plan that doesn't hold fails", "flag")
     ]
+    push_to_hub: Annotated[
+        "str | None",
+        Option("upload the verified result in one commit, and compare it with the hub's digests", metavar="REPO"),
+    ]
     resume: Annotated["bool", Option("go on with what an interrupted run to the same folder left", "flag")]
     rename: Annotated[
         "bool",

@@ -41,6 +41,8 @@ class WriteOptions:
         resume: go on with what an interrupted run left, and leave the same to the next.
         rename: write beside the place and rename at the end; else write in place.
         prove_function: run base and result on the same inputs, and hold the plan's claim to what they give.
+        push_to_hub: a repository to upload the result to; empty: none.
+        token: for that.
     """
 
     link: Link = "copy"
@@ -49,6 +51,8 @@ class WriteOptions:
     resume: bool = False
     rename: bool = True
     prove_function: bool = False
+    push_to_hub: str = ""
+    token: str | bool | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Extension:
     def run(self, progress: Progress, log: Callable[[str], object] = lambda message: None) -> VerifyReport:
         """Write the result and prove it; see ``extend``."""
         from hf_init._load import with_fitted_values
+        from hf_init._write.card import write_card
         from hf_init._write.stage import stage_result
 
         prepared = with_fitted_values(self.prepared)
@@ -99,6 +104,12 @@ class Extension:
             report.raise_if_failed()
             if self.options.prove_function:
                 report = replace(report, notes=(*report.notes, str(_prove_function(prepared, stage, self.out))))
+            write_card(stage.folder, self.out, report)
+        if self.options.push_to_hub:
+            from hf_init._write.upload import upload
+
+            uploaded = upload(self.out, self.options.push_to_hub, self.options.token)
+            report = replace(report, notes=(*report.notes, uploaded))
         return report
 
 
@@ -113,6 +124,7 @@ def prepare_extension(
     resume: bool = False,
     rename: bool = True,
     prove_function: bool = False,
+    push_to_hub: str | None = None,
     **words: Any,
 ) -> Extension:
     """Plan and check an extension, with the arguments of ``extend``: everything that can be refused is refused here."""
@@ -122,7 +134,8 @@ def prepare_extension(
 
     path = result_place(out, base.values() if isinstance(base, Mapping) else [base])
     _check_memory_options(words)
-    how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename, prove_function)  # type: ignore[arg-type]  # plan_files checks it
+    to_hub = push_to_hub or "", words.get("token")
+    how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename, prove_function, *to_hub)  # type: ignore[arg-type]  # plan_files checks it
     made, beside = prepared(base, architecture, **words)
     if prove_function and (made.source.parts or made.target.own is None):
         raise PlanError(
@@ -131,6 +144,10 @@ def prepare_extension(
         )
     for part in made.target.base.checkpoints:
         _check_nested(part.root, path)
+    if push_to_hub:
+        from hf_init._write.upload import check_upload
+
+        check_upload(push_to_hub, words.get("token"))
     fetch_files(made.target.base, beside)
     files = plan_files(made.plan, made.source, link=how.link, max_bytes=how.max_bytes)
     room = room_needed(files, made.source, how.link, path) + carried_bytes(beside)
