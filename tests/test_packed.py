@@ -62,8 +62,8 @@ FORMATS = [
     ("MLX in uint32", packed(torch.uint32, scales=HALF, biases=HALF), {"quantization": {"bits": 4, "group_size": 64}}),
     (r"\(float8_e5m2\)", packed(torch.float8_e5m2), {}),
     (r"\(int8\)", packed(torch.int8), {}),
-    ("fp8 in float8_e4m3fn", packed(F8), {"quantization_config": {"quant_method": "fp8"}}),
-    (r"\(gptq\)", packed(HALF, weight_scale=HALF), {"quantization_config": {"quant_method": "gptq"}}),
+    ("fp8 in float8_e4m3fn", packed(F8), {"compression_config": {"quant_method": "fp8"}}),
+    (r"\(gptq\)", packed(HALF, weight_scale=HALF), {"compression_config": {"quant_method": "gptq"}}),
 ]  # fmt: skip
 
 
@@ -72,6 +72,80 @@ def test_packed_weights_are_refused_with_their_format(base, kind, change, config
     edited(base, change, **config)
     with pytest.raises(HfInitError, match=rf"is quantized .*{kind}.*proj.*Extend the unquantized"):
         hf_init.plan(base, **CLASSIFIER)
+
+
+METHODS = {  # what a config calls the quantizer, and the list there of what it leaves alone
+    "GPTQ": ("gptq", ""),
+    "AWQ or GPTQ": ("awq", "modules_to_not_convert"),
+    "bitsandbytes, 4 bits": ("bitsandbytes", "llm_int8_skip_modules"),
+    "bitsandbytes, 8 bits": ("bitsandbytes", "llm_int8_skip_modules"),
+    "compressed-tensors": ("compressed-tensors", "ignore"),
+    "float8 in blocks": ("fp8", "modules_to_not_convert"),
+    "modelopt, NVFP4": ("nvfp4", ""),
+    "quanto": ("quanto", "modules_to_not_convert"),
+    r"\(float8_e5m2\)": ("fp8", "modules_to_not_convert"),
+}
+NAMED = [(*METHODS[kind], change) for kind, change, _ in FORMATS if kind in METHODS]
+
+
+def packed_bytes(folder: Path) -> dict[str, bytes]:
+    """What lies in the projections, by name."""
+    tensors = load_file(folder / "model.safetensors")
+    return {name: t.flatten().view(torch.uint8).numpy().tobytes() for name, t in tensors.items() if "proj" in name}
+
+
+@pytest.mark.parametrize(("method", "key", "change"), NAMED, ids=[method for method, *_ in NAMED])
+def test_what_the_config_says_is_packed_is_kept_byte_for_byte(base, tmp_path, method, key, change):
+    """New rows of plain tables, or a new head, which the quantizer is told to leave alone."""
+    said = {"quant_method": method, "bits": 4, **({key: ["lm_head"]} if method == "fp8" else {})}
+    edited(base, change, quantization_config=said)
+    rows = {"config": {"vocab_size": 104}, "keep": {"*embed_tokens*": "leading", "lm_head*": "leading"}}
+    if not key:
+        with pytest.raises(HfInitError, match=f"what {method} leaves unpacked isn't known here, .*score"):
+            hf_init.plan(base, **CLASSIFIER)
+    hf_init.extend(base, tmp_path / "out", **(CLASSIFIER if key else rows)).raise_if_failed()
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    assert config == ({**said, key: [*said.get(key, ()), "score"]} if key else said)
+    assert packed_bytes(tmp_path / "out") == packed_bytes(base) and hf_init.verify(tmp_path / "out", recompute=True)
+    plan = hf_init.Plan.load(tmp_path / "out")
+    assert any(f"quantized by {method}: " in note and note.endswith("names what is new") is bool(key) for note in plan.notes)
+
+
+F8_BLOCKS, FOUR_BITS = packed(F8, weight_scale_inv=torch.float32), packed(torch.uint8, weight__absmax=HALF)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        (F8_BLOCKS, {"layers": [0, "new", 1]}, "blocks of packed tensors would move"),
+        (FOUR_BITS, {"layers": [0, 1, 0]}, "blocks of packed tensors would move"),
+        (FOUR_BITS, {"layers": [0]}, "blocks of packed tensors would move"),
+        (F8_BLOCKS, {"widen": {"intermediate_size": 96}}, "would change their shape: .*gate_proj"),
+        (FOUR_BITS, {"keep": {"*layers.0.mlp*": "none"}}, "would not stay as they are: .*layers.0.mlp"),
+        (
+            FOUR_BITS,
+            {"config": {"num_key_value_heads": 4}, "keep": {"*": "leading"}},
+            "would change their shape: .*k_proj",
+        ),
+        (F8_BLOCKS, {"name_head": "lm", "add_heads": {"v": "regression"}}, "packed tensors have no place in MultiHead"),
+        (F8_BLOCKS, {"prove_function": True}, "can't be run as a whole: .*quantized"),
+    ],
+)
+def test_a_packed_tensor_that_would_change_is_refused(base, tmp_path, change, options, said):
+    edited(base, change, quantization_config={"quant_method": "fp8"})
+    with pytest.raises(HfInitError, match=f"(?s){said}"):
+        hf_init.extend(base, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_packed_tables_get_no_rows_and_nothing_quantized_is_loaded(base):
+    edited(base, packed(torch.int8), of="embed_tokens", quantization_config={"quant_method": "bitsandbytes"})
+    with pytest.raises(HfInitError, match=r"would change their shape: model.embed_tokens.weight"):
+        hf_init.plan(base, config={"vocab_size": 104}, keep={"*embed*": "leading", "lm_head*": "leading"})
+    with pytest.raises(HfInitError, match=r"is quantized .bitsandbytes.: extend it folder to folder"):
+        hf_init.from_pretrained(LlamaForSequenceClassification, base, **OPTIONS)
+    with pytest.raises(HfInitError, match="no head is fitted by it in memory"):
+        hf_init.plan(base, **CLASSIFIER, head="class_means", examples=[("x", "a"), ("y", "b")])
 
 
 @pytest.mark.parametrize(("file", "kind"), [("quantize_config.json", "GPTQ"), ("hf_quant_config.json", "modelopt")])

@@ -43,6 +43,8 @@ from hf_init._architecture.origins import loader_addresses as loader_addresses
 from hf_init._architecture.origins import own_tensors as own_tensors
 from hf_init._architecture.own_values import InitialValues as InitialValues
 from hf_init._architecture.own_values import NotRecordedError as NotRecordedError
+from hf_init._architecture.packed import unpacked_layers as unpacked_layers
+from hf_init._architecture.packed import with_left_alone as with_left_alone
 from hf_init._architecture.recording import seed_generators as seed_generators
 from hf_init._architecture.recording import storage_id as storage_id
 from hf_init._architecture.recording import written_tensors as written_tensors

@@ -38,6 +38,7 @@ from hf_init._architecture.library import (
     not_saved,
 )
 from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
+from hf_init._architecture.packed import PackedPlaces
 from hf_init._architecture.ties import held_apart, stored_under, untie
 from hf_init._architecture.tower_addresses import base_addresses
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
@@ -53,16 +54,8 @@ NamedClass: TypeAlias = "type[_BaseAutoModelClass] | str | None"
 Architecture: TypeAlias = "type[PreTrainedModel] | NamedClass"
 Origin: TypeAlias = "tuple[str, Target, bool]"
 
-UNBUILDABLE = (
-    ImportError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    RuntimeError,
-    ArithmeticError,
-    AssertionError,
-)
+UNBUILDABLE = (ImportError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError,
+               AssertionError)  # fmt: skip
 """What the constructors of models raise for values that they can't use."""
 
 NOT_ON_META = ("device_map", "max_memory", "key_mapping", "distributed_config")
@@ -174,7 +167,12 @@ class Target:
         """Return what the files will hold: without what ``save_pretrained`` leaves out, unless the base holds it."""
         unsaved, held = not_saved(self.model), {tensor.address for tensor in self.source}
         tensors = tuple(t for t in self.whole_layout.tensors if t.parameter not in unsaved or t.address in held)
-        return replace(self.whole_layout, tensors=tensors)
+        return self.packed.put_into(replace(self.whole_layout, tensors=tensors), self.addressed)
+
+    @cached_property
+    def packed(self) -> PackedPlaces:
+        """Return where the base's packed weights belong; nowhere where it has none."""
+        return PackedPlaces.find(self.whole_layout, self.base, {tensor.name for tensor in self.dropped})
 
     @cached_property
     def addressed(self) -> tuple[SourceTensor, ...]:

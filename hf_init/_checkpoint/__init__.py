@@ -66,7 +66,10 @@ if TYPE_CHECKING:
     from hf_init._checkpoint.base import Bases as Bases
     from hf_init._checkpoint.hub import UNREACHABLE as UNREACHABLE
     from hf_init._checkpoint.hub import config_json as config_json
+    from hf_init._checkpoint.packed import SKIP_LISTS as SKIP_LISTS
+    from hf_init._checkpoint.packed import UNPACK_FIRST as UNPACK_FIRST
     from hf_init._checkpoint.packed import format_of as format_of
+    from hf_init._checkpoint.packed import packed_weights as packed_weights
     from hf_init._checkpoint.packed import plain_config as plain_config
     from hf_init._checkpoint.packed import says_packed as says_packed
     from hf_init._checkpoint.plain_weights import from_state_dict as from_state_dict
@@ -84,7 +87,10 @@ __getattr__ = lazy_names(  # what needs torch or the hub's client, which a proof
         "Bases": "hf_init._checkpoint.base",
         "UNREACHABLE": "hf_init._checkpoint.hub",
         "config_json": "hf_init._checkpoint.hub",
+        "SKIP_LISTS": "hf_init._checkpoint.packed",
+        "UNPACK_FIRST": "hf_init._checkpoint.packed",
         "format_of": "hf_init._checkpoint.packed",
+        "packed_weights": "hf_init._checkpoint.packed",
         "plain_config": "hf_init._checkpoint.packed",
         "says_packed": "hf_init._checkpoint.packed",
         "from_state_dict": "hf_init._checkpoint.plain_weights",

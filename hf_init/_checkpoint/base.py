@@ -12,7 +12,7 @@ from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.hub import config_json
 from hf_init._checkpoint.kinds import check_no_adapter
 from hf_init._checkpoint.locate import open_checkpoint
-from hf_init._checkpoint.packed import plain_config
+from hf_init._checkpoint.packed import PackedWeights, plain_config
 from hf_init._errors import PlanError
 
 Bases: TypeAlias = "str | Path | Mapping[str, str | Path]"
@@ -33,6 +33,7 @@ class BaseCheckpoint:
         name: as the user gave it.
         config: the raw ``config.json``, without what is left over in it.
         stale: what that is: it speaks of packed weights, and they are plain.
+        packed: its packed weights, which can only be kept as they are; None where all are plain.
     """
 
     name: str
@@ -40,6 +41,7 @@ class BaseCheckpoint:
     source: Checkpoint
     config: Mapping[str, Any]
     stale: tuple[str, ...] = ()
+    packed: PackedWeights | None = None
 
     @classmethod
     def open(
@@ -49,6 +51,7 @@ class BaseCheckpoint:
         *,
         headers_only: bool = False,
         subfolder: str = "",
+        may_be_packed: bool = False,
         hub: Mapping[str, Any] = MappingProxyType({}),
     ) -> BaseCheckpoint:
         """Open what a user calls a base.
@@ -57,6 +60,7 @@ class BaseCheckpoint:
             base: a folder or a hub id; or several, by the prefix that the names of each get.
             config: of several checkpoints, the config object of the whole, where it isn't made of theirs.
             headers_only: leave the weights of a hub id where they are: enough for a plan.
+            may_be_packed: take a quantized one whose config says by what.
             hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
         Raises:
@@ -67,7 +71,8 @@ class BaseCheckpoint:
             return cls._merge(base, config, headers_only, hub)
         source = open_checkpoint(base, subfolder, headers_only=headers_only, **hub)
         check_no_adapter(source.root)
-        return cls(str(base), source.root, source, *plain_config(source.root, config_json(source.root), source.entries))
+        plain = plain_config(source.root, config_json(source.root), source.entries, may_be_packed)
+        return cls(str(base), source.root, source, *plain)
 
     @classmethod
     def _merge(

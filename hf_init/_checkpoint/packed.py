@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,31 @@ FORMATS: Mapping[str, str] = {
 """A format by the names that only it has, the surest first."""
 RAW = re.compile(r"weight|^(qzeros|W_q|codes|_data|_qdata)$|_blocks$")
 """The last word of the name of what is a matrix, and in whole numbers a packed one."""
-WAY_OUT = (
-    "new values can't be written into packed storage, and its numbers aren't those of the model. Extend the "
-    "unquantized checkpoint and quantize the result, with the new modules left out; where there is none, load this one "
-    "with plain transformers, dequantize() it, save_pretrained, and extend that folder"
+SKIP_LISTS: Mapping[str, str] = {
+    "bitsandbytes": "llm_int8_skip_modules",
+    "compressed-tensors": "ignore",
+    **dict.fromkeys(("awq", "eetq", "fbgemm_fp8", "fp8", "mxfp4", "quanto", "torchao"), "modules_to_not_convert"),
+}
+"""By a quantizer's name in a config, the list there of the modules that it leaves alone."""
+UNPACK_FIRST = (
+    "Extend the unquantized checkpoint and quantize the result, with the new modules left out; where there is none, "
+    "load this one with plain transformers, dequantize() it, save_pretrained, and extend that folder"
 )
+_REFUSAL = "new values can't be written into packed storage, and its numbers aren't those of the model. " + UNPACK_FIRST
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """The packed weights of a checkpoint whose config names their quantizer.
+
+    Attributes:
+        method: the quantizer. config: what the config says of it.
+        names: of packed tensors, and of scales and the like beside them.
+    """
+
+    method: str
+    config: Mapping[str, Any]
+    names: tuple[str, ...]
 
 
 def packed_weights(entries: Iterable[TensorEntry]) -> list[str]:
@@ -57,22 +78,29 @@ def format_of(names: Collection[str]) -> str:
 
 
 def plain_config(
-    folder: Path, config: Mapping[str, Any], entries: Mapping[str, TensorEntry]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return a checkpoint's config without what is said in it of packed weights, and what that was; they must be plain.
+    folder: Path, config: Mapping[str, Any], entries: Mapping[str, TensorEntry], may_be_packed: bool = False
+) -> tuple[dict[str, Any], tuple[str, ...], PackedWeights | None]:
+    """Return a checkpoint's config without what is said in it of packed weights; what that was; and those, if any are.
+
+    Args:
+        may_be_packed: where the config names the quantizer, by a library's habit; else they must be plain.
 
     Raises:
-        PlanError: they are packed.
+        PlanError: they are packed, and may not be.
     """
     methods = dict(_methods(config))
     packed = packed_weights(entries.values())
     scales = [name for name in entries if any(re.search(ending, name) for ending in FORMATS)] if methods else []
+    named = config.get("quantization_config")
+    if (packed or scales) and may_be_packed and isinstance(named, Mapping) and named.get("quant_method"):
+        names = tuple(dict.fromkeys((*packed, *scales)))
+        return _without(config), (), PackedWeights(str(named["quant_method"]), named, names)
     if packed or scales:
         beside = (kind for file, kind in FILES.items() if (folder / file).is_file())
         kind = next(chain(methods.values(), beside), "") or format_of(entries)
         kinds = " in ".join(filter(None, (kind, ", ".join(sorted({entries[name].dtype for name in packed})))))
-        raise PlanError(f"{folder} is quantized ({kinds}): {join_names(packed or scales)}; {WAY_OUT}")
-    return _without(config), tuple(f"{key} ({method})" for key, method in methods.items())
+        raise PlanError(f"{folder} is quantized ({kinds}): {join_names(packed or scales)}; {_REFUSAL}")
+    return _without(config), tuple(f"{key} ({method})" for key, method in methods.items()), None
 
 
 def _is_packed(entry: TensorEntry) -> bool:

@@ -28,7 +28,7 @@ from hf_init._errors import PlanError
 from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
 from hf_init._options import LoadOptions
 from hf_init._plan import Fill, Plan, TensorPlan
-from hf_init._prepare import Prepared, prepare_plan
+from hf_init._prepare import Prepared, check_in_memory, prepare_plan
 from hf_init._shards import gathered_tensor
 from hf_init._signature import takes
 from hf_init._tensors import Status
@@ -138,6 +138,7 @@ def load_class(
         return _load_around(own, cls, base, *model_args, **said, **options)
     _check_places(options.get("device_map"))
     prepared = prepare_plan(base, cls, *model_args, **options)
+    check_in_memory(prepared.target)
     if prepared.target.cls is not cls and own_loader(prepared.target.cls):
         return load_class(prepared.target.cls, base, *model_args, **said, **options)
     model, info = _load_proved(with_fitted_values(prepared), spend=True)

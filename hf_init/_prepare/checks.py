@@ -88,6 +88,8 @@ def two_claims(inputs: PlanInputs) -> Iterator[Problem]:
 def packed_values(inputs: PlanInputs) -> Iterator[Problem]:
     """Yield a problem if whole numbers would become the values of floating tensors: they are packed weights."""
     target = inputs.target
+    if target.base.packed is not None:  # whose config names the quantizer: what may become of it, `changed_packed` says
+        return
     floating = {spec.address for spec in target.layout.tensors if is_floating(spec.dtype)}
     packed = [tensor for tensor in target.source if tensor.address in floating and not is_floating(tensor.dtype)]
     if packed:
@@ -228,9 +230,11 @@ def check_unloadable(target: Target, plan: Plan) -> None:
 
     A load into memory needs no such question: the library says there what it found.
     """
-    if takes_as_they_are(target.model, {tensor.name: tensor.shape for tensor in plan.stored}):
+    # For what is packed stands the tensor that a quantizer makes room for; it is the quantizer's, and stays as it was.
+    files = [*(t for t in plan.stored if t.name not in target.packed.part_of), *target.packed.held]
+    if takes_as_they_are(target.model, {tensor.name: tensor.shape for tensor in files}):
         return
-    _, info = target.load_on_meta({t.name: (t.shape, t.dtype) for t in plan.stored}, output_loading_info=True)
+    _, info = target.load_on_meta({t.name: (t.shape, t.dtype) for t in files}, output_loading_info=True)
     left_out = {tensor.parameter for tensor in plan.tensors if tensor.left_out}
     problems = {
         "missing": sorted(set(info["missing_keys"]) - left_out),

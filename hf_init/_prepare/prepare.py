@@ -28,6 +28,7 @@ from hf_init._prepare.checks import INPUT_CHECKS, PlanInputs, run_checks
 from hf_init._prepare.claim import claim_of
 from hf_init._prepare.leftover import unused_with_reasons
 from hf_init._prepare.own_recipe import class_recipe
+from hf_init._prepare.packed import changed_packed, packed_note, rewritten_packed
 from hf_init._prepare.target import resolve_target
 from hf_init._prepare.unexpected import PLAN_CHECKS, PlanDraft
 from hf_init._tensors import Status
@@ -85,7 +86,7 @@ def prepare_plan(
     standing = class_recipe(target.model) if recipe is None else find_recipe(recipe)
     chosen = standing.with_rules_first(rules_first, None if seed is None else checked_seed(seed))
     inputs = PlanInputs(target, chosen, keep or {})
-    run_checks(INPUT_CHECKS, inputs)
+    run_checks((*INPUT_CHECKS, changed_packed), inputs)
     context = TargetContext(target, tuple(inputs.keep))
     change_plans = tuple(change.plan(context) for change in changes)
     by_changes = {name: mapping for change in change_plans for name, mapping in change.keep.items()}
@@ -99,12 +100,13 @@ def prepare_plan(
         notes=(
             *plan.notes,
             *map(_stale_note, target.base.stale),
+            *packed_note(target, plan),
             *_untied_notes(target, plan),
             *(note for change in change_plans for note in (*change.notes, *change.notes_on(plan))),
         ),
         record={**_constructor_record(target), **{k: v for change in change_plans for k, v in change.record.items()}},
     )
-    run_checks(PLAN_CHECKS, PlanDraft(target, chosen, inputs.keep, change_plans, plan))
+    run_checks((*PLAN_CHECKS, rewritten_packed), PlanDraft(target, chosen, inputs.keep, change_plans, plan))
     plan = replace(plan, claim=claim_of(target, plan, tuple(zip(changes, change_plans, strict=True))))
     converted = frozenset(tensor.name for tensor in target.layout.tensors if len(tensor.address) > 1)
     return Prepared(target, plan, values, change_plans, converted)

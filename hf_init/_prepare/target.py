@@ -102,7 +102,9 @@ def resolve_target(
     """
     given = config if isinstance(config, Mapping) else {}
     own = _SortedOptions.of(options, given)
-    opened = BaseCheckpoint.open(base, config, headers_only=headers_only, subfolder=subfolder, hub=own.hub)
+    opened = BaseCheckpoint.open(
+        base, config, headers_only=headers_only, subfolder=subfolder, may_be_packed=True, hub=own.hub
+    )
     whole = config if isinstance(config, PreTrainedConfig) else None
     if opened.source.parts and whole is None:
         opened, made = with_config(opened, architecture, trust_remote_code)

@@ -137,10 +137,10 @@ def prepare_extension(
     to_hub = push_to_hub or "", words.get("token")
     how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename, prove_function, *to_hub)  # type: ignore[arg-type]  # plan_files checks it
     made, beside = prepared(base, architecture, **words)
-    if prove_function and (made.source.parts or made.target.own is None):
+    if prove_function and (made.source.parts or made.target.own is None or made.target.base.packed):
         raise PlanError(
-            f"{option('prove_function')}: the base can't be run as a whole: it is of several checkpoints, or its class "
-            "isn't known; leave it out"
+            f"{option('prove_function')}: the base can't be run as a whole: it is of several checkpoints or quantized, "
+            "or its class isn't known; leave it out"
         )
     for part in made.target.base.checkpoints:
         _check_nested(part.root, path)
@@ -190,6 +190,7 @@ def prepared(base: Any, architecture: Any, **options: Any) -> tuple[Prepared, Fi
 def _write_result(extension: Extension, stage: StagingDir, progress: Progress, log: Callable[[str], object]) -> Clones:
     """Write everything of a result into a folder that isn't at its place yet, the manifest last; return its clones."""
     from hf_init._plan import BaseRecord, Manifest
+    from hf_init._prepare import quantization_config
     from hf_init._version import __version__
     from hf_init._write.other_files import carry_files, write_config
     from hf_init._write.writing import write
@@ -208,7 +209,7 @@ def _write_result(extension: Extension, stage: StagingDir, progress: Progress, l
         log=log,
     )
     carry_files(extension.beside, stage.folder)
-    write_config(prepared.model, stage.folder)
+    write_config(prepared.model, stage.folder, quantization_config(prepared.target, prepared.plan))
     for change in prepared.change_plans:
         change.write(stage.folder)
     record = BaseRecord.of(prepared.source, "" if options.link == "copy" else options.link)

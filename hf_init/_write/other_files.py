@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping
 from functools import reduce
@@ -81,9 +82,16 @@ def carried_bytes(files: FilesByFolder) -> int:
     return sum((folder / name).stat().st_size for folder, listed in files.items() for name in listed.carried)
 
 
-def write_config(model: PreTrainedModel, out: Path) -> None:
-    """Write config and custom code as ``save_pretrained`` does, and a generation config where the source had none."""
+def write_config(model: PreTrainedModel, out: Path, quantization: Mapping[str, Any] | None = None) -> None:
+    """Write config and custom code as ``save_pretrained`` does, and a generation config where the source had none.
+
+    Args:
+        quantization: what the config is to say of packed weights.
+    """
     config: Any = model.config
+    if quantization is not None:
+        config = copy.deepcopy(config)
+        config.quantization_config = dict(quantization)
     config.dtype = str(model.dtype).removeprefix("torch.")
     config.architectures = [type(model).__name__]
     if model.is_remote_code():
