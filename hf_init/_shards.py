@@ -70,6 +70,16 @@ def check_undivided(model: nn.Module, advice: str) -> None:
     divided = [name for name, tensor in model.named_parameters() if is_sharded(tensor)]
     if divided:
         raise PlanError(f"{type(model).__name__} is divided among ranks ({join_names(divided)}); {advice}")
+    check_here(model)
+
+
+def check_here(model: nn.Module) -> None:
+    """Raise PlanError if a tensor of the model has no values: it is on meta, or offloaded."""
+    absent = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.device.type == "meta"]
+    if absent:
+        raise PlanError(
+            f"{join_names(absent)}: on meta or offloaded, so nothing can be frozen or proved; load it whole"
+        )
 
 
 def check_whole(model: nn.Module) -> None:
@@ -80,23 +90,30 @@ def check_whole(model: nn.Module) -> None:
     check_names(model)
     name = type(model).__name__
     tensors = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
-    packed = [n for n, each in tensors.items() if isinstance(each, nn.Parameter) and not each.is_floating_point()]
+    packed = packed_names(model)
     if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False) or packed:
         raise PlanError(
             f"{name} is quantized{f' ({join_names(packed)})' if packed else ''}: its tensors aren't those of the plan. "
             "Load the result unquantized; or train adapters on it, with peft_arguments(plan)"
         )
-    absent = [name for name, each in tensors.items() if each.device.type == "meta"]
-    if absent:
-        raise PlanError(
-            f"{join_names(absent)}: on meta or offloaded, so nothing can be frozen or proved; load it whole"
-        )
+    check_here(model)
     split = [name for name, each in tensors.items() if is_sharded(each) and not is_fully_sharded(model, name)]
     if split:
         raise PlanError(
             f"{join_names(split)}: divided by tensor parallelism, whose modules compute with a part each. Train with "
             "FSDP2 or DDP; or train adapters, with peft_arguments(plan)"
         )
+
+
+def packed_names(model: nn.Module) -> list[str]:
+    """Return the names of the parameters that a quantizer has packed: few bits, or tensors of a kind of their own."""
+    return [
+        name
+        for name, each in model.named_parameters(remove_duplicate=False)
+        if not each.is_floating_point()
+        or each.dtype.itemsize < 2
+        or (hasattr(each, "__tensor_flatten__") and not is_sharded(each))  # of torchao and quanto
+    ]
 
 
 def is_fully_sharded(model: nn.Module, name: str) -> bool:

@@ -142,11 +142,22 @@ def test_the_loading_info_names_what_changed_its_shape(bases):
 
 
 @pytest.mark.parametrize(
-    "device_map", ["disk", {"": "disk"}, {"embeddings": "cpu", "encoder": "disk", "pooler": "cpu"}]
+    ("device_map", "memory", "said"),
+    [
+        ("disk", None, "puts the model on disk, where"),
+        ({"": "disk"}, None, "puts the model on disk, where"),
+        ({"embeddings": "cpu", "encoder": "disk", "pooler": "cpu"}, None, "puts encoder on disk, where"),
+        ("meta", None, "puts the model on meta, where"),
+        ({"": torch.device("meta")}, None, "puts the model on meta, where"),
+        ("auto", {"cpu": "1KB"}, "='auto': the model doesn't fit, and a part of it would go to disk, where"),
+        ("sequential", {"cpu": "50KB"}, "='sequential': the model doesn't fit, and a part of it"),
+        ("nonsense", None, "='nonsense': When passing device_map as a string"),
+    ],
 )
-def test_what_would_lie_on_disk_is_refused_in_words(bases, device_map):
-    with pytest.raises(HfInitError, match=r"device_map puts (encoder|the model) on disk.*extend folder to folder"):
-        hf_init.from_pretrained(BertModel, bases("bert"), device_map=device_map)
+def test_what_would_lie_elsewhere_is_refused_in_words(bases, device_map, memory, said):
+    with pytest.raises(HfInitError, match=f"device_map {said}|device_map{said}") as refused:
+        hf_init.from_pretrained(BertModel, bases("bert"), device_map=device_map, max_memory=memory)
+    assert ("extend folder to folder" in str(refused.value)) is (device_map != "nonsense")
 
 
 def test_on_meta_nothing_is_loaded_and_a_plan_is_made(bases):

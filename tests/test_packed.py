@@ -108,7 +108,9 @@ def test_what_the_config_says_is_packed_is_kept_byte_for_byte(base, tmp_path, me
     assert config == ({**said, key: [*said.get(key, ()), "score"]} if key else said)
     assert packed_bytes(tmp_path / "out") == packed_bytes(base) and hf_init.verify(tmp_path / "out", recompute=True)
     plan = hf_init.Plan.load(tmp_path / "out")
-    assert any(f"quantized by {method}: " in note and note.endswith("names what is new") is bool(key) for note in plan.notes)
+    assert any(
+        f"quantized by {method}: " in note and note.endswith("names what is new") is bool(key) for note in plan.notes
+    )
 
 
 F8_BLOCKS, FOUR_BITS = packed(F8, weight_scale_inv=torch.float32), packed(torch.uint8, weight__absmax=HALF)

@@ -87,6 +87,6 @@ def with_left_alone(config: Mapping[str, Any], key: str, layers: Sequence[str]) 
     Args:
         key: the name of the list in it.
     """
-    listed = list(config.get(key) or ())
+    listed: list[str] = list(config.get(key) or ())
     # Whether a name is in a list by the library's own rule: a beginning, an end or a pattern.
     return {**config, key: [*listed, *(name for name in layers if should_convert_module(name, listed))]}

@@ -145,6 +145,12 @@ def load_class(
     return (model, _with_what_was_lacking(prepared, info)) if output_loading_info else model
 
 
+_NOT_HERE = (
+    "where what is loaded can't be compared with the files; extend folder to folder (hf_init.extend), and load the "
+    "result with plain transformers"
+)
+
+
 def _check_places(device_map: object) -> None:
     """Raise PlanError if a model is asked for where its values couldn't be compared with the files."""
     if torch.empty(0).device.type == "meta":
@@ -153,12 +159,9 @@ def _check_places(device_map: object) -> None:
             "a model has no values; load outside of it, or ask hf_init.plan, which needs no memory"
         )
     places: Mapping[object, object] = device_map if isinstance(device_map, Mapping) else {"": device_map}
-    disk = [str(name) or "the model" for name, place in places.items() if place == "disk"]
-    if disk:
-        raise PlanError(
-            f"device_map puts {join_names(disk)} on disk, where what is loaded can't be compared with the files; "
-            "extend folder to folder (hf_init.extend), and load the result with plain transformers"
-        )
+    away = {str(name) or "the model": str(place) for name, place in places.items() if str(place) in ("disk", "meta")}
+    if away:
+        raise PlanError(f"device_map puts {join_names([*away])} on {join_names(sorted({*away.values()}))}, {_NOT_HERE}")
 
 
 def _with_what_was_lacking(prepared: Prepared, info: LoadingInfo) -> LoadingInfo:
@@ -277,10 +280,17 @@ def _library_load(
         key: value for key, value in target.load_options.items() if key != "key_mapping"
     }  # the names are planned already
     options = dict(dtype=target.dtype, output_loading_info=True, **load)
-    if into is not None:
-        return _check_whole(prepared.plan, load_into(into, state.values, **options))
-    options |= dict(config=target.config, state_dict=state.values, **target.model_kwargs)
-    return _check_whole(prepared.plan, load_plainly(target.cls, None, *target.model_args, **options))
+    try:
+        if into is not None:
+            return _check_whole(prepared.plan, load_into(into, state.values, **options))
+        options |= dict(config=target.config, state_dict=state.values, **target.model_kwargs)
+        return _check_whole(prepared.plan, load_plainly(target.cls, None, *target.model_args, **options))
+    except (ValueError, AssertionError) as error:  # torch asserts that it was built for a device
+        if load.get("device_map") is None:
+            raise
+        spilled = "offload" in str(error)  # what the library then advises, a folder for it, would prove nothing
+        why = f"the model doesn't fit, and a part of it would go to disk, {_NOT_HERE}" if spilled else one_line(error)
+        raise PlanError(f"device_map={load['device_map']!r}: {why}") from error
 
 
 def _check_whole(plan: Plan, loaded: tuple[PreTrainedModel, LoadingInfo]) -> tuple[PreTrainedModel, LoadingInfo]:

@@ -35,7 +35,7 @@ from .kinds_multi_head import (
     is_in_backbone,
     list_choices,
 )
-from .layers_multi_head import CustomHead, SharedBackbone, num_patches, pooling_mask
+from .layers_multi_head import CustomHead, SharedBackbone, UnpackedHeads, num_patches, pooling_mask
 
 GenerationValue: TypeAlias = "torch.Tensor | GenerationConfig | Sequence[object] | str | float | None"
 HubValue: TypeAlias = "str | os.PathLike[str] | Mapping[str, str] | bool | None"
@@ -75,7 +75,7 @@ class PlainHead:
     without: frozenset[str]
 
 
-class MultiHead(PreTrainedModel):
+class MultiHead(UnpackedHeads, PreTrainedModel):
     """Named heads on one backbone: a forward runs the backbone once, regardless of which heads are requested.
 
     Tensors are named ``trunk.*`` as those of the backbone's own class, and ``heads.NAME.*`` as in transformers' class

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypedDict
+
+from torch import nn
 
 from hf_init._errors import PlanError
 from hf_init._plan import Plan, TensorPlan
 from hf_init._roles import matches
+from hf_init._shards import packed_names
 from hf_init._tensors import Box, Region, Status
 from hf_init._text import join_names
 
@@ -31,15 +34,18 @@ class PeftArguments(TypedDict, total=False):
     exclude_modules: str
 
 
-def peft_arguments(plan: Plan) -> PeftArguments:
+def peft_arguments(plan: Plan, model: nn.Module | None = None) -> PeftArguments:
     """Return the arguments of ``peft.LoraConfig`` by which an adapter trains and saves exactly what is new.
 
     ``modules_to_save``: modules that are new as a whole, by full name; ``trainable_token_indices``: the new rows of
     resized embeddings; ``exclude_modules``: a pattern that keeps LoRA off both. Absent where there is nothing to say.
 
+    Args:
+        model: the one that they are for, where a quantizer may have packed something of it.
+
     Raises:
         PlanError: something new that PEFT can't train without training what is kept: a module that is half new, new
-            regions that aren't rows of an embedding; it names all of them.
+            regions that aren't rows of an embedding; it names all of them. Or a module that is packed in the model.
 
     Example::
 
@@ -61,6 +67,8 @@ def peft_arguments(plan: Plan) -> PeftArguments:
             "Use hf_init.finetune.train_only_new, put new parameters in modules of their own, or train these modules "
             "as a whole by your own modules_to_save"
         )
+    if model is not None:
+        _check_unpacked(model, {*new, *tables})
     arguments: PeftArguments = {}
     if new:
         arguments["modules_to_save"] = new
@@ -94,6 +102,17 @@ def check_rewriting(config: object) -> None:
         raise PlanError(
             f"init_lora_weights={setting!r}: {REWRITING[method]}, so the kept bytes would move and the base "
             "couldn't be proved any more. Use True, 'gaussian', 'orthogonal' or 'eva', which leave the base as it is"
+        )
+
+
+def _check_unpacked(model: nn.Module, modules: Collection[str]) -> None:
+    packed = [
+        name for name in dict.fromkeys(name.rpartition(".")[0] for name in packed_names(model)) if name in modules
+    ]
+    if packed:
+        raise PlanError(
+            f"{join_names(packed)}: packed by the quantizer, and what is new can't be trained there. Load the model "
+            "with these left alone: quantization_arguments(plan) is for its quantization config"
         )
 
 

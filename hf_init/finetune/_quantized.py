@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal
 
+from hf_init._checkpoint import SKIP_LISTS
 from hf_init._errors import PlanError
 from hf_init._plan import Plan
 from hf_init._tensors import Status, num_elements
 
-_SKIP = {
-    "bitsandbytes": "llm_int8_skip_modules",
-    "quanto": "modules_to_not_convert",
-    "torchao": "modules_to_not_convert",
-}
+METHODS = ("bitsandbytes", "quanto", "torchao")
 
 
 def quantization_arguments(
@@ -37,8 +34,8 @@ def quantization_arguments(
         config = BitsAndBytesConfig(load_in_4bit=True, **skip)
         model = AutoModelForSequenceClassification.from_pretrained("sentiment", quantization_config=config)
     """
-    if method not in _SKIP:
-        raise PlanError(f"method is {method!r}, expected one of {', '.join(map(repr, _SKIP))}")
+    if method not in METHODS:
+        raise PlanError(f"method is {method!r}, expected one of {', '.join(map(repr, METHODS))}")
     tensors = [tensor for tensor in plan.tensors if tensor.status is not Status.CARRIED]
     tied = {name for tensor in tensors if tensor.tied_to for name in (tensor.name, tensor.tied_to)}
     sizes: Counter[str] = Counter()
@@ -50,4 +47,4 @@ def quantization_arguments(
         for tensor in tensors
         if tensor.new or tensor.name in tied or tensor.parameter.partition(".")[0] != backbone
     ]
-    return {_SKIP[method]: list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))}
+    return {SKIP_LISTS[method]: list(dict.fromkeys(name.rpartition(".")[0] or name for name in names))}
