@@ -21,7 +21,6 @@ class BlockMap:
         sources: for each, the base's block that it is; None where it is new.
         count: of the base's blocks.
         templates: for each, the base's block that it is like; None where a new one is like none.
-        copied: whether a new block's tensors are those of its template, where nothing else is said of them.
         values: paths of the config values that follow.
         differences: what is another setting in a block than in the base's block that it is.
     """
@@ -29,7 +28,6 @@ class BlockMap:
     sources: tuple[int | None, ...]
     count: int
     templates: tuple[int | None, ...] = ()
-    copied: bool = False
     values: frozenset[str] = frozenset()
     differences: tuple[str, ...] = ()
 
@@ -44,9 +42,8 @@ class BlockMap:
         return tuple(sorted(set(range(self.count)) - set(self.sources)))
 
     def places(self, source: int) -> tuple[int, ...]:
-        """Return the numbers of all blocks that get tensors of a block of the base."""
-        origins = self.templates if self.copied else self.sources
-        return tuple(block for block, origin in enumerate(origins) if origin == source)
+        """Return the numbers of all blocks that are this block of the base."""
+        return tuple(block for block, origin in enumerate(self.sources) if origin == source)
 
 
 def place_names(

@@ -60,12 +60,12 @@ class Depth:
 def read_depths(target: Target, config: PreTrainedConfig) -> tuple[Depth, ...]:
     """Return the depths of a target's class under a config: the values that a stack is seen to grow with."""
     candidates = {path: count for path, count in depths_of(config) if not hasattr(parent_of(config, path), "depths")}
-    names = target.rebuilt(config).state_dict()
+    found = _stacks(target.rebuilt(config).state_dict())
     depths: list[Depth] = []
     for path, count in candidates.items():
-        stacks = [stack for stack, blocks in _stacks(names).items() if len(blocks) == count]
+        stacks = [stack for stack, blocks in found.items() if len(blocks) == count]
         if len(candidates) > 1 or len(stacks) != 1:
-            stacks = list(_stacks_that_grow(target, config, path, count))
+            stacks = [stack for stack in _stacks_that_grow(target, config, path, count) if stack in stacks]
         if stacks:
             depths.append(Depth(path, count, tuple(stacks)))
     return tuple(depths)
@@ -235,7 +235,7 @@ def settle_kinds(
             f"({', '.join(values) or 'by the class'}): add and leave out whole periods, and leave the first block first"
         )
     templates = tuple(
-        next((each for each in _nearest(template, blocks.count) if old[each] == new[block]), None)
+        next((each for each in _nearest(template, blocks) if old[each] == new[block]), None)
         for block, template in enumerate(blocks.templates)
     )
     differences = tuple(
@@ -247,9 +247,9 @@ def settle_kinds(
     return replace(blocks, templates=templates, differences=differences)
 
 
-def _nearest(template: int | None, count: int) -> list[int]:
-    """Return the base's blocks from a template outwards, earlier ones first."""
-    return sorted(range(count), key=lambda block: (abs(block - (template or 0)), block))
+def _nearest(template: int | None, blocks: BlockMap) -> list[int]:
+    """Return the base's blocks from a template outwards: first those that stay, and earlier ones before later ones."""
+    return sorted(range(blocks.count), key=lambda block: (block in blocks.lost, abs(block - (template or 0)), block))
 
 
 def _kind(model: PreTrainedModel, path: str) -> tuple[tuple[str, str], ...]:

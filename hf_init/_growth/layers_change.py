@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from transformers import PreTrainedConfig
 
@@ -12,7 +13,7 @@ from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
 from hf_init._function import failure_on_meta
-from hf_init._growth.axis import value_at
+from hf_init._growth.axis import planned_fills, value_at
 from hf_init._growth.depths import (
     Depth,
     depth_values,
@@ -25,7 +26,7 @@ from hf_init._growth.depths import (
 )
 from hf_init._growth.layer_spec import LayerSpec, parse_layers
 from hf_init._growth.new_blocks import NewBlocks
-from hf_init._plan import EXACT, Choice, Fill, Match, Nothing, Plan, no_claim, weakest_claim
+from hf_init._plan import EXACT, Plan, no_claim, weakest_claim
 from hf_init._text import join_names
 
 NEW_LAYERS = ("auto", "copy")
@@ -90,7 +91,7 @@ class LayersChange(Change):
         for depth, blocks in self._maps(read_depths(target, base), base, wanted):
             if self.specs or blocks.sources != tuple(range(len(blocks.sources))):  # else every block keeps its name
                 followed = frozenset(depth_values(base, depth.path, blocks))
-                changed |= dict.fromkeys(depth.stacks, replace(blocks, values=followed, copied=self.copied))
+                changed |= dict.fromkeys(depth.stacks, replace(blocks, values=followed))
         if not changed:
             return target
         own = {path: value_at(base, path) for blocks in changed.values() for path in blocks.values}
@@ -132,21 +133,13 @@ class LayersChange(Change):
         if not target.blocks or any("*" in stack for stack in target.blocks):  # none, or experts
             return ChangePlan()
         new = NewBlocks(target, target.build())
-        schemes = new.schemes()
-
-        def fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
-            by_rule = choice.why != "default" and not choice.advised
-            if match.target.name not in schemes or by_rule:
-                return None
-            scheme, why = schemes[match.target.name]
-            return [Fill(region, scheme, why) for region in match.new]
+        schemes = {**(dict(new.copies()) if self.copied else {}), **new.schemes()}
 
         def claim(plan: Plan) -> str:
             return weakest_claim([*map(no_claim, (*_other_sequence(target), *new.claims(plan))), EXACT])
 
         return ChangePlan(
-            keep=dict.fromkeys(schemes, Nothing()) if self.copied else {},
-            fills=fills,
+            fills=partial(planned_fills, schemes),
             notes=tuple(_layer_notes(target.blocks)),
             new=frozenset(tensor.name for tensors in new.tensors.values() for tensor in tensors),
             drop=frozenset(tensor.name for tensor in target.dropped if tensor.address == (f"{NOWHERE}{tensor.name}",)),

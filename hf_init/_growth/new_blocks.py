@@ -9,13 +9,14 @@ from functools import cached_property
 from transformers import PreTrainedModel
 
 from hf_init._architecture import Target
+from hf_init._block_names import stack_blocks, stack_of
 from hf_init._function import Known, block_outputs
 from hf_init._growth.closers import CLOSERS, NORMS, PROJECTIONS, close, constant_of
 from hf_init._plan import Plan, sources_of
 from hf_init._roles import matches
 from hf_init._tensors import Status, TensorSpec
 from hf_init._text import join_names
-from hf_init.schemes import NearIdentity, Scheme
+from hf_init.schemes import NearIdentity, Repeat, Scheme
 
 CLOSED = "closed: the new block gives back what it gets"
 NEAR = "a norm of the sum ends each branch, which nothing closes: nearly the identity"
@@ -55,6 +56,21 @@ class NewBlocks:
             schemes = {**near, **close(tensors, PROJECTIONS)}
             chosen |= {name: (scheme, NEAR if near else OPEN) for name, scheme in schemes.items()}
         return chosen
+
+    def copies(self) -> Iterator[tuple[str, tuple[Scheme, str]]]:
+        """Yield each tensor of the new blocks, made as that of the block that is likest, with a reason."""
+        held = sources_of(self.target.source, self.target.layout)
+        for path, tensors in self.tensors.items():
+            stack, _, number = path.rpartition(".")
+            blocks = self.target.blocks[f"{stack}."]
+            template = blocks.templates[int(number)]
+            places = () if template is None else blocks.places(template)
+            like = {t.name: held[t.name] for place in places[:1] for t in self._tensors(f"{stack}.{place}")}
+            for tensor in tensors if like else ():
+                block = next(block for block in stack_blocks(tensor.name) if block.split(".")[-2] == number)
+                name = f"{stack_of(block)}{places[0]}.{tensor.name.removeprefix(block)}"
+                if (source := like.get(name)) is not None and source.shape == tensor.shape:
+                    yield tensor.name, (Repeat(table=source.name), f"a copy of block {template} of the base")
 
     def claims(self, plan: Plan) -> Iterator[str]:
         """Yield what keeps the new blocks of a finished plan from giving back what they get."""
