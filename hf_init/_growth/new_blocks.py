@@ -40,16 +40,21 @@ class NewBlocks:
         stacks = self.target.blocks.items()
         return {path: self._tensors(path) for stack, blocks in stacks for path in (f"{stack}{k}" for k in blocks.new)}
 
+    @cached_property
+    def _closed(self) -> Mapping[str, Mapping[str, Scheme]]:
+        """Return the blocks that can be closed, by path, each with what closes it, by the tensor's name on disk."""
+        closed: dict[str, Mapping[str, Scheme]] = {}
+        for way in CLOSERS:
+            trial = {path: close(tensors, way) for path, tensors in self.tensors.items() if path not in closed}
+            outputs = self._outputs({path: schemes for path, schemes in trial.items() if schemes})
+            closed |= {path: trial[path] for path, output in outputs.items() if output == "input"}
+        return closed
+
     def schemes(self) -> dict[str, tuple[Scheme, str]]:
         """Return what closes the blocks: a scheme and its reason, by the tensor's name on disk."""
-        chosen: dict[str, tuple[Scheme, str]] = {}
-        left = dict(self.tensors)
-        for way in CLOSERS:
-            trial = {path: close(tensors, way) for path, tensors in left.items()}
-            for path, output in self._outputs(trial).items():
-                if output == "input":
-                    chosen |= {name: (scheme, CLOSED) for name, scheme in trial[path].items()}
-                    del left[path]
+        closed = self._closed
+        chosen = {name: (scheme, CLOSED) for schemes in closed.values() for name, scheme in schemes.items()}
+        left = {path: tensors for path, tensors in self.tensors.items() if path not in closed}
         outputs = self._outputs({path: close(tensors, NORMS) for path, tensors in left.items()})
         for path, tensors in left.items():
             near = dict(self._near_identity(path)) if outputs.get(path) == 0 else {}
@@ -79,6 +84,9 @@ class NewBlocks:
             path: {tensor.name: fills[tensor.name][0].scheme for tensor in tensors if tensor.name in fills}
             for path, tensors in self.tensors.items()
         }
+        for path, schemes in self._closed.items():
+            if schemes.items() <= planned[path].items():  # seen already
+                del planned[path]
         outputs = self._outputs(planned)
         changing = [path for path, output in outputs.items() if output != "input"]
         if changing:
