@@ -6,7 +6,8 @@ collective operation for a sharded tensor: every rank of its mesh asks for the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from typing import TypeVar, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, dis
 from torch.distributed.tensor.device_mesh import DeviceMesh
 
 from hf_init._errors import HfInitError, PlanError
-from hf_init._tensors import Box, Region
+from hf_init._tensors import Box, Region, Shape, num_elements
 from hf_init._text import join_names
 
 T = TypeVar("T")
@@ -25,22 +26,72 @@ _OTHER_FAILED = "the first process failed, and its own message says of what; not
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
-    """Return whether the tensor lies on a mesh of ranks (a DTensor, as FSDP2 and tensor parallelism make it)."""
-    return isinstance(tensor, DTensor)
+    """Return whether the ranks hold a part each: of a DTensor, made by FSDP2 or tensor parallelism, or by ZeRO-3."""
+    return isinstance(tensor, DTensor) or is_under_zero3(tensor)
+
+
+def is_under_zero3(tensor: torch.Tensor) -> bool:
+    """Return whether DeepSpeed's ZeRO-3 holds the tensor, which is empty but for the passes it is gathered for."""
+    return hasattr(tensor, "ds_id")
+
+
+def whole_shape(tensor: torch.Tensor) -> Shape:
+    """Return the shape of all that the ranks hold."""
+    return tuple(getattr(tensor, "ds_shape", tensor.shape))
+
+
+def is_here(tensor: torch.Tensor) -> bool:
+    """Return whether this process has all elements now: FSDP2 and ZeRO-3 gather them for a pass."""
+    return not isinstance(tensor, DTensor) and tuple(tensor.shape) == whole_shape(tensor)
 
 
 def gathered_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return all elements of a tensor, without its gradient; those of a sharded one are gathered."""
     with torch.no_grad():
-        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+        if isinstance(tensor, DTensor):
+            return tensor.full_tensor()
+        if is_here(tensor):
+            return tensor.detach()
+        with import_module("deepspeed").zero.GatheredParameters([tensor]):
+            return tensor.detach().clone()
 
 
-def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
-    """Return the memory that this rank has of a tensor, and which region it is; it is empty where there is none."""
-    if not isinstance(tensor, DTensor):
-        return tensor.data, Box.whole(tuple(tensor.shape))
-    local, start = tensor.to_local().data, _offset(tensor)
-    return local, Box(start, tuple(a + n for a, n in zip(start, local.shape, strict=True)))
+def local_parts(tensor: torch.Tensor) -> list[tuple[torch.Tensor, Box]]:
+    """Return the memory that this rank has of a tensor, each part with the region that it is."""
+    if isinstance(tensor, DTensor):
+        local, start = tensor.to_local().data, _offset(tensor)
+        return [(local, Box(start, tuple(a + n for a, n in zip(start, local.shape, strict=True))))]
+    if not is_under_zero3(tensor):
+        return [(tensor.data, Box.whole(tuple(tensor.shape)))]
+    flat, shape = _zero3_part(tensor), whole_shape(tensor)
+    start = dist.get_rank(getattr(tensor, "ds_process_group", None)) * flat.numel()  # the last ones end in padding
+    parts, at = [], 0
+    for box in boxes_of_interval(start, min(start + flat.numel(), num_elements(shape)), shape):
+        parts.append((flat[at : at + num_elements(box.shape)].view(box.shape), box))
+        at += num_elements(box.shape)
+    return parts
+
+
+def boxes_of_interval(start: int, stop: int, shape: Shape) -> Iterator[Box]:
+    """Yield the boxes that an interval of a tensor's elements is made of, in the order of its memory.
+
+    Example:
+        >>> [(box.start, box.stop) for box in boxes_of_interval(2, 9, (4, 3))]
+        [((0, 2), (1, 3)), ((1, 0), (3, 3))]
+    """
+    if not shape and start < stop:
+        yield Box((), ())
+    row = num_elements(shape[1:])
+    while shape and start < stop:
+        first, within = divmod(start, row)
+        if len(shape) > 1 and (within or stop - start < row):
+            end = min(stop, (first + 1) * row)
+            for box in boxes_of_interval(within, end - first * row, shape[1:]):
+                yield Box((first, *box.start), (first + 1, *box.stop))
+        else:
+            end = stop - stop % row
+            yield Box((first, *(0 for _ in shape[1:])), (end // row, *shape[1:]))
+        start = end
 
 
 def check_names(model: nn.Module) -> None:
@@ -56,11 +107,13 @@ def check_names(model: nn.Module) -> None:
             "flat tensor of many, so that they can't be told apart. Use FSDP2: torch's fully_shard, or accelerate's "
             "fsdp_version: 2"
         )
-    zero = [name for name, tensor in model.named_parameters() if hasattr(tensor, "ds_id")]
-    if zero:
+    tensors = dict(model.named_parameters())
+    held = {name: _zero3_part(each).numel() for name, each in tensors.items() if is_under_zero3(each)}
+    elsewhere = [name for name, count in held.items() if not count and num_elements(whole_shape(tensors[name]))]
+    if elsewhere:
         raise PlanError(
-            f"{name} is under DeepSpeed's ZeRO-3, which holds a piece of each tensor and nothing under its name "
-            f"({join_names(zero)}). Use ZeRO-2 or FSDP2; or train adapters, with peft_arguments(plan)"
+            f"{name}: DeepSpeed has put {join_names(elsewhere)} on disk, where they can't be read or proved. Offload "
+            "parameters to the CPU instead"
         )
 
 
@@ -85,7 +138,7 @@ def check_here(model: nn.Module) -> None:
 def check_whole(model: nn.Module) -> None:
     """Raise PlanError, the same on every rank, unless the elements of all tensors can be read and written here.
 
-    Whole tensors can be, and those that FSDP2 (``fully_shard``) has divided.
+    Whole tensors can be, and those that FSDP2 (``fully_shard``) or DeepSpeed's ZeRO-3 has divided.
     """
     check_names(model)
     name = type(model).__name__
@@ -97,11 +150,11 @@ def check_whole(model: nn.Module) -> None:
             "Load the result unquantized; or train adapters on it, with peft_arguments(plan)"
         )
     check_here(model)
-    split = [name for name, each in tensors.items() if is_sharded(each) and not is_fully_sharded(model, name)]
+    split = [name for name, each in tensors.items() if isinstance(each, DTensor) and not is_fully_sharded(model, name)]
     if split:
         raise PlanError(
             f"{join_names(split)}: divided by tensor parallelism, whose modules compute with a part each. Train with "
-            "FSDP2 or DDP; or train adapters, with peft_arguments(plan)"
+            "FSDP2, ZeRO-3 or DDP; or train adapters, with peft_arguments(plan)"
         )
 
 
@@ -152,9 +205,14 @@ def write_region(tensor: torch.Tensor, region: Region, values: torch.Tensor) -> 
 
     Autograd's count of writes isn't raised: the values are those that an earlier pass has seen, or that it doesn't see.
     """
-    local, here = local_part(tensor)
-    if not local.numel():
-        return
+    for local, here in local_parts(tensor):
+        if local.numel():
+            _write_local(local, here, region, values)
+    if is_under_zero3(tensor) and is_here(tensor):  # kept gathered between passes
+        _write_local(tensor.data, Box.whole(whole_shape(tensor)), region, values)
+
+
+def _write_local(local: torch.Tensor, here: Box, region: Region, values: torch.Tensor) -> None:
     if isinstance(region, Box):
         low = tuple(map(max, region.start, here.start))
         high = tuple(map(min, region.stop, here.stop))
@@ -208,6 +266,13 @@ def on_first_rank(work: Callable[[], T]) -> T:
     if failed is not None:
         raise failed
     return cast("T", made)
+
+
+def _zero3_part(tensor: torch.Tensor) -> torch.Tensor:
+    """Return what this rank holds of a tensor under ZeRO-3: an interval of its elements, as one dimension."""
+    # Not public; deepspeed/utils/tensor_fragment.py reads it alike.
+    part: torch.Tensor = vars(tensor)["ds_tensor"]
+    return part.data.view(-1)
 
 
 def _offset(tensor: DTensor) -> tuple[int, ...]:

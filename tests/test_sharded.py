@@ -90,18 +90,6 @@ def test_a_divided_load_holds_the_bytes_of_a_whole_one(bases, ranks, name):
         assert sum(rank[f"{name} {kind}"]["compared"] for rank in ranks) >= alone["compared"]
 
 
-def test_zero3_is_refused_before_any_rank_waits(bases, monkeypatch):
-    class Settings:
-        def is_zero3(self):
-            return True
-
-    settings = Settings()
-    monkeypatch.setattr("transformers.integrations.deepspeed._hf_deepspeed_config_weak_ref", lambda: settings)
-    assert hf_init.plan(bases / "tied").counts["new"] == 0
-    with pytest.raises(HfInitError, match=r"ZeRO-3 divides a model while it is loaded.*Extend folder to folder first"):
-        hf_init.from_pretrained(transformers.LlamaForCausalLM, bases / "tied")
-
-
 @pytest.mark.slow
 def test_one_flipped_bit_on_one_rank_is_the_same_error_on_all(ranks):
     assert len({rank["flipped"]["error"] for rank in ranks}) == 1
@@ -167,12 +155,6 @@ def tensor_parallel(model, mesh):
     return model
 
 
-def under_zero3(model, mesh):
-    for parameter in model.parameters():  # what DeepSpeed puts on each: its number, and an empty tensor
-        parameter.ds_id, parameter.data = 0, torch.empty(0)
-    return model
-
-
 def under_fsdp1(model, mesh):
     how = {"sharding_strategy": ShardingStrategy.NO_SHARD, "device_id": torch.device("cpu")}
     return FullyShardedDataParallel(model, process_group=mesh.get_group(), **how)
@@ -183,7 +165,6 @@ def under_fsdp1(model, mesh):
     ("make", "said"),
     [
         (tensor_parallel, "up_proj.weight: divided by tensor parallelism.*peft_arguments"),
-        (under_zero3, "ZeRO-3.*Use ZeRO-2 or FSDP2"),
         (under_fsdp1, "FSDP1.*fsdp_version: 2"),
     ],
 )

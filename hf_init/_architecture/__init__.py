@@ -22,8 +22,10 @@ from hf_init._architecture.describe import describe_model as describe_model
 from hf_init._architecture.describe import shared as shared
 from hf_init._architecture.layout import module_layout as module_layout
 from hf_init._architecture.library import Address as Address
-from hf_init._architecture.library import check_zero3 as check_zero3
+from hf_init._architecture.library import as_zero3_loads as as_zero3_loads
+from hf_init._architecture.library import building_on_meta as building_on_meta
 from hf_init._architecture.library import is_loaded as is_loaded
+from hf_init._architecture.library import is_zero3_enabled as is_zero3_enabled
 from hf_init._architecture.library import load_into as load_into
 from hf_init._architecture.library import load_plainly as load_plainly
 from hf_init._architecture.library import on_disk as on_disk
@@ -34,6 +36,7 @@ from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
 from hf_init._architecture.library import tolerated as tolerated
 from hf_init._architecture.library import untouched_random_state as untouched_random_state
+from hf_init._architecture.library import without_zero3 as without_zero3
 from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.moved_blocks import NOWHERE as NOWHERE
 from hf_init._architecture.moved_blocks import BlockMap as BlockMap

@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as library_init
 
-from hf_init._architecture.library import quiet_library, without_zero3
+from hf_init._architecture.library import building_on_meta
 
 
 def construct(cls: type[PreTrainedModel], config: PreTrainedConfig, *args: object, **kwargs: object) -> PreTrainedModel:
     """Return what a class's constructor makes on meta, before anything is loaded or tied."""
-    with quiet_library(), without_zero3(), torch.device("meta"), library_init.meta_device_safe_creation_ops():
+    with building_on_meta(), library_init.meta_device_safe_creation_ops():
         return cls(deepcopy(config), *args, **kwargs)
 
 

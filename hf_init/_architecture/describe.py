@@ -22,6 +22,7 @@ from hf_init._architecture.blocks import RoleLabel, RoleLabels, labels_of
 from hf_init._architecture.geometry import gates, lineage, linear, matrix_kind
 from hf_init._architecture.tree import ModuleTensors, ModuleTree, TreePlace, owner_of
 from hf_init._roles import matches
+from hf_init._shards import whole_shape
 from hf_init._tensors import Geometry, Shape, TensorSpec
 
 
@@ -82,7 +83,7 @@ def _tensors_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def _describe_tensor(name: str, tensor: torch.Tensor, tree: ModuleTree, labels: RoleLabels) -> TensorSpec:
     path, leaf = owner_of(name)
-    shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+    shape, dtype = whole_shape(tensor), str(tensor.dtype).removeprefix("torch.")
     place = tree.places.get(path)
     if place is None:  # a name that the model's own state dict hooks made up
         return TensorSpec(name, shape, dtype, parameter=name, address=(name,))

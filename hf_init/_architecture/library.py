@@ -79,14 +79,22 @@ def without_zero3() -> Iterator[None]:
         hf_deepspeed._hf_deepspeed_config_weak_ref = config
 
 
-def check_zero3(cls: type) -> None:
-    """Raise PlanError, alike on every rank, where DeepSpeed's ZeRO-3 would divide a model while it is loaded."""
-    if hf_deepspeed.is_deepspeed_zero3_enabled():
-        raise PlanError(
-            f"{cls.__name__}: DeepSpeed's ZeRO-3 divides a model while it is loaded, so that nothing could be proved. "
-            "Extend folder to folder first, and load the result with plain from_pretrained, which gives every rank its "
-            "part"
-        )
+@contextmanager
+def building_on_meta() -> Iterator[None]:
+    """Make models without values, whatever loads of this process are divided by."""
+    with quiet_library(), without_zero3(), torch.device("meta"):
+        yield
+
+
+def is_zero3_enabled() -> bool:
+    """Return whether DeepSpeed's ZeRO-3 is to divide the models that this process loads."""
+    return hf_deepspeed.is_deepspeed_zero3_enabled()
+
+
+def as_zero3_loads(values: Mapping[str, object]) -> dict[str, torch.Tensor]:
+    """Return a state dict as the library loads it under ZeRO-3: of tensors, which the first rank hands on."""
+    lazy: Any = values
+    return {name: each if isinstance(each, torch.Tensor) else each[...] for name, each in lazy.items()}
 
 
 def plain_call(cls: type, name: str) -> Any:
@@ -152,7 +160,7 @@ def build_on_meta(
     if getattr(config, "fusion_config", None) is not None:
         return None
     drawing = _without_drawing() if is_the_librarys(cls) else nullcontext()
-    with quiet_library(), without_zero3(), torch.device("meta"), library_init.meta_device_safe_creation_ops(), drawing:
+    with building_on_meta(), library_init.meta_device_safe_creation_ops(), drawing:
         model = PreTrainedModel._from_config.__func__(  # type: ignore[attr-defined]  # of a bound class method
             cls, deepcopy(config), dtype=dtype, **options
         )

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from hf_init._architecture.describe import buffers
 from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text
-from hf_init._architecture.library import on_disk, quiet_library, untouched_random_state
+from hf_init._architecture.library import on_disk, quiet_library, untouched_random_state, without_zero3
 from hf_init._architecture.recording import Recording, Tape, named_tensors, storage_id
 from hf_init._architecture.replay import replay
 from hf_init._architecture.target import UNBUILDABLE
@@ -193,7 +193,8 @@ def record(
     tape = Tape(key_of(seed, cls.__name__))
     initialize = InitPass(tape)
     try:
-        with quiet_library(), tape.recording(), nullcontext() if declared else initialize.at_post_init():
+        posted = nullcontext() if declared else initialize.at_post_init()
+        with quiet_library(), without_zero3(), tape.recording(), posted:
             other = cls(config, *args, **kwargs)
             if not declared and getattr(cls, "init_nested", False):
                 initialize.reach_nested(other)

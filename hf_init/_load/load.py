@@ -14,13 +14,15 @@ from transformers import GenerationConfig, PreTrainedModel
 from hf_init._architecture import (
     Architecture,
     NamedClass,
+    as_zero3_loads,
     buffers,
-    check_zero3,
+    is_zero3_enabled,
     load_into,
     load_plainly,
     on_disk,
     own_loader,
     tolerated,
+    without_zero3,
 )
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._checkpoint import Bases, Reader, equal_bytes
@@ -29,7 +31,7 @@ from hf_init._load.prove import LoadedTensor, StateDict, compose, prove
 from hf_init._options import LoadOptions
 from hf_init._plan import Fill, Plan, TensorPlan
 from hf_init._prepare import Prepared, check_in_memory, prepare_plan
-from hf_init._shards import gathered_tensor
+from hf_init._shards import gathered_tensor, is_sharded
 from hf_init._signature import takes
 from hf_init._tensors import Status
 from hf_init._text import join_names, one_line
@@ -225,7 +227,8 @@ def with_fitted_values(prepared: Prepared) -> Prepared:
         return prepared
     whole = {key: value for key, value in prepared.target.load_options.items() if key != "distributed_config"}
     asked = replace(prepared, plan=_with_zeros(prepared.plan), target=replace(prepared.target, load_options=whole))
-    model, _ = _load_proved(asked)
+    with without_zero3():
+        model, _ = _load_proved(asked)
     values = {name: tensor for make in makers for name, tensor in make(model).items()}
     return replace(prepared, initial_values=prepared.initial_values.knowing(values))
 
@@ -245,8 +248,8 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
     Args:
         spend: load into the model that was planned on, if that can be: nobody else needs it.
     """
-    check_zero3(type(prepared.model))
-    spend = spend and prepared.target.is_bare and prepared.target.load_options.get("distributed_config") is None
+    divided = is_zero3_enabled() or prepared.target.load_options.get("distributed_config") is not None
+    spend = spend and prepared.target.is_bare and not divided
     seed, values = prepared.plan.seed, prepared.initial_values
     wanted = {name: values.fresh(name, seed) for name in buffers(prepared.model)[1]}  # in no file
     frozen = prepared.target.frozen
@@ -280,10 +283,11 @@ def _library_load(
         key: value for key, value in target.load_options.items() if key != "key_mapping"
     }  # the names are planned already
     options = dict(dtype=target.dtype, output_loading_info=True, **load)
+    values = as_zero3_loads(state.values) if is_zero3_enabled() else state.values
     try:
         if into is not None:
             return _check_whole(prepared.plan, load_into(into, state.values, **options))
-        options |= dict(config=target.config, state_dict=state.values, **target.model_kwargs)
+        options |= dict(config=target.config, state_dict=values, **target.model_kwargs)
         return _check_whole(prepared.plan, load_plainly(target.cls, None, *target.model_args, **options))
     except (ValueError, AssertionError) as error:  # torch asserts that it was built for a device
         if load.get("device_map") is None:
@@ -305,7 +309,8 @@ def _check_whole(plan: Plan, loaded: tuple[PreTrainedModel, LoadingInfo]) -> tup
 
 def _finder_by_name(model: PreTrainedModel, prepared: Prepared) -> Callable[[TensorPlan], LoadedTensor | None]:
     """Return how to find a model's tensor by its name on disk; the model's own where nothing was converted."""
-    memory = model.state_dict()
+    state = model.state_dict(keep_vars=True)
+    memory = {name: each if is_sharded(each) else each.detach() for name, each in state.items()}
     disk = on_disk(model, {n: gathered_tensor(each) for n, each in memory.items()}) if prepared.converted else {}
 
     def find(tensor: TensorPlan) -> LoadedTensor | None:

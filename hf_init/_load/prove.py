@@ -16,7 +16,7 @@ from hf_init._errors import ProofError
 from hf_init._fill import kept_values, make_tensor, make_tensors, prove_duplicates, region_digests
 from hf_init._load.mapped import watch_pages
 from hf_init._plan import Plan, TensorPlan
-from hf_init._shards import gathered_tensor, is_sharded, local_part, said_by_all, write_region
+from hf_init._shards import gathered_tensor, is_sharded, local_parts, said_by_all, write_region
 from hf_init._tensors import Box, Context, Status, num_elements
 from hf_init._text import format_count, join_names
 
@@ -216,14 +216,15 @@ def _equal_after_cast(now: torch.Tensor, want: torch.Tensor) -> bool:
 
 def _holds_part(tensor: TensorPlan, now: torch.Tensor, reader: Reader) -> bool:
     """Return whether this rank's part of a kept tensor is what the file has there; the rest of the file isn't read."""
-    local, box = local_part(now)
     assert tensor.source is not None
-    return not local.numel() or _equal_after_cast(local, reader.slice(tensor.source)[box.slices])
+    file = reader.slice(tensor.source)
+    parts = ((local, box) for local, box in local_parts(now) if local.numel())
+    return all(_equal_after_cast(local, file[box.slices]) for local, box in parts)
 
 
 def _compared_bytes(tensor: TensorPlan, now: torch.Tensor) -> int:
     if is_sharded(now) and tensor.status is Status.KEPT:
-        return local_part(now)[0].nbytes
+        return sum(local.nbytes for local, _ in local_parts(now))
     return sum(num_elements(copy.region.shape) for copy in tensor.kept) * now.element_size()
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 
-from hf_init._architecture import BAD_VALUE, NOWHERE, Target, quiet_library
+from hf_init._architecture import BAD_VALUE, NOWHERE, Target, building_on_meta, quiet_library
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint, place_anywhere
 from hf_init._errors import PlanError
@@ -150,7 +149,7 @@ def _unread_modules(config: MultiHeadConfig, origin: HeadOrigin, base: BaseCheck
     Without a class of transformers among the heads that is the pooler; else what all of these are without.
     """
     try:
-        with quiet_library(), torch.device("meta"):
+        with building_on_meta():
             model = MultiHead(config)
     except (*BAD_VALUE, RuntimeError, ImportError) as error:
         raise PlanError(f"MultiHead can't be built on a {type(config.trunk).__name__}: {one_line(error)}") from error

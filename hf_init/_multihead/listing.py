@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
-import torch
 import transformers
 
-from hf_init._architecture import on_disk, quiet_library
+from hf_init._architecture import building_on_meta, on_disk
 from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
@@ -120,7 +119,7 @@ def _backbone_in(base: BaseCheckpoint) -> tuple[str, str]:
     parts = sorted({name.partition(".")[0] + "." for name in entries})
     try:
         config = HeadOrigin.of(base, None).backbone
-        with quiet_library(), torch.device("meta"):
+        with building_on_meta():
             trunk = backbone_class(config)(config)
         shared = {part: sum(part + name in entries for name in on_disk(trunk, trunk.state_dict())) for part in parts}
         if any(shared.values()):

@@ -11,7 +11,7 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from hf_init._architecture import BAD_VALUE, NOWHERE, auto_classes, quiet_library
+from hf_init._architecture import BAD_VALUE, NOWHERE, auto_classes, building_on_meta, quiet_library
 from hf_init._checkpoint import BaseCheckpoint, describe_config
 from hf_init._errors import PlanError
 from hf_init._heads import names_of
@@ -146,7 +146,7 @@ def _backbone_config(raw: Mapping[str, object], values: Mapping[str, object]) ->
 def _modules_besides(own: type[PreTrainedModel], raw: Mapping[str, object], prefix: str) -> tuple[str, ...]:
     """Return the modules that a plain class has besides its backbone."""
     try:
-        with quiet_library(), torch.device("meta"):
+        with building_on_meta():
             plain = own(make_config(raw))
     except (*BAD_VALUE, RuntimeError, ImportError) as error:
         raise PlanError(f"{own.__name__} can't be built with its own config: {one_line(error)}") from error

@@ -67,7 +67,7 @@ def _planned_by_bytes(
 ) -> TensorPlan:
     """Plan a tensor of the model: kept or resized if it holds the bytes of the base's tensor ``name``, else new."""
     box = Box.whole(source.entries[name].shape) if name else None
-    fits = box and len(box.stop) == tensor.ndim and all(map(operator.le, box.stop, tensor.shape))
+    fits = box and len(box.stop) == len(spec.shape) and all(map(operator.le, box.stop, spec.shape))
     same = (
         name and box and fits and equal_bytes(gathered_tensor(tensor)[box.slices], reader.tensor(name).to(tensor.dtype))
     )

@@ -18,6 +18,7 @@ from hf_init.finetune._guard import Guard, GuardReport
 from hf_init.finetune._manifest import manifest_of, save_manifest
 from hf_init.finetune._model import ModelTensor, PlanLike, PlanOrigin, model_tensors, origin_of, unwrapped
 from hf_init.finetune._rows import CHILD, NewParts
+from hf_init.finetune._zero3 import check_not_started
 
 Resized = Literal["new", "whole", "none"]
 RESIZED = ("new", "whole", "none")
@@ -168,6 +169,7 @@ def freeze(
         frozen.raise_if_moved()
     """
     model, origin = unwrapped(model), origin_of(model, plan)
+    check_not_started(model)
     tensors = model_tensors(model, origin.plan)
     divided = [each for each in tensors if each.status is Status.RESIZED and each.is_parameter]
     _check_freezable(model, tensors, divided, resized)
@@ -200,8 +202,8 @@ def train_only_new(
     optimizer: any kind of tensor and region will do, a tied head sees the same tensor, optimizer states are as large as
     what is new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain names and shapes.
 
-    Under FSDP2 (``fully_shard``) before or after dividing the model, and under data parallelism: freeze first, then
-    wrap. Not under FSDP1, ZeRO-3 or tensor parallelism: use ``peft_arguments`` there.
+    Under FSDP2 (``fully_shard``) before or after dividing the model; under data parallelism and DeepSpeed, ZeRO-3 too:
+    freeze first, then wrap. Not under FSDP1 or tensor parallelism: use ``peft_arguments`` there.
 
     The arguments and errors are those of ``freeze``. ``Frozen.thaw()`` ends it.
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from hf_init._errors import PlanError
 from hf_init._roles import matches
+from hf_init._shards import whole_shape
 from hf_init._tensors import Status
 from hf_init._text import join_names
 from hf_init.finetune._model import ModelTensor, PlanLike, depths, model_tensors, origin_of, unwrapped
@@ -93,14 +94,16 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, later: I
     """
     names = {id(parameter): name for name, parameter in unwrapped(model).named_parameters()}
     trains = {name for name, parameter in unwrapped(model).named_parameters() if parameter.requires_grad}
-    held: dict[int, torch.Tensor] = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    held = {id(parameter): parameter for parameter in _parameters_in(optimizer)}
     held_names = {name for key, name in names.items() if key in held}
     shut = held_names - trains - {*later}
     faults = {
         "holds what is frozen": [name for name in names.values() if name in shut],
         "lacks what is to train": [name for name in names.values() if name in trains and name not in held_names],
         "holds what isn't in the model": [
-            f"a tensor of {'x'.join(map(str, p.shape)) or 'one element'}" for key, p in held.items() if key not in names
+            f"a tensor of {'x'.join(map(str, whole_shape(p))) or 'one element'}"
+            for key, p in held.items()
+            if key not in names
         ],
     }
     if any(faults.values()):
@@ -110,6 +113,18 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, later: I
             + "\n  ".join(lines)
             + "\nMake it after freezing, of parameter_groups(model, ...) or the parameters that require gradients"
         )
+
+
+def _parameters_in(optimizer: Any) -> Iterator[torch.Tensor]:
+    """Yield the parameters of a model that an optimizer steps; DeepSpeed's steps pieces of its own for them."""
+    inner = optimizer
+    while not (groups := getattr(inner, "fp16_groups", None) or getattr(inner, "bit16_groups", None)):
+        inner = getattr(inner, "optimizer", None)
+        if inner is None:
+            groups = [group["params"] for group in optimizer.param_groups]
+            break
+    for group in groups:
+        yield from group
 
 
 def _trainable(
@@ -126,5 +141,5 @@ def _trainable(
 
 
 def _decays(tensor: ModelTensor) -> bool:
-    vector = tensor.tensor.ndim <= 1 or tensor.role.endswith(".bias")
+    vector = len(whole_shape(tensor.tensor)) <= 1 or tensor.role.endswith(".bias")
     return not vector and not any(matches(tensor.role, pattern) for pattern in _NO_DECAY)

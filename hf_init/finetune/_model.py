@@ -16,12 +16,12 @@ from hf_init._checkpoint import Origin
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._paths import user_path
 from hf_init._plan import MANIFEST_NAME, Manifest, Plan, TensorPlan, format_shape
-from hf_init._shards import check_whole
+from hf_init._shards import check_whole, whole_shape
 from hf_init._tensors import Box, Region, Status
 
 PlanLike: TypeAlias = Plan | str | Path | None
 
-_WRAPPERS = ("DistributedDataParallel", "DataParallel", "OptimizedModule")
+_WRAPPERS = ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine", "OptimizedModule")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ModelTensor:
     @property
     def box(self) -> Box:
         """Return the region that is all of it."""
-        return Box.whole(tuple(self.tensor.shape))
+        return Box.whole(whole_shape(self.tensor))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def model_tensors(model: nn.Module, plan: Plan) -> tuple[ModelTensor, ...]:
         names[id(tensor)].append(name)
     result = []
     for name in (name for name in state if name in entries):
-        planned, shape = entries[name], tuple(state[name].shape)
+        planned, shape = entries[name], whole_shape(state[name])
         path, _, attribute = name.rpartition(".")
         statuses = {entry.status for entry in planned}
         result.append(
@@ -218,7 +218,7 @@ def _plan_mismatches(state: Mapping[str, torch.Tensor], entries: Mapping[str, li
             yield f"{name} ({planned[0].status.value} in the plan) isn't in the model"
     for name, planned in entries.items():
         if len(planned) == 1 and planned[0].name == name and name in state:
-            seen, expected = tuple(state[name].shape), planned[0].shape
+            seen, expected = whole_shape(state[name]), planned[0].shape
             if seen != expected:
                 yield f"{name} is {format_shape(seen)} in the model, {format_shape(expected)} in the plan"
     known = {id(state[name]) for name in entries if name in state}

@@ -1,9 +1,9 @@
-"""The new part of a resized tensor as a parameter of its own: in the tensor's memory, or beside what FSDP2 divided."""
+"""The new part of a resized tensor as a parameter of its own: in the tensor's memory, or beside what is divided."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,19 @@ from hf_init._shards import (
     average_over_ranks,
     gathered_tensor,
     is_fully_sharded,
+    is_here,
     is_sharded,
+    is_under_zero3,
     mesh_of,
     placed_as,
     replicated,
+    whole_shape,
     write_region,
 )
 from hf_init._tensors import Box, Region, Rows
 from hf_init._text import join_names
 from hf_init.finetune._model import ModelTensor
+from hf_init.finetune._zero3 import call_after_steps, gather_for
 
 CHILD = "hf_init_new"
 """The name of the module that holds the new parts, below the model's root."""
@@ -88,8 +92,9 @@ class NewParts(nn.Module):
     row: no decay, momentum, clipping or rounding can reach one.
 
     Under FSDP2 a part has memory of its own. Made before ``fully_shard``, it is divided with the rest; made after it,
-    every rank holds all of it, and backward averages its gradient over the ranks. After each step of an optimizer every
-    rank writes what it holds of the new rows into its own shard.
+    every rank holds all of it, and backward averages its gradient over the ranks. Under ZeRO-3 it is divided by
+    ``deepspeed.initialize``. After each step of an optimizer every rank writes what it holds of the new rows into its
+    own shard.
 
     It adds nothing to the state dict, which holds the whole tensors under their plain names at any time.
     """
@@ -103,11 +108,14 @@ class NewParts(nn.Module):
                 values = replicated(values.to(part.dtype).clone(), part.tensor)
             self.register_parameter(part.key, nn.Parameter(values))
         self._root = (model,)  # in a tuple: no module below itself
-        self._after_steps: RemovableHandle | None = None
+        self._forget_steps: Callable[[], None] | None = None
         self._holders = {each.name: each.holders(model) for each in tensors}
         self._depth = 0
         self._handles: list[RemovableHandle] = []
         self._hook(model)
+        for part, parameter in self.parts:
+            for owner, _ in self._holders[part.origin.name] if is_under_zero3(part.tensor) else ():
+                gather_for(owner, parameter)
         model.add_module(CHILD, self)
 
     @property
@@ -152,6 +160,19 @@ class NewParts(nn.Module):
             if not any(f"{prefix}{name}" in state for name in names):
                 self._link(part, parameter)
 
+    def _link_before_saving(self, *_: object) -> None:
+        """Link; but ZeRO-3 is linked after every step, and one rank alone may ask for its (empty) state dict."""
+        for part, parameter in self.parts:
+            if not is_under_zero3(part.tensor):
+                self._link(part, parameter)
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parts; under ZeRO-3 none of its own, which DeepSpeed asks each module for to save them."""
+        named = super().named_parameters(prefix, recurse, remove_duplicate)
+        return ((name, each) for name, each in named if recurse or not is_under_zero3(each))
+
     def _parts_in(self, module: nn.Module) -> Iterator[tuple[NewPart, nn.Parameter]]:
         """Yield the parts of a module's tensors; of the whole model all."""
         for part, parameter in self.parts:
@@ -162,8 +183,10 @@ class NewParts(nn.Module):
         """Leave the plain model, with what the parts hold in its tensors."""
         self.link()
         self._hide()
-        for handle in (*self._handles, *filter(None, [self._after_steps])):
+        for handle in self._handles:
             handle.remove()
+        if self._forget_steps:
+            self._forget_steps()
         delattr(model, CHILD)
 
     def _hook(self, model: nn.Module) -> None:
@@ -180,14 +203,14 @@ class NewParts(nn.Module):
             ]
         for owner in (model, *owners.values()):
             self._handles += [
-                owner.register_state_dict_pre_hook(self.link),
+                owner.register_state_dict_pre_hook(self._link_before_saving),
                 owner.register_load_state_dict_pre_hook(self._link_what_stays),
                 owner.register_load_state_dict_post_hook(self.refresh),
             ]
 
     def _gathers(self, part: NewPart) -> bool:
-        """Return whether FSDP2 divides the tensor, which it may have begun to after the part was made."""
-        return is_fully_sharded(self._root[0], part.origin.name)
+        """Return whether FSDP2 or ZeRO-3 divides the tensor, which it may have begun to after the part was made."""
+        return is_under_zero3(part.tensor) or is_fully_sharded(self._root[0], part.origin.name)
 
     def _begin(self, *_: object) -> None:
         """Start a pass of the whole model: whatever an interrupted one has left is over."""
@@ -201,7 +224,7 @@ class NewParts(nn.Module):
         """
         self._depth += 1
         gathers = any(map(self._gathers, self._parts))
-        if gathers and self._after_steps is None:
+        if gathers and self._forget_steps is None:
             self._link_after_steps()
         if self._depth == 1:
             self.link()
@@ -225,7 +248,17 @@ class NewParts(nn.Module):
             if parts is not None and any(id(parameter) in held for _, parameter in parts.parts):
                 parts.link()
 
-        self._after_steps = register_optimizer_step_post_hook(after_step)
+        if not any(is_under_zero3(part.tensor) for part in self._parts):
+            self._forget_steps = register_optimizer_step_post_hook(after_step).remove
+            return
+        self._forget_steps = call_after_steps((parameter for _, parameter in self.parts), self.link)
+        for owner in {id(owner): owner for holders in self._holders.values() for owner, _ in holders}.values():
+            self._handles.append(owner.register_forward_pre_hook(self._show_gathered))
+
+    def _show_gathered(self, *_: object) -> None:
+        """Let a module read through the route what DeepSpeed has gathered for it: its hook stands before this one."""
+        if torch.is_grad_enabled():
+            self._show()
 
     def _leave(self, *_: object) -> None:
         self._depth = max(self._depth - 1, 0)
@@ -235,7 +268,7 @@ class NewParts(nn.Module):
     def _show(self) -> None:
         for name, holders in self._holders.items():
             mine = [(part, parameter) for part, parameter in self.parts if part.origin.name == name]
-            if mine and not is_sharded(mine[0][0].tensor):
+            if mine and all(is_here(each) for each in (mine[0][0].tensor, *(p for _, p in mine))):
                 regions, parameters = [part.region for part, _ in mine], [parameter for _, parameter in mine]
                 routed = _RouteGradients.apply(mine[0][0].tensor, regions, *parameters)
                 for module, attribute in holders:
@@ -295,7 +328,7 @@ def _parts_of(origin: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
         raise PlanError(f"{origin.name}: {type(origin.owner).__name__} reads its weights past the module; {advice}")
     dtype = dtype or (torch.float32 if tensor.itemsize < torch.float32.itemsize else tensor.dtype)
     parts = []
-    for number, region in enumerate(straight(each, tensor.shape) for each in origin.new if 0 not in each.shape):
+    for number, region in enumerate(straight(each, whole_shape(tensor)) for each in origin.new if 0 not in each.shape):
         # A fused optimizer writes a parameter as one run of memory: a view with gaps would have it write kept elements.
         gaps = is_sharded(tensor) or isinstance(region, Rows) or not tensor[region.slices].is_contiguous()
         key = f"{origin.name.replace('.', '/')}#{number}"

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hf_init._errors import PlanError
-from hf_init._shards import gathered_tensor
+from hf_init._shards import gathered_tensor, is_under_zero3
 from hf_init._tensors import Region, Status
 from hf_init.finetune._freeze import Frozen
 from hf_init.finetune._groups import check_optimizer
@@ -78,7 +78,8 @@ class Watch:
         norms = {}
         for name, pairs in zip(("new", "pretrained"), _new_and_pretrained(self.frozen), strict=True):
             norms[f"norm/{name}"] = _total_norm(values for _, values in pairs)
-            norms[f"grad_norm/{name}"] = _total_norm(grad for grad, _ in pairs if grad is not None)
+            if not any(is_under_zero3(values) for _, values in pairs):  # whose gradients are gone after backward
+                norms[f"grad_norm/{name}"] = _total_norm(grad for grad, _ in pairs if grad is not None)
         return norms
 
     def __enter__(self) -> Watch:
@@ -96,7 +97,7 @@ Pairs = list[tuple[torch.Tensor | None, torch.Tensor]]
 
 def _new_and_pretrained(frozen: Frozen) -> tuple[Pairs, Pairs]:
     """Return gradient and values of everything new, and of everything pretrained; a resized tensor by its regions."""
-    new: Pairs = [(p.grad, p.detach()) for _, p in frozen.new_parts.parts] if frozen.new_parts else []
+    new: Pairs = [(p.grad, p) for _, p in frozen.new_parts.parts] if frozen.new_parts else []
     pretrained: Pairs = []
     for each in frozen.tensors:
         tensor = each.tensor
@@ -106,7 +107,7 @@ def _new_and_pretrained(frozen: Frozen) -> tuple[Pairs, Pairs]:
             pretrained += [_region_of(tensor, region) for region in each.kept]
             new += [] if frozen.new_parts else [_region_of(tensor, region) for region in each.new]
         else:
-            (new if each.status is Status.NEW else pretrained).append((tensor.grad, tensor.detach()))
+            (new if each.status is Status.NEW else pretrained).append((tensor.grad, tensor))
     return new, pretrained
 
 
@@ -116,5 +117,11 @@ def _region_of(tensor: nn.Parameter, region: Region) -> tuple[torch.Tensor | Non
 
 
 def _total_norm(tensors: Iterable[torch.Tensor]) -> float:
-    norms = [gathered_tensor(tensor.norm(dtype=torch.float32)) for tensor in tensors]
+    norms = [_norm(tensor) for tensor in tensors]
     return float(torch.stack([norm.cpu() for norm in norms]).norm()) if norms else 0.0
+
+
+def _norm(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the norm of a tensor; where DTensors can work it out among the ranks, they do."""
+    whole = gathered_tensor(tensor) if is_under_zero3(tensor) else tensor.detach()
+    return gathered_tensor(whole.norm(dtype=torch.float32))
