@@ -268,7 +268,8 @@ class NewParts(nn.Module):
     def _show(self) -> None:
         for name, holders in self._holders.items():
             mine = [(part, parameter) for part, parameter in self.parts if part.origin.name == name]
-            if mine and all(is_here(each) for each in (mine[0][0].tensor, *(p for _, p in mine))):
+            waits = any(is_under_zero3(each) and not is_here(each) for _, each in mine)
+            if mine and is_here(mine[0][0].tensor) and not waits:
                 regions, parameters = [part.region for part, _ in mine], [parameter for _, parameter in mine]
                 routed = _RouteGradients.apply(mine[0][0].tensor, regions, *parameters)
                 for module, attribute in holders:
