@@ -224,7 +224,7 @@ class NewParts(nn.Module):
         """
         self._depth += 1
         gathers = any(map(self._gathers, self._parts))
-        if gathers and self._forget_steps is None:
+        if self._forget_steps is None and (gathers or any(part.own for part in self._parts)):
             self._link_after_steps()
         if self._depth == 1:
             self.link()
@@ -232,7 +232,7 @@ class NewParts(nn.Module):
             self._show()
 
     def _link_after_steps(self) -> None:
-        """Write the new rows into the shards after every step: FSDP2 gathers them before any hook of a module."""
+        """Write the new rows into the tables after every step: FSDP2 gathers their shards before any hook of a module."""
         loose = [str(part) for part, each in self.parts if self._gathers(part) and not _is_in_care(self, each)]
         if loose:
             raise PlanError(
