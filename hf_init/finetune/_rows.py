@@ -232,7 +232,7 @@ class NewParts(nn.Module):
             self._show()
 
     def _link_after_steps(self) -> None:
-        """Write the new rows into the tables after every step: FSDP2 gathers their shards before any hook of a module."""
+        """Write the new rows into the tables after every step: FSDP2 gathers shards before any hook of a module."""
         loose = [str(part) for part, each in self.parts if self._gathers(part) and not _is_in_care(self, each)]
         if loose:
             raise PlanError(
