@@ -23,6 +23,16 @@ def check_globs(name: str, globs: Iterable[str], known: Sequence[str]) -> None:
         raise PlanError(f"{option(name)}: {texts} names no tensor here; there are {join_names(known)}")
 
 
+def exact_glob(name: str) -> str:
+    """Return a glob that fits a name, and can be typed whatever the name holds.
+
+    Example:
+        >>> exact_glob("heads.a[0]")
+        'heads.a[[]0]'
+    """
+    return "".join(letter if letter.isprintable() else "?" for letter in escape(name))
+
+
 def closest_glob(glob: str, names: Sequence[str]) -> str:
     """Return `` (did you mean 'bert.*'?)``, or nothing where no glob or name that fits is close.
 
@@ -38,6 +48,6 @@ def closest_glob(glob: str, names: Sequence[str]) -> str:
         if fits_globs([attempt], *names):
             return f" (did you mean {attempt!r}?)"
     modules = {
-        escape(name.rsplit(".", cut)[0]) + ".*" * bool(cut) for name in names for cut in range(name.count(".") + 1)
+        exact_glob(name.rsplit(".", cut)[0]) + ".*" * bool(cut) for name in names for cut in range(name.count(".") + 1)
     }
     return closest(glob, modules)

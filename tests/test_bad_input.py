@@ -15,6 +15,8 @@ import pytest
 from refusals import HEAD, refusal, snapshot
 from safetensors.numpy import load_file
 
+import hf_init
+from hf_init import HfInitError
 from hf_init.cli import main
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
@@ -79,6 +81,9 @@ def test_no_such_folder(refused, name):
 
 def test_an_empty_name(refused):
     assert "the base is an empty name" in refused("", *HEAD)
+    for base in (None, 3, b"base"):
+        with pytest.raises(HfInitError, match=f"the base is {base!r}; give a folder"):
+            hf_init.plan(base, "BertModel")
 
 
 def test_a_file_instead_of_a_folder(refused, base):

@@ -269,6 +269,11 @@ def test_the_marks_of_options_name_options_that_there_are():
         (("--drop", "encoder.layer.1"), "is named by 'encoder.layer.1' (did you mean 'encoder.layer.1.*'?)"),
         (("--allow-new", "classifier,x"), "named by 'classifier' (did you mean 'classifier.*'?), 'x'"),
         (("--allow-new", "clasifier.*"), "named by 'clasifier.*' (did you mean 'classifier.*'?)"),
+        (
+            ("--key-mapping", "(a=b"),
+            "--key-mapping '(a=b': this is no regular expression with its replacement: missing )",
+        ),
+        (("--key-mapping", r"a=\2"), "invalid group reference 2"),
         (("--keep", "a=none", "--keep", "a=leading"), "--keep a: given twice"),
         (("--seed", "-1"), "seed must be a whole number from 0 to 2**64 - 1, not -1"),
         (("--seed", str(2**64)), "seed must be a whole number from 0 to 2**64 - 1"),

@@ -365,6 +365,12 @@ def test_a_reader_that_is_gone_changes_no_exit_code(base, out, spoiled, argv, co
     assert done.returncode == code and (done.stderr == b"") is (argv[0] != "verify" or code != 2)
 
 
+def test_a_message_that_is_lost_changes_no_exit_code(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert main(["plan", "no such folder"]) == 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 @pytest.mark.parametrize("closed", [True, False])

@@ -60,6 +60,10 @@ FORMATS = [
     ("quanto", packed(torch.int8, "weight._data", weight___scale=HALF), {}),
     ("int8 with scales in int8", packed(torch.int8, weight_scale=HALF), {}),
     ("MLX in uint32", packed(torch.uint32, scales=HALF, biases=HALF), {"quantization": {"bits": 4, "group_size": 64}}),
+    ("quanto or torchao", packed(torch.int8, "_weight_qdata", _weight_scale=HALF), {}),
+    ("Quark", packed(torch.uint8, weight_scale=HALF, weight_zero_point=HALF), {}),
+    ("no known format", packed(torch.int32, "indices", centroids__weight=HALF), {}),
+    ("no known format", packed(torch.int64, "dense", row_offsets=torch.int32), {}),
     (r"\(float8_e5m2\)", packed(torch.float8_e5m2), {}),
     (r"\(int8\)", packed(torch.int8), {}),
     ("fp8 in float8_e4m3fn", packed(F8), {"compression_config": {"quant_method": "fp8"}}),
@@ -175,6 +179,12 @@ def test_what_is_left_over_in_the_config_goes_and_is_named(base, tmp_path, key):
     hf_init.extend(base, tmp_path / "out", **CLASSIFIER).raise_if_failed()
     assert key not in json.loads((tmp_path / "out" / "config.json").read_text())
     assert key not in hf_init.from_pretrained(LlamaForSequenceClassification, base, **OPTIONS).config.to_dict()
+
+
+def test_plain_weights_that_are_packed_in_each_pass_are_no_left_over_word(base):
+    edited(base, packed(torch.bfloat16), quantization_config={"quant_method": "bitnet", "quantization_mode": "online"})
+    with pytest.raises(HfInitError, match=r"every forward pass packs them.*remove quantization_config"):
+        hf_init.plan(base, **CLASSIFIER)
 
 
 def test_whole_numbers_where_the_class_has_them_are_no_packed_weights(bases, tmp_path):

@@ -132,9 +132,9 @@ PARTS: list[tuple[Any, ...]] = [
     (
         "llama trunk", "LlamaForCausalLM",
         {"recipe": Recipe([Rule("zeros", name=n) for n in ("lm_*", "lm_head.weight")])},
-        r"rule 1 \(name='lm_\*'\): .*; rule 2 \(name='lm_head\.weight'\): ",
+        r"rule 1 \(name='lm_\*'\): .*rule 2 \(name='lm_head\.weight'\): ",
     ),
-    ("llama trunk", "LlamaForCausalLM", {"keep": {"lm_head.weight": "none"}}, r"^keep: 'lm_head\.weight': " + TIED),
+    ("llama trunk", "LlamaForCausalLM", {"keep": {"lm_head.weight": "none"}}, r"^keep 'lm_head\.weight': " + TIED),
     ("llama trunk", Unfinished, {}, r"^Unfinished doesn't end its __init__ with self\.post_init\(\).*; add it$"),
     ("llama trunk", "BertForMaskedLM", {}, "a class for model_type 'bert', and the checkpoint is 'llama'"),
     ("llama trunk", "LlamaForCausalLM", {"config": BERT}, "LlamaForCausalLM is a class for model_type 'llama'"),

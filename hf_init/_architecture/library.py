@@ -23,6 +23,7 @@ from transformers.core_model_loading import (
     WeightConverter,
     WeightRenaming,
     WeightTransform,
+    apply_renamings,
     dot_natural_key,
     rename_source_key,
     revert_weight_conversion,
@@ -266,6 +267,12 @@ class Addresses:
         if renamed not in self._parameters and name in self._parameters:
             return rename_source_key(name, [], [], self._prefix, self._parameters)
         return renamed, pattern
+
+
+def names_after(key_mapping: Mapping[str, str] | None, names: Iterable[str]) -> list[str]:
+    """Return names as the loader renames them for an option, before it does anything else."""
+    renamings = [WeightRenaming(pattern, new) for pattern, new in (key_mapping or {}).items()]
+    return [apply_renamings(name, renamings) for name in names]
 
 
 def on_disk(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -25,7 +25,7 @@ def own_tensors(target: Target) -> dict[Address, str]:
     for prefix, own, _ in target.origins:
         optional = [re.compile(pattern) for pattern in tolerated(own.model)]
         stored, alias = stored_tensors(own.model)
-        names = own.plain_addresses.of([*stored, *alias])
+        names = own.plain_addresses.of([*alias, *stored])  # the last of two names is told: that of the files
         addresses = target.addresses.of([prefix + name for name in names])
         found |= {
             addresses[prefix + name]: prefix + name

@@ -35,6 +35,7 @@ from hf_init._architecture.library import (
     ignored_on_load,
     is_the_librarys,
     load_on_meta,
+    names_after,
     not_saved,
 )
 from hf_init._architecture.moved_blocks import NOWHERE, BlockMap, place_names
@@ -308,18 +309,19 @@ class Target:
         Args:
             names: of the tensors that it will be loaded from.
         """
+        mapping, source = self.load_options.get("key_mapping"), self.base.source
         try:
-            built = None
+            built, renamed = None, names_after(mapping, names)
             if not self.model_args and "use_kernels" not in self.load_options:
                 asked = {key: self.load_options[key] for key in IMPLEMENTATIONS if key in self.load_options}
-                built = build_on_meta(self.cls, self.config, names, self.dtype, **asked, **self.model_kwargs)
+                built = build_on_meta(self.cls, self.config, renamed, self.dtype, **asked, **self.model_kwargs)
             if built is None:
-                tensors = {name: (entry.shape, entry.dtype) for name, entry in self.base.source.entries.items()}
+                entries = zip(names_after(mapping, source.entries), source.entries.values(), strict=True)
+                tensors = {name: (entry.shape, entry.dtype) for name, entry in entries}
                 built = in_kept_dtypes(self.load_on_meta(tensors), self.dtype), None
             check_not_lazy(built[0])
         except (*UNBUILDABLE, OSError) as error:
             raise constructor_fault(self.cls, error) from error
-        mapping, source = self.load_options.get("key_mapping"), self.base.source
         model, addresses = built
         own = addresses if not (mapping or source.parts) else None
         of_base = own or base_addresses(model, source, mapping)

@@ -59,8 +59,10 @@ def local_folder(base: str | os.PathLike[str]) -> Path | None:
     """Return the folder of that name; None where there is none, and the name may be a hub id.
 
     Raises:
-        CheckpointError: the name is empty, or a file's.
+        CheckpointError: the name is empty, a file's, or none.
     """
+    if not isinstance(base, (str, os.PathLike)):
+        raise CheckpointError(f"the base is {base!r}; {GIVE_FOLDER}")
     if not str(base):
         raise CheckpointError(f"the base is an empty name; {GIVE_FOLDER}")
     path = user_path(base)

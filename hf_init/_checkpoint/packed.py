@@ -21,11 +21,12 @@ FORMATS: Mapping[str, str] = {
     r"\.qzeros$": "AWQ or GPTQ",
     r"\.(absmax|quant_map|quant_state\.\w+)$": "bitsandbytes, 4 bits",
     r"\.SCB$": "bitsandbytes, 8 bits",
-    r"\.weight_(packed|shape|zero_point)$": "compressed-tensors",
+    r"\.weight_(packed|shape)$": "compressed-tensors",
+    r"\.weight_zero_point$": "compressed-tensors or Quark",
     r"\.weight_scale_inv$": "float8 in blocks, as DeepSeek's",
     r"\.weight_scale_2$": "modelopt, NVFP4",
     r"_blocks$": "MXFP4",
-    r"\._(data|scale|qdata)$": "quanto or torchao",
+    r"\._(weight_)?(data|scale|qdata)$": "quanto or torchao",
     r"\.(W_q|meta)$": "HQQ",
     r"\.(codes|codebooks)$": "AQLM",
     r"\.(weight|input|k|v)_scales?$": "float8 or int8 with scales",
@@ -100,6 +101,13 @@ def plain_config(
         kind = next(chain(methods.values(), beside), "") or format_of(entries)
         kinds = " in ".join(filter(None, (kind, ", ".join(sorted({entries[name].dtype for name in packed})))))
         raise PlanError(f"{folder} is quantized ({kinds}): {join_names(packed or scales)}; {_REFUSAL}")
+    said = config.get("quantization_config")
+    if isinstance(said, Mapping) and said.get("quantization_mode") == "online":
+        raise PlanError(
+            f"{folder}: its weights are plain, and its config says that every forward pass packs them "
+            "(quantization_mode is 'online'): the result would compute something else. If the plain weights are what "
+            "you want, remove quantization_config from a copy's config.json, and give that"
+        )
     return _without(config), tuple(f"{key} ({method})" for key, method in methods.items()), None
 
 

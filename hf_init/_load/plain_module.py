@@ -29,7 +29,7 @@ from hf_init._plan import (
     matches_glob,
     parse_rules,
 )
-from hf_init._prepare import find_renaming, shortest_globs
+from hf_init._prepare import find_renaming, parse_renamings, shortest_globs
 from hf_init._tensors import Layout, SourceTensor, Status
 from hf_init._text import fits_glob, join_names
 from hf_init._version import __version__
@@ -125,7 +125,8 @@ def initialize(
     is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
     bare = from_state_dict(base) if isinstance(base, Mapping) else open_tensors(base)
     source = Checkpoint.merged({prefix: bare}) if prefix else bare
-    renamed = {name: _mapped_name(name, key_mapping or {}) for name in source.entries}
+    rules = parse_renamings(key_mapping or {})
+    renamed = {name: _mapped_name(name, rules) for name in source.entries}
     tensors = [SourceTensor(name, e.shape, e.dtype, (renamed[name],)) for name, e in source.entries.items()]
     plan = make_plan(match_tensors(tensors, layout, keep), chosen, layout)
     _check(plan, layout, module, source, renamed, drop, allow_new)

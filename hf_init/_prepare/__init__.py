@@ -10,4 +10,5 @@ from hf_init._prepare.packed import quantization_config as quantization_config
 from hf_init._prepare.prepare import Prepared as Prepared
 from hf_init._prepare.prepare import prepare_plan as prepare_plan
 from hf_init._prepare.renamed import find_renaming as find_renaming
+from hf_init._prepare.renamed import parse_renamings as parse_renamings
 from hf_init._prepare.target import resolve_target as resolve_target

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,6 @@ from hf_init._checkpoint import format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._globs import closest_glob
 from hf_init._plan import Keep, Plan, Recipe, matches_glob, owners, sources_of
-from hf_init._tensors import Layout, TensorSpec, Tie
 from hf_init._text import join_names
 
 TIED_WAY_OUT = (
@@ -93,12 +93,18 @@ def packed_values(inputs: PlanInputs) -> Iterator[Problem]:
     floating = {spec.address for spec in target.layout.tensors if is_floating(spec.dtype)}
     packed = [tensor for tensor in target.source if tensor.address in floating and not is_floating(tensor.dtype)]
     if packed:
-        kind = format_of(target.base.source.entries) or "of no known format"
-        yield Problem(
-            f"{target.base.name} is quantized ({kind}): {len(packed)} tensors of {target.cls.__name__} are in whole "
-            f"numbers: {join_names([f'{tensor.name} ({tensor.dtype})' for tensor in packed])}",
-            "Extend the unquantized checkpoint and quantize the result",
-        )
+        said = f"{len(packed)} tensors of {target.cls.__name__} are in whole numbers"
+        yield packed_problem(target, [tensor.name for tensor in packed], said)
+
+
+def packed_problem(target: Target, packed: Iterable[str], said: str) -> Problem:
+    """Return the problem that tensors of the base are packed weights."""
+    entries = target.base.source.entries
+    return Problem(
+        f"{target.base.name} is quantized ({format_of(entries) or 'of no known format'}): {said}: "
+        f"{join_names([f'{name} ({entries[name].dtype})' for name in packed])}",
+        "Extend the unquantized checkpoint and quantize the result",
+    )
 
 
 def misplaced_pieces(inputs: PlanInputs) -> Iterator[Problem]:
@@ -143,32 +149,24 @@ def dropped_in_vain(inputs: PlanInputs) -> Iterator[Problem]:
         )
 
 
-def rules_of_second_names(inputs: PlanInputs) -> Iterator[Problem]:
-    """Yield a problem if rules are for the second name of a tied tensor alone: there is nothing to fill."""
+def second_names(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield problems if a rule or ``keep`` is for the second name of a tied tensor alone: there is nothing to fill."""
     layout = inputs.target.layout
-    texts = [
-        f"rule {number} ({rule.conditions}): {_two_names(tie)}"
+    first = {tensor.name: tensor for tensor in layout.tensors}
+    ties = [(tie, replace(first[tie.of], name=tie.name, parameter=tie.name)) for tie in layout.ties]
+    said = [
+        (f"rule {number} ({rule.conditions})", rule.matches, RecipeError)
         for number, rule in enumerate(inputs.recipe.rules, 1)
-        if rule.name is not None and not rule.optional and not any(map(rule.matches, layout.tensors))
-        for tie, tensor in _second_names(layout).items()
-        if rule.matches(tensor)
+        if rule.name is not None and not rule.optional
     ]
-    if texts:
-        yield Problem("; ".join(texts), TIED_WAY_OUT, RecipeError)
-
-
-def globs_of_second_names(inputs: PlanInputs) -> Iterator[Problem]:
-    """Yield a problem if ``keep`` is for the second name of a tied tensor alone."""
-    layout = inputs.target.layout
-    texts = [
-        f"{glob!r}: {_two_names(tie)}"
-        for glob in inputs.keep
-        if not any(matches_glob(tensor, glob) for tensor in layout.tensors)
-        for tie, tensor in _second_names(layout).items()
-        if matches_glob(tensor, glob)
-    ]
-    if texts:
-        yield Problem(f"keep: {'; '.join(texts)}", TIED_WAY_OUT)
+    said += [(f"{option('keep')} {glob!r}", partial(matches_glob, glob=glob), PlanError) for glob in inputs.keep]
+    yield from (
+        Problem(f"{what}: {tie.name} is tied to {tie.of}, one tensor under two names", TIED_WAY_OUT, error)
+        for what, fits, error in said
+        if not any(map(fits, layout.tensors))
+        for tie, tensor in ties
+        if fits(tensor)
+    )
 
 
 def emptied_tensors(inputs: PlanInputs) -> Iterator[Problem]:
@@ -209,20 +207,9 @@ INPUT_CHECKS = (
     tensors_without_values,
     dropped_in_vain,
     two_claims,
-    rules_of_second_names,
-    globs_of_second_names,
+    second_names,
 )
 """What is looked at before source and target are matched, which would tell less of it."""
-
-
-def _second_names(layout: Layout) -> Mapping[Tie, TensorSpec]:
-    """Return every tie with the tensor as it would be under its second name."""
-    first = {tensor.name: tensor for tensor in layout.tensors}
-    return {tie: replace(first[tie.of], name=tie.name, parameter=tie.name) for tie in layout.ties}
-
-
-def _two_names(tie: Tie) -> str:
-    return f"{tie.name} is tied to {tie.of}, one tensor under two names"
 
 
 def check_unloadable(target: Target, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from hf_init._architecture import Target, ignored_by_own
+from hf_init._globs import exact_glob
 from hf_init._plan import DROPPED, NO_PLACE, Unused
 
 IGNORED = "its own class doesn't load it"
@@ -55,8 +56,8 @@ def _module_globs(names: Sequence[str], known: Collection[str], depth: int) -> I
         modules[".".join(name.split(".")[: depth + 1])].append(name)
     for module, inside in modules.items():
         if inside == [module]:
-            yield re.sub(r"([*?\[])", r"[\1]", module)
+            yield exact_glob(module)
         elif sum(name.startswith(f"{module}.") for name in known) == len(inside):
-            yield re.sub(r"([*?\[])", r"[\1]", module) + ".*"
+            yield exact_glob(module) + ".*"
         else:
             yield from _module_globs(inside, known, depth + 1)

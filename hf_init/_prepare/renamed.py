@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from hf_init._block_names import WRAPPERS
+from hf_init._errors import PlanError, option
 from hf_init._tensors import Shape
 
 MOST_RULES, MOST_TRIES = 32, 20
@@ -98,6 +99,23 @@ def apply_rules(name: str, rules: Iterable[NameRule]) -> str:
     return name
 
 
+def parse_renamings(given: object) -> dict[str, str]:
+    """Return the regular expressions of ``key_mapping`` with their replacements.
+
+    Raises:
+        PlanError: they are none.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(text, str) for pair in given.items() for text in pair):
+        raise PlanError(f"{option('key_mapping')}: expected names by patterns, {{'^encoder': 'bert'}}, not {given!r}")
+    for pattern, text in given.items():
+        try:
+            re.sub(pattern, text, "")
+        except (re.error, IndexError) as error:
+            fault = f"{option('key_mapping', {pattern: text})}: this is no regular expression with its replacement"
+            raise PlanError(f"{fault}: {error}. A backslash before a sign takes it as it is") from None
+    return dict(given)
+
+
 def _by_ending(names: Iterable[str]) -> Mapping[str, list[str]]:
     """Return names by each of their endings."""
     found: dict[str, list[str]] = defaultdict(list)
@@ -166,9 +184,10 @@ def _differing(old: str, new: str) -> tuple[int, list[NameRule]]:
 
 def unwrapping(names: Iterable[str]) -> Iterator[NameRule]:
     """Yield rules that take the words of wrappers out of names, as often as they come in one."""
+    left = set(names)
     for word in WRAPPERS:
-        having = [name.split(".") for name in names if word in name.split(".")[:-1]]
-        if any(words[0] == word for words in having):
-            yield rf"^{word}\.", ""
-        inner = max((words[1:-1].count(word) for words in having), default=0)
-        yield from ((rf"\.{word}\." + "(?:)" * k, ".") for k in range(inner))
+        for pattern, text in ((rf"^{word}\.", ""), (rf"\.{word}\.", ".")):
+            while any(re.search(pattern, name) for name in left):
+                yield pattern, text
+                left = {apply_rules(name, [(pattern, text)]) for name in left}
+                pattern += "(?:)"  # a mapping holds a pattern once

@@ -25,6 +25,7 @@ from hf_init._heads import FittedHeadChange, LabelChange, VerbalizerChange
 from hf_init._multihead import HeadsChange
 from hf_init._options import LoadOptions, MemoryOptions, options_of
 from hf_init._prepare.allow_new import AllowNew, parse_globs
+from hf_init._prepare.renamed import parse_renamings
 from hf_init._text import join_names
 from hf_init._vocabulary import TokenChange
 
@@ -172,6 +173,8 @@ class _SortedOptions:
             rest.pop("adapter_kwargs", None)  # with PEFT at hand an auto class hands on where it looked for an adapter
         hub = {key: rest.pop(key) for key in HUB_OPTIONS if key in rest}
         load = {key: rest.pop(key) for key in LOAD_OPTIONS if key in rest}
+        if load.get("key_mapping") is not None:
+            load["key_mapping"] = parse_renamings(load["key_mapping"])
         if load.get("use_safetensors") is False:
             raise PlanError(
                 "use_safetensors: of torch's own format nothing is read; `hf-init convert DIR OUT` makes it safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,14 +14,19 @@ from hf_init._checkpoint import is_floating
 from hf_init._errors import option
 from hf_init._globs import closest_glob
 from hf_init._plan import NO_PLACE, Plan, TensorPlan, format_shape, matches_glob, sources_of
-from hf_init._prepare.checks import PlanInputs, Problem
+from hf_init._prepare.checks import PlanInputs, Problem, packed_problem
 from hf_init._prepare.leftover import shortest_globs
-from hf_init._prepare.renamed import Renaming, apply_rules, find_renaming, unwrapping
+from hf_init._prepare.renamed import NameRule, Renaming, apply_rules, find_renaming, unwrapping
 from hf_init._roles import matches
 from hf_init._tensors import Shape, Status, TensorSpec
 from hf_init._text import join_names
 
-ADAPTER = re.compile(r"\.(lora_\w+|ia3_l|vera_lambda_[bd])\b")
+ADAPTER = re.compile(
+    r"(^|\.)((delo|glo|gralo|hi|lo|randlo|tinylo|vblo)ra_\w+|(hada|lokr|trainable_tokens|p?vera_lambda)_\w+|b?oft_\w*[Rs]"
+    r"|hra_u|ia3_l|c3a_kernel|miss_block|(fourier|wave)ft_spectrum|road_(alpha|theta)|shira_weight|poly_(lora_[AB]|router)"
+    r"|adaption_(prompt|gate)|modules_to_save\.\w+|original_module)(\.|$)"
+)
+"""Names that PEFT gives to what isn't merged; ``original_module`` is what was trained no more."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,29 @@ class PlanDraft(PlanInputs):
         return {tensor.name: entries[tensor.name].shape for tensor in self.plan.unused if tensor.reason == NO_PLACE}
 
     @cached_property
+    def foreign(self) -> Problem | None:
+        """Return the problem that the names are of an adapter that isn't merged, or of weights packed in some way."""
+        adapter = [name for name in self.leftover if ADAPTER.search(name)]
+        if adapter:
+            return Problem(
+                f"{self.target.base.name} holds {len(adapter)} tensors of an adapter that isn't merged: "
+                f"{join_names(adapter)}",
+                "Merge it with PEFT's merge_and_unload, save, and extend that folder",
+            )
+        entries = self.target.base.source.entries
+        whole = [name for name in self.leftover if not is_floating(entries[name].dtype) and entries[name].shape]
+        addresses = [self.specs[tensor.name].address for tensor in self.new] if whole else []
+        lacking = {self.own_tensors[each].rpartition(".")[0] for each in addresses if each in self.own_tensors}
+        packed = [name for name in whole if name.rpartition(".")[0] in lacking]
+        said = f"{len(packed)} tensors stand where weights are lacking"
+        return packed_problem(self.target, packed, said) if packed else None
+
+    @cached_property
     def renaming(self) -> Renaming:
         """Return what is left over and new under another name; the head of another task is nobody's other name."""
         target, lacking = self.target, {tensor.name: tensor.shape for tensor in self.new}
+        if self.foreign is not None:
+            return Renaming()
         carried = {tensor.name: tensor.shape for tensor in self.plan.tensors if tensor.status is Status.CARRIED}
         ignored = set(carried)
         if carried and not any(self.specs[name].address in self.own_tensors for name in lacking):
@@ -88,9 +113,20 @@ class PlanDraft(PlanInputs):
         )  # all of it goes elsewhere, or none
         common = {name: words for name, part in parts.items() if part == "backbone"}
         found = find_renaming(spare, lacking, placed, common=common, rows=alike)
-        before, after = (addresses_after(target, rules) for rules in ((), found.rules))
-        fits = all(after[old] == self.specs[new].address for old, new in found.pairs.items())
-        return found if fits and all(after[name] == before[name] for name in placed) else Renaming(found.pairs)
+        # The loader converts names as well: a few of the rules may do, and give places to more than all of them.
+        tries = (found.rules[:many] for many in range(1, len(found.rules) + 1))
+        best = max(
+            (self._renamed_by(rules, spare, placed) for rules in tries), key=lambda r: len(r.pairs), default=found
+        )
+        return best if best.pairs else Renaming(found.pairs)
+
+    def _renamed_by(self, rules: Sequence[NameRule], spare: Collection[str], placed: Collection[str]) -> Renaming:
+        """Return what rules give a place to by the loader; nothing where they move others, or two to one place."""
+        before, after = (addresses_after(self.target, each) for each in ((), rules))
+        new = {self.specs[tensor.name].address[0]: tensor.name for tensor in self.new}
+        pairs = {old: new[after[old][0]] for old in spare if after[old][0] in new}
+        moved = any(after[name] != before[name] for name in placed)
+        return Renaming() if moved or len({after[old] for old in pairs}) < len(pairs) else Renaming(pairs, tuple(rules))
 
     @cached_property
     def missing(self) -> tuple[TensorPlan, ...]:
@@ -111,10 +147,14 @@ class PlanDraft(PlanInputs):
         return own_tensors(self.target)
 
     @cached_property
+    def keeps(self) -> bool:
+        """Return whether anything of the checkpoint would be kept."""
+        return any(tensor.kept or tensor.source for tensor in self.plan.tensors)
+
+    @cached_property
     def is_strange(self) -> bool:
         """Return whether nothing of the checkpoint would be kept, unasked."""
-        kept = self.keep or any(tensor.kept or tensor.source for tensor in self.plan.tensors)
-        return not kept and not self.renaming.pairs
+        return not (self.keep or self.keeps or self.renaming.pairs or self.foreign)
 
 
 def unlisted(draft: PlanDraft) -> Iterator[Problem]:
@@ -135,6 +175,12 @@ def unlisted(draft: PlanDraft) -> Iterator[Problem]:
         )
 
 
+def foreign_tensors(draft: PlanDraft) -> Iterator[Problem]:
+    """Yield a problem if the checkpoint isn't a plain model's; what else its names lack or have follows from that."""
+    if draft.foreign is not None:
+        yield draft.foreign
+
+
 def renamed_tensors(draft: PlanDraft) -> Iterator[Problem]:
     """Yield a problem if the checkpoint holds under other names what would be new."""
     found = draft.renaming
@@ -144,7 +190,7 @@ def renamed_tensors(draft: PlanDraft) -> Iterator[Problem]:
     wrappers = [f"{word} is what {by} puts into names" for word, by in found.wrappers.items()]
     rules = dict(found.rules) if found.rules else {"REGEX": "REPLACEMENT"}
     way_out = f"If they are the same tensors, say so: {option('key_mapping', rules)}"
-    if not wrappers:
+    if draft.keeps and not wrappers:
         way_out += f"; if they are others, say that they go: {option('drop', _drop_globs(draft, found.pairs))}"
     yield Problem(
         f"{draft.plan.architecture}: the checkpoint holds {len(pairs)} tensors that have no place under their names, "
@@ -155,7 +201,7 @@ def renamed_tensors(draft: PlanDraft) -> Iterator[Problem]:
 
 def missing_tensors(draft: PlanDraft) -> Iterator[Problem]:
     """Yield a problem if the checkpoint lacks what its own class has, and it would be drawn."""
-    if not draft.missing or draft.is_strange:
+    if draft.foreign or draft.is_strange or not draft.missing:
         return
     own, spare = draft.target.own, [name for name in draft.leftover if name not in draft.renaming.pairs]
     is_of = f"says that it is a {own.cls.__name__}, and lacks" if own else "lacks"
@@ -165,7 +211,7 @@ def missing_tensors(draft: PlanDraft) -> Iterator[Problem]:
     new = shortest_globs([t.name for t in draft.plan.tensors if t.new and t.name not in renamed], others)
     yield Problem(
         f"{draft.plan.architecture}: the checkpoint {is_of} {len(draft.missing)} of its tensors, which would start "
-        f"anew: {join_names([_with_closest(tensor, draft.leftover) for tensor in draft.missing])}. "
+        f"anew: {join_names([_with_closest(draft, tensor) for tensor in draft.missing])}. "
         + (f"Left over in the checkpoint: {join_names(left)}" if left else "Nothing in the checkpoint is left over"),
         f"Give a checkpoint that is whole, or the names that it has for them: "
         f"{option('key_mapping', {'REGEX': 'REPLACEMENT'})}; or say all that is new: {option('allow_new', new)}",
@@ -175,15 +221,12 @@ def missing_tensors(draft: PlanDraft) -> Iterator[Problem]:
 def leftover_tensors(draft: PlanDraft) -> Iterator[Problem]:
     """Yield a problem if the target has no place for what the checkpoint holds."""
     spare = [name for name in draft.leftover if name not in draft.renaming.pairs]
-    if not spare or draft.is_strange:
+    if draft.foreign or draft.is_strange or not spare:
         return
     shapes = [f"{name} ({format_shape(draft.leftover[name])})" for name in spare]
-    adapter = any(map(ADAPTER.search, spare))
     yield Problem(
         f"{draft.plan.architecture} has no place for {len(spare)} tensors of the checkpoint: {join_names(shapes)}",
-        "They are of an adapter that isn't merged: merge it with PEFT's merge_and_unload, save, and extend that folder"
-        if adapter
-        else f"Give a class that has them, or say that they go: {option('drop', _drop_globs(draft, spare))}",
+        f"Give a class that has them, or say that they go: {option('drop', _drop_globs(draft, spare))}",
     )
 
 
@@ -191,14 +234,19 @@ def strange_base(draft: PlanDraft) -> Iterator[Problem]:
     """Yield a problem if nothing of the checkpoint would be kept: it is another architecture's."""
     plan, base = draft.plan, draft.target.base
     if draft.is_strange:
+        names, known = sorted(base.source.entries), {tensor.name for tensor in plan.tensors}
+        begins = [name.removesuffix(names[0]) for name in known if name.endswith(f".{names[0]}")]
+        whole = sorted(begin for begin in begins if known.issuperset(begin + name for name in names))
+        why = "they belong to different models; give the class and the config of the checkpoint's own architecture, or "
+        part = f"all of it is there under {join_names(whole)}: say which of them it is for, "
         yield Problem(
-            f"nothing of {base.name} ({join_names(sorted(base.source.entries))}) has a place in {plan.architecture} "
-            f"with this config ({join_names([tensor.name for tensor in plan.tensors])}): they belong to different "
-            "models; give the class and the config of the checkpoint's own architecture, or of one that contains it"
+            f"nothing of {base.name} ({join_names(names)}) has a place in {plan.architecture} with this config "
+            f"({join_names([tensor.name for tensor in plan.tensors])}): "
+            + (f"{part}base={{{whole[0]!r}: FOLDER}}, or --tower" if whole else f"{why}of one that contains it")
         )
 
 
-PLAN_CHECKS = (unlisted, renamed_tensors, missing_tensors, leftover_tensors, strange_base)
+PLAN_CHECKS = (unlisted, foreign_tensors, renamed_tensors, missing_tensors, leftover_tensors, strange_base)
 
 
 def _drop_globs(draft: PlanDraft, names: Collection[str]) -> list[str]:
@@ -226,8 +274,11 @@ def _parts_by_own(own: Target, names: Iterable[str]) -> dict[str, str]:
     return {name: "head" if is_outside and not bare else "backbone" for name, is_outside in outside}
 
 
-def _with_closest(tensor: TensorPlan, unused: Mapping[str, Shape]) -> str:
+def _with_closest(draft: PlanDraft, tensor: TensorPlan) -> str:
     """Return a missing tensor with what is left over and most like it: of its shape first, then by name."""
-    same = [name for name, shape in unused.items() if shape == tensor.shape]
-    near = difflib.get_close_matches(tensor.name, same or list(unused), n=1, cutoff=0.0 if same else 0.6)
-    return f"{tensor.name} ({format_shape(tensor.shape)}{f'; closest: {near[0]}' if near else ''})"
+    same = [name for name, shape in draft.leftover.items() if shape == tensor.shape]
+    near = difflib.get_close_matches(tensor.name, same or list(draft.leftover), n=1, cutoff=0.0 if same else 0.6)
+    own = draft.own_tensors[draft.specs[tensor.name].address]
+    other = [own] if own.split(".")[-2:] != tensor.name.split(".")[-2:] else []
+    said = [format_shape(tensor.shape), *(f"in its files {name}" for name in other), *(f"closest: {n}" for n in near)]
+    return f"{tensor.name} ({'; '.join(said)})"

@@ -194,7 +194,9 @@ def write_line(text: str, stream: TextIO | None) -> None:
         return
     try:
         print(text, file=stream, flush=True)
-    except BrokenPipeError:
+    except OSError as error:
+        if stream is sys.stdout and not isinstance(error, BrokenPipeError):
+            raise  # a result that is lost; a message that is lost changes no exit code
         drop_output(stream)
 
 
