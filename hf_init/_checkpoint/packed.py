@@ -101,8 +101,7 @@ def plain_config(
         kind = next(chain(methods.values(), beside), "") or format_of(entries)
         kinds = " in ".join(filter(None, (kind, ", ".join(sorted({entries[name].dtype for name in packed})))))
         raise PlanError(f"{folder} is quantized ({kinds}): {join_names(packed or scales)}; {_REFUSAL}")
-    said = config.get("quantization_config")
-    if isinstance(said, Mapping) and said.get("quantization_mode") == "online":
+    if isinstance(named, Mapping) and named.get("quantization_mode") == "online":
         raise PlanError(
             f"{folder}: its weights are plain, and its config says that every forward pass packs them "
             "(quantization_mode is 'online'): the result would compute something else. If the plain weights are what "
