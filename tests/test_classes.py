@@ -119,6 +119,11 @@ def sets(name: str, value: Any) -> Any:
     return headed("bert", body=lambda model: setattr(model, name, value()))
 
 
+def tied_by_hand(model: Any) -> None:
+    model.decoder = nn.Linear(1, 1, bias=False)
+    model.decoder.weight = model.base_model.get_input_embeddings().weight
+
+
 class Lists(BertModel):
     """Keeps tensors where nobody looks."""
 
@@ -145,6 +150,7 @@ REFUSED = {
     "a dict of tensors": (sets("by_name", lambda: {"a": torch.ones(3)}), r"by_name.*register_buffer"),
     "layers in a plain list": (sets("layers", lambda: [nn.Linear(2, 2)]), r"attributes.*: layers.*nn\.ModuleList"),
     "layers in a plain dict": (sets("by_task", lambda: {"a": nn.LSTM(2, 2)}), r"by_task.*nn\.ModuleDict"),
+    "a tie by hand": (headed("bert", body=tied_by_hand), r"decoder\.weight is bert\..*`_tied_weights_keys = {'de"),
     "a lazy layer": (sets("lazy", lambda: nn.LazyLinear(2)), r"lazy\.weight, lazy\.bias are of lazy.*nn\.Linear"),
     "a lazy norm": (sets("lazy", lambda: nn.LazyBatchNorm1d()), r"lazy\.weight.*are of lazy modules"),
 }  # fmt: skip
@@ -187,11 +193,21 @@ def test_what_the_constructor_freezes_stays_frozen(bases, base):
     def freeze(model: PreTrainedModel) -> None:
         model.base_model.requires_grad_(False)
         model.fc.bias.requires_grad_(False)
+        model.turns = nn.Parameter(torch.ones(2, dtype=torch.complex64))  # the library's loader freezes such
 
     for dtype in (None, torch.bfloat16):
         cls = headed(base, body=freeze, _keep_in_fp32_modules_strict={"fc"})
         model = hf_init.from_pretrained(cls, bases(base), dtype=dtype)
         assert is_frozen(model) and model.fc.weight.requires_grad and not model.fc.bias.requires_grad
+        assert model.turns.requires_grad
+
+
+def test_a_dtype_that_files_have_not_is_refused_on_disk_and_exact_in_memory(bases, tmp_path):
+    cls = headed("bert", body=lambda model: model.register_buffer("turns", torch.ones(2, dtype=torch.complex128)))
+    assert hf_init.from_pretrained(cls, bases("bert")).turns.dtype == torch.complex128
+    for verb in (hf_init.plan, lambda base, cls: hf_init.extend(base, tmp_path / "out", cls)):
+        with pytest.raises(HfInitError, match=r"no dtype for turns \(complex128\).*persistent=False"):
+            verb(bases("bert"), cls)
 
 
 @pytest.mark.parametrize("parts", [{"fc"}, {"fc.weight"}, {"fc*weight"}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrize
 
 import hf_init
@@ -263,6 +265,13 @@ def assigned_state(model):
     return model
 
 
+def assigned_to_one_without_values(model):
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    empty.load_state_dict(model.state_dict(), assign=True)
+    return empty
+
+
 def with_lora(model):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(target_modules=["query"], modules_to_save=["fc"], init_lora_weights=False)
@@ -285,6 +294,7 @@ LIVES = {
     "copied": copy.deepcopy,
     "pickled": pickled,
     "assigned": assigned_state,
+    "assigned to one on meta": assigned_to_one_without_values,
     "half": lambda model: model.half().float(),
     "compiled": lambda model: torch.compile(model)._orig_mod,
     "with lora": with_lora,
@@ -337,6 +347,29 @@ def test_a_plain_function_that_is_applied_stays_torch_s(bases):
 
 
 # Never worse than without it.
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_tensors_without_a_checkpoint_are_loaded_as_the_library_does_and_the_rest_is_filled(bases, tied):
+    base = transformers.BertForMaskedLM if tied else transformers.BertForSequenceClassification
+    cls = type("Own", (InitMixin, base), {"init_recipe": {"default": "constant(val=0.5)"}})
+    state = base(transformers.BertConfig(**SMALL)).state_dict()
+    new = [name for name in state if name.startswith(("classifier.", "cls."))]
+    given = {name: tensor for name, tensor in state.items() if name not in new}
+    model = cls.from_pretrained(None, config=transformers.BertConfig(**SMALL), state_dict=given)
+    assert [name for name, tensor in given.items() if not torch.equal(model.state_dict()[name], tensor)] == []
+    model.init_weights()
+    assert all(is_all(model.state_dict()[name], 0.5) for name in new if not tied or "decoder.weight" not in name)
+    assert not tied or model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_models_may_be_made_in_threads_and_without_memory():
+    config = transformers.BertConfig(**SMALL)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: Right(config), range(3)))
+    assert all(is_all(model.fc.weight, 0.25) for model in made)
+    with FakeTensorMode():
+        assert Right(config).fc.weight.shape == (2, 32)
 
 
 def test_what_can_not_be_made_without_values_is_as_the_class_makes_it():

@@ -43,10 +43,13 @@ def seeded_features(self: Any) -> None:
     own = torch.Generator().manual_seed(5)
     self.register_buffer("first_feature", torch.randn(4, generator=own))
     self.register_buffer("second_feature", torch.randn(4, generator=own), persistent=False)
+    self.register_buffer("first_again", torch.randn(4, generator=own.manual_seed(5)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         self.register_buffer("third_feature", torch.rand(4))
         self.register_buffer("fourth_feature", torch.rand(4))
+        torch.manual_seed(7)
+        self.register_buffer("third_again", torch.rand(4))
 
 
 def crf(self: Any) -> None:

@@ -25,7 +25,6 @@ REFUSED = {
     "load_in_8bit": "extend the unquantized base, save it, and quantize the result",
     "gguf_file": "load the file with plain transformers, save_pretrained, and extend that folder",
     "state_dict": "save the tensors as a checkpoint folder and extend that",
-    "ignore_mismatched_sizes": "say what is kept of a tensor that changes shape: keep={GLOB: 'leading'} or 'none'",
     "tp_plan": "give distributed_config=DistributedConfig(tp_plan=...)",
     "tp_size": "give distributed_config=DistributedConfig(tp_size=...)",
     "device_mesh": "give distributed_config=DistributedConfig(...), which makes one",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from inspect import signature
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -42,10 +43,10 @@ class InitPass:
         At once, and not when all is built: a constructor may copy a model that it has just made.
         """
 
-        initialize, original = self._initialize, PreTrainedModel.init_weights
+        recording, original, thread = self, PreTrainedModel.init_weights, get_ident()
 
-        def init_weights(self: PreTrainedModel) -> None:
-            initialize(self)
+        def init_weights(self: PreTrainedModel) -> None:  # another thread's model isn't recorded
+            recording._initialize(self) if get_ident() == thread else original(self)
 
         PreTrainedModel.init_weights = init_weights
         try:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from logging import ERROR
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from hf_init._errors import PlanError
 
 Address = tuple[Any, ...]
 
+_RANDOM_STATE = RLock()
 _LIBRARYS = frozenset(["transformers", "torch", "builtins", "abc", "typing"])
 
 
@@ -59,14 +61,18 @@ def quiet_library() -> Iterator[None]:
 
 @contextmanager
 def untouched_random_state() -> Iterator[None]:
-    """Put the CPU's random state back: torch's, numpy's and Python's, by all of which a class of one's own may draw."""
-    numbers, choices = np.random.get_state(), random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        np.random.set_state(numbers)
-        random.setstate(choices)
+    """Put the CPU's random state back: torch's, numpy's and Python's, by all of which a class of one's own may draw.
+
+    One thread at a time: the state is the process's, and what is built meanwhile is recorded or drawn under seeds.
+    """
+    with _RANDOM_STATE:
+        numbers, choices = np.random.get_state(), random.getstate()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                yield
+        finally:
+            np.random.set_state(numbers)
+            random.setstate(choices)
 
 
 @contextmanager

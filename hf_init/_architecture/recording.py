@@ -19,6 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import initialization as library_init
 
+from hf_init._tensors import key_of
+
 MADE_FROM_DATA = frozenset([torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor])
 FRESH = ("aten::empty", "aten::new_empty")
 OVERWRITING = frozenset(
@@ -29,7 +31,7 @@ OVERWRITING = frozenset(
 FIXED = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
 """Initialization functions that draw nothing."""
 
-Memory: TypeAlias = "int | tuple[str, int, int]"
+Memory: TypeAlias = "int | tuple[int, int]"
 """A storage, or a random generator that the class seeds itself: what comes out depends on what was drawn before."""
 
 
@@ -66,7 +68,7 @@ class Tape:
 
     Attributes:
         constants: the values of storages that were real when an operation first saw them, or made from data.
-        generators: those that the class seeds itself, with their states at first.
+        generators: those that the class seeds itself, each time anew, with their states then and as they were left.
         by: whose ``_init_weights`` is running.
         seed: what the default generator is seeded with while nobody else has seeded it.
     """
@@ -74,7 +76,7 @@ class Tape:
     seed: int
     calls: list[RecordedCall] = field(default_factory=list[RecordedCall])
     constants: dict[int, tuple[torch.Tensor, torch.UntypedStorage]] = field(default_factory=dict)
-    generators: dict[Memory, tuple[torch.Generator, torch.Tensor]] = field(default_factory=dict)
+    generators: dict[Memory, tuple[torch.Generator, torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     by: Callable[[], str] = str
     _known: set[int] = field(default_factory=set[int])
 
@@ -115,18 +117,18 @@ class Tape:
     def source_of_draws(self, generator: object) -> Memory | None:
         """Return the class's own generator that an operation draws from; None where it has seeded none.
 
-        Nothing on meta advances a generator: one in another state than before was seeded again.
+        Nothing on meta advances a generator: one in another state than it was left in was seeded again.
         """
-        if not isinstance(generator, torch.Generator):
-            seed = torch.initial_seed()
-            return None if seed == self.seed else ("seed", seed, 0)
-        state = generator.get_state()
-        for memory, (known, before) in self.generators.items():
-            if known is generator and torch.equal(before, state):
+        own = generator if isinstance(generator, torch.Generator) else torch.default_generator
+        if own is torch.default_generator and own.initial_seed() == self.seed:
+            return None
+        state = own.get_state()
+        for memory, (known, _, left) in self.generators.items():
+            if known is own and torch.equal(left, state):
                 return memory
-        memory = ("generator", id(generator), len(self.generators))
-        self.generators[memory] = (generator, state)
-        return memory
+        number = len(self.generators)
+        self.generators[number, id(own)] = (own, state, own.manual_seed(key_of(self.seed, str(number))).get_state())
+        return number, id(own)
 
 
 def seed_generators(key: int) -> None:

@@ -73,11 +73,7 @@ class _Replay:
     def _generator(self, memory: Memory) -> torch.Generator:
         """Return the stand-in for a generator that the class seeded, as far as this replay has drawn from it."""
         if memory not in self._generators:
-            new = self._generators[memory] = torch.Generator()
-            if memory in self._recording.tape.generators:
-                new.set_state(self._recording.tape.generators[memory][1])
-            elif isinstance(memory, tuple):
-                new.manual_seed(memory[1])
+            self._generators[memory] = torch.Generator().set_state(self._recording.tape.generators[memory][1])
         return self._generators[memory]
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ pickle, ``load_state_dict(assign=True)``, compilation, and under another name in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
@@ -33,6 +33,13 @@ def remember(model: nn.Module, loaded: bool = False) -> None:
         vars(module)[RECORD] = {
             leaf: loaded or before.get(leaf, False) or is_loaded(tensor) for leaf, tensor in _own_tensors(module)
         }
+
+
+def remember_loaded(model: nn.Module, names: Collection[str]) -> None:
+    """Let every module know those of its tensors that were loaded by these names."""
+    for path, module in model.named_modules(remove_duplicate=False):
+        leaves = {leaf: True for leaf, _ in _own_tensors(module) if f"{path}.{leaf}".lstrip(".") in names}
+        vars(module)[RECORD] = {**vars(module).get(RECORD, {}), **leaves}
 
 
 def known_names(model: nn.Module) -> set[str]:

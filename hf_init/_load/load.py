@@ -264,7 +264,8 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
     report = replace(report, restored=(*report.restored, *_restore_unsaved_buffers(model, wanted)))
     _finish_model(model, prepared)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(parameter.requires_grad and name not in frozen)
+        # The loader freezes what isn't floating, complex numbers among it.
+        parameter.requires_grad_((parameter.requires_grad or parameter.is_complex()) and name not in frozen)
     place = None if prepared.source.parts else prepared.target.base.folder  # of a hub id, which is its name_or_path
     vars(model).update(init_plan=prepared.plan, init_report=report, init_base=place)
     return model, info

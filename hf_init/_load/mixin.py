@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import PreTrainedModel
 
 from hf_init import schemes
@@ -14,7 +15,7 @@ from hf_init._architecture import find_tensor as tensor_of
 from hf_init._errors import PlanError
 from hf_init._fill import draw_slot
 from hf_init._load.initialize_new import fill_by_function
-from hf_init._load.known import guarded, keeping, known_names, loaded_names, remember
+from hf_init._load.known import guarded, keeping, known_names, loaded_names, remember, remember_loaded
 from hf_init._load.load import HandedOn, load_class
 from hf_init._options import LoadOptions
 from hf_init._plan import Surroundings, choose_auto, settle
@@ -87,10 +88,14 @@ class InitMixin(_Model):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: Bases, *model_args: object, **options: Unpack[LoadOptions]
+        cls, pretrained_model_name_or_path: Bases | None, *model_args: object, **options: Unpack[LoadOptions]
     ) -> Self:
-        """Load a checkpoint into this class; see ``hf_init.from_pretrained``."""
-        if issubclass(cls, HandedOn):
+        """Load a checkpoint into this class; see ``hf_init.from_pretrained``.
+
+        Without one (``from_pretrained(None, config=config, state_dict=tensors)``) the library loads the tensors, and
+        what they lack is filled as in a model that is made from the config.
+        """
+        if issubclass(cls, HandedOn) or pretrained_model_name_or_path is None:
             handed: Any = super().from_pretrained
             return handed(pretrained_model_name_or_path, *model_args, **options)
         return load_class(cls, pretrained_model_name_or_path, *model_args, past=InitMixin, **options)
@@ -119,8 +124,10 @@ class InitMixin(_Model):
         known = known_names(self)
         with quiet_library(), keeping(self, known):
             super().initialize_weights()
-        if not any(tensor.device.type == "meta" for tensor in self.state_dict().values()):
-            _fill_missing(self, known)
+        alias = tied_names(self) if hasattr(self, "all_tied_weights_keys") else {}
+        held = [tensor for name, tensor in self.state_dict().items() if name not in alias]  # tied after a load
+        if not any(tensor.device.type == "meta" or isinstance(tensor, FakeTensor) for tensor in held):
+            _fill_missing(self, known, alias)
             remember(self)
 
     def resize_token_embeddings(self, *args: Any, **options: Unpack[_ResizeOptions]) -> torch.nn.Embedding:
@@ -129,6 +136,12 @@ class InitMixin(_Model):
         embeddings = library(*args, **options)
         remember(self, loaded=bool(loaded_names(self)))
         return embeddings
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """Load as torch does; what was loaded is known from then on, of a model that was made on meta too."""
+        result = super().load_state_dict(state_dict, *args, **options)
+        remember_loaded(self, state_dict.keys())
+        return result
 
     def apply(self: Any, fn: Callable[[torch.nn.Module], None]) -> Any:
         """Apply a function to every module, as torch does; the model's own ``_init_weights`` keeps what is known."""
@@ -165,9 +178,8 @@ def _check_place(cls: type) -> None:
     raise PlanError(f"class {cls.__name__}: {what}. Write `class {cls.__name__}({', '.join(['InitMixin', *names])}):`")
 
 
-def _fill_missing(model: Any, known: set[str]) -> None:
-    """Fill what a model on a real device has no value for, by its class's recipe."""
-    alias = tied_names(model) if hasattr(model, "all_tied_weights_keys") else {}
+def _fill_missing(model: Any, known: set[str], alias: Mapping[str, str]) -> None:
+    """Fill what a model on a real device has no value for, and no other name of, by its class's recipe."""
     described = {name: spec for name, spec in describe_model(model).items() if name not in alias}
     specs = [spec for name, spec in described.items() if name not in known]
     recipe = class_recipe(model)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from hf_init._architecture import NOWHERE, Address, Target, own_tensors, plain_attributes, takes_as_they_are
-from hf_init._checkpoint import format_of, is_floating
+from hf_init._checkpoint import DTYPES, format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._globs import closest_glob
 from hf_init._plan import Keep, Plan, Recipe, matches_glob, owners, sources_of
@@ -200,8 +200,29 @@ def tensors_without_values(inputs: PlanInputs) -> Iterator[Problem]:
         )
 
 
+def undone_ties(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if a constructor gives two modules one parameter without telling the loader, which parts them."""
+    model, layout = inputs.target.model, inputs.target.layout
+    places = {tensor.name: tensor.parameter for tensor in layout.tensors}
+    owners_of = {name: model.get_submodule(name.rpartition(".")[0]) for name in model.state_dict()}
+    undone = {
+        tie.name: places[tie.of]
+        for tie in layout.ties
+        if tie.name not in model.all_tied_weights_keys
+        and owners_of.get(tie.name) is not owners_of.get(places[tie.of])  # a module under two names stays one
+    }
+    if undone:
+        name = type(model).__name__
+        yield Problem(
+            f"{name}: {join_names([f'{alias} is {of}' for alias, of in undone.items()])}, by an assignment in the "
+            "constructor, which loading undoes: plain transformers loads the one, and draws the other at random",
+            f"Say it in the class: `_tied_weights_keys = {undone}`, which counts where tie_word_embeddings is true",
+        )
+
+
 INPUT_CHECKS = (
     emptied_tensors,
+    undone_ties,
     packed_values,
     misplaced_pieces,
     tensors_without_values,
@@ -217,6 +238,12 @@ def check_unloadable(target: Target, plan: Plan) -> None:
 
     A load into memory needs no such question: the library says there what it found.
     """
+    strange = [f"{t.name} ({t.dtype})" for t in plan.stored if t.dtype not in {name for name, _ in DTYPES.values()}]
+    if strange:
+        raise PlanError(
+            f"{plan.architecture}: safetensors has no dtype for {join_names(strange)}; save_pretrained fails on it. "
+            "Register it with persistent=False, or hold what it is made of (torch.view_as_real)"
+        )
     # For what is packed stands the tensor that a quantizer makes room for; it is the quantizer's, and stays as it was.
     files = [*(t for t in plan.stored if t.name not in target.packed.part_of), *target.packed.held]
     if takes_as_they_are(target.model, {tensor.name: tensor.shape for tensor in files}):

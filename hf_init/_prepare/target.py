@@ -67,8 +67,8 @@ def requested_changes(base: BaseCheckpoint, options: Mapping[str, object]) -> tu
 
 DTYPE_OPTIONS = ("dtype", "torch_dtype")
 LOAD_OPTIONS = ("key_mapping", *(name for name in options_of(MemoryOptions) if name not in DTYPE_OPTIONS))
-# What the library's auto classes hand to a class of its own accord.
-FROM_AUTO = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision")
+# Without a meaning here: what the library's auto classes hand over, and a word on shapes that differ, which `keep` has.
+NO_MEANING = ("_from_auto", "_from_pipeline", "_commit_hash", "code_revision", "ignore_mismatched_sizes")
 
 
 def resolve_target(
@@ -168,7 +168,7 @@ class _SortedOptions:
         Raises:
             PlanError: one can't be served, is another's, or is given twice.
         """
-        rest = {key: value for key, value in options.items() if key not in FROM_AUTO}
+        rest = {key: value for key, value in options.items() if key not in NO_MEANING}
         if set(rest.get("adapter_kwargs") or ()) <= set(HUB_OPTIONS):
             rest.pop("adapter_kwargs", None)  # with PEFT at hand an auto class hands on where it looked for an adapter
         hub = {key: rest.pop(key) for key in HUB_OPTIONS if key in rest}
