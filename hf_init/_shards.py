@@ -123,7 +123,6 @@ def check_undivided(model: nn.Module, advice: str) -> None:
     divided = [name for name, tensor in model.named_parameters() if is_sharded(tensor)]
     if divided:
         raise PlanError(f"{type(model).__name__} is divided among ranks ({join_names(divided)}); {advice}")
-    check_here(model)
 
 
 def check_here(model: nn.Module) -> None:

@@ -124,6 +124,7 @@ F8_BLOCKS, FOUR_BITS = packed(F8, weight_scale_inv=torch.float32), packed(torch.
     ("change", "options", "said"),
     [
         (F8_BLOCKS, {"layers": [0, "new", 1]}, "blocks of packed tensors would move"),
+        (F8_BLOCKS, {"layers": [0, 1, "new"], "new_layers": "copy"}, "new values would be made of packed ones"),
         (FOUR_BITS, {"layers": [0, 1, 0]}, "blocks of packed tensors would move"),
         (FOUR_BITS, {"layers": [0]}, "blocks of packed tensors would move"),
         (F8_BLOCKS, {"widen": {"intermediate_size": 96}}, "would change their shape: .*gate_proj"),

@@ -11,7 +11,7 @@ from hf_init._check.judge import judge_facts
 from hf_init._check.observe import New, observe
 from hf_init._check.report import CheckReport
 from hf_init._errors import CheckpointError
-from hf_init._shards import check_undivided
+from hf_init._shards import check_here, check_undivided
 from hf_init.finetune import PlanLike, model_tensors, origin_of, unwrapped
 
 
@@ -45,6 +45,7 @@ def check(
     """
     bare = unwrapped(model)
     check_undivided(bare, "check it before that: every rank would see the facts of its own part")
+    check_here(bare)
     facts = observe(bare, batch, optimizer, _new_regions(bare, plan))
     return CheckReport(type(bare).__name__, facts, judge_facts(facts))
 

@@ -189,9 +189,14 @@ class Checkpoint:
         """Return the path of a file whose values are to be read.
 
         Raises:
-            CheckpointError: only its header is known here.
+            CheckpointError: only its header is known here, or no file holds its tensors as they are.
         """
         self._check_local()
+        if shard in self.in_pieces:
+            raise CheckpointError(
+                f"{self.root} is in pieces of every rank, which only proofs read (verify, drift, diff): put them "
+                "together first, with `accelerate merge-weights DIR OUT`, or load and save_pretrained(OUT)"
+            )
         return self.root / shard
 
     def raw(self, name: str) -> np.ndarray:

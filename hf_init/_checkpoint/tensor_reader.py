@@ -100,7 +100,7 @@ class Reader:
         shard = self._source.entries[name].shard
         with self._lock:
             if shard not in self._open:
-                path = str(self._source.root / shard)
+                path = str(self._source.local(shard))
                 try:
                     self._open[shard] = self._stack.enter_context(safe_open(path, framework="pt", device="cpu"))
                 except SafetensorError as error:  # of a name that isn't UTF-8, too

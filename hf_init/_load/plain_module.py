@@ -30,6 +30,7 @@ from hf_init._plan import (
     parse_rules,
 )
 from hf_init._prepare import find_renaming, parse_renamings, shortest_globs
+from hf_init._shards import check_undivided, packed_names
 from hf_init._tensors import Layout, SourceTensor, Status
 from hf_init._text import fits_glob, join_names
 from hf_init._version import __version__
@@ -121,6 +122,9 @@ def initialize(
         print(hf_init.initialize(module, "bert-folder", prefix="encoder.", recipe="classic", seed=1))
     """
     chosen = find_recipe(recipe).with_rules_first(parse_rules(rules), None if seed is None else checked_seed(seed))
+    check_undivided(module, "initialize it before that")
+    if packed := packed_names(module):
+        raise PlanError(f"{type(module).__name__} is quantized ({join_names(packed)}); initialize it before that")
     layout = module_layout(module)
     is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
     bare = from_state_dict(base) if isinstance(base, Mapping) else open_tensors(base)

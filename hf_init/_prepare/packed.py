@@ -32,13 +32,12 @@ def changed_packed(inputs: PlanInputs) -> Iterator[Problem]:
     elif strange:
         yield Problem(f"packed tensors have no place in {target.cls.__name__}: {join_names(strange)}", UNPACK_FIRST)
     elif moved := [stack for stack, blocks in target.blocks.items() if _moves(blocks)]:
-        yield Problem(f"blocks of packed tensors would move, be copied or go: {join_names(moved)}", UNPACK_FIRST)
+        yield Problem(f"blocks of packed tensors would move or go: {join_names(moved)}", UNPACK_FIRST)
 
 
 def _moves(blocks: BlockMap) -> bool:
-    """Return whether anything but new blocks behind the base's own, or between such, is in a stack."""
-    moved = any(source not in (None, block) for block, source in enumerate(blocks.sources))
-    return moved or bool(blocks.lost) or (blocks.copied and bool(blocks.new))
+    """Return whether anything but new blocks behind the base's own is in a stack."""
+    return bool(blocks.lost) or any(source not in (None, block) for block, source in enumerate(blocks.sources))
 
 
 def rewritten_packed(draft: PlanDraft) -> Iterator[Problem]:
