@@ -8,4 +8,5 @@ from hf_init._growth.image_change import ImageChange as ImageChange
 from hf_init._growth.layers_change import LayersChange as LayersChange
 from hf_init._growth.positions_change import PositionsChange as PositionsChange
 from hf_init._growth.upcycle import UpcycleChange as UpcycleChange
+from hf_init._growth.upcycle import experts_of as experts_of
 from hf_init._growth.width_change import WidthChange as WidthChange

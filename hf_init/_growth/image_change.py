@@ -204,8 +204,11 @@ def _grid_rows(
 ) -> tuple[RowMapping, Scheme]:
     """Return the rows before the grid, which are kept, and the scheme of the grid's."""
     old, new, dim = _patch_grid(before), _patch_grid(after), len(tensor.shape) - 2
+    if 0 in (*old, *new):
+        why = "the config doesn't say how large a patch is" if 0 in old else "no patch fits into such an image"
+        raise PlanError(f"{option('image_size')}: {why}, so the grid of {tensor.name} isn't known")
     prefix = source.shape[dim] - old[0] * old[1]
-    if not 0 <= prefix < 17 or tensor.shape[dim] - new[0] * new[1] != prefix or 0 in (*old, *new):
+    if not 0 <= prefix < 17 or tensor.shape[dim] - new[0] * new[1] != prefix:
         raise PlanError(
             f"{tensor.name}: {source.shape[dim]} rows for a grid of {old[0]}x{old[1]} and {tensor.shape[dim]} for one "
             f"of {new[0]}x{new[1]}: what stands before the grid can't be told; say it: {option('keep')}"

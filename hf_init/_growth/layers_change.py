@@ -67,6 +67,8 @@ class LayersChange(Change):
                 )
             return request
         if not self.specs and not any(map(is_depth, request.values)):
+            if self.copied:
+                raise PlanError(f"{option('new_layers')} says how new blocks start; give {option('layers')}")
             return request
         own = Target.of(request.base, request.architecture, values={}, changed={}, trust=request.trust)
         given = {own.config.attribute_map.get(path, path): value for path, value in request.values.items()}

@@ -70,6 +70,10 @@ class PositionsChange(Change):
             raise PlanError(
                 f"{option('positions')}: {self.count} are fewer than the base's {before}; rows can't go this way"
             )
+        if self.kept >= before:
+            raise PlanError(
+                f"{option('positions_keep')}: {self.kept} of the base's {before} would stay, and none be stretched"
+            )
         return request.with_values({path: self.count})
 
     def plan(self, context: TargetContext) -> ChangePlan:

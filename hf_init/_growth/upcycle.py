@@ -110,6 +110,12 @@ class UpcycleChange(Change):
         )
 
 
+def experts_of(config: PreTrainedConfig) -> tuple[int, int]:
+    """Return how many experts a config says there are, and how many are chosen; 0 where it has no such number."""
+    values = [next((v for n in names if isinstance(v := vars(config).get(n), int)), 0) for names in (COUNTS, CHOSEN)]
+    return values[0], values[1]
+
+
 def _mixture_like(own: Target, request: TargetRequest) -> type[PreTrainedModel]:
     """Return the class of a mixture that differs from a dense one by its feed-forward blocks alone.
 

@@ -61,6 +61,8 @@ class WidthChange(Change):
             )
         if heads is not None and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 1):
             raise PlanError(f"{option('kv_heads')}: expected a whole number of at least 1, not {heads!r}")
+        if untie not in (None, True, False):
+            raise PlanError(f"{option('untie')}: expected True or False, not {untie!r}")
         given = {str(name): value for name, value in widths.items()} if isinstance(widths, Mapping) else {}
         known = {name: value for name, value in given.items() if name.rpartition(".")[2] not in HIDDEN}
         return cls(known, heads, bool(untie)) if known or heads or untie else None

@@ -8,10 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from hf_init._architecture import NOWHERE, Address, Target, own_tensors, plain_attributes, takes_as_they_are
+from hf_init._architecture import (
+    NOWHERE,
+    Address,
+    Target,
+    nested_configs,
+    own_tensors,
+    plain_attributes,
+    takes_as_they_are,
+)
 from hf_init._checkpoint import DTYPES, format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._globs import closest_glob
+from hf_init._growth import experts_of
 from hf_init._plan import Keep, Plan, Recipe, matches_glob, owners, sources_of
 from hf_init._text import join_names
 
@@ -220,7 +229,31 @@ def undone_ties(inputs: PlanInputs) -> Iterator[Problem]:
         )
 
 
+def tied_against_the_files(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if the user ties what the base doesn't, and what has two values: one would be lost."""
+    target, own = inputs.target, inputs.target.base_config
+    tied = [bool(getattr(config, "tie_word_embeddings", True)) for config in (own, target.config)]
+    if target.untied and tied == [False, True]:
+        pairs = join_names([f"{name} and {of}" for name, of in target.untied.items()])
+        yield Problem(
+            f"{pairs} are to be tied, and their values differ",
+            f"Leave tie_word_embeddings as it is, or say which of them goes ({option('drop', ['GLOB'])})",
+        )
+
+
+def more_chosen_than_there_are(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if a token is to be given to more experts than there are."""
+    own = inputs.target.base_config
+    before = {(type(part), *experts_of(part)) for part in nested_configs(own)} if own is not None else set()
+    for part in nested_configs(inputs.target.config):
+        count, chosen = experts_of(part)
+        if 0 < count < chosen and (type(part), count, chosen) not in before:
+            yield Problem(f"of {count} experts {chosen} can't be chosen for a token: the config of a {part.model_type}")
+
+
 INPUT_CHECKS = (
+    tied_against_the_files,
+    more_chosen_than_there_are,
     emptied_tensors,
     undone_ties,
     packed_values,
