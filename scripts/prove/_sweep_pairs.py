@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,6 @@ import transformers
 from _sweep_shrink import Unreachable, config_for, tiny_config
 from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedModel
-from transformers.core_model_loading import revert_weight_conversion
 from transformers.models.auto import modeling_auto
 
 import hf_init
@@ -33,6 +33,7 @@ class Pair:
 
     Attributes:
         result: ``passed``, ``refused`` (an error of hf_init's own, before anything is written) or ``wrong``.
+        why: of a pair that passed, the options that a refusal advised first.
         plain: what plain ``from_pretrained`` does: ``right``, ``wrong``, or ``fails``; with what it gets wrong.
         again: what plain ``from_pretrained`` gets wrong of the result, whose files are right.
     """
@@ -139,14 +140,15 @@ def run_pair(name: str, base: Path, out: Path, names: Mapping[str, torch.Tensor]
     except Unreachable as error:
         return Pair(name, "unreachable", str(error))
     pair = Pair(name, "passed")
-    said = {**options, "seed": SEED, "drop": _droppable(cls, options.get("config"), base, names) or None}
     try:
+        did = advised(cls, base, options)
+        said = {**options, "seed": SEED, **did}
         hf_init.extend(base, out, cls, **said)
         memory = hf_init.from_pretrained(cls, base, **said)
         problems = list(check(cls, base, out, memory))
         problems += _moved(names, memory) if memory.init_plan.unused else ()
         pair.again = "; ".join(_unlike(memory.state_dict(), cls.from_pretrained(out).state_dict()))[:300]
-        pair.result, pair.why = ("wrong", "; ".join(problems[:6])) if problems else ("passed", "")
+        pair.result, pair.why = ("wrong", "; ".join(problems[:6])) if problems else ("passed", " ".join(did))
     except hf_init.HfInitError as error:
         pair.result, pair.why = "refused", f"{type(error).__name__}: {error}"[:600]
     except Exception as error:
@@ -172,30 +174,27 @@ def _options(cls: type[PreTrainedModel], base: Path) -> dict[str, Any]:
     return {} if isinstance(given, cls.config_class) else {"config": config}  # type: ignore[arg-type]
 
 
-def _droppable(cls: type[PreTrainedModel], config: Any, base: Path, names: Mapping[str, torch.Tensor]) -> list[str]:
-    """The base's tensors that the class has under no name at all: a pooler, a decoder. What a user would give up.
+def advised(cls: type[PreTrainedModel], base: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options after a user has done, a few times, what a refusal says: other names, what has no place and goes."""
+    said: dict[str, Any] = {}
+    for _ in range(3):
+        try:
+            hf_init.plan(base, cls, **options, **said)
+        except hf_init.HfInitError as error:
+            more = dict(_advice(str(error)))
+            said |= {name: [*said.get(name, []), *value] if name == "drop" else value for name, value in more.items()}
+            if more:
+                continue
+        break
+    return said
 
-    Args:
-        names: the source model's whole state dict, tied tensors under each of their names.
-    """
-    with torch.device("meta"):
-        model = cls(deepcopy(config or config_for(cls, AutoConfig.from_pretrained(base))))
-    there = {f".{name}" for name in (*model.state_dict(), *revert_weight_conversion(model, model.state_dict()))}
-    patterns = {r"(^|\.)position_ids$", *(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())}
-    more = Counter(each.removesuffix(f".{name}") for name in names for each in there if each.endswith(f".{name}"))
-    less = Counter(f".{name}".removesuffix(each) for name in names for each in there if f".{name}".endswith(each))
-    before = {prefix for found in (more, less) for prefix, many in found.items() if many > len(names) / 5}
 
-    def has(name: str) -> bool:
-        return any(f"{prefix}.{name}" in there or f".{name}".removeprefix(prefix) in there for prefix in before)
-
-    return [
-        name
-        for name, tensor in _tensors(base).items()
-        if name in names  # else it is converted on its way
-        and not any(has(other) for other, value in names.items() if same_bytes(value, tensor))
-        and not any(re.search(pattern, name) for pattern in patterns)
-    ]
+def _advice(message: str) -> Iterator[tuple[str, Any]]:
+    """The way out that each line of a refusal names first."""
+    for line in message.splitlines():
+        way = re.search(r"(key_mapping|drop)=(\{'.*?'\}|\['.*?'\])(?=;|$)", line)
+        if way:
+            yield way[1], ast.literal_eval(way[2])
 
 
 def _moved(names: Mapping[str, torch.Tensor], model: PreTrainedModel) -> Iterator[str]:

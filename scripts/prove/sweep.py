@@ -151,6 +151,8 @@ def table(entries: Iterable[dict[str, Any]]) -> str:
         beside = Counter(pair["plain"] for _, pair in some)
         seen = ", ".join(f"{many} {plain}" for plain, many in beside.most_common() if plain)
         lines.append(f"  {what:12} {len(some):5}" + (f"   plain transformers: {seen}" if seen else ""))
+        ways = Counter(pair["why"] for _, pair in some if pair["why"]) if what == "passed" else {}
+        lines += [f"{'':9}{many:5} after what a refusal advised: {way}" for way, many in ways.items()]
     damaged = [f"  {t} {p['head']}: {p['again']}" for t, p in pairs if p.get("again") and p["result"] == "passed"]
     lines += (
         ["", "right in the files, and damaged by every plain from_pretrained of them:", *damaged] if damaged else []
