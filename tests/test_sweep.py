@@ -25,17 +25,14 @@ def scripts(monkeypatch):
 
 @pytest.mark.slow
 def test_a_tenth_of_all_types(tmp_path):
-    """None is wrong; what can't be extended is refused; nearly all pass."""
+    """None is wrong, and who does what a refusal says passes: in this tenth, all."""
     results = tmp_path / "results.jsonl"
     command = [sys.executable, str(SCRIPTS / "sweep.py"), "--part", "10", "--results", str(results)]
     done = subprocess.run(command, capture_output=True, text=True)
     entries = [json.loads(line) for line in results.read_text().splitlines()]
     counts = Counter(pair["result"] for entry in entries for pair in entry["pairs"])
     assert done.returncode == 0 and counts["wrong"] == 0, done.stdout + done.stderr[-2000:]
-    refused = [pair["why"] for entry in entries for pair in entry["pairs"] if pair["result"] == "refused"]
-    # What is refused in this tenth would lose layers: their names are ones that the library's loader doesn't know.
-    assert all("have no place under their names" in why for why in refused), done.stdout
-    assert counts["passed"] >= 0.95 * (counts["passed"] + counts["refused"]), done.stdout
+    assert counts["refused"] == 0 and counts["passed"] >= 80, done.stdout
     assert sum(not entry["unreachable"] for entry in entries) >= 0.85 * len(entries) >= 40, done.stdout
 
 
