@@ -213,6 +213,11 @@ def test_tokens_that_no_text_comes_to_are_refused_with_the_spelling_that_works(b
         hf_init.plan(based(word_piece()), add_tokens=[AddedToken(" photoelectron", single_word=True)])
 
 
+def test_of_tokens_that_are_one_text_after_normalization_the_second_is_refused(based):
+    with pytest.raises(HfInitError, match=r"never produce '[Pp]hoton' .*or reads another token there"):
+        hf_init.plan(based(word_piece()), add_tokens=["Photon", "photon"])
+
+
 def test_short_tokens_break_old_words_and_are_named_unless_they_are_whole_words(based):
     folder = based(word_piece())
     whole = hf_init.plan(folder, add_tokens=["he", "rry"], existing="skip")
@@ -228,6 +233,14 @@ def test_short_tokens_break_old_words_and_are_named_unless_they_are_whole_words(
     [
         ("byte-level", "photoelectron", "two pieces in running text"),
         ("byte-level", " photoelectron", "not read at the start of a text"),
+        (
+            "byte-level",
+            "photoelectron",
+            "inside longer words, too, which are read otherwise then: 'photoelectron'; not so",
+        ),
+        ("byte-level", " photoelectron", "which are read otherwise then: ' photoelectron'"),
+        ("WordPiece", "ph\u00f4toelectron", "'photoelectron' as 'ph\u00f4toelectron'"),
+        ("Unigram, NFKC", "photoelectron\uff21", "'photoelectronA' as"),
         ("Unigram, spaces split off", "photoelectron", "comes back as 'xphotoelectron y'; with its space"),
         ("space by the normalizer", " photoelectron", "comes back as 'x photoelectron  y'"),
     ],

@@ -10,7 +10,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from hf_init._text import format_count, join_names
 from hf_init._vocabulary.texts import TEXTS
-from hf_init._vocabulary.tokenizer import MARKERS, TokenSplitter
+from hf_init._vocabulary.tokenizer import MARKERS, TokenSplitter, backend_of
 
 EXAMPLES = 20
 """Of each list, at most, in a plan's JSON."""
@@ -25,6 +25,8 @@ class TextCheck:
         not_at_start, not_in_brackets: those that are reached after a space alone.
         broken: those that decoding doesn't give back, with the text that went in and the one that came out.
         two_pieces: words that are read behind a space that is a piece of its own.
+        inside: words that are read inside longer ones.
+        also: tokens with another text that is read as them, since texts are normalized first.
         entries: old tokens that a text was one of. split: those of them that are several pieces now, by their text.
         words: of texts. split_words: those of them that are split otherwise though none is a new token.
     """
@@ -34,6 +36,8 @@ class TextCheck:
     not_in_brackets: tuple[str, ...] = ()
     broken: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     two_pieces: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+    also: Mapping[str, str] = field(default_factory=dict)
     entries: int = 0
     split: Mapping[str, str] = field(default_factory=dict)
     words: int = 0
@@ -51,6 +55,12 @@ class TextCheck:
                 document[name] = {"count": len(value), "examples": examples}
         return document
 
+    @property
+    def _way_out(self) -> str:
+        """Return how words stay whole; behind a token's own space no word can begin."""
+        spaced = any(text[:1].isspace() for text in self.inside)
+        return "" if spaced or not self.inside else "; not so as whole words (single_word)"
+
     def notes(self) -> Iterator[str]:
         """Yield what a user should know, in sentences."""
         for names, where in ((self.not_at_start, "at the start of a text"), (self.not_in_brackets, "behind a bracket")):
@@ -62,6 +72,11 @@ class TextCheck:
                 f"two pieces in running text, a space and the token: {_some(self.two_pieces)}; with the space in it, "
                 f"as {spaced!r}, it is one there, but isn't read where no space is"
             )
+        if self.inside:
+            yield (f"read inside longer words, too, which are read otherwise then: {_some(self.inside)}{self._way_out}")
+        if self.also:
+            texts = [f"{other!r} as {text!r}" for text, other in self.also.items()]
+            yield f"read as a new token, too, since the tokenizer normalizes texts first: {join_names(texts, 3)}"
         if self.broken:
             token, (before, after) = next(iter(self.broken.items()))
             way_out = "" if token[:1].isspace() else f"; with its space, as {f' {token}'!r}, it may"
@@ -74,7 +89,7 @@ class TextCheck:
             yield (
                 f"{format_count(len(self.split))} old token{'s' if len(examples) > 1 else ''} of "
                 f"{format_count(self.entries)} are split otherwise now: {join_names(examples, 3)}; texts with them are "
-                "read otherwise, unless the new tokens match as whole words (single_word)"
+                f"read otherwise{self._way_out}"
             )
         if self.split_words:
             yield (
@@ -107,6 +122,8 @@ def check_in_text(
         not_in_brackets=tuple(text for text in plain if any(reached[text]) and not reached[text][2]),
         broken=dict(_broken(read, frames, before, after)),
         two_pieces=tuple(text for text in read if text not in special and _space_alone(text, tokens[text], after)),
+        inside=tuple(str(t.content) for id_, t in added.items() if not t.special and _inside_words(t, id_, after)),
+        also=dict(_also_read(added, tokenizer, after)),
         entries=len(before.vocabulary),
         split=dict(_split_otherwise(whole, tokens, before, after)),
         words=len({word for text in TEXTS for word in text.split()}),
@@ -140,6 +157,24 @@ def _broken(
                 break
 
 
+def _inside_words(token: AddedToken, id_: int, after: TokenSplitter) -> bool:
+    """Return whether a word, with a letter more at either end, is still found."""
+    text = str(token.content)
+    frames = ((f"x {text.strip()}s y", text[-1:].isalnum()), (f"x x{text} y", text[:1].isalnum()))
+    return not token.single_word and any(id_ in after.encode(frame) for frame, fits in frames if fits)
+
+
+def _also_read(
+    added: Mapping[int, AddedToken], tokenizer: PreTrainedTokenizerBase, after: TokenSplitter
+) -> Iterator[tuple[str, str]]:
+    normalizer = getattr(backend_of(tokenizer), "normalizer", None)
+    for id_, token in added.items() if normalizer is not None else ():
+        text = str(token.content)
+        other = " ".join(normalizer.normalize_str(text).replace(MARKERS[0], " ").split())
+        if token.normalized and other not in ("", " ".join(text.split())) and id_ in after.encode(f"x {other} y"):
+            yield text, other
+
+
 def _space_alone(text: str, id_: int, after: TokenSplitter) -> bool:
     """Return whether a word has a piece for the space before it."""
     if not text[:1].isalnum():
@@ -161,15 +196,21 @@ def _split_otherwise(
 
 
 def _containing(texts: Iterable[str], parts: Iterable[str]) -> Iterator[str]:
-    """Yield the texts that contain one of the parts, whatever the case."""
-    wanted = {_folded(part) for part in parts} - {""}
+    """Yield the texts that contain one of the parts, whatever the case and the accents."""
+    wanted = {_bare(part) for part in parts} - {""}
     lengths = sorted({len(part) for part in wanted})
     for text in texts:
-        folded = _folded(text)
-        ends = ((start, start + n) for start in range(len(folded)) for n in lengths if start + n <= len(folded))
-        if any(folded[start:end] in wanted for start, end in ends):
+        bare = _bare(text)
+        ends = ((start, start + n) for start in range(len(bare)) for n in lengths if start + n <= len(bare))
+        if any(bare[start:end] in wanted for start, end in ends):
             yield text
 
 
 def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold().strip()
+
+
+def _bare(text: str) -> str:
+    """Return the most that a normalizer may leave of a text: neither case nor accents."""
+    apart = text if text.isascii() else unicodedata.normalize("NFKD", text)
+    return "".join(each for each in apart.casefold().strip() if each.isascii() or not unicodedata.combining(each))

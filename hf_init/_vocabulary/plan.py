@@ -100,7 +100,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
     tokenizer = files.load() if wanted.edit else start_tokenizer
     check_read_back(wanted.edit, start_tokenizer, tokenizer)
     in_text = check_in_text(wanted.edit.tokens, whole, tokenizer)
-    check_read(in_text, wanted.edit.tokens.values(), start, start_tokenizer)
+    check_read(in_text, wanted.edit.tokens, start, start_tokenizer)
     ids, start_ids = ids_of(tokenizer), None if request.tokenizer is None else ids_of(start_tokenizer)
     vocabulary = _rows(request, fields, splitter, base_ids, start_ids, ids)
     trained = {*range(fields.rows)} & {id_ - fields.offset for id_ in base_ids.values()} - earlier.ids

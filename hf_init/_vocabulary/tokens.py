@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from tokenizers import models
 from transformers import AddedToken, PreTrainedTokenizerBase
 
 from hf_init._errors import PlanError, option
+from hf_init._text import join_names
 from hf_init._vocabulary.in_text import TextCheck
 from hf_init._vocabulary.request import RequestedToken, TokenRequest
 from hf_init._vocabulary.tokenizer import (
@@ -159,31 +160,31 @@ def _rename_faults(
 
 
 def check_read(
-    check: TextCheck, tokens: Iterable[AddedToken], files: TokenizerFiles, tokenizer: PreTrainedTokenizerBase
+    check: TextCheck, added: Mapping[int, AddedToken], files: TokenizerFiles, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     """Raise PlanError for tokens that no text comes to, with a spelling that works, where there is one."""
-    unread = [token for token in tokens if str(token.content) in check.unread]
+    unread = [id_ for id_, token in added.items() if str(token.content) in check.unread]
     if not unread:
         return
-    seen = "; ".join(f"{str(token.content)!r}{_spelling_that_works(token, files, tokenizer)}" for token in unread[:5])
-    rest = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
+    first, *others = [repr(str(added[id_].content)) for id_ in unread]
+    seen = join_names([first + _spelling_that_works(unread[0], added, files, tokenizer), *others], 5)
     raise PlanError(
-        f"add_tokens: the tokenizer would never produce {seen}{rest}: it normalizes texts to something else; give each "
-        "as it looks after normalization, or as a special token, which isn't normalized"
+        f"add_tokens: the tokenizer would never produce {seen}: it normalizes texts to something else, or reads "
+        "another token there; give each as it looks after normalization, or as a special token, which isn't normalized"
     )
 
 
-def _spelling_that_works(token: AddedToken, files: TokenizerFiles, tokenizer: PreTrainedTokenizerBase) -> str:
-    text = str(token.content)
-    if not text.strip().isprintable():
-        return ""
-    id_ = max(tokenizer.get_vocab().values()) + 1
-    flags = token.__getstate__()
-    for spelled in dict.fromkeys((text, text.strip(), f" {text.strip()}")):
+def _spelling_that_works(
+    id_: int, added: Mapping[int, AddedToken], files: TokenizerFiles, tokenizer: PreTrainedTokenizerBase
+) -> str:
+    token = added[id_]
+    text, flags = str(token.content), token.__getstate__()
+    for spelled in dict.fromkeys((text, text.strip(), f" {text.strip()}") if text.strip().isprintable() else ()):
         for normalized in (token.normalized, not token.normalized):
+            if (spelled, normalized) == (text, token.normalized):
+                continue  # which of two tokens of one text is read may differ from load to load
             other = AddedToken(**{**flags, "content": spelled, "normalized": normalized})
-            edit = TokenizerEdit({id_: other})
-            after = files.edited(edit, tokenizer).load()
+            after = files.edited(TokenizerEdit({**added, id_: other}), tokenizer).load()
             if spelled.strip() and id_ in after.encode(f"x {spelled.strip()} y", add_special_tokens=False):
                 way = "" if normalized == token.normalized else f" with {option('normalized', normalized)}"
                 return f" ({spelled!r}{way} would be read)"
