@@ -134,9 +134,9 @@ def test_files_beside_the_weights_come_along_and_no_others_do(result):
 
 
 def files(folder: Path) -> set[str]:
-    """The files of a folder but the weights, which may be divided anew, and what is ours: manifest, code of heads."""
+    """The files of a folder but the weights, which may be divided anew, and what is ours: manifest, card, heads."""
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    ours = (".safetensors", "hf_init.json", "_multi_head.py")
+    ours = (".safetensors", "hf_init.json", "_multi_head.py", "README.md")
     return {name for name in found if not any(each in name for each in ours)}
 
 

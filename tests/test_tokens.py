@@ -193,7 +193,7 @@ def test_two_extensions_in_a_row_are_one(bases, tmp_path, name, multiple):
     one, three = tensors(tmp_path / "one"), tensors(tmp_path / "c")
     assert all(equal_bytes(one[key], three[key]) for key in one)
     for path in (tmp_path / "one").iterdir():
-        if path.name != "hf_init.json":
+        if path.name not in ("hf_init.json", "README.md", "BASE_README.md"):
             assert path.read_bytes() == (tmp_path / "c" / path.name).read_bytes(), path.name
 
 
