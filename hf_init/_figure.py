@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import os
 import secrets
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_init._base_report import Report
 from hf_init._errors import HfInitError
+from hf_init._html import Html, html_page, html_table, tag
 from hf_init._paths import user_path
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from hf_init._text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,14 +35,39 @@ def check_output(out: Path, overwrite: bool = False) -> None:
         raise HfInitError(f"{out.parent}, where the report would be, is not a folder: make it first")
 
 
-def save_png(figure: Figure, out: str | os.PathLike[str]) -> Path:
-    """Write a figure to ``out``, in place of a file that is there; raise HfInitError unless that names a PNG."""
+def save_picture(figure: Figure, report: Report, out: str | os.PathLike[str]) -> Path:
+    """Write a report's figure to ``out``, in place of a file that is there: a PNG, or a page with the whole report.
+
+    Raises:
+        HfInitError: the name ends in neither ``.png`` nor ``.html``, or nothing can be there.
+    """
     place = user_path(out)
-    if place.suffix.lower() != ".png":
-        raise HfInitError(f"a picture is a .png file, not {place.name!r}: give a name that ends in it")
+    if place.suffix.lower() not in (".html", ".png"):
+        raise HfInitError(f"a picture is a .png file, a page an .html file, not {place.name!r}: give such a name")
     check_output(place, overwrite=True)
-    put_file(place, png_of(figure))
+    put_file(place, png_of(figure) if place.suffix.lower() == ".png" else _report_page(figure, report).encode())
     return place
+
+
+def _report_page(figure: Figure, report: Report) -> str:
+    """Return a page of a report: its verdict, its picture, and all of its tables."""
+    image = f"data:image/png;base64,{b64encode(png_of(figure)).decode()}"
+    first, *rest = report.parts(html_table)
+    verdict = tag("p", verdict_of(report), class_="note" if report.ok else "note warn")
+    said = tag("p", printable(first), style="white-space: pre-line")
+    tables = [
+        tag("div", part, class_="wide") if isinstance(part, Html) else tag("p", part, style="white-space: pre-line")
+        for part in rest
+        if part
+    ]
+    picture = tag("img", src=image, alt=report.headline, style="max-width: 100%; background: white")
+    title = report.schema.removeprefix("hf_init.").partition("/")[0]
+    return html_page(title, (tag("h1", title), verdict, said, tag("figure", picture), *tables))
+
+
+def verdict_of(report: Report) -> str:
+    """Return in a word whether all is well."""
+    return ("PASS" if not report.worries() else "PASS, with warnings") if report.ok else "FAILED"
 
 
 def put_file(out: Path, data: bytes) -> None:

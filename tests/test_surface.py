@@ -125,7 +125,7 @@ SIGNATURES = {
     "diff": "a b progress only by_layer prefix token cache_dir local_files_only force_download",
     "heads": "folder revision subfolder token cache_dir local_files_only force_download",
     "report": "folder out revision subfolder token cache_dir local_files_only force_download",
-    "check": "model batch optimizer plan",
+    "check": "model batch optimizer plan verbose",
     "probe_vocabulary": "base out texts",
     "compare_schemes": "base tokens texts steps schemes seeds batch_tokens longest held_out dtype done",
 }

@@ -20,6 +20,7 @@ def check(
     batch: Mapping[str, object],
     optimizer: torch.optim.Optimizer | None = None,
     plan: PlanLike = None,
+    verbose: bool = False,
 ) -> CheckReport:
     """Run one batch forward and backward, and say what is wrong with the start: loss, activations, gradients, dtypes.
 
@@ -32,6 +33,7 @@ def check(
         optimizer: the one that will train it; checked against what requires gradients.
         plan: which parameters are new: a ``Plan``, or the folder that ``extend`` wrote; None: the model's own
             ``init_plan``, or that of the folder that it was loaded from. Without one all of the model is judged alike.
+        verbose: print every layer; else the three that are farthest from what is usual in the model.
 
     Raises:
         PlanError: the plan is of another model, the model makes no loss of the batch, or it is divided among ranks.
@@ -47,7 +49,7 @@ def check(
     check_undivided(bare, "check it before that: every rank would see the facts of its own part")
     check_here(bare)
     facts = observe(bare, batch, optimizer, _new_regions(bare, plan))
-    return CheckReport(type(bare).__name__, facts, judge_facts(facts))
+    return CheckReport(type(bare).__name__, facts, judge_facts(facts), verbose)
 
 
 def _new_regions(model: nn.Module, plan: PlanLike) -> New | None:

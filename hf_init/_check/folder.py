@@ -45,6 +45,7 @@ def check_folder(
     architecture: Architecture = None,
     trust_remote_code: bool | None = None,
     subfolder: str = "",
+    verbose: bool = False,
     **hub: Any,
 ) -> CheckReport:
     """Load a folder with the library, make a small batch for it, and check it: what ``hf-init check`` does.
@@ -56,6 +57,7 @@ def check_folder(
         train: in training mode, with dropout.
         architecture: the folder's class, where its config names one that isn't the library's.
         trust_remote_code: run the model code in the folder.
+        verbose: as in ``check``.
         hub: of a hub id: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
 
     Raises:
@@ -76,7 +78,7 @@ def check_folder(
         else _text_batch(model, place, texts, labels)
     )
     model.train(train)
-    return check(model, batch, plan=place if (place / MANIFEST_NAME).is_file() else None)
+    return check(model, batch, plan=place if (place / MANIFEST_NAME).is_file() else None, verbose=verbose)
 
 
 def _load_folder(place: Path, architecture: Architecture, trust_remote_code: bool | None) -> PreTrainedModel:

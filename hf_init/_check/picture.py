@@ -9,51 +9,57 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_init._block_names import stack_blocks
-from hf_init._check.facts import Facts, LayerFacts
-from hf_init._check.judge import CheckFinding
+from hf_init._block_names import name_pattern, stack_blocks
+from hf_init._check.facts import LayerFacts
+from hf_init._check.usual import distance, usual_range
 from hf_init._errors import HfInitError
-from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_png
+from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_picture, verdict_of
 from hf_init._text import format_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from hf_init._check.report import CheckReport
+
 _SOFT, _OLD = "#5c6470", "#5b8a72"
 _NAMED = 12
+_OUTLIERS = 5
 _LINES = 48
 _SEEN = 0.02  # a share that can be seen as a bar
 _LETTERS = 150  # that fit under the picture
 
 
-def draw_check(model: str, facts: Facts, findings: Sequence[CheckFinding], path: str | os.PathLike[str]) -> Path:
-    """Write the picture of a check, a PNG, in place of what is there.
+def draw_check(report: CheckReport, path: str | os.PathLike[str]) -> Path:
+    """Write the picture of a check, a PNG or a page, in place of what is there.
 
     Raises:
-        HfInitError: matplotlib isn't installed, the name doesn't end in ``.png``, or no module ran.
+        HfInitError: matplotlib isn't installed, the name ends in something else, or no module ran.
     """
     require()
-    layers = facts.layers
+    layers = report.facts.layers
     if not layers:
-        raise HfInitError(f"no module with parameters of {model} ran: there is nothing to draw")
+        raise HfInitError(f"no module with parameters of {report.model} ran: there is nothing to draw")
     zeros = any(layer.zeros > _SEEN for layer in layers)
     heights = [3, 3, 1.6] if zeros else [3, 3]
     with drawing(10.0, 0.4 + sum(heights), len(heights), 1, heights) as (figure, axes):
-        figure.suptitle(_check_title(model, facts, findings), fontsize=9, x=0.01, ha="left", parse_math=False)
+        figure.suptitle(_check_title(report), fontsize=10, x=0.01, ha="left", parse_math=False)
         _draw_points(axes[0, 0], layers, [layer.rms for layer in layers], "outputs, root mean square")
         gradients = [layer.gradient for layer in layers]
         _draw_points(axes[1, 0], layers, gradients, "gradient of the loss by outputs, root mean square")
         if zeros:
             _draw_zero_shares(axes[2, 0], layers)
-        return save_png(figure, path)
+        return save_picture(figure, report, path)
 
 
-def _check_title(model: str, facts: Facts, findings: Sequence[CheckFinding]) -> str:
+def _check_title(report: CheckReport) -> str:
+    facts, findings = report.facts, report.findings
     word = "expected about" if facts.logits is None or facts.logits.new else "knowing nothing gives"
     due = f", {word} {facts.reference.value:.4g}" if facts.reference else ""
     counts = {kind: sum(f.severity == kind for f in findings) for kind in ("error", "warning", "note")}
     found = ", ".join(f"{format_count(many)} {kind}{'s' if many > 1 else ''}" for kind, many in counts.items() if many)
-    return f"{plain_text(model)}: loss {facts.loss:.4g}{due}; {found or 'nothing found'}"
+    return (
+        f"{verdict_of(report)}: {plain_text(report.model)}, loss {facts.loss:.4g}{due}; {found or 'no problems found'}"
+    )
 
 
 def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[float | None], title: str) -> None:
@@ -64,16 +70,26 @@ def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[floa
             axes.scatter(
                 *zip(*mine, strict=True), s=30 if new else 14, color=colour, label=label, zorder=3 if new else 2
             )
+    for kind in {name_pattern(layer.name) for layer in layers}:
+        line = [(at, value) for at, value in known if name_pattern(layers[at].name) == kind]
+        axes.plot(*zip(*line, strict=True), color=_OLD, linewidth=0.7, alpha=0.45, zorder=1) if len(line) > 1 else None
     if known:
         axes.set_yscale("log")
-    new = [(at, value) for at, value in known if layers[at].new]
-    for at, value in new if len(new) <= _NAMED else ():
-        style = {"fontsize": 7, "color": ON_PAPER["new"], "ha": "right", "va": "center", "parse_math": False}
-        axes.annotate(plain_text(layers[at].name), (at, value), (-6, 0), textcoords="offset points", **style)
+        low, high = usual_range([value for at, value in known])
+        axes.axhspan(low, high, color=_OLD, alpha=0.1, linewidth=0, label="usual in this model", zorder=0)
+        new = [(at, value) for at, value in known if layers[at].new]
+        far = sorted(
+            ((at, v) for at, v in known if not low <= v <= high), key=lambda each: distance(each[1], low, high)
+        )
+        named = {**dict(far[-_OUTLIERS:]), **dict(new if len(new) <= _NAMED else ())}
+        for at, value in named.items():
+            colour = ON_PAPER["new"] if layers[at].new else _SOFT
+            style = {"fontsize": 7, "color": colour, "ha": "right", "va": "center", "parse_math": False}
+            axes.annotate(plain_text(layers[at].name), (at, value), (-6, 0), textcoords="offset points", **style)
     _frame_layers(axes, layers, title)
     handles, _ = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(fontsize=7, frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1.0, 1.0))
+        axes.legend(fontsize=7, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
 def _draw_zero_shares(axes: Axes, layers: Sequence[LayerFacts]) -> None:

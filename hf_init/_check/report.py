@@ -13,9 +13,11 @@ from hf_init._base_report import Draw, Report
 from hf_init._block_names import stack_blocks
 from hf_init._check.facts import Facts, LayerFacts
 from hf_init._check.judge import ERROR, WARNING, CheckFinding
-from hf_init._errors import HfInitError, PlanError
-from hf_init._text import format_count
+from hf_init._check.usual import distance, usual_range
+from hf_init._errors import HfInitError, PlanError, option
+from hf_init._text import format_count, text_table
 
+_WORST = 3
 _COLUMNS = ("layer", "modules", "rms of outputs", "zeros", "gradient by output", "gradient by parameters")
 
 
@@ -27,11 +29,13 @@ class CheckReport(Report):
         model: its class.
         facts: everything that was seen.
         findings: what to do about it, errors first.
+        verbose: as a text, it lists every layer; else the three farthest from what is usual in the model.
     """
 
     model: str
     facts: Facts
     findings: tuple[CheckFinding, ...]
+    verbose: bool = False
 
     schema: ClassVar[str] = "hf_init.check/1"
     error: ClassVar[type[HfInitError]] = PlanError
@@ -54,10 +58,10 @@ class CheckReport(Report):
         return tuple(finding.text for finding in self.findings if finding.severity == WARNING)
 
     def draw(self, path: str | os.PathLike[str]) -> Path:
-        """Write a picture, a PNG: outputs and gradients of all modules in the order they ran. Raises HfInitError."""
+        """Write a picture (``.png``) or a page (``.html``): outputs and gradients of all modules, as they ran."""
         from hf_init._check.picture import draw_check
 
-        return draw_check(self.model, self.facts, self.findings, path)
+        return draw_check(self, path)
 
     def document(self) -> Mapping[str, object]:
         facts = self.facts
@@ -89,7 +93,14 @@ class CheckReport(Report):
         return f"; logits {logits.mean:.3g} +- {logits.std:.3g}, at most {logits.largest:.3g}" if logits else ""
 
     def _tables(self, draw: Draw) -> Iterator[str]:
-        rows = [self._row(name, layers) for name, layers in grouped(self.facts.layers).items()]
+        groups = grouped(self.facts.layers)
+        if draw is text_table and not self.verbose and len(groups) > _WORST:
+            worst = sorted(groups, key=lambda name: -_strangeness(groups[name], self.facts.layers))[:_WORST]
+            rows = [self._row(name, groups[name]) for name in groups if name in worst]
+            title = f"the {_WORST} farthest from what is usual, of {len(groups)} ({option('verbose')} lists all)"
+            yield draw(f"{title}; * holds new parameters", _COLUMNS, rows)
+            return
+        rows = [self._row(name, layers) for name, layers in groups.items()]
         yield draw("in the order of the forward pass (* holds new parameters)", _COLUMNS, rows)
         units = [each for each in self.facts.units if each.dead or each.saturated or each.new]
         if units:
@@ -119,6 +130,20 @@ class CheckReport(Report):
             _value_range(gradients),
             f"{math.hypot(*norms):.3g}" if norms else "-",
         )
+
+
+def _strangeness(group: Sequence[LayerFacts], layers: Sequence[LayerFacts]) -> float:
+    """Return how far the outputs or gradients of a group are from what is usual in the model."""
+    found = [0.0 if any(layer.not_finite for layer in group) else -math.inf]
+    for values, own in (
+        ([layer.rms for layer in layers], [layer.rms for layer in group]),
+        ([layer.gradient or 0.0 for layer in layers], [layer.gradient or 0.0 for layer in group]),
+    ):
+        known = [value for value in values if value > 0 and math.isfinite(value)]
+        if known:
+            low, high = usual_range(known)
+            found += [distance(value, low, high) if value > 0 and math.isfinite(value) else math.inf for value in own]
+    return max(found)
 
 
 def grouped(layers: Sequence[LayerFacts]) -> dict[str, list[LayerFacts]]:

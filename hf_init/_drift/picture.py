@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_init._drift.grid import FAILED, STAYED, Bar, Grid, bars, grids
-from hf_init._drift.judge import TensorDrift
 from hf_init._errors import HfInitError
-from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_png
+from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_picture, verdict_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Colormap, LogNorm
     from matplotlib.figure import Figure
+
+    from hf_init._drift.report import DriftReport
 
 MOST_STACKS = 6
 _FAILED, _STAYED, _PRETRAINED = "#b3261e", "#e9ebee", "#5b8a72"
@@ -26,15 +27,14 @@ _SOFT = "#5c6470"
 _SHADES = ("#e3edfb", "#9cc0f2", "#2f6fdb", "#12305f")
 
 
-def draw_drift(
-    tensors: Sequence[TensorDrift], base: str, trained: str, subtitle: str, path: str | os.PathLike[str]
-) -> Path:
-    """Write the picture of a drift, a PNG, in place of what is there.
+def draw_drift(report: DriftReport, subtitle: str, path: str | os.PathLike[str]) -> Path:
+    """Write the picture of a drift, a PNG or a page, in place of what is there.
 
     Raises:
-        HfInitError: matplotlib isn't installed, the name doesn't end in ``.png``, or nothing was compared.
+        HfInitError: matplotlib isn't installed, the name ends in something else, or nothing was compared.
     """
     require()
+    tensors, base, trained = report.tensors, report.base, report.trained
     stacks, outside = grids(tensors)[:MOST_STACKS], bars(tensors)
     if not stacks and not outside:
         raise HfInitError(f"{trained}: nothing was compared with {base}, there is nothing to draw")
@@ -42,11 +42,12 @@ def draw_drift(
     with drawing(9.0, 1.1 + sum(heights), len(heights), 1, heights) as (figure, axes):
         norm, colours = _scale([float(value) for grid in stacks for value in grid.relative.ravel()])
         figure.suptitle(
-            f"{plain_text(base)}\n-> {plain_text(trained)}\n{subtitle}",
+            f"{verdict_of(report)}: {plain_text(base)} -> {plain_text(trained)}\n{subtitle}",
             fontsize=10,
             x=0.01,
             ha="left",
             parse_math=False,
+            color=_FAILED if not report.ok else ON_PAPER["ink"],
         )
         for part, grid in zip(axes[:, 0], stacks, strict=False):
             _heat_map(part, grid, norm, colours)
@@ -54,7 +55,7 @@ def draw_drift(
             _colour_key(figure, list(axes[: len(stacks), 0]), norm, colours)
         if outside:
             _bars(axes[-1, 0], outside, _scale([bar.relative for bar in outside])[0])
-        return save_png(figure, path)
+        return save_picture(figure, report, path)
 
 
 def _scale(values: Sequence[float]) -> tuple[LogNorm, Colormap]:

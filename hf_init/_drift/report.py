@@ -87,13 +87,13 @@ class DriftReport(Report):
         )
 
     def draw(self, path: str | os.PathLike[str]) -> Path:
-        """Write a picture, a PNG: the relative change of each layer and kind of tensor. Raises HfInitError."""
+        """Write a picture (``.png``) or a page (``.html``): the relative change of each layer and kind of tensor."""
         from hf_init._drift.picture import draw_drift
         from hf_init._figure import plain_text
 
         counts = ", ".join(f"{format_count(number)} {status}" for status, number in self.counts.items() if number)
         subtitle = f"{counts}; meant to stay: {plain_text(self.frozen)}"
-        return draw_drift(self.tensors, self.base, self.trained, subtitle, path)
+        return draw_drift(self, subtitle, path)
 
     def worries(self) -> Sequence[str]:
         return self.warnings

@@ -84,6 +84,7 @@ class BatchOptions(TypedDict, total=False):
     texts: Annotated["Sequence[str] | None", Option("a text of the batch; default: some of its own", "repeated", "T")]
     labels: Annotated["Sequence[str] | None", Option("of the texts: numbers or names", "names", "N,N")]
     train: Annotated["bool", Option("in training mode: with dropout and batch statistics", "flag")]
+    verbose: Annotated["bool", Option("list every layer; else the three farthest from what is usual", "flag")]
 
 
 class ComparisonOptions(TypedDict, total=False):

@@ -90,7 +90,9 @@ class OutputOptions(TypedDict, total=False):
 class PictureOption(TypedDict, total=False):
     """Picture."""
 
-    picture: Annotated["str", Option("a picture of it", metavar="FILE.png", short="o")]
+    picture: Annotated[
+        "str", Option("a picture of it, or a page with everything: FILE.html", metavar="FILE.png", short="o")
+    ]
 
 
 class PageOption(TypedDict, total=False):

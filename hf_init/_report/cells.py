@@ -13,7 +13,6 @@ from hf_init._text import format_count
 from hf_init.schemes import Distribution
 
 COLUMNS = ("mean", "std", "norm", "zeros", "min", "max", "farthest", "rank")
-_SHOWN = 20
 
 
 def format_value(value: float) -> str:
@@ -96,9 +95,9 @@ def _format_cut(dim: int, start: int, stop: int, size: int) -> str:
 
 
 def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | None = None) -> Html:
-    """Return findings by kind; of many of one kind the rest is folded away."""
+    """Return findings by kind, the worst of each; the others are folded away."""
     kinds: dict[str, list[Html]] = {}
-    for finding in findings:
+    for finding in sorted(findings, key=lambda finding: -finding.weight):
         name = dotted(finding.tensor)
         linked = tag("a", name, href=links[finding.tensor]) if links and finding.tensor in links else name
         kinds.setdefault(finding.kind, []).append(tag("li", linked, f": {finding.text}"))
@@ -106,9 +105,9 @@ def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | Non
 
 
 def _kind_findings(kind: str, items: Sequence[Html]) -> Html:
-    rest = tag("details", tag("summary", f"{len(items) - _SHOWN} more"), tag("ul", *items[_SHOWN:]))
+    rest = tag("details", tag("summary", f"{len(items) - 1} more"), tag("ul", *items[1:]))
     heading = tag("strong", f"{kind} ({format_count(len(items))})")
-    return tag("div", heading, tag("ul", *items[:_SHOWN]), rest if len(items) > _SHOWN else "", class_="note warn")
+    return tag("div", heading, tag("ul", items[0]), rest if len(items) > 1 else "", class_="note warn")
 
 
 def wide_table(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:

@@ -57,7 +57,8 @@ def png_panels(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], tit
             for place, (name, chart, colours) in zip(places, row, strict=False):
                 _draw_chart(place, chart, colours, ON_PAPER)
                 place.set_ylim(0, chart.top * 1.5)  # room for the legend
-                place.set_title(plain_text(name), parse_math=False, fontsize=8, loc="left")
+                title = "\n".join(map(plain_text, name.split("\n")))
+                place.set_title(title, parse_math=False, fontsize=8, loc="left")
                 _draw_legend(place)
         return png_of(figure)
 

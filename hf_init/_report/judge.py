@@ -34,11 +34,12 @@ _ROUNDING = {"bfloat16": 2.0**-8, "float16": 2.0**-10, "float32": 2.0**-20, "flo
 
 @dataclass(frozen=True)
 class ReportFinding:
-    """One thing that looks wrong: which tensor, a word for its kind, and a sentence."""
+    """One thing that looks wrong: which tensor, a word for its kind, a sentence, how far its farthest value lies."""
 
     tensor: str
     kind: str
     text: str
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,15 @@ def judge_report(
     if measure.stats is None or not is_floating(measure.dtype) or not measure.stats.count:
         return ()
     case = JudgedTensor(measure, measure.stats, scheme, expected, neighbours)
-    return tuple(ReportFinding(measure.name, kind, text) for kind, check in _CHECKS for text in check(case))
+    weight = _farthest(case)
+    return tuple(ReportFinding(measure.name, kind, text, weight) for kind, check in _CHECKS for text in check(case))
+
+
+def _farthest(case: JudgedTensor) -> float:
+    """Return how many standard deviations, expected ones where there are any, the farthest value lies off the mean."""
+    stats, expected = case.stats, case.expected
+    mean, std = (expected.mean, expected.widest) if expected else (stats.mean, stats.std)
+    return stats.farthest(mean) / std if std and not case.shaped else 0.0
 
 
 def _judge_not_finite(case: JudgedTensor) -> Iterator[str]:
@@ -110,7 +119,7 @@ def _judge_constant(case: JudgedTensor) -> Iterator[str]:
 def _judge_extreme(case: JudgedTensor) -> Iterator[str]:
     stats, expected = case.stats, case.expected
     mean, std = (expected.mean, expected.widest) if expected else (stats.mean, stats.std)
-    far = stats.farthest(mean) / std if std and not case.shaped else 0.0
+    far = _farthest(case)
     if far > FAR:
         low = mean - stats.low > stats.high - mean
         whose = "its scheme's" if expected else "its own"

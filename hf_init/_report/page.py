@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from hf_init._checkpoint import SAMPLE
-from hf_init._html import Html, dotted, join_html, tag
+from hf_init._html import Html, dotted, html_page, join_html, tag
 from hf_init._report import charts as _charts
 from hf_init._report.cells import (
     column_heads,
@@ -21,7 +21,6 @@ from hf_init._report.cells import (
 from hf_init._report.measure import ROWS, SIDE
 from hf_init._report.picture import Chart, Trace
 from hf_init._report.statuses import status_tables
-from hf_init._report.style import CSS
 from hf_init._report.survey import GROUPS, PICTURES, PLAIN_SIDE, CheckpointSurvey, NewRegion, ResultSurvey
 from hf_init._tensors import num_elements
 from hf_init._text import format_bytes, format_count
@@ -31,20 +30,7 @@ def page(survey: ResultSurvey | CheckpointSurvey) -> str:
     """Return the whole document."""
     parts = _result_page(survey) if isinstance(survey, ResultSurvey) else _checkpoint_page(survey)
     title = survey.plan.architecture if isinstance(survey, ResultSurvey) else survey.folder
-    head = (
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", f"{title}: hf_init report"),
-        tag("style", Html(CSS)),
-    )
-    body = tag(
-        "body",
-        tag("main", *parts),
-        tag("footer", *_page_footer(SIDE if isinstance(survey, ResultSurvey) else PLAIN_SIDE)),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', tag('head', *head), body, lang='en')}\n"
+    return html_page(title, parts, _page_footer(SIDE if isinstance(survey, ResultSurvey) else PLAIN_SIDE))
 
 
 def _result_page(survey: ResultSurvey) -> Iterator[Html]:
@@ -119,6 +105,7 @@ def _region_card(at: int, subject: NewRegion) -> Html:
         tag("p", "filled by ", tag("code", fill.scheme), why, expected),
         tag("div", tag("ul", *warnings), class_="note warn") if warnings else "",
         _region_charts(subject),
+        _token_table(subject),
         _region_table(subject),
         class_="card",
         id=f"new-{at}",
@@ -129,21 +116,48 @@ def _region_charts(subject: NewRegion) -> Html:
     picture = subject.picture
     if picture is None:
         return Html("")
-    step = subject.measure.step
-    key = [("new", f"new (sampled: one value in {format_count(step)})" if step > 1 else "new")]
-    key += [("expected", "expected")] if subject.expected else []
-    charts = [_chart_figure(picture.new, ["new"], key, f"histogram of {subject.tensor.name}")]
+    step, what = subject.measure.step, "norms of rows" if subject.tokens else "values"
+    sampled = f"new (sampled: one value in {format_count(step)})" if step > 1 and not subject.tokens else "new"
+    key = [("new", sampled), *([("expected", "expected")] if subject.expected and not subject.tokens else [])]
+    names: list[tuple[str, str]] = []
+    if picture.neighbours is not None:
+        drawn = zip(_charts.KEPT, picture.neighbours.traces, subject.neighbours, strict=False)
+        names = [
+            (colour, trace.label + (", sampled" if each.step > 1 and not subject.tokens else ""))
+            for colour, trace, each in drawn
+        ]
+    colours = [colour for colour, _ in names]
+    if picture.overlay is not None:
+        label = f"histogram of the {what} of {subject.tensor.name} over those of its pretrained neighbours"
+        return tag("div", _chart_figure(picture.overlay, [*colours, "new"], [*key, *names], label), class_="charts")
+    charts = [_chart_figure(picture.new, ["new"], key, f"histogram of the {what} of {subject.tensor.name}")]
     if picture.neighbours is None:
         charts.append(tag("p", f"No pretrained tensor has the role {subject.tensor.role}.", class_="soft"))
     else:
-        drawn = zip(_charts.KEPT, picture.neighbours.traces, subject.neighbours, strict=False)
-        names = [(colour, trace.label + (", sampled" if each.step > 1 else "")) for colour, trace, each in drawn]
-        colours = [colour for colour, _ in names]
-        note = "" if picture.one_scale else "on a scale of its own"
-        charts.append(
-            _chart_figure(picture.neighbours, colours, names, "histograms of its pretrained neighbours", note)
-        )
+        label, note = f"histograms of the {what} of its pretrained neighbours", "on a scale of its own"
+        charts.append(_chart_figure(picture.neighbours, colours, names, label, note))
     return tag("div", *charts, class_="charts")
+
+
+def _token_table(subject: NewRegion) -> Html:
+    """Return the new tokens with the length of their rows among the old ones, their pieces, and the nearest tokens."""
+    if subject.tokens is None:
+        return Html("")
+    rows = [
+        [
+            tag("td", tag("code", row.text), class_="name"),
+            right_cell(row.id),
+            right_cell(f"{row.norm:.3g}"),
+            right_cell(f"{row.longer_than:.0%}"),
+            " + ".join(row.pieces),
+            ", ".join(f"{text} {cosine:.2f}" for text, cosine in row.nearest),
+        ]
+        for row in subject.tokens.rows
+    ]
+    heads = ("id", "norm", "longer than old rows")
+    columns = ["token", *(tag("th", head, class_="n") for head in heads), "made of", "nearest old tokens (cosine)"]
+    left = len(subject.tokens.new_norms) - len(rows)
+    return wide_table(f"new tokens{f' (the first, and {format_count(left)} more)' if left else ''}", columns, rows)
 
 
 def _chart_figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], label: str, note: str = "") -> Html:

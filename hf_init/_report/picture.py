@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +55,13 @@ class Picture:
     new: Chart
     neighbours: Chart | None
     one_scale: bool
+
+    @property
+    def overlay(self) -> Chart | None:
+        """Return both in one chart, the new last, where they are on one scale."""
+        if self.neighbours is None or not self.one_scale:
+            return None
+        return replace(self.new, traces=(*self.neighbours.traces, *self.new.traces))
 
 
 def picture(

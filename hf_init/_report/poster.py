@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hf_init._errors import HfInitError
+from hf_init._figure import plain_text
 from hf_init._report import charts as _charts
-from hf_init._report.cells import region_text
+from hf_init._report.cells import format_value, region_text
 from hf_init._report.picture import Chart
 from hf_init._report.survey import CheckpointSurvey, NewRegion, ResultSurvey
 from hf_init._text import format_count
@@ -29,7 +30,8 @@ def poster(survey: ResultSurvey | CheckpointSurvey) -> bytes:
         rows = [groups[at : at + 3] for at in range(0, len(groups), 3)]
     if not rows:
         raise HfInitError(f"{survey.folder} has no new values to draw: give an .html name for its tables")
-    name = survey.plan.architecture if isinstance(survey, ResultSurvey) else survey.folder
+    result = isinstance(survey, ResultSurvey)
+    name = f"{survey.plan.architecture}, seed {survey.plan.seed}" if result else survey.folder
     more = f" (the first {_charts.PANELS} of {format_count(len(rows))} rows)" if len(rows) > _charts.PANELS else ""
     return _charts.png_panels(rows[: _charts.PANELS], f"{name}{more}")
 
@@ -39,6 +41,16 @@ def _region_panels(subject: NewRegion) -> Iterator[Panel]:
     if picture is None:
         return
     where = region_text(subject.fill.region, tensor.shape)
-    yield f"{tensor.name}{'' if where == 'all' else f', {where}'}", picture.new, ["new"]
+    stats = subject.measure.stats
+    numbers = f"std {format_value(stats.std)}" if stats else ""
+    if subject.expected is not None:
+        numbers += f", expected {format_value(subject.expected.std)}"
+    what = f"{'norms of rows, ' if subject.tokens else ''}{subject.fill.scheme.name}, {numbers}"
+    name = f"{plain_text(tensor.name)}{'' if where == 'all' else f', {where}'}\n{what}"
+    kept = [*_charts.KEPT[: len(picture.neighbours.traces)]] if picture.neighbours else []
+    if picture.overlay is not None:
+        yield name, picture.overlay, [*kept, "new"]
+        return
+    yield name, picture.new, ["new"]
     if picture.neighbours is not None:
-        yield f"pretrained, {tensor.role}", picture.neighbours, [*_charts.KEPT[: len(picture.neighbours.traces)]]
+        yield f"pretrained, {tensor.role}", picture.neighbours, kept

@@ -16,6 +16,7 @@ from hf_init._report.judge import ReportFinding, judge_report
 from hf_init._report.measure import Measure, RegionMeasurer
 from hf_init._report.neighbours import Candidate, layer_of, nearest_neighbours, pretrained, whole_tensor
 from hf_init._report.picture import Chart, Picture, chart, picture
+from hf_init._report.token_rows import TokenRows, norm_picture, token_rows, token_texts
 from hf_init._report.untrained import Untrained, untrained_tables
 from hf_init._tensors import Slot, num_elements
 from hf_init.schemes import Distribution
@@ -41,6 +42,7 @@ class NewRegion:
     neighbours: tuple[Measure, ...]
     picture: Picture | None
     findings: tuple[ReportFinding, ...]
+    tokens: TokenRows | None = None
 
 
 @dataclass(frozen=True)
@@ -102,12 +104,16 @@ def _shape_faults(tensor: TensorPlan, checkpoint: Checkpoint) -> Iterator[str]:
 
 def _new_regions_of(checkpoint: Checkpoint, plan: Plan) -> Iterator[NewRegion]:
     observer, candidates, pictures = RegionMeasurer(checkpoint), pretrained(plan.tensors), itertools.count()
+    text = token_texts(checkpoint.root)
     for at, tensor in enumerate(plan.tensors):
         if tensor.left_out:
             continue
         near = nearest_neighbours(whole_tensor(tensor.name, tensor.role, tensor.shape, at), candidates)
         for fill, (_, slot) in zip(tensor.new, tensor.slots(plan.seed), strict=True):
-            yield _new_region(tensor, fill, slot, near, observer, next(pictures) < PICTURES)
+            found = _new_region(tensor, fill, slot, near, observer, next(pictures) < PICTURES)
+            tokens = token_rows(checkpoint, tensor, fill, text)
+            drawn = norm_picture(tokens) if found.picture and tokens else found.picture
+            yield replace(found, tokens=tokens, picture=drawn)
 
 
 def _new_region(
