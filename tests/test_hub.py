@@ -227,7 +227,7 @@ def test_a_model_from_an_id_leaves_its_manifest_when_it_is_saved(hub, tmp_path):
 def test_a_repository_s_subfolder(serve, tiny, tmp_path):
     hub = serve({f"deep/{name}": data for name, data in {**contents(tiny("llama")), **BESIDE}.items()} | LEFT)
     out = extend(NAME, tmp_path / "out", subfolder="deep")
-    assert BESIDE.keys() <= out.keys() and not hub.served.keys() & LEFT.keys()
+    assert NAMED.keys() <= out.keys() and not hub.served.keys() & LEFT.keys()
     assert manifest(tmp_path / "out")["base"] == {
         **manifest(tmp_path / "out")["base"], "name": NAME, "commit": COMMIT, "subfolder": "deep",
     }  # fmt: skip

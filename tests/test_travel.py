@@ -12,11 +12,13 @@ from small_model import contents
 import hf_init
 from hf_init import HfInitError
 from hf_init._checkpoint import sort_files
+from hf_init._checkpoint.travel import needed_to_plan
 
 CARRIED = (
     ".gitattributes",
     "LICENSE", "LICENSE.txt", "NOTICE", "README.md", "USE_POLICY.md", "added_tokens.json", "bpe.codes",
     "chat_template.jinja", "additional_chat_templates/rag.jinja", "config_sentence_transformers.json", "dict.txt",
+    "kernels/fused.cu",
     "custom_generate/generate.py", "generation_config.json", "merges.txt", "modeling_own.py", "modules.json",
     "preprocessor_config.json", "processor_config.json", "prophetnet.tokenizer", "qwen.tiktoken",
     "sentencepiece.bpe.model", "source.spm", "speaker_embeddings/v2/en_1.npy", "special_tokens_map.json",
@@ -64,6 +66,13 @@ def test_modules_that_are_named_go_along_with_their_weights():
         "2_Dense/onnx/model.onnx", "2_Dense/optimizer.pt", "2_Dense/pytorch_model.bin",
     )  # fmt: skip
     assert sort_files(names).carried == (), "a folder with weights that nobody names is another model"
+
+
+def test_a_decoders_language_model_goes_along_with_its_alphabet():
+    names = ["language_model/attrs.json", "language_model/unigrams.txt", "language_model/5gram.bin"]
+    assert sort_files(["alphabet.json", *names]).carried == ("alphabet.json", *sorted(names))
+    assert needed_to_plan(["alphabet.json", *names]) == ("alphabet.json", *sorted(names[:2]))
+    assert sort_files([*names, "language_model/model.safetensors"]).carried == ()
 
 
 def test_declared_vocabulary_goes_along_whatever_it_is_called():

@@ -20,12 +20,13 @@ MODULES = "modules.json"
 
 _TEXTS = (
     "*.json", "*.txt", "*.model", "*.model.v*", "*.spm", "*.codes", "*.bpe", "*.vocab", "*.tokenizer", "*.tiktoken",
-    "*.jinja", "*.py", "*.md", "*.yaml", "*.yml", "vocab", "merges", "licen[cs]e*", "notice*", "copying*",
-    ".gitattributes", ".gitignore",
+    "*.jinja", "*.py", "*.cpp", "*.cu", "*.cuh", "*.md", "*.yaml", "*.yml", "vocab", "merges", "licen[cs]e*",
+    "notice*", "copying*", ".gitattributes", ".gitignore",
 )  # fmt: skip
 """Tokenizer and vocabulary, processor, settings, templates, code, licence, card."""
 
 _VOICES = ("speaker_embeddings/*", "spk_dict.pt")  # of Bark's processor, and of Qwen2.5-Omni's own loader
+_DECODER, _DECODERS = "alphabet.json", "language_model"  # of a CTC processor that decodes with a language model
 _DOCUMENTS = ("*.md", "licen[cs]e*", "notice*", "copying*", ".git*")
 
 _WEIGHTS = (
@@ -113,6 +114,8 @@ def sort_files(
     def travels(path: PurePosixPath) -> bool:
         if str(path) in declared or _is_like(str(path), _VOICES):
             return True
+        if _DECODER in everything and path.parent == PurePosixPath(_DECODERS):
+            return True
         within = path.relative_to(inside[path]) if inside[path] else path
         if _is_like(path.name, _LEFT_FILES) or any(_is_like(part, _LEFT_FOLDERS) for part in within.parts[:-1]):
             return False
@@ -132,7 +135,8 @@ _MODULE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # that a module of
 
 def needed_to_plan(names: Iterable[str]) -> tuple[str, ...]:
     """Return the files that a plan may have to read, of those in a repository: no weights, no documents."""
-    return tuple(name for name in sort_files(names).carried if not _is_like(PurePosixPath(name).name, _DOCUMENTS))
+    others = (*_DOCUMENTS, *_WEIGHTS)
+    return tuple(name for name in sort_files(names).carried if not _is_like(PurePosixPath(name).name, others))
 
 
 def module_folders(folder: Path) -> tuple[str, ...]:

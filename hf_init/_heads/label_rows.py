@@ -82,7 +82,7 @@ def _check_ambiguous(before: LabelNames, after: LabelNames) -> None:
         if twice:
             raise ValueError(
                 f"{what} more than one label named {', '.join(map(repr, twice))}: give each a name of its own, or say "
-                "labels_keep='leading' or a list of rows with keep"
+                f"{option('labels_keep', 'leading')}, or a list of rows with {option('keep')}"
             )
 
 
