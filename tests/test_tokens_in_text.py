@@ -252,14 +252,40 @@ def test_what_a_token_costs_in_a_text_is_said(based, kind, token, said):
 
 def test_tokens_of_a_file_have_flags_and_objects_of_the_library_are_taken(based, tmp_path):
     folder = based(byte_level())
-    (tmp_path / "t.csv").write_text("token,special,single_word\n<t>,true,\nphoton,,true\n")
+    (tmp_path / "t.TSV").write_text("token\tspecial\tsingle_word\n<t>\ttrue\t\nphoton\t\ttrue\n")
     hf_init.extend(
-        folder, tmp_path / "out", add_tokens=[AddedToken("qq", lstrip=True)], add_tokens_file=tmp_path / "t.csv"
+        folder, tmp_path / "out", add_tokens=[AddedToken("qq", lstrip=True)], add_tokens_file=tmp_path / "t.TSV"
     )
     added = {
         str(token): token for token in AutoTokenizer.from_pretrained(tmp_path / "out").added_tokens_decoder.values()
     }
     assert added["qq"].lstrip and added["photon"].single_word and added["<t>"].special and not added["qq"].single_word
+
+
+@pytest.mark.parametrize(
+    ("options", "config", "said"),
+    [
+        ({"eos_token": "<end>"}, {}, "'</s>', the eos_token so far, is still put around texts"),
+        ({"chat_template": "{{ '<|im_start|>' }}<s>"}, {}, "the chat template has '<|im_start|>', no tokens"),
+        ({"add_tokens": ["photon\t12"]}, {}, "with tabs, or spaces at the end"),
+        ({"add_tokens": [" photon"]}, {"stop_token_ids": [3, "end"]}, "stop_token_ids END: the id was no token's"),
+        ({"add_tokens": [" photon"]}, {"blank_token_id": "end"}, None),
+        ({"pad_token": "<new>"}, {"pad_token_id": "end"}, "ids in the configs: pad_token_id END"),
+    ],
+    ids=str,
+)
+def test_what_else_has_to_do_with_a_new_token_is_named(based, options, config, said):
+    around = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    folder = based(byte_level(post_processor=around), rows=510 if said is None else 0)
+    end = len(AutoTokenizer.from_pretrained(folder))
+    text = json.dumps({**read(folder, "config.json"), **config}).replace('"end"', str(end))
+    (folder / "config.json").write_text(text)
+    if said is None:
+        with pytest.raises(HfInitError, match=f"blank_token_id {end}: a row that no token of the tokenizer has"):
+            hf_init.plan(folder, **options)
+    else:
+        notes = hf_init.plan(folder, **options).notes
+        assert [note for note in notes if said.replace("END", str(end)) in note], notes
 
 
 # Rows.

@@ -10,10 +10,12 @@ from hf_init._text import format_count, join_names
 from hf_init._vocabulary.guarantee import OUTPUT
 from hf_init._vocabulary.plan import VocabularyChange
 from hf_init._vocabulary.rows import format_ids
-from hf_init._vocabulary.tokenizer import ids_of
+from hf_init._vocabulary.tokenizer import backend_of, ids_of
 from hf_init._vocabulary.tokenizer_files import ADDED, SENTENCEPIECE
 
 TIMES = "<|notimestamps|>"
+CONTROL = re.compile(r"<\|[^|<>\s]+\|>|\[/?[A-Z_]+\]|</?[a-z_]+>")
+"""What looks like a control token in a template."""
 
 
 def token_notes(change: VocabularyChange) -> Iterator[str]:
@@ -43,8 +45,9 @@ def _notes_on_tokens(change: VocabularyChange) -> Iterator[str]:
         yield f"{format_count(len(names))} token{'s' if len(names) > 1 else ''} with new rows: {join_names(names)}"
     if respelled := [f"{spelled!r} is {text!r} in a text" for spelled, text in change.wanted.respelled.items()]:
         yield f"given as the vocabulary spells them: {join_names(respelled)}"
-    if ends := [repr(token.text) for token in change.wanted.new.values() if token.text.rstrip() != token.text]:
-        yield f"ending in spaces, which are part of the token: {join_names(ends)}"
+    texts = [token.text for token in change.wanted.new.values()]
+    if spaced := [repr(text) for text in texts if text.rstrip() != text or "\t" in text]:
+        yield f"with tabs, or spaces at the end, which are part of the token: {join_names(spaced)}"
     if unknown := [
         repr(t.text) for t in change.new_tokens if t.kind == "bare" and t.id + change.fields.offset in change.wanted.new
     ]:
@@ -101,6 +104,10 @@ def _notes_on_files(change: VocabularyChange) -> Iterator[str]:
         yield f"renamed, with the row as it is: {join_names(names)}"
     if change.replaced and edit.template is not None and edit.template == getattr(change.before, "chat_template", None):
         yield "the chat template is the base's: the other tokenizer has none"
+    if change.taken:
+        names = [f"{path} {id_}" for path, id_ in change.taken.items()]
+        yield f"{join_names(names)}: the id was no token's, and is a new one's now; give the field another value"
+    yield from _notes_on_templates(change)
     if moved.lost:
         yield f"{', '.join(moved.lost)}: their token is none of the new tokenizer's; give them another value"
     if moved.unclear:
@@ -110,6 +117,25 @@ def _notes_on_files(change: VocabularyChange) -> Iterator[str]:
         yield f"ids in the configs: {join_names([f'{path} {value}' for path, value in changed.items()], 8)}"
     if edit.tokens and change.files is not None and SENTENCEPIECE in change.files.files:
         yield f"{SENTENCEPIECE} stays as it is, without the new tokens: {ADDED} beside it has them"
+
+
+def _notes_on_templates(change: VocabularyChange) -> Iterator[str]:
+    """Yield what templates of chats and of texts have to do with the tokens."""
+    before, after, edit = change.before, change.tokenizer, change.wanted.edit
+    if before is None or after is None:
+        return
+    ids = ids_of(after)
+    if unknown := [each for each in dict.fromkeys(CONTROL.findall(edit.template or "")) if each not in ids]:
+        yield f"the chat template has {join_names([*map(repr, unknown)], 4)}, no tokens: they are read in pieces"
+    backend = backend_of(after)
+    around = {} if backend is None else {*backend.encode("x").ids}
+    for role in edit.roles:
+        old, new = getattr(before, f"{role}_id", None), getattr(after, f"{role}_id")
+        if old in around and old != new and new not in around:
+            yield (
+                f"{getattr(before, role)!r}, the {role} so far, is still put around texts (post_processor of "
+                "tokenizer.json): edit it there if the new one is to be"
+            )
 
 
 def token_claim(change: VocabularyChange, sides: Collection[str]) -> str:

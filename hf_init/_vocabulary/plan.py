@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError
+from hf_init._text import join_names
 from hf_init._vocabulary.choose import NewToken
 from hf_init._vocabulary.config_fields import VocabularyFields, vocabulary_fields
 from hf_init._vocabulary.in_text import TextCheck, check_in_text
 from hf_init._vocabulary.record import EarlierTokens, earlier_tokens
 from hf_init._vocabulary.request import ROLE_OPTIONS, RequestedToken, TokenRequest
 from hf_init._vocabulary.rows import Vocabulary, format_ids, id_ranges, rows_needed
-from hf_init._vocabulary.token_ids import MovedIds, generation_values, moved_ids, text_ends
+from hf_init._vocabulary.token_ids import MovedIds, generation_values, id_fields, ids_within, moved_ids, text_ends
 from hf_init._vocabulary.tokenizer import TokenSplitter, has_tokenizer, ids_of, load_tokenizer, text_of
 from hf_init._vocabulary.tokenizer_files import TokenizerFiles, check_read_back
 from hf_init._vocabulary.tokens import WantedTokens, check_read, wanted_tokens
@@ -41,6 +42,7 @@ class VocabularyChange:
         wanted: the tokens of the request. in_text: what they do to texts.
         lost_tokens: the base's tokens that the other tokenizer doesn't have.
         generation: the base's generation config.
+        taken: fields of the config that name an id which was no token's, and is a new one's now.
     """
 
     request: TokenRequest
@@ -58,6 +60,7 @@ class VocabularyChange:
     in_text: TextCheck = field(default_factory=TextCheck)
     lost_tokens: tuple[str, ...] = ()
     generation: Mapping[str, Any] = field(default_factory=dict)
+    taken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def replaced(self) -> bool:
@@ -103,6 +106,8 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
     check_read(in_text, wanted.edit.tokens, start, start_tokenizer)
     ids, start_ids = ids_of(tokenizer), None if request.tokenizer is None else ids_of(start_tokenizer)
     vocabulary = _rows(request, fields, splitter, base_ids, start_ids, ids)
+    moved = _ids_that_move(base, request, fields, old, tokenizer, wanted.edit.renamed)
+    taken = {} if request.tokenizer is not None else _taken_ids(fields, moved, {*ids.values()} - {*base_ids.values()})
     trained = {*range(fields.rows)} & {id_ - fields.offset for id_ in base_ids.values()} - earlier.ids
     return VocabularyChange(
         request=request,
@@ -115,11 +120,12 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         trained=id_ranges(trained - {*request.reinit_ids}),
         earlier=earlier,
         files=files if wanted.edit or request.tokenizer is not None else None,
-        moved=_ids_that_move(base, request, fields, old, tokenizer, wanted.edit.renamed),
+        moved=moved,
         wanted=wanted,
         in_text=in_text,
         lost_tokens=tuple(sorted({*base_ids} - {*ids, *wanted.edit.renamed})),
         generation=generation_values(base.folder),
+        taken=taken,
     )
 
 
@@ -194,6 +200,23 @@ def _ids_that_move(
         generation = generation_values(base.folder)
         moved = moved_ids(fields, generation, lambda id_: ids.get(texts[id_]) if id_ in texts else None, roles)
     return replace(moved, config={**moved.config, **text_ends(fields, base_ids.get(str(old.eos_token)), base_ids, ids)})
+
+
+def _taken_ids(fields: VocabularyFields, moved: MovedIds, added: Collection[int]) -> dict[str, int]:
+    """Return the fields that name ids which are new tokens' now.
+
+    Raises:
+        PlanError: such a row is in the base, so it means something that isn't a token.
+    """
+    stay = ((path, ids_within(value)) for path, value in id_fields(fields.values) if path not in moved.config)
+    taken = {path: id_ for path, ids in stay for id_ in ids if id_ in added}
+    if rows := {path: id_ for path, id_ in taken.items() if id_ < fields.rows}:
+        names = join_names([f"{path} {id_}" for path, id_ in rows.items()])
+        raise PlanError(
+            f"config.json: {names}: a row that no token of the tokenizer has, and that a new one would take; give it a "
+            "token in the tokenizer first, or the field another value"
+        )
+    return taken
 
 
 def _moved_roles(request: TokenRequest, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[str, int]:

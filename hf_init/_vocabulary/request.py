@@ -28,8 +28,8 @@ def read_token_file(path: str | Path) -> list[object]:
 
     A ``.json`` file holds a list of texts and of objects with ``token``, ``description``, ``special`` and the flags of
     a token, or one object of descriptions (or null) by token; a ``.jsonl`` file such a text or object a line; a
-    ``.csv`` file columns of these names. Any other file has a token a line, taken as it is, spaces included; an empty
-    line is none.
+    ``.csv`` or ``.tsv`` file columns of these names. Any other file has a token a line, taken as it is, spaces
+    included; an empty line is none.
 
     Raises:
         PlanError: the file can't be read, or is of another form.
@@ -46,11 +46,12 @@ def read_token_file(path: str | Path) -> list[object]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         lines = [line.rstrip("\r") for line in text.split("\n") if line.rstrip("\r")]
-        if path.suffix == ".csv":
-            return _csv_tokens(path, text)
-        if path.suffix == ".jsonl":
+        suffix = path.suffix.lower()
+        if suffix in (".csv", ".tsv"):
+            return _csv_tokens(path, text, "," if suffix == ".csv" else "\t")
+        if suffix == ".jsonl":
             return [*map(json.loads, filter(str.strip, lines))]
-        data: object = json.loads(text) if path.suffix == ".json" else lines
+        data: object = json.loads(text) if suffix == ".json" else lines
     except (OSError, ValueError, RecursionError) as error:
         raise PlanError(f"{path}: tokens can't be read from it: {error}; give a token a line, or JSON") from error
     if isinstance(data, dict):
@@ -60,8 +61,8 @@ def read_token_file(path: str | Path) -> list[object]:
     return [*data]
 
 
-def _csv_tokens(path: Path, text: str) -> list[object]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
+def _csv_tokens(path: Path, text: str, delimiter: str) -> list[object]:
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     if "token" not in (rows.fieldnames or ()):
         raise PlanError(f"{path}: no column is called token; its first line names {join_names(rows.fieldnames or [])}")
     plain, known = {"true": True, "false": False}, ("token", "description", "special", *FLAGS)

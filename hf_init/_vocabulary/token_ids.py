@@ -46,6 +46,15 @@ def id_fields(data: Mapping[str, object], prefix: str = "") -> Iterator[tuple[st
             yield from id_fields(value, f"{prefix}{key}.")
 
 
+def ids_within(value: object) -> Iterator[int]:
+    """Yield the ids in a value of such a field."""
+    if isinstance(value, (list, Mapping)):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from ids_within(each)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield value
+
+
 def generation_values(folder: Path) -> dict[str, Any]:
     """Return a folder's generation config; nothing where there is none.
 
