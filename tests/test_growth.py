@@ -242,7 +242,13 @@ def test_lists_of_numbers_and_counts_follow(family):
         ("vit", {"patch_size": 8, "num_channels": 4}, "one after the other"),
         ("llama", {"kv_heads": 3}, "3 heads of keys and values don't divide 4 of queries"),
         ("gpt2", {"kv_heads": 2}, "the config of a gpt2 has no num_key_value_heads"),
-        ("phi3", {"kv_heads": 4}, "qkv_proj.weight.* change shape, too.*fused with those of queries"),
+        ("phi3", {"kv_heads": 1}, "qkv_proj.weight.* in a way that isn't known: heads that are fused with others"),
+        ("bert", {"widen": {"num_attention_heads": 8}}, "has no size of a head, so more of them would be smaller"),
+        (
+            "llama",
+            {"widen": {"num_attention_heads": 7}},
+            "7 heads of queries aren't more.* aren't divided by 2 of keys",
+        ),
         ("bert", {"widen": {"hidden_size": "x2"}}, "the output matrix is that of the embeddings.*; give untie"),
         ("swin", {"widen": {"hidden_size": "x2"}}, "no tensor of a SwinForImageClassification changes shape with it"),
         ("llama", {"widen": {"hidden_size": 48}}, "48 is no multiple of the base's 32"),
@@ -378,6 +384,27 @@ WIDTHS = {
     "vit": {"intermediate_size": 64},
 }
 FAMILIES["phi3"] = ("Phi3ForCausalLM", {**DECODER, "pad_token_id": 0})
+JOBS: list[tuple[str, dict[str, Any]]] = [
+    ("llama", {"layers": "0-1,new,2-3"}),
+    ("bert", {"layers": "0-3,new"}),
+    ("bert", {"positions": 128}),
+    ("vit", {"image_size": 24}),
+    ("vit", {"num_channels": 4}),
+    ("gpt2", {"widen": {"n_inner": 160}}),
+    ("llama", {"widen": {"hidden_size": "x2"}}),
+    ("llama", {"widen": {"num_attention_heads": 8}}),
+    ("llama", {"kv_heads": 1}),
+    ("llama", {"experts": "upcycle(4)"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), JOBS)
+def test_auto_fills_no_growth_otherwise_than_the_default(family, name, options):
+    default, auto = (hf_init.plan(family(name), recipe=recipe, **options) for recipe in (None, "auto"))
+    assert auto.claim == default.claim
+    for one, other in zip(default.tensors, auto.tensors, strict=True):
+        of_the_change = [fill for fill in one.new if fill.scheme.name != "model"]  # what a recipe doesn't choose
+        assert not of_the_change or of_the_change == list(other.new), one.name
 
 
 @pytest.mark.parametrize("name", WIDTHS)
@@ -405,7 +432,9 @@ def test_hidden_units_that_come_twice_are_read_by_halves(family, tmp_path, name)
     ("name", "options", "claim"),
     [
         ("llama", {"kv_heads": 4}, "exact to rounding"),
-        ("qwen3", {"kv_heads": 4}, "exact to rounding"),
+        ("phi3", {"kv_heads": 4}, "exact to rounding"),
+        ("qwen3", {"widen": {"num_attention_heads": "x2"}}, "exact to rounding"),
+        ("gpt_oss", {"widen": {"num_attention_heads": 8}}, "exact to rounding"),
         ("llama", {"kv_heads": 1}, "none, because heads of keys and values are averaged"),
         ("bert", {"untie": True}, "exact"),
         ("llama", {"widen": {"intermediate_size": 64}, "layers": "0-3,new", "positions": 128}, "exact to rounding"),

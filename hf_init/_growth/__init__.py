@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hf_init._growth.attention_change import AttentionChange as AttentionChange
 from hf_init._growth.experts_change import ExpertsChange as ExpertsChange
 from hf_init._growth.hidden_change import HiddenChange as HiddenChange
 from hf_init._growth.image_change import ImageChange as ImageChange

@@ -69,11 +69,11 @@ class NewBlocks:
             stack, _, number = path.rpartition(".")
             blocks = self.target.blocks[f"{stack}."]
             template = blocks.templates[int(number)]
-            places = () if template is None else blocks.places(template)
-            like = {t.name: held[t.name] for place in places[:1] for t in self._tensors(f"{stack}.{place}")}
+            place = None if template is None else next(iter(blocks.places(template)), None)
+            like = {t.name: held[t.name] for t in self._tensors(f"{stack}.{place}")}
             for tensor in tensors if like else ():
                 block = next(block for block in stack_blocks(tensor.name) if block.split(".")[-2] == number)
-                name = f"{stack_of(block)}{places[0]}.{tensor.name.removeprefix(block)}"
+                name = f"{stack_of(block)}{place}.{tensor.name.removeprefix(block)}"
                 if (source := like.get(name)) is not None and source.shape == tensor.shape:
                     yield tensor.name, (Repeat(table=source.name), f"a copy of block {template} of the base")
 

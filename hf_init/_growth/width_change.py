@@ -1,4 +1,4 @@
-"""Width: more neurons in feed-forward blocks, other numbers of key-value heads, an output matrix of its own."""
+"""Width: more neurons in feed-forward blocks, and an output matrix of its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
+from hf_init._growth.attention_change import HEAD_FIELDS
 from hf_init._growth.axis import (
     changed_tensors,
     followers,
@@ -23,17 +24,14 @@ from hf_init._growth.axis import (
     width_path,
 )
 from hf_init._growth.hidden_change import HIDDEN
-from hf_init._plan import EXACT, ROUNDING, Nothing, RowMap, RowMapping, no_claim, weakest_claim
+from hf_init._plan import EXACT, ROUNDING, RowMap, RowMapping, no_claim, weakest_claim
 from hf_init._roles import matches
 from hf_init._tensors import SourceTensor, TensorSpec
 from hf_init._text import join_names
-from hf_init.schemes import MeanOfGroups, Scheme, Zeros
+from hf_init.schemes import Scheme, Zeros
 
-KV_FIELDS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
-HEAD_FIELDS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 UPWARD = ("mlp.up", "mlp.gate", "mlp.gate_up", "expert.up", "expert.gate", "expert.gate_up")
 DOWNWARD = ("mlp.down.weight", "expert.down.weight")
-KEYS_AND_VALUES = ("attention.key", "attention.value")
 
 
 @dataclass(frozen=True)
@@ -42,93 +40,55 @@ class WidthChange(Change):
 
     Attributes:
         widths: config values of feed-forward blocks; a number, or a factor such as ``"x2"``.
-        kv_heads: how many heads of keys and values; None: as many as before.
         untie: whether the output matrix becomes a tensor of its own.
     """
 
     widths: Mapping[str, object] = field(default_factory=dict)
-    kv_heads: int | None = None
     untie: bool = False
 
-    OPTIONS = ("widen", "kv_heads", "untie")
+    OPTIONS = ("widen", "untie")
 
     @classmethod
     def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> WidthChange | None:
-        widths, heads, untie = (options.get(name) for name in cls.OPTIONS)
+        widths, untie = (options.get(name) for name in cls.OPTIONS)
         if widths is not None and (not isinstance(widths, Mapping) or not widths):
             raise PlanError(
                 f"{option('widen')}: expected widths by config value, such as {{'intermediate_size': 'x2'}}"
             )
-        if heads is not None and (isinstance(heads, bool) or not isinstance(heads, int) or heads < 1):
-            raise PlanError(f"{option('kv_heads')}: expected a whole number of at least 1, not {heads!r}")
         if untie not in (None, True, False):
             raise PlanError(f"{option('untie')}: expected True or False, not {untie!r}")
         given = {str(name): value for name, value in widths.items()} if isinstance(widths, Mapping) else {}
-        known = {name: value for name, value in given.items() if name.rpartition(".")[2] not in HIDDEN}
-        return cls(known, heads, bool(untie)) if known or heads or untie else None
+        known = {name: each for name, each in given.items() if name.rpartition(".")[2] not in (*HIDDEN, *HEAD_FIELDS)}
+        return cls(known, bool(untie)) if known or untie else None
 
     def retarget(self, request: TargetRequest) -> TargetRequest:
-        own = own_target(request, next(name for name, given in zip(self.OPTIONS, self._given, strict=True) if given))
-        config = own.config
+        own = own_target(request, "widen" if self.widths else "untie")
         values: dict[str, object] = {}
         for name, wanted in self.widths.items():
             path = width_path(own, (name,), "widen")
-            values[path] = width_of(name, wanted, value_at(config, path))
-        if self.kv_heads is not None:
-            path, heads = (
-                width_path(own, KV_FIELDS, "kv_heads"),
-                value_at(config, width_path(own, HEAD_FIELDS, "kv_heads")),
-            )
-            before = value_at(config, path)
-            if not isinstance(before, int) or not isinstance(heads, int):
-                raise PlanError(f"{option('kv_heads')}: {path} is {before!r} for {heads!r} heads of queries, no number")
-            if heads % self.kv_heads or (before % self.kv_heads and self.kv_heads % before):
-                raise PlanError(
-                    f"{option('kv_heads')}: {self.kv_heads} heads of keys and values don't divide {heads} of queries, "
-                    f"or aren't a multiple or a part of the base's {before}"
-                )
-            values[path] = self.kv_heads
+            values[path] = width_of(name, wanted, value_at(own.config, path))
         if self.untie:
             values[width_path(own, ("tie_word_embeddings",), "untie")] = False
         return request.with_values(values)
-
-    @property
-    def _given(self) -> tuple[object, ...]:
-        return (self.widths, self.kv_heads, self.untie)
 
     def plan(self, context: TargetContext) -> ChangePlan:
         target, base = context.target, context.target.base_config
         if base is None:
             return ChangePlan()
         paths = [width_path(target, (name,), "widen") for name in self.widths]
-        keep: dict[str, RowMapping] = {}
-        schemes: dict[str, tuple[Scheme, str]] = {}
-        if self.kv_heads is not None:
-            paths.append(path := width_path(target, KV_FIELDS, "kv_heads"))
-            before = value_at(base, path)
-            assert isinstance(before, int)
         changed = list(self._changed(target, {path: value_at(base, path) for path in paths}))
-        for tensor, source in changed:
-            if self.kv_heads is not None and any(matches(tensor.role, role) for role in KEYS_AND_VALUES):
-                keep[tensor.name], mean = _heads(tensor, source, before, self.kv_heads)
-                schemes |= {tensor.name: (mean, "the mean of the heads that become one")} if mean else {}
-            elif self.widths and (neurons := _neurons(tensor, source, target)) is not None:
-                keep[tensor.name] = neurons
-                if any(matches(tensor.role, role) for role in DOWNWARD):
-                    schemes[tensor.name] = Zeros(), "0: a new neuron adds nothing at first"
+        placed = {tensor.name: _neurons(tensor, source, target) for tensor, source in changed}
+        keep = {name: rows for name, rows in placed.items() if rows is not None}
+        down = [t.name for t, _ in changed if t.name in keep and any(matches(t.role, role) for role in DOWNWARD)]
+        schemes: dict[str, tuple[Scheme, str]] = dict.fromkeys(down, (Zeros(), "0: a new neuron adds nothing at first"))
         unpaired = set(_unpaired([pair for pair in changed if pair[0].name in keep]))
         left = [tensor.name for tensor, _ in changed if tensor.name not in keep.keys() - unpaired]
         if left and not context.keep:
             raise PlanError(
                 f"{join_names(left)} change shape, too, and what is kept of them isn't known: {option('widen')} knows "
-                f"the neurons of feed-forward blocks, and {option('kv_heads')} heads that aren't fused with those of "
-                "queries"
+                "the neurons of feed-forward blocks, heads of queries, and hidden units"
             )
-        averaged = any(isinstance(scheme, MeanOfGroups) for scheme, _ in schemes.values())
-        claims = [
-            ROUNDING if keep else EXACT,
-            *([no_claim("heads of keys and values are averaged")] if averaged else []),
-        ]
+        claims = [ROUNDING if keep else EXACT]
         if self.untie:
             tied = width_path(target, ("tie_word_embeddings",), "untie")
             claims += map(no_claim, other_ways(target, {tied: value_at(base, tied)}))
@@ -147,14 +107,13 @@ class WidthChange(Change):
         """Yield the tensors whose shapes follow the values that this change sets, each with its source.
 
         Raises:
-            PlanError: none follows one of them: it is another value, such as a number of heads of queries.
+            PlanError: none follows one of them: it is another kind of value.
         """
         follow = {path: followers(target, {path: value}) for path, value in own.items()}
         for path, names in follow.items():
             if not names and own[path] != value_at(target.config, path):
                 raise PlanError(
-                    f"{option('widen')}, {option('kv_heads')}: no tensor changes shape with {path}; leave it out, or "
-                    "give it as a config value"
+                    f"{option('widen')}: no tensor changes shape with {path}; leave it out, or give it in config"
                 )
         all_names = frozenset().union(*follow.values())
         yield from (pair for pair in changed_tensors(target) if pair[0].parameter in all_names)
@@ -194,13 +153,3 @@ def _prefixes(name: str) -> Iterator[str]:
     """Yield what a name begins with, dot by dot, the longest first."""
     words = name.split(".")
     yield from (".".join(words[:count]) for count in range(len(words) - 1, -1, -1))
-
-
-def _heads(tensor: TensorSpec, source: SourceTensor, before: int, after: int) -> tuple[RowMapping, MeanOfGroups | None]:
-    """Return the rows of each head, repeated for those that were one group; or the scheme that averages them."""
-    dim = next(dim for dim, (old, new) in enumerate(zip(source.shape, tensor.shape, strict=True)) if old != new)
-    size = source.shape[dim] // before
-    if after < before:
-        return Nothing(), MeanOfGroups(after, dim, size, source.name)
-    times = after // before
-    return RowMap(tuple(head // times * size + k for head in range(after) for k in range(size)), dim), None

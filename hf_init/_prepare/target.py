@@ -13,6 +13,7 @@ from hf_init._change import Change, TargetRequest
 from hf_init._checkpoint import HUB_OPTIONS, BaseCheckpoint, Bases, Checkpoint
 from hf_init._errors import CheckpointError, PlanError
 from hf_init._growth import (
+    AttentionChange,
     ExpertsChange,
     HiddenChange,
     ImageChange,
@@ -39,6 +40,7 @@ CHANGES: tuple[type[Change], ...] = (
     PositionsChange,
     ImageChange,
     HiddenChange,
+    AttentionChange,
     WidthChange,
     ExpertsChange,
     UpcycleChange,
