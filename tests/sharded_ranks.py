@@ -14,8 +14,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 import transformers
+from every_function import MODELS, outcomes
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.distributed import DistributedConfig
@@ -155,6 +158,26 @@ def proved_alone(bases: Path) -> bool | None:
     return bool(train_only_new(model, bases / "tied").verify())
 
 
+def saved_in_pieces(bases: Path, out: Path) -> list[str]:
+    """Where a model lies whose new rows were trained, as accelerate leaves it; and one that was only loaded."""
+    model = loaded(bases, "untied")
+    frozen = train_only_new(model)
+    divided(model)
+    train(model, torch.optim.AdamW(parameter_groups(model, lr=1e-2)), frozen, 2)
+    run, shards = out / "run", out / "shards"
+    dcp.save({"model": get_model_state_dict(model)}, checkpoint_id=run / "checkpoint-2" / "pytorch_model_fsdp_0")
+    how = DistributedConfig(fsdp_size=dist.get_world_size())
+    model = transformers.LlamaForCausalLM.from_pretrained(bases / "untied", distributed_config=how)
+    model.save_pretrained(shards, distributed_checkpoint=True)
+    return [str(run), str(shards)]
+
+
+def every_function(bases: Path, out: Path) -> dict[str, str]:
+    """What became of every public function that takes a model, on a divided one."""
+    out.mkdir()
+    return outcomes(lambda: divided(loaded(bases, "untied")), bases / "untied", bases / "untied", out, MODELS)
+
+
 def refusal(work: Callable[[], object]) -> str | None:
     try:
         work()
@@ -172,6 +195,8 @@ def main(bases: Path, out: Path) -> None:
     seen["alone"] = proved_alone(bases)
     seen["extended"] = str(hf_init.extend(bases / "tied", out / "again", add_tokens=None, config={"use_cache": False}))
     seen["refused"] = refusal(lambda: hf_init.extend(bases / "tied", out / "never", num_lables=3))
+    seen["pieces"] = saved_in_pieces(bases, out)
+    seen["every"] = every_function(bases, out / f"every-{dist.get_rank()}")
     for name in LOADS:
         for kind in ("fsdp", "tp") if name != "mixin" else ("fsdp",):
             seen[f"{name} {kind}"] = opened(bases, name, kind)

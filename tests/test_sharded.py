@@ -13,6 +13,7 @@ import sharded_ranks
 import torch
 import torch.distributed as dist
 import transformers
+from every_function import MODELS, outcomes
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -91,6 +92,24 @@ def test_a_divided_load_holds_the_bytes_of_a_whole_one(bases, ranks, name):
 
 
 @pytest.mark.slow
+def test_what_the_ranks_leave_in_pieces_is_read_by_one_process(bases, ranks):
+    run, shards = ranks[0]["pieces"]
+    moved = hf_init.drift(bases / "untied", run, frozen="kept")
+    assert moved.ok and {t.name for t in moved.tensors if t.origin == "new" and t.change.elements} == TABLES
+    assert hf_init.diff(bases / "untied", shards).identical
+
+
+@pytest.mark.slow
+def test_every_function_gives_a_result_or_a_refusal_on_every_rank(ranks):
+    for rank in ranks:
+        assert not {name: said for name, said in rank["every"].items() if said.startswith("FAULT")}
+        assert rank["every"].keys() == ranks[0]["every"].keys()
+    assert {"parameter_groups", "train_only_new", "plan_against", "FinetuneCallback"} <= {
+        name for name, said in ranks[0]["every"].items() if said == "a result"
+    }
+
+
+@pytest.mark.slow
 def test_one_flipped_bit_on_one_rank_is_the_same_error_on_all(ranks):
     assert len({rank["flipped"]["error"] for rank in ranks}) == 1
     assert "model.layers.1.mlp.up_proj.weight: not what it was at row" in ranks[0]["flipped"]["error"]
@@ -158,6 +177,19 @@ def tensor_parallel(model, mesh):
 def under_fsdp1(model, mesh):
     how = {"sharding_strategy": ShardingStrategy.NO_SHARD, "device_id": torch.device("cpu")}
     return FullyShardedDataParallel(model, process_group=mesh.get_group(), **how)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [tensor_parallel, under_fsdp1])
+def test_every_function_gives_a_result_or_a_refusal(one_rank, bases, tmp_path, make):
+    seen = outcomes(
+        lambda: make(sharded_ranks.loaded(bases, "untied"), one_rank),
+        bases / "untied",
+        bases / "untied",
+        tmp_path,
+        MODELS,
+    )
+    assert not {name: said for name, said in seen.items() if said.startswith("FAULT")}
 
 
 @pytest.mark.parametrize("verb", [freeze, train_only_new])
