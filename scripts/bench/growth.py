@@ -13,17 +13,20 @@ Exits 1 where hf-init is slower, takes more memory, or doesn't do a family that 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoint import CACHE, HF_INIT, in_turn, llama, python, script, table, target
+from checkpoint import CACHE, HF_INIT, in_turn, llama, python, table, target
+
+import hf_init
 
 PERIOD = 6
 ENDS = ("o_proj", "down_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "w2", "fc2")
@@ -64,24 +67,6 @@ options = mergekit.options.MergeOptions(copy_tokenizer=False, quiet=True, write_
 mergekit.merge.run_merge(config, sys.argv[2], options=options)
 """
 INSERT = "hf_init.extend(sys.argv[1], sys.argv[2], layers=sys.argv[3], new_layers='copy')"
-JUDGE = """
-import json, sys, torch, transformers
-def logits(folder):
-    model = transformers.AutoModelForCausalLM if "MaskedLM" not in sys.argv[1] else transformers.AutoModelForMaskedLM
-    torch.manual_seed(0)
-    with torch.no_grad():
-        return model.from_pretrained(folder).eval()(torch.arange(5, 25).reshape(2, 10)).logits
-cls = getattr(transformers, sys.argv[1])
-if len(sys.argv) == 4:
-    torch.manual_seed(0)
-    model = cls(cls.config_class(**json.loads(sys.argv[3])))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    model.save_pretrained(sys.argv[2])
-else:
-    raise SystemExit(0 if torch.equal(logits(sys.argv[2]), logits(sys.argv[3])) else "other logits")
-"""
 
 
 def passthrough(base: Path, layers: int, period: int) -> dict[str, Any]:
@@ -131,39 +116,47 @@ def race(base: Path, work: Path, runs: int) -> bool:
 
 def families(work: Path) -> bool:
     """Prints which of the two grows which family; whether hf-init does all that mergekit does."""
+    import torch
+    import transformers
+
     lacking: list[str] = []
     for name, (cls, values) in FAMILIES.items():
-        base, merge = work / name, work / f"{name}.json"
-        judge(cls, base, json.dumps(values))
-        merge.write_text(json.dumps(passthrough(base, 4, 2)))
-        said = dict(grown(cls, base, merge, work))
-        print(f"  {name:12} hf-init: {said['hf-init']:40} mergekit: {said['mergekit']}", flush=True)
+        base, kind = work / name, getattr(transformers, cls)
+        torch.manual_seed(0)
+        model = kind(kind.config_class(**values))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+        model.save_pretrained(base)
+        jobs = {"hf-init": by_hf_init, "mergekit": by_mergekit}
+        said = {who: grown(kind, base, work / f"{name}-{who}", job) for who, job in jobs.items()}
+        print(f"  {name:12} hf-init: {said['hf-init']:60} mergekit: {said['mergekit']}", flush=True)
         lacking += [name] if said["mergekit"] == "same logits" != said["hf-init"] else []
     return not lacking
 
 
-def grown(cls: str, base: Path, merge: Path, work: Path) -> Iterator[tuple[str, str]]:
-    """Yields, for each of the two, what comes of growing a model."""
-    jobs = {
-        "hf-init": (script(HF_INIT, INSERT), str(base), str(work / "ours"), "every=2"),
-        "mergekit": (script(MERGEKIT, PASSTHROUGH), str(merge), str(work / "theirs")),
-    }
-    for name, (code, *arguments) in jobs.items():
-        out = Path(arguments[1])
-        shutil.rmtree(out, ignore_errors=True)
-        made = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
-        if made.returncode:
-            yield name, (made.stderr.strip().splitlines() or ["?"])[-1][:100]
-        else:
-            yield name, judge(cls, base, str(out)) or "same logits"
+def grown(kind: Any, base: Path, out: Path, job: Callable[[Path, Path], None]) -> str:
+    """What comes of growing a model: whether it gives the base's logits, or what is raised."""
+    import torch
+
+    try:
+        job(base, out)
+        models = [kind.from_pretrained(folder).eval() for folder in (base, out)]
+        with torch.no_grad():
+            one, other = (model(torch.arange(5, 25).reshape(2, 10)).logits for model in models)
+    except Exception as error:  # whatever a peer raises is its result here
+        return f"{type(error).__name__}: {error}".replace("\n", " ")[:60]
+    return "same logits" if torch.equal(one, other) else f"logits differ by {float((one - other).abs().max()):.2g}"
 
 
-def judge(cls: str, base: Path, other: str) -> str:
-    """Make a tiny model where ``other`` is its values; else run both, and say what is wrong."""
-    making = other.startswith("{")
-    command = [sys.executable, "-W", "ignore", "-c", JUDGE, cls, str(base), other, *["compare"] * (not making)]
-    done = subprocess.run(command, capture_output=True, text=True, check=making)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["?"])[-1][:100]
+def by_hf_init(base: Path, out: Path) -> None:
+    hf_init.extend(base, out, layers="every=2", new_layers="copy")
+
+
+def by_mergekit(base: Path, out: Path) -> None:
+    config = importlib.import_module("mergekit.config").MergeConfiguration.model_validate(passthrough(base, 4, 2))
+    options = importlib.import_module("mergekit.options").MergeOptions(copy_tokenizer=False, quiet=True)
+    importlib.import_module("mergekit.merge").run_merge(config, str(out), options=options)
 
 
 def main() -> int:
@@ -177,6 +170,7 @@ def main() -> int:
     os.environ.update(OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())), HF_HUB_OFFLINE="1")
     places = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", ""), str(args.mergekit)]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+    sys.path.append(str(args.mergekit))
     with tempfile.TemporaryDirectory(dir=args.cache, prefix="bench_growth-") as work:
         met = [race(llama(args.gigabytes, args.cache), Path(work), args.runs)] if args.gigabytes else []
         met += [] if args.no_families else [families(Path(work))]
