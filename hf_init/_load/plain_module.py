@@ -129,8 +129,8 @@ def initialize(
     is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
     bare = from_state_dict(base) if isinstance(base, Mapping) else open_tensors(base)
     source = Checkpoint.merged({prefix: bare}) if prefix else bare
-    rules = parse_renamings(key_mapping or {})
-    renamed = {name: _mapped_name(name, rules) for name in source.entries}
+    renamings = parse_renamings(key_mapping or {})
+    renamed = {name: _mapped_name(name, renamings) for name in source.entries}
     tensors = [SourceTensor(name, e.shape, e.dtype, (renamed[name],)) for name, e in source.entries.items()]
     plan = make_plan(match_tensors(tensors, layout, keep), chosen, layout)
     _check(plan, layout, module, source, renamed, drop, allow_new)
