@@ -28,6 +28,8 @@ PAGES = {str(page.relative_to(ROOT)): page for page in (ROOT / "README.md", *GUI
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SETUP = ("scripts/", "pip ", "source ")
 """How commands begin that set a machine up, and lead to the folder in which the others are run."""
+SEVERAL = ("torchrun ", "accelerate ")
+"""How commands begin that start several processes: test_sharded.py runs what they run, all in the same two."""
 
 
 @pytest.mark.slow
@@ -96,7 +98,7 @@ def _pieces(text: str) -> Iterator[str]:
 def _command(piece: str) -> str:
     """Return a command with what it prints; one of ours is run in this process, and a pipe behind it by a shell."""
     line, _, output = piece.partition("\n")
-    if line.startswith(SETUP):
+    if line.startswith(SETUP + SEVERAL):
         return f"$ {line}\n{output}"
     (command, _, pipe), exit_code = line.partition(" | "), re.search(r"# exit code (\d)$", line)
     if command.startswith("hf-init "):

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+import guide_ranks
 import pytest
 import sharded_ranks
 import torch
 import torch.distributed as dist
 import transformers
 from every_function import MODELS, outcomes
+from safetensors.torch import load_file
+from test_guides import BLOCK
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 
 import hf_init
 from hf_init import HfInitError
+from hf_init.cli import main
 from hf_init.finetune import freeze, parameter_groups, plan_against, train_only_new
 
 TABLES = {"model.embed_tokens.weight", "lm_head.weight"}
@@ -41,16 +47,20 @@ def bases(tmp_path_factory):
     return folder
 
 
+def launch(ranks, *command, **options):
+    """Run a script in several processes; a hang ends in TimeoutExpired."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *command]
+    paths = [str(Path(hf_init.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(run, env=environment, timeout=300, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module", params=[2, 3])
 def ranks(request, bases, tmp_path_factory):
-    """What each of some processes saw; a hang ends in TimeoutExpired."""
+    """What each of some processes saw."""
     out = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(request.param)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(hf_init.__file__).parents[1])}
-    done = subprocess.run(
-        [*command, sharded_ranks.__file__, bases, out], env=environment, timeout=120, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    launch(request.param, sharded_ranks.__file__, bases, out)
     return [json.loads((out / f"rank-{n}.json").read_text(encoding="utf-8")) for n in range(request.param)]
 
 
@@ -204,3 +214,50 @@ def test_what_cannot_be_told_apart_is_refused(one_rank, bases, make, said, verb)
     model = make(sharded_ranks.loaded(bases, "tied"), one_rank)
     with pytest.raises(HfInitError, match=f"(?s){said}"):
         verb(model, bases / "tied")
+
+
+# The scripts of a guide, as people start them.
+
+
+@pytest.fixture(scope="module")
+def guide(smollm2, tmp_path_factory):
+    """The folder in which two processes have run what the guide to fine-tuning shows."""
+    folder = tmp_path_factory.mktemp("guide")
+    config = transformers.LlamaConfig(
+        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(smollm2 / name, folder / "base" / name)
+    hf_init.extend(folder / "base", folder / "with-tokens", special_tokens=["<tool>"])
+    page = Path(hf_init.__file__).with_name("finetune") / "README.md"
+    for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if kind in ("py", "yaml"):
+            (folder / body[2:].partition("\n")[0]).write_text(body, encoding="utf-8")
+    launch(2, guide_ranks.__file__, cwd=folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["run-fsdp2", "run-sharded/checkpoint-4", *guide_ranks.RUNS])
+def test_what_a_guide_s_script_trains_is_proved_from_its_files(guide, run, tmp_path):
+    """One new row has moved, under its plain name; a kept byte that is another one is found."""
+    if "zero3" in run:
+        assert find_spec("deepspeed"), "deepspeed isn't installed: pip install -e '.[dist]'"
+    report = hf_init.drift(guide / "with-tokens", guide / run, frozen="kept")
+    assert report.ok and {each.name for each in report.tensors if each.status == "new"} <= TABLES
+    if (weights := guide / run / "model.safetensors").exists():
+        damaged = bytearray(weights.read_bytes())
+        damaged[-1] ^= 1
+        shutil.copytree(guide / run, tmp_path / "damaged", ignore=shutil.ignore_patterns("checkpoint-*"))
+        (tmp_path / "damaged" / weights.name).write_bytes(damaged)
+        assert main(["drift", str(guide / "with-tokens"), str(tmp_path / "damaged"), "--frozen", "kept"]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [run for run in guide_ranks.RUNS if "resumed" not in run])
+def test_a_divided_trainer_resumes_where_it_stopped(guide, run):
+    straight, resumed = (load_file(guide / name / "model.safetensors") for name in (run, f"{run}-resumed"))
+    assert straight.keys() == resumed.keys()
+    assert [name for name in straight if not torch.equal(straight[name], resumed[name])] == []

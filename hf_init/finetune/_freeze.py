@@ -12,7 +12,8 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import assert_never
 
 from hf_init._errors import PlanError
-from hf_init._tensors import Region, Status
+from hf_init._shards import whole_shape
+from hf_init._tensors import Region, Status, num_elements
 from hf_init._text import format_count, join_names
 from hf_init.finetune._guard import Guard, GuardReport
 from hf_init.finetune._manifest import manifest_of, save_manifest
@@ -55,8 +56,8 @@ class Frozen:
         """Return how many parameters train, and how many the model has; a resized tensor by its new rows."""
         parameters = [each.tensor for each in self.tensors if each.is_parameter]
         parts = [parameter for _, parameter in self.new_parts.parts] if self.new_parts else []
-        trained = sum(each.numel() for each in (*parameters, *parts) if each.requires_grad)
-        return trained, sum(each.numel() for each in parameters)
+        trained = sum(num_elements(whole_shape(each)) for each in (*parameters, *parts) if each.requires_grad)
+        return trained, sum(num_elements(whole_shape(each)) for each in parameters)
 
     def print_trainable_parameters(self) -> None:
         """Print how many parameters train, of how many; as models of PEFT do."""

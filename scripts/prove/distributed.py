@@ -1,0 +1,264 @@
+"""Prove on 1, 2 and 3 processes (gloo, on the CPU) that how many there are changes nothing.
+
+- Loads of SmolLM2 with more tokens, a new head or a 31st layer, divided by FSDP2 and by tensor parallelism, in bfloat16
+  and float32: the SHA-256 of every whole tensor, and the anonymous memory that a load costs a rank.
+- ``train_only_new`` on a small Llama with 1,005 rows under AdamW, SGD with momentum and Adafactor, clipped,
+  accumulated, in float32 and bfloat16: which bytes move, how far the new rows are from one process's, and how many
+  elements the optimizer's state has.
+- transformers' own load under FSDP2 beside ours: the rows of a new head against those of one process.
+
+``python scripts/prove/distributed.py [loads] [training] [head] [--steps 200]``; exit 1 where something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import transformers
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers.distributed import DistributedConfig
+
+import hf_init
+from hf_init.finetune import parameter_groups, train_only_new
+
+ROOT = Path(__file__).resolve().parents[2]
+RANKS = (1, 2, 3)
+ROWS, SMALL, NEW = 49_152, 1_000, 5
+MIB = 1 << 20
+TOKENS = {"keep": {"*embed_tokens*": "leading"}, "config": {"vocab_size": ROWS + NEW}}
+LOADS: dict[str, tuple[type, dict[str, Any]]] = {
+    "tokens": (transformers.LlamaForCausalLM, TOKENS),
+    "head": (transformers.LlamaForSequenceClassification, {"labels": ["a", "b", "c"]}),
+    "layer": (transformers.LlamaForCausalLM, {"config": {"num_hidden_layers": 31}}),
+}
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": lambda groups: torch.optim.AdamW(groups),
+    "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9),
+    "adafactor": lambda groups: transformers.Adafactor(groups, relative_step=False),
+}
+RUNS = [("adamw", "float32"), ("sgd", "float32"), ("adafactor", "float32"), ("adamw", "bfloat16")]
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    gather = getattr(tensor.detach(), "full_tensor", None)
+    return gather() if gather else tensor.detach().clone()
+
+
+def digests(model: nn.Module) -> dict[str, str]:
+    state = model.state_dict(keep_vars=True)
+    return {
+        name: hashlib.sha256(whole(each).view(torch.uint8).numpy().data).hexdigest() for name, each in state.items()
+    }
+
+
+def anonymous_mib() -> float:
+    gc.collect()
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["RssAnon"].split()[0]) / 1024
+
+
+def loads(folder: Path, seen: dict[str, object], steps: int) -> None:
+    torch.manual_seed(dist.get_rank())  # nothing may come of it
+    state = torch.get_rng_state()
+    for dtype in (torch.bfloat16, torch.float32):
+        for name, (cls, options) in LOADS.items():
+            for kind in ("fsdp", "tp"):
+                divided = {"distributed_config": DistributedConfig(**{f"{kind}_size": dist.get_world_size()})}
+                before = anonymous_mib()
+                model = hf_init.from_pretrained(
+                    cls, folder / "base", dtype=dtype, **options, **(divided if dist.get_world_size() > 1 else {})
+                )
+                after = anonymous_mib()
+                seen[f"{name}, {kind}, {str(dtype)[6:]}"] = {
+                    "digests": digests(model),
+                    "mib": after - before,
+                    "model": sum(whole(p).nbytes for p in model.parameters()) / MIB,
+                    "new": max(num_bytes(model, t.parameter) for t in model.init_plan.tensors if t.new) / MIB,
+                    "undrawn": torch.equal(state, torch.get_rng_state()),
+                }
+                del model
+
+
+def num_bytes(model: nn.Module, name: str) -> int:
+    tensor = model.get_parameter(name)
+    return tensor.numel() * tensor.element_size()
+
+
+def training(folder: Path, seen: dict[str, object], steps: int) -> None:
+    for optimizer, dtype in RUNS:
+        seen[f"{optimizer}, {dtype}"] = trained(folder / "tokens", optimizer, getattr(torch, dtype), steps)
+
+
+def trained(folder: Path, optimizer: str, dtype: torch.dtype, steps: int) -> dict[str, object]:
+    rank, size = dist.get_rank(), dist.get_world_size()
+    model = transformers.LlamaForCausalLM.from_pretrained(folder, dtype=dtype).train()
+    before = {name: whole(each) for name, each in model.state_dict().items()}
+    frozen = train_only_new(model)
+    mesh = init_device_mesh("cpu", (size,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    made = OPTIMIZERS[optimizer](parameter_groups(model, lr=1e-2, weight_decay=0.1))
+    early: list[list[float]] = []
+    for step in range(steps):
+        for part in range(2):  # accumulated
+            draw = torch.Generator().manual_seed(2 * step + part)
+            ids = torch.cat([torch.randint(0, SMALL, (12, 6), generator=draw), new_ids(draw)], 1)[rank::size]
+            (model(input_ids=ids, labels=ids).loss / 2).backward()
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 0.5)
+        made.step()
+        made.zero_grad()
+        if step == 4:
+            early = whole(model.model.embed_tokens.weight)[SMALL:].float().tolist()
+    frozen.raise_if_moved()
+    now = {name: whole(each) for name, each in model.state_dict().items()}
+    moved = {n: (now[n] != old).reshape(len(old), -1).any(1).nonzero().flatten().tolist() for n, old in before.items()}
+    return {
+        "moved": {name: rows for name, rows in moved.items() if rows},
+        "early": early,
+        "elements": sum(
+            e.numel() for p in made.state.values() for e in p.values() if isinstance(e, torch.Tensor) and e.ndim
+        ),
+    }
+
+
+def new_ids(draw: torch.Generator) -> torch.Tensor:
+    return torch.randint(SMALL, SMALL + NEW, (12, 2), generator=draw)
+
+
+def head(folder: Path, seen: dict[str, object], steps: int) -> None:
+    """A new head by transformers alone, seeded alike on each rank, and by hf_init."""
+    divided = {"distributed_config": DistributedConfig(fsdp_size=dist.get_world_size())}
+    options = divided if dist.get_world_size() > 1 else {}
+    cls = transformers.LlamaForSequenceClassification
+    torch.manual_seed(0)
+    theirs = cls.from_pretrained(folder / "base", num_labels=3, **options)
+    ours = hf_init.from_pretrained(cls, folder / "base", num_labels=3, **options)
+    seen["theirs"], seen["ours"] = (whole(model.score.weight).float().tolist() for model in (theirs, ours))
+
+
+TASKS = {"loads": loads, "training": training, "head": head}
+
+
+def work(task: str, folder: Path, steps: int) -> None:
+    """Do a task as one of several processes."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    seen: dict[str, object] = {}
+    TASKS[task](folder, seen, steps)
+    out = folder / f"{task}-{dist.get_world_size()}-{dist.get_rank()}.json"
+    out.write_text(json.dumps(seen), encoding="utf-8")
+    dist.destroy_process_group()
+
+
+def launched(task: str, ranks: int, folder: Path, steps: int) -> list[dict[str, Any]]:
+    """Return what each process of a task has seen."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    command = [*run, __file__, task, "--steps", str(steps), "--work", str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{task} on {ranks} processes failed:\n{done.stderr}")
+    return [json.loads((folder / f"{task}-{ranks}-{n}.json").read_text(encoding="utf-8")) for n in range(ranks)]
+
+
+def judge_loads(by_ranks: dict[int, list[dict[str, Any]]], steps: int) -> bool:
+    (alone,), good = by_ranks[1], True
+    for name in alone:
+        for ranks in RANKS[1:]:
+            each = [rank[name] for rank in by_ranks[ranks]]
+            differ = {
+                n for rank in each for n, digest in rank["digests"].items() if digest != alone[name]["digests"][n]
+            }
+            drawn = not all(rank["undrawn"] for rank in each)
+            bound = each[0]["model"] / ranks + each[0]["new"] + 50
+            used = max(rank["mib"] for rank in each)
+            counts = "float32" in name and "fsdp" in name and ranks == 2
+            good = good and not differ and not drawn and (not counts or used <= bound)
+            print(
+                f"{name}, {ranks} ranks: {len(alone[name]['digests'])} tensors, {len(differ)} differ; "
+                f"{used:.0f} MiB a rank, bound {bound:.0f}, one process {alone[name]['mib']:.0f}"
+            )
+    return good
+
+
+def judge_training(by_ranks: dict[int, list[dict[str, Any]]], steps: int) -> bool:
+    (alone,), good = by_ranks[1], True
+    rows = list(range(SMALL, SMALL + NEW))
+    for name, one in alone.items():
+        for ranks in RANKS:
+            each = [rank[name] for rank in by_ranks[ranks]]
+            kept = all(set(map(tuple, rank["moved"].values())) == {tuple(rows)} for rank in each)
+            far = max(float((torch.tensor(rank["early"]) - torch.tensor(one["early"])).abs().max()) for rank in each)
+            near = "float32" not in name or far <= 1e-6
+            alike = all(rank["elements"] == one["elements"] for rank in each)
+            good = good and kept and near and alike
+            print(
+                f"{name}, {ranks} ranks, {steps} steps: only rows {rows[0]}-{rows[-1]} moved: {kept}; "
+                f"after 5 steps within {far:.1e} of one process; {each[0]['elements']} elements of state"
+            )
+    return good
+
+
+def judge_head(by_ranks: dict[int, list[dict[str, Any]]], steps: int) -> bool:
+    (alone,), good = by_ranks[1], True
+    for ranks in RANKS[1:]:
+        for who in ("theirs", "ours"):
+            now, one = torch.tensor(by_ranks[ranks][0][who]), torch.tensor(alone[who])
+            same = torch.equal(now, one)
+            pairs = [(a, b) for a in range(3) for b in range(a) if torch.equal(now[a], now[b])]
+            good = good and (who == "theirs" or (same and not pairs))
+            print(f"{who}, {ranks} ranks: the new head is that of one process: {same}; rows that are equal: {pairs}")
+    return good
+
+
+JUDGES = {"loads": judge_loads, "training": judge_training, "head": judge_head}
+
+
+def prepare(folder: Path, checkpoint: Path) -> None:
+    """Put the checkpoint into a folder, and a small Llama with five new tokens."""
+    (folder / "base").symlink_to(checkpoint.resolve())
+    config = transformers.LlamaConfig(
+        vocab_size=SMALL, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder / "small")
+    hf_init.extend(folder / "small", folder / "tokens", **TOKENS | {"config": {"vocab_size": SMALL + NEW}})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tasks", nargs="*", default=[], metavar="TASK", help=", ".join(TASKS))
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / ".cache" / "SmolLM2-135M-Instruct")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # as one of the processes
+    given = parser.parse_args()
+    if given.work:
+        return work(given.tasks[0], given.work, given.steps)
+    good = True
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        prepare(folder, given.checkpoint)
+        for task in given.tasks or TASKS:
+            print(f"\n{task}")
+            good = JUDGES[task]({n: launched(task, n, folder, given.steps) for n in RANKS}, given.steps) and good
+    sys.exit(not good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Two processes that do what a guide's scripts do, one after the other, as ``accelerate launch`` would start them.
+
+``torchrun --nproc_per_node 2 tests/guide_ranks.py`` in a folder with the guide's files, ``base`` and ``with-tokens``.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import transformers
+import yaml
+from accelerate.state import AcceleratorState, DistributedType
+
+SHARDED = {"fsdp_state_dict_type": "SHARDED_STATE_DICT", "fsdp_cpu_ram_efficient_loading": False}
+RUNS: dict[str, tuple[dict[str, object] | None, list[str]]] = {  # what is changed in fsdp2.yaml, and arguments
+    "run-trainer": ({}, []),
+    "run-trainer-resumed": ({}, ["--resume"]),
+    "run-sharded": (SHARDED, []),
+    "run-sharded-resumed": (SHARDED, ["--resume"]),
+    "run-zero3": (None, ["--zero3"]),
+    "run-zero3-resumed": (None, ["--zero3", "--resume"]),
+}
+
+
+@contextmanager
+def launched(changes: dict[str, object] | None) -> Iterator[None]:
+    """What ``accelerate launch`` tells its processes of fsdp2.yaml, and nothing left of the launch before."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    before = dict(os.environ)
+    if changes is not None:
+        config = yaml.safe_load(Path("fsdp2.yaml").read_text(encoding="utf-8"))["fsdp_config"] | changes
+        os.environ.update({name.upper(): str(value) for name, value in config.items()}, ACCELERATE_USE_FSDP="true")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        transformers.integrations.deepspeed.unset_hf_deepspeed_config()
+
+
+def take_cpu() -> None:
+    """Have accelerate divide a model on CPUs, where it would leave it whole, and DeepSpeed compile nothing for them."""
+    initialize = AcceleratorState.__init__
+
+    def on_cpu(self: AcceleratorState, *args: object, fsdp_plugin: object = None, **options: object) -> None:
+        initialize(self, *args, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = on_cpu
+    transformers.TrainingArguments = partial(transformers.TrainingArguments, use_cpu=True)
+    if find_spec("deepspeed"):
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    take_cpu()
+    runpy.run_path("fsdp2.py", run_name="__main__")
+    dist.init_process_group("gloo")
+    for run, (changes, arguments) in RUNS.items():
+        if "--resume" in arguments and not dist.get_rank():
+            shutil.copytree(Path(run.removesuffix("-resumed"), "checkpoint-2"), Path(run, "checkpoint-2"))
+        dist.barrier()
+        if changes is not None or find_spec("deepspeed"):
+            sys.argv = ["train.py", run, *arguments]
+            with launched(changes):
+                runpy.run_path("train.py", run_name="__main__")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
