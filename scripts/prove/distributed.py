@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import hashlib
 import json
@@ -67,6 +68,7 @@ def digests(model: nn.Module) -> dict[str, str]:
 
 def anonymous_mib() -> float:
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed by the load before isn't this one's
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["RssAnon"].split()[0]) / 1024
 
