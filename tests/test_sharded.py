@@ -52,7 +52,7 @@ def launch(ranks, *command, **options):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *command]
     paths = [str(Path(hf_init.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(run, env=environment, timeout=300, capture_output=True, text=True, **options)
+    done = subprocess.run(run, env=environment, timeout=600, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stderr
 
 

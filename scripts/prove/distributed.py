@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RANKS = (1, 2, 3)
 ROWS, SMALL, NEW = 49_152, 1_000, 5
 MIB = 1 << 20
-TOKENS = {"keep": {"*embed_tokens*": "leading"}, "config": {"vocab_size": ROWS + NEW}}
+TOKENS: dict[str, Any] = {"keep": {"*embed_tokens*": "leading"}, "config": {"vocab_size": ROWS + NEW}}
 LOADS: dict[str, tuple[type, dict[str, Any]]] = {
     "tokens": (transformers.LlamaForCausalLM, TOKENS),
     "head": (transformers.LlamaForSequenceClassification, {"labels": ["a", "b", "c"]}),
@@ -79,7 +79,8 @@ def loads(folder: Path, seen: dict[str, object], steps: int) -> None:
     for dtype in (torch.bfloat16, torch.float32):
         for name, (cls, options) in LOADS.items():
             for kind in ("fsdp", "tp"):
-                divided = {"distributed_config": DistributedConfig(**{f"{kind}_size": dist.get_world_size()})}
+                sizes: dict[str, Any] = {f"{kind}_size": dist.get_world_size()}
+                divided: dict[str, Any] = {"distributed_config": DistributedConfig(**sizes)}
                 before = anonymous_mib()
                 model = hf_init.from_pretrained(
                     cls, folder / "base", dtype=dtype, **options, **(divided if dist.get_world_size() > 1 else {})
@@ -144,8 +145,8 @@ def new_ids(draw: torch.Generator) -> torch.Tensor:
 
 def head(folder: Path, seen: dict[str, object], steps: int) -> None:
     """A new head by transformers alone, seeded alike on each rank, and by hf_init."""
-    divided = {"distributed_config": DistributedConfig(fsdp_size=dist.get_world_size())}
-    options = divided if dist.get_world_size() > 1 else {}
+    divided: dict[str, Any] = {"distributed_config": DistributedConfig(fsdp_size=dist.get_world_size())}
+    options: dict[str, Any] = divided if dist.get_world_size() > 1 else {}
     cls = transformers.LlamaForSequenceClassification
     torch.manual_seed(0)
     theirs = cls.from_pretrained(folder / "base", num_labels=3, **options)
@@ -240,7 +241,7 @@ def prepare(folder: Path, checkpoint: Path) -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "small")
-    hf_init.extend(folder / "small", folder / "tokens", **TOKENS | {"config": {"vocab_size": SMALL + NEW}})
+    hf_init.extend(folder / "small", folder / "tokens", keep=TOKENS["keep"], config={"vocab_size": SMALL + NEW})
 
 
 def main() -> None:
