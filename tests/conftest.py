@@ -12,6 +12,7 @@ from typing import Any
 
 # Before anything imports transformers or huggingface_hub, which read them once.
 os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", HF_HUB_DISABLE_PROGRESS_BARS="1")
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed prints what it finds when accelerate unwraps a model
 
 import pytest
 from hub_server import serve as serve
