@@ -59,6 +59,16 @@ class InitPass:
         with torch.no_grad(), library_init.guard_torch_init_functions():
             self._reach(root, root, root)
 
+    def reach_one(self, root: PreTrainedModel, name: str) -> None:
+        """Run ``_init_weights`` over the module that owns a tensor and then over those around it, as the library does."""
+        around: list[tuple[PreTrainedModel, nn.Module]] = [(root, root)]
+        for word in name.split(".")[:-1]:
+            owner, child = around[-1][0], around[-1][1].get_submodule(word)
+            around.append((child if isinstance(child, PreTrainedModel) else owner, child))
+        with torch.no_grad(), library_init.guard_torch_init_functions():
+            for owner, module in reversed(around):
+                self._init_weights(owner, module)
+
     def apply(self, model: PreTrainedModel, function: ModuleFunction) -> None:
         """Do what ``model.apply(function)`` does."""
         name = qualified_name(function)
@@ -156,7 +166,7 @@ def _own_code(module: nn.Module, run: Callable[[], object], by: str, what: str) 
 
     def operation(*values: torch.Tensor) -> None:
         standing = [store[leaf] for store, leaf in places]
-        real = {id(meta): _standing_for(meta, value) for meta, value in zip(held, values, strict=True)}
+        real = {id(meta): standing_for(meta, value) for meta, value in zip(held, values, strict=True)}
         for (store, leaf), meta in zip(places, metas, strict=True):
             store[leaf] = real[id(meta)]
         try:
@@ -178,7 +188,8 @@ def _own_code(module: nn.Module, run: Callable[[], object], by: str, what: str) 
     return RecordedCall(operation, tuple(held), {}, (), memory, memory, "own code", random=True, by=by)
 
 
-def _standing_for(meta: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+def standing_for(meta: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return values as a parameter, if what they stand for is one."""
     return nn.Parameter(value, meta.requires_grad) if isinstance(meta, nn.Parameter) else value
 
 

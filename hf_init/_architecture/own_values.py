@@ -13,15 +13,18 @@ from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from hf_init._architecture.describe import buffers
-from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text
-from hf_init._architecture.library import on_disk, quiet_library, untouched_random_state, without_zero3
-from hf_init._architecture.recording import Recording, Tape, named_tensors, storage_id
+from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text, standing_for
+from hf_init._architecture.library import is_the_librarys, on_disk, quiet_library, untouched_random_state, without_zero3
+from hf_init._architecture.recording import Memory, Recording, Tape, named_tensors, storage_id
 from hf_init._architecture.replay import replay
 from hf_init._architecture.target import UNBUILDABLE
 from hf_init._checkpoint import region_of
 from hf_init._errors import RecipeError
 from hf_init._tensors import Slot, key_of
 from hf_init._text import one_line, qualified_name
+
+FEW = 16
+"""So many tensors are recorded each alone; who asks for more gets a recording of the whole model."""
 
 
 class NotRecordedError(RecipeError):
@@ -49,6 +52,7 @@ class InitialValues:
         self._arguments = (args, dict(kwargs or {}))
         self._function = function
         self._recordings: dict[tuple[int, bool], Recording] = {}
+        self._alone: dict[tuple[int, str], Recording | None] = {}
         self._last: tuple[tuple[bool, int], dict[str, torch.Tensor]] | None = None
 
     def architecture(self, slot: Slot) -> torch.Tensor:
@@ -92,7 +96,7 @@ class InitialValues:
             RecipeError: as ``architecture``.
         """
         with untouched_random_state():
-            values = replay(self._recording(seed, declared), parameter, seed)
+            values = replay(self._recording(seed, declared, parameter), parameter, seed)
         if values is None:
             in_no_file = parameter in buffers(self._model)[1]
             raise RecipeError(
@@ -122,7 +126,7 @@ class InitialValues:
 
         Empty where a freshly built model has no such tensor.
         """
-        recording = self._recording(seed, declared)
+        recording = self._recording(seed, declared, parameter)
         if parameter not in recording.tensors:
             return ""
         own = storage_id(recording.tensors[parameter])
@@ -141,7 +145,13 @@ class InitialValues:
     def _model(self) -> PreTrainedModel:
         return self._build()
 
-    def _recording(self, seed: int, declared: bool = False) -> Recording:
+    def _recording(self, seed: int, declared: bool = False, parameter: str = "") -> Recording:
+        """Return the recording of a whole model, or of one tensor if that alone is asked for, and few before it."""
+        if (seed, declared) not in self._recordings and not declared and parameter and len(self._alone) < FEW:
+            if (seed, parameter) not in self._alone and self._function is None:
+                self._alone[seed, parameter] = record_one(self._model, parameter, seed)
+            if alone := self._alone.get((seed, parameter)):
+                return alone
         if (seed, declared) not in self._recordings:
             args, kwargs = self._arguments
             made = record(self._model, args, kwargs, seed, declared, self._function)
@@ -149,7 +159,7 @@ class InitialValues:
         return self._recordings[seed, declared]
 
     def _values(self, slot: Slot, declared: bool) -> torch.Tensor:
-        if slot.parameter not in self._recording(slot.seed).tensors:
+        if slot.parameter not in self._recording(slot.seed, declared, slot.parameter).tensors:
             raise RecipeError(
                 f"{slot.name}: {type(self._model).__name__} has no tensor {slot.parameter!r} to ask for its values; "
                 "the plan is of another model, or was edited"
@@ -200,11 +210,46 @@ def record(
                 initialize.reach_nested(other)
             if not declared and function is not None:
                 initialize.apply(other, function)
-            return Recording(tape, other)
+            return Recording(tape, named_tensors(other))
     except UNBUILDABLE as error:
         raise NotRecordedError(
             f"{cls.__name__} can't be built without values to look at what it gives its tensors ({one_line(error)})"
         ) from error
+
+
+def record_one(model: PreTrainedModel, name: str, seed: int) -> Recording | None:
+    """Record what ``_init_weights`` does to one tensor, on a model that is there: fast, where little is new.
+
+    None if the values depend on more, such as the constructor's, or if code of the user's own has a part in them.
+    """
+    path, _, leaf = name.rpartition(".")
+    owner = dict(model.named_modules(remove_duplicate=False)).get(path)
+    stores: list[dict[str, Any]] = [] if owner is None else [owner._parameters, owner._buffers]
+    store = next((each for each in stores if each.get(leaf) is not None), None)
+    tied = any(name in pair for pair in model.all_tied_weights_keys.items())
+    if store is None or tied or not is_the_librarys(type(model)):
+        return None
+    held, tape = store[leaf], Tape(key_of(seed, type(model).__name__))
+    dtype = torch.float32 if held.dtype in (torch.float16, torch.bfloat16) else held.dtype  # rounded once, at the end
+    store[leaf] = standing_for(held, torch.empty(held.shape, dtype=dtype, device="meta"))
+    try:
+        with quiet_library(), tape.recording():
+            InitPass(tape).reach_one(model, name)
+        recording = Recording(tape, [(name, store[leaf])])
+    finally:
+        store[leaf] = held
+    return recording if _comes_from_nothing(recording, name) else None
+
+
+def _comes_from_nothing(recording: Recording, name: str) -> bool:
+    """Return whether a tensor's calls write before they read, and draw for no other tensor."""
+    own, started = storage_id(recording.tensors[name]), set[Memory](recording.tape.constants)
+    for index in recording.leading_to(name):
+        call = recording.calls[index]
+        if not call.reads <= started or (call.random and own not in call.writes):
+            return False
+        started |= call.writes
+    return own in started
 
 
 def _without_values(arguments: tuple[tuple[object, ...], dict[str, object]]) -> Any:

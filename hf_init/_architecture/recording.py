@@ -6,7 +6,7 @@ import random
 import sys
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -145,9 +145,9 @@ class Recording:
     What was computed from one draw stays what it was to the others, and a tensor more changes no other.
     """
 
-    def __init__(self, tape: Tape, model: torch.nn.Module) -> None:
+    def __init__(self, tape: Tape, tensors: Iterable[tuple[str, torch.Tensor]]) -> None:
         self.tape, self.calls = tape, tuple(tape.calls)
-        self.tensors = {name: tensor.detach() for name, tensor in named_tensors(model)}
+        self.tensors = {name: tensor.detach() for name, tensor in tensors}
         self._writers: dict[Memory, list[int]] = defaultdict(list)
         for index, call in enumerate(self.calls):
             for memory in call.writes:

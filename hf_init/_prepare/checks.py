@@ -213,12 +213,11 @@ def undone_ties(inputs: PlanInputs) -> Iterator[Problem]:
     """Yield a problem if a constructor gives two modules one parameter without telling the loader, which parts them."""
     model, layout = inputs.target.model, inputs.target.layout
     places = {tensor.name: tensor.parameter for tensor in layout.tensors}
-    owners_of = {name: model.get_submodule(name.rpartition(".")[0]) for name in model.state_dict()}
+    unsaid = {tie.name: places[tie.of] for tie in layout.ties if tie.name not in model.all_tied_weights_keys}
     undone = {
-        tie.name: places[tie.of]
-        for tie in layout.ties
-        if tie.name not in model.all_tied_weights_keys
-        and owners_of.get(tie.name) is not owners_of.get(places[tie.of])  # a module under two names stays one
+        name: of
+        for name, of in unsaid.items()  # a module under two names stays one
+        if model.get_submodule(name.rpartition(".")[0]) is not model.get_submodule(of.rpartition(".")[0])
     }
     if undone:
         name = type(model).__name__
