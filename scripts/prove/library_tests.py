@@ -29,27 +29,27 @@ import transformers
 REASONS = (
     (
         "test_cannot_load_with_meta_device_context_manager",
-        r"PlanError: the default device is meta",
+        r"the default device is meta .*, where a model has no values",
         "refused as plain transformers refuses it; the test asks for that one's type and words",
     ),
     (
         "test_model_weights_reload_no_missing_tied_weights",
-        r"PlanError: nothing of .* has a place in",
+        r"they belong to different models; give the class and the config",
         "the test empties the checkpoint, and plain transformers draws the whole model at random with a warning",
     ),
     (
         "test_can_load_ignoring_mismatched_shapes",
-        r"PlanError: .* (trained for the labels|names them|would be guessed)",
+        r"which row is whose would be guessed",
         "42 labels without names for a head trained on 3: which row is whose is asked, not discarded",
     ),
     (
         "test_base_model_prefix_loads_base_weights",
-        r"PlanError: .* has no place for .* tensors? of the checkpoint",
+        r"has no place for .* tensors of the checkpoint: .* or say that they go",
         "a head without the base model's pooler: what goes is to be said (drop)",
     ),
     (
         "test_init_weights_can_init_buffers",
-        r"RecipeError: .* gives it no value, neither in its constructor nor in `_init_weights`",
+        r"gives it no value, neither in its constructor nor in `_init_weights`",
         "the test takes `_init_weights` away; what then has no value is refused, and not left uninitialised",
     ),
 )
