@@ -162,7 +162,7 @@ def packed_names(model: nn.Module) -> list[str]:
     return [
         name
         for name, each in model.named_parameters(remove_duplicate=False)
-        if not each.is_floating_point()
+        if not (each.is_floating_point() or each.is_complex() or each.dtype == torch.int64)
         or each.dtype.itemsize < 2
         or (hasattr(each, "__tensor_flatten__") and not is_sharded(each))  # of torchao and quanto
     ]

@@ -293,12 +293,16 @@ Own.register_for_auto_class("AutoModelForSequenceClassification")
 
 
 @pytest.fixture
-def own_file(tmp_path):
+def own_file(tmp_path, request):
     """A file with a class and what it imports from beside it; each has a name of its own, as modules must."""
     stem = f"own_{tmp_path.parent.name}_{tmp_path.name}".replace("-", "_")
     (tmp_path / f"{stem}_sizes.py").write_text("WIDTH = 3\n")
     file = tmp_path / f"{stem}.py"
-    file.write_text(CODE.format(sibling=f"{stem}_sizes", trunk="BertModel", base="BertPreTrainedModel"))
+    file.write_text(
+        CODE.format(
+            sibling=f"{getattr(request, 'param', '')}{stem}_sizes", trunk="BertModel", base="BertPreTrainedModel"
+        )
+    )
     return file
 
 
@@ -346,6 +350,7 @@ def test_a_class_that_its_file_does_not_give_is_refused(bases, own_file, tmp_pat
         hf_init.plan(bases("bert"), text.format(file=own_file, broken=broken, json=taken))
 
 
+@pytest.mark.parametrize("own_file", ["."], indirect=True, ids=["relative imports"])
 def test_a_folder_with_its_own_code_is_checked_once_it_is_trusted(bases, own_file, tmp_path, capsys):
     base = bases("llama with tokens")
     own_file.write_text(own_file.read_text().replace("Bert", "Llama"))

@@ -261,3 +261,11 @@ def test_lazy_and_valueless_modules_and_code_in_files_are_refused(tmp_path):
     torch.save({"state_dict": LINEAR, "callbacks": Wider()}, tmp_path / "code.ckpt")
     with pytest.raises(HfInitError, match=r"code\.ckpt holds more than tensors.*to be run"):
         hf_init.initialize(nn.Linear(3, 2), tmp_path / "code.ckpt")
+
+
+def test_complex_and_whole_numbers_are_no_packed_weights():
+    module = nn.Linear(2, 2)
+    module.turns = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    module.places = nn.Parameter(torch.arange(3), requires_grad=False)
+    assert hf_init.initialize(module, {"weight": torch.eye(2), "bias": torch.zeros(2)}).plan.counts["new"] == 2
+    assert module.turns.requires_grad and torch.equal(module.places, torch.arange(3))

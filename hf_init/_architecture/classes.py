@@ -107,19 +107,26 @@ def _class_in_file(text: str) -> type:
     file = user_path(path).resolve()
     if not file.is_file():
         raise PlanError(f"{option('architecture')} {text!r}: there is no file {file}; expected FILE.py:CLASS")
-    sys.path.insert(0, str(file.parent))
+    folder, module_name = file.parent, file.stem
+    if re.search(r"(?m)^\s*from\s+\.", file.read_text(encoding="utf-8", errors="replace")):  # as code for the hub does
+        folder, module_name = folder.parent, f"{folder.name}.{module_name}"
+        while (folder / "__init__.py").is_file():
+            folder, module_name = folder.parent, f"{folder.name}.{module_name}"
+    sys.path.insert(0, str(folder))
     try:
-        module = import_module(file.stem)
+        module = import_module(module_name)
     except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError, RuntimeError) as error:
         raise PlanError(f"{file} can't be imported: {type(error).__name__}: {one_line(error)}; mend it") from error
     finally:
-        sys.path.remove(str(file.parent))
+        sys.path.remove(str(folder))
     where = getattr(module, "__file__", None)
     if where is None or Path(where).resolve() != file:
         raise PlanError(f"{file}: its name is that of another module, {where or file.stem}; give the file another name")
     found = getattr(module, name, None)
     if not _is_model_class(found):
-        here = [key for key, value in vars(module).items() if _is_model_class(value) and value.__module__ == file.stem]
+        here = [
+            key for key, value in vars(module).items() if _is_model_class(value) and value.__module__ == module_name
+        ]
         listed = f"its classes of models: {join_names(here)}" if here else "it has no class of a model"
         raise PlanError(f"{file} has no PreTrainedModel class {name!r}{closest(name, here)}; {listed}")
     return found

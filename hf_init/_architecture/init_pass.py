@@ -60,7 +60,7 @@ class InitPass:
             self._reach(root, root, root)
 
     def reach_one(self, root: PreTrainedModel, name: str) -> None:
-        """Run ``_init_weights`` over the module that owns a tensor and then over those around it, as the library does."""
+        """Run ``_init_weights`` over the module that owns a tensor, then over those around it, as the library does."""
         around: list[tuple[PreTrainedModel, nn.Module]] = [(root, root)]
         for word in name.split(".")[:-1]:
             owner, child = around[-1][0], around[-1][1].get_submodule(word)

@@ -95,7 +95,10 @@ class InitMixin(_Model):
         Without one (``from_pretrained(None, config=config, state_dict=tensors)``) the library loads the tensors, and
         what they lack is filled as in a model that is made from the config.
         """
-        if issubclass(cls, HandedOn) or pretrained_model_name_or_path is None:
+        bare = pretrained_model_name_or_path is None and options.get("state_dict") is not None
+        if bare and (mine := sorted({"keep", "recipe", "rules", "seed"} & options.keys())):
+            raise PlanError(f"{', '.join(mine)}: for a checkpoint; without one the class says it, by its init_recipe")
+        if bare or issubclass(cls, HandedOn):
             handed: Any = super().from_pretrained
             return handed(pretrained_model_name_or_path, *model_args, **options)
         return load_class(cls, pretrained_model_name_or_path, *model_args, past=InitMixin, **options)
