@@ -21,6 +21,7 @@ from hf_init._options import LoadOptions
 from hf_init._plan import Surroundings, choose_auto, settle
 from hf_init._prepare import class_recipe
 from hf_init._tensors import Box, Slot, TensorSpec
+from hf_init._text import join_names
 from hf_init.recipes import find_recipe
 from hf_init.schemes import Scheme
 
@@ -95,12 +96,17 @@ class InitMixin(_Model):
         Without one (``from_pretrained(None, config=config, state_dict=tensors)``) the library loads the tensors, and
         what they lack is filled as in a model that is made from the config.
         """
-        bare = pretrained_model_name_or_path is None and options.get("state_dict") is not None
-        if bare and (mine := sorted({"keep", "recipe", "rules", "seed"} & options.keys())):
-            raise PlanError(f"{', '.join(mine)}: for a checkpoint; without one the class says it, by its init_recipe")
-        if bare or issubclass(cls, HandedOn):
-            handed: Any = super().from_pretrained
-            return handed(pretrained_model_name_or_path, *model_args, **options)
+        library: Any = super().from_pretrained
+        if pretrained_model_name_or_path is None:
+            mine = sorted({"keep", "recipe", "rules", "seed"} & options.keys())
+            if mine or "state_dict" not in options:
+                raise PlanError(
+                    f"{join_names(mine) or cls.__name__}: for a checkpoint: give a folder or a hub id. Tensors without one"
+                    " (config=..., state_dict=...) are loaded by the library, and the class's init_recipe says the rest"
+                )
+            return library(None, *model_args, **options)
+        if issubclass(cls, HandedOn):
+            return library(pretrained_model_name_or_path, *model_args, **options)
         return load_class(cls, pretrained_model_name_or_path, *model_args, past=InitMixin, **options)
 
     def initialize_new(self: Any, init_weights: Callable[[torch.nn.Module], object], seed: int | None = None) -> None:
