@@ -101,8 +101,8 @@ class InitMixin(_Model):
             mine = sorted({"keep", "recipe", "rules", "seed"} & options.keys())
             if mine or "state_dict" not in options:
                 raise PlanError(
-                    f"{join_names(mine) or cls.__name__}: for a checkpoint: give a folder or a hub id. Tensors without one"
-                    " (config=..., state_dict=...) are loaded by the library, and the class's init_recipe says the rest"
+                    f"{join_names(mine) or cls.__name__}: for a checkpoint: give a folder or a hub id. Tensors without "
+                    "one (config=..., state_dict=...) are loaded by the library, and the init_recipe says the rest"
                 )
             return library(None, *model_args, **options)
         if issubclass(cls, HandedOn):
