@@ -4,11 +4,9 @@ Importing this package imports neither torch nor transformers nor matplotlib: ea
 first use.
 """
 
-from __future__ import annotations
+import typing as _typing  # with a line before its name, as completion would list it
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from hf_init import finetune, schemes
     from hf_init._api import convert, diff, drift, extend, heads, plan, report, same_function, verify
     from hf_init._check import check
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from hf_init._probe import compare_schemes, probe_vocabulary
 
 from hf_init import _register
-from hf_init._lazy import lazy_names
+from hf_init._lazy import lazy_names as _lazy_names
 from hf_init._version import __version__ as __version__
 
 __all__ = [
@@ -75,11 +73,11 @@ _HOME = {
     "verify": "hf_init._api",
 }
 
-__getattr__ = lazy_names(__name__, _HOME)
+__getattr__ = _lazy_names(__name__, _HOME)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("_"))})
 
 
 _register.arrange()  # so that AutoModel loads a saved MultiHead wherever hf_init is imported

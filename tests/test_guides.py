@@ -7,8 +7,10 @@ a page.
 
 from __future__ import annotations
 
+import ast
 import doctest
 import io
+import json
 import os
 import re
 import shlex
@@ -17,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +28,7 @@ from hf_init.cli import main
 ROOT = Path(__file__).parent.parent
 GUIDES = [*sorted(ROOT.glob("hf_init/*/README.md")), ROOT / ".github/CI.md", ROOT / "scripts/evidence/README.md"]
 PAGES = {str(page.relative_to(ROOT)): page for page in (ROOT / "README.md", *GUIDES)}
+NOTEBOOKS = {str(page.relative_to(ROOT)): page for page in sorted(ROOT.glob("scripts/notebooks/*.ipynb"))}
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SETUP = ("scripts/", "pip ", "source ")
 """How commands begin that set a machine up, and lead to the folder in which the others are run."""
@@ -34,13 +38,13 @@ SEVERAL = ("torchrun ", "accelerate ")
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *NOTEBOOKS])
 def test_a_page_prints_what_it_says(page, minilm, smollm2, tmp_path, monkeypatch):
     for checkpoint in (minilm, smollm2):
         (tmp_path / checkpoint.name).symlink_to(checkpoint)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    text = PAGES[page].read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert with_real_outputs(text) == text
 
 
@@ -65,8 +69,32 @@ def test_the_readme_leads_to_every_guide():
 
 
 def with_real_outputs(text: str) -> str:
-    """Return a page with what its commands and its Python print, run in the current folder."""
-    return "".join(_pieces(text))
+    """Return a page, or a notebook, with what its commands and its Python print, run in the current folder."""
+    if not text.startswith("{"):
+        return "".join(_pieces(text))
+    notebook, names = json.loads(text), {"__name__": "__main__"}
+    for number, cell in enumerate((cell for cell in notebook["cells"] if cell["cell_type"] == "code"), 1):
+        cell.update(execution_count=number, outputs=_cell_outputs(cell, number, names))
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def _cell_outputs(cell: dict[str, Any], number: int, names: dict[str, object]) -> list[dict[str, Any]]:
+    """Return what a cell prints, and its last value as Jupyter shows it."""
+    body = ast.parse("".join(cell["source"]))
+    last = body.body.pop() if isinstance(body.body[-1], ast.Expr) else None
+    with redirect_stdout(io.StringIO()) as stream:
+        exec(compile(body, "<cell>", "exec"), names)
+        value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names) if last else None
+    before = ["".join(each["text"]) for each in cell["outputs"] if each["output_type"] == "stream"]
+    outputs: list[dict[str, Any]] = []
+    if stream.getvalue():
+        text = _shown("".join(before), stream.getvalue())
+        outputs.append({"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)})
+    if value is not None:
+        drawn = {"text/html": value._repr_html_().splitlines(keepends=True)} if hasattr(value, "_repr_html_") else {}
+        data = {**drawn, "text/plain": [repr(value)]}
+        outputs.append({"data": data, "execution_count": number, "metadata": {}, "output_type": "execute_result"})
+    return outputs
 
 
 def _pieces(text: str) -> Iterator[str]:
