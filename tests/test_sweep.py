@@ -137,3 +137,19 @@ def test_poison_is_recognised(scripts):
     assert not poisoned(torch.tensor([0.0, float("inf")])) and not poisoned(torch.tensor([True]))
     assert not same_bytes(torch.tensor([0.0]), torch.tensor([-0.0]))
     assert same_bytes(torch.tensor([float("nan")]), torch.tensor([float("nan")]))
+
+
+def test_a_library_test_that_fails_through_the_mixin_alone_is_wrong_unless_it_has_a_reason(scripts):
+    import library_tests
+
+    def entry(*pairs):
+        found = [{"head": test, "result": result, "plain": "right", "why": why} for test, result, why in pairs]
+        return {"type": "bert", "unreachable": "", "pairs": found}
+
+    known = [(test, "wrong", pattern.replace(".*", "")) for test, pattern, _ in library_tests.REASONS]
+    text, wrong = library_tests.table([entry(("test_save_load", "passed", ""), *known)], stale=True)
+    assert not wrong and f"{len(known)} fail for a reason, 0 fail without one" in text
+    text, wrong = library_tests.table([entry(("test_save_load", "wrong", known[0][2]), *known)], stale=True)
+    assert wrong and "WRONG bert test_save_load" in text
+    text, wrong = library_tests.table([entry(*known[1:])], stale=True)
+    assert wrong and f"stale: {known[0][0]}" in text
