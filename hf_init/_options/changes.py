@@ -86,7 +86,7 @@ class TokenOptions(TypedDict, total=False):
     ]
     add_tokens_file: Annotated[
         "str | Path | None",
-        Option("new tokens: one a line, or .json, .jsonl, .csv with token, description, special", metavar="FILE"),
+        Option("new tokens: one a line, or .json, .jsonl, .csv, .tsv with token, description, special", metavar="FILE"),
     ]
     rename_tokens: Annotated[
         "Mapping[str, str] | None", Option("tokens, such as reserved ones, that get another text", "pairs", "OLD=NEW")

@@ -167,8 +167,11 @@ def _inside_words(token: AddedToken, id_: int, after: TokenSplitter) -> bool:
 def _also_read(
     added: Mapping[int, AddedToken], tokenizer: PreTrainedTokenizerBase, after: TokenSplitter
 ) -> Iterator[tuple[str, str]]:
-    normalizer = getattr(backend_of(tokenizer), "normalizer", None)
-    for id_, token in added.items() if normalizer is not None else ():
+    backend = backend_of(tokenizer)
+    normalizer = None if backend is None else backend.normalizer
+    if normalizer is None:
+        return
+    for id_, token in added.items():
         text = str(token.content)
         other = " ".join(normalizer.normalize_str(text).replace(MARKERS[0], " ").split())
         if token.normalized and other not in ("", " ".join(text.split())) and id_ in after.encode(f"x {other} y"):

@@ -73,7 +73,7 @@ def _run(model_type: str, name: str, folder: Path) -> Pair:
         problems, seen = [*_problems(folder / "base", folder / "out", base)], _run_both(folder, type(base))
         problems += seen if isinstance(seen, list) else []
         said += f"; {seen}" if isinstance(seen, str) else ""
-        return Pair(name, "wrong" if problems else "passed", "; ".join([*problems, said])[:900])
+        return Pair(name, "wrong" if problems else "passed", "; ".join(problems)[:900], plain_why=said)
     except hf_init.HfInitError as error:
         return Pair(name, "refused", f"{said}: {type(error).__name__}: {error}"[:600])
     except Exception as error:
