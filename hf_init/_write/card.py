@@ -57,7 +57,8 @@ The plan and the digests of all new values are in `hf_init.json`. To verify ever
 hf-init verify FOLDER{base}
 ```
 """
-    (folder / CARD).write_text(f"---\n{data.to_yaml()}\n---\n\n{text}", encoding="utf-8")
+    card = f"---\n{data.to_yaml()}\n---\n\n{text}"
+    (folder / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")  # a path needn't be UTF-8
 
 
 def _link(origin: Origin) -> str:
