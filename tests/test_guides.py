@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hf_init.cli import main
 
@@ -66,6 +67,21 @@ def test_a_page_is_short_and_its_links_lead_somewhere(page):
 def test_the_readme_leads_to_every_guide():
     links = re.findall(r"\]\(([^)#]+)\)", PAGES["README.md"].read_text(encoding="utf-8"))
     assert PAGES.keys() - {"README.md"} <= {*links}
+
+
+def test_the_action_and_the_hooks_take_what_the_guide_gives_them(monkeypatch, capsys):
+    action, hooks = (
+        yaml.safe_load((ROOT / name).read_text()) for name in (".github/action.yml", ".pre-commit-hooks.yaml")
+    )
+    shown = [yaml.safe_load(body) for kind, body in BLOCK.findall(PAGES[".github/CI.md"].read_text()) if kind == "yaml"]
+    steps = [step for step in shown[0]["jobs"]["proof"]["steps"] if ".github@" in step["uses"]]
+    assert len(steps) == 2 and all({*step["with"]} <= {*action["inputs"]} for step in steps)
+    assert {hook["id"] for hook in shown[1]["repos"][0]["hooks"]} == {hook["id"] for hook in hooks}
+    assert {hook["entry"] for hook in hooks} == {"hf-init verify", "hf-init drift"}
+    monkeypatch.setenv("COMMAND", "schemes 'kaiming_normal'")
+    with pytest.raises(SystemExit) as stopped:
+        exec(action["runs"]["steps"][-1]["run"], {})
+    assert stopped.value.code == 0 and capsys.readouterr().out.startswith("kaiming_normal")
 
 
 def with_real_outputs(text: str) -> str:
