@@ -84,7 +84,7 @@ class PlanDraft(PlanInputs):
         entries = self.target.base.source.entries
         whole = [name for name in self.leftover if not is_floating(entries[name].dtype) and entries[name].shape]
         addresses = [self.specs[tensor.name].address for tensor in self.new] if whole else []
-        lacking = {self.own_tensors[each].rpartition(".")[0] for each in addresses if each in self.own_tensors}
+        lacking = {self.own_tensors[each].rpartition(".")[0] for each in addresses if each in self.own_tensors} - {""}
         packed = [name for name in whole if name.rpartition(".")[0] in lacking]
         said = f"{len(packed)} tensors stand where weights are lacking"
         return packed_problem(self.target, packed, said) if packed else None
