@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.header import DTYPES, Header, TensorEntry
-from hf_init._checkpoint.kinds import DISTRIBUTED, METADATA
+from hf_init._checkpoint.kinds import DCP_METADATA, DISTRIBUTED
 from hf_init._checkpoint.plain_weights import WRAPPERS
 from hf_init._checkpoint.strict import AGAIN, check_faults, short_name
 from hf_init._checkpoint.tensor_bytes import as_bytes
@@ -64,7 +64,7 @@ def open_pieces(folder: Path, pieces: Path) -> Checkpoint:
     in_safetensors = any(pieces.glob(DISTRIBUTED))
     reader = HuggingFaceStorageReader(str(pieces)) if in_safetensors else FileSystemReader(pieces)
     try:
-        metadata = reader.read_metadata() if in_safetensors else _read_metadata(pieces / METADATA)
+        metadata = reader.read_metadata() if in_safetensors else _read_metadata(pieces / DCP_METADATA)
         reader.set_up_storage_reader(metadata, is_coordinator=True)
         names = _tensor_names(metadata)
         check_faults(str(pieces), _faults(metadata, names), "Copy all of its files again, or save it again.")
@@ -128,9 +128,9 @@ class _MetadataReader(pickle.Unpickler):
         if module.startswith("pathlib") and name in ("PosixPath", "WindowsPath"):
             return PurePosixPath  # of another system, too: it is where the checkpoint was
         raise CheckpointError(
-            f"{METADATA} asks for {short_name(f'{module}.{name}')} to be run when it is read, which torch's own never "
-            "does. Nothing of it was run; if you trust whoever made it, `accelerate merge-weights DIR OUT` puts the "
-            "pieces together"
+            f"{DCP_METADATA} asks for {short_name(f'{module}.{name}')} to be run when it is read, which torch's own "
+            "never does. Nothing of it was run; if you trust whoever made it, `accelerate merge-weights DIR OUT` puts "
+            "the pieces together"
         )
 
 
@@ -138,7 +138,7 @@ def _read_metadata(path: Path) -> Metadata:
     with path.open("rb") as file:
         metadata = _MetadataReader(file).load()
     if not isinstance(metadata, Metadata) or not isinstance(metadata.storage_data, dict):
-        raise ValueError(f"{METADATA} holds {type(metadata).__name__}, expected the metadata of a checkpoint")
+        raise ValueError(f"{DCP_METADATA} holds {type(metadata).__name__}, expected the metadata of a checkpoint")
     outside = {info.relative_path for info in metadata.storage_data.values() if not is_inside(info.relative_path)}
     check_faults(str(path), (f"{short_name(file)} leads out of the folder" for file in outside))
     return metadata

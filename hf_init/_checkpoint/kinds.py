@@ -16,7 +16,7 @@ from hf_init._errors import CheckpointError, option
 from hf_init._text import join_names
 
 ADAPTER_CONFIG = "adapter_config.json"
-METADATA = ".metadata"
+DCP_METADATA = ".metadata"
 """The file in which DCP says which piece of which tensor is where."""
 
 _SAVED = "Give the folder of a model saved with save_pretrained."
@@ -261,7 +261,9 @@ def pieces_folder(folder: Path) -> Path | None:
     if weights_file(folder, lambda name: (folder / name).is_file()):
         return None
     there = [
-        path.parent for path in (folder / METADATA, *sorted(folder.glob(f"{_FSDP}_*/{METADATA}"))) if path.is_file()
+        path.parent
+        for path in (folder / DCP_METADATA, *sorted(folder.glob(f"{_FSDP}_*/{DCP_METADATA}")))
+        if path.is_file()
     ]
     return there[0] if there else None
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 from .configuration_multi_head import ACTIVATIONS, HeadSpec
 from .kinds_multi_head import KINDS, hidden_size, input_modality, is_causal
 
-SKIP_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
+UNPACKED_LISTS = ("llm_int8_skip_modules", "modules_to_not_convert")
 """The lists in quantization configs of what stays unpacked: of bitsandbytes, and of most others."""
 
 
@@ -25,7 +25,7 @@ class UnpackedHeads:
     _hf_init_mixin = True  # hf_init's own loader, which packs nothing, goes past this method
 
     @classmethod
-    def from_pretrained(cls, *args: Any, quantization_config: Any = None, **options: Any) -> Any:
+    def from_pretrained(cls, *args: object, quantization_config: Any = None, **options: object) -> Any:
         """Load as transformers does; the list of what a quantizer leaves alone is extended by the heads."""
         if quantization_config is not None:
             options["quantization_config"] = without_heads(quantization_config)
@@ -42,12 +42,12 @@ def without_heads(quantization_config: Any) -> Any:
     config = copy.deepcopy(quantization_config)
     values: dict[str, Any] = config if isinstance(config, dict) else vars(config)
     by_bits = {"load_in_4bit", "load_in_8bit", "_load_in_4bit", "_load_in_8bit"} & values.keys()
-    listed = [*SKIP_LISTS[: 1 if by_bits else None]]
+    listed = [*UNPACKED_LISTS[: 1 if by_bits else None]]
     key = next((name for name in listed if name in values), listed[0] if by_bits else None)
     if key is None:
         raise ValueError(
             f"what {type(config).__name__} leaves unpacked isn't known, and it would pack the heads; load the model "
-            f"without it, or quantize with one that has {' or '.join(SKIP_LISTS)}"
+            f"without it, or quantize with one that has {' or '.join(UNPACKED_LISTS)}"
         )
     values[key] = [*(values.get(key) or ()), "heads"]
     return config

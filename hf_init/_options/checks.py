@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import TypeAlias
 
+    from hf_init._base_report import Report
     from hf_init._checkpoint import Bases
     from hf_init._options.changes import ExamplesLike
     from hf_init._plan import Plan
-    from hf_init._verify import VerifyReport
 
 _Prefix: "TypeAlias" = Annotated[
     "str", Option("what the names of the base (A) get before them, such as encoder.", metavar="PREFIX", default="")
@@ -31,7 +31,7 @@ class VerifyOptions(TypedDict, total=False):
     prefix: _Prefix
     part: Annotated["str", Option("look at one of N parts of the tensors, such as 1/4", metavar="K/N")]
     merge: Annotated[
-        "Sequence[VerifyReport | str | Path]",
+        "Sequence[Report | str | Path]",
         Option("the reports of all parts, in JSON: read nothing, and give the whole's", "listed", "FILE"),
     ]
 

@@ -10,7 +10,7 @@ from hf_init._errors import PlanError
 from hf_init._plan import Plan
 from hf_init._tensors import Status, num_elements
 
-METHODS = ("bitsandbytes", "quanto", "torchao")
+QUANTIZERS = ("bitsandbytes", "quanto", "torchao")
 
 
 def quantization_arguments(
@@ -34,8 +34,8 @@ def quantization_arguments(
         config = BitsAndBytesConfig(load_in_4bit=True, **skip)
         model = AutoModelForSequenceClassification.from_pretrained("sentiment", quantization_config=config)
     """
-    if method not in METHODS:
-        raise PlanError(f"method is {method!r}, expected one of {', '.join(map(repr, METHODS))}")
+    if method not in QUANTIZERS:
+        raise PlanError(f"method is {method!r}, expected one of {', '.join(map(repr, QUANTIZERS))}")
     tensors = [tensor for tensor in plan.tensors if tensor.status is not Status.CARRIED]
     tied = {name for tensor in tensors if tensor.tied_to for name in (tensor.name, tensor.tied_to)}
     sizes: Counter[str] = Counter()
