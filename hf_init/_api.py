@@ -160,7 +160,7 @@ def verify(
             raise PlanError(f"{option('recompute')}: new values are made from the base, which {left_out} leaves out")
         from hf_init._load import recomputer
 
-        asked = ("examples", "architecture", "trust_remote_code")
+        asked = ("examples", "texts", "architecture", "trust_remote_code")
         recompute = recomputer(user_path(out), base, *(options.get(name) for name in asked), hub=hub)
     everything, part = options.get("everything", False), options.get("part", "")
     return _verify.verify_result(

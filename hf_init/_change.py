@@ -103,8 +103,9 @@ class ChangePlan:
             the config values that the change sets (one of ``CLAIMS``); None: the change answers for none of them.
         config: further paths of the config that the claim answers for.
         write: writes the change's files into a result's folder, after the base's own files were carried over.
-        values: computes tensors (float32, whole, by name on disk) from data and the model with zeros in their places;
-            the schemes that hold the data's fingerprint fetch them. None where there are none to compute.
+        values: computes tensors (float32, whole, by name on disk) from data, given the plan and what loads the model
+            with zeros in their places; the schemes that hold the data's fingerprint fetch them. None where there are
+            none to compute.
         finish: gives a model that was loaded into memory what isn't in its tensors.
         record: JSON for the plan in the manifest, by the change's name.
     """
@@ -119,7 +120,7 @@ class ChangePlan:
     claim: Callable[[Plan], str | None] = _no_claim
     config: frozenset[str] = frozenset()
     write: Callable[[Path], None] = _write_nothing
-    values: Callable[[PreTrainedModel], Mapping[str, torch.Tensor]] | None = None
+    values: Callable[[Plan, Callable[[], PreTrainedModel]], Mapping[str, torch.Tensor]] | None = None
     finish: Callable[[PreTrainedModel], None] = _finish_nothing
     record: Mapping[str, object] = field(default_factory=dict)
 

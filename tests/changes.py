@@ -429,6 +429,10 @@ CHANGES: dict[str, Change] = {
     "tokens, tied": _tokens("llama", "model.embed_tokens.weight"),
     "tokens, untied with a bias": _tokens("phi", *PHI),
     "tokens, rows drawn by a scheme": _tokens("phi", *PHI, row_scheme="gaussian"),
+    "tokens distilled from texts": _tokens(
+        "qwen", also=dict.fromkeys(QWEN, _padded(ROWS + 20, range(ROWS, ROWS + 4))),
+        row_scheme="distilled(steps=2, before=3, after=2)", texts=["the abcab, hello; abcab he the tab", "a hello"],
+    ),
     "tokens in padding rows": _tokens("qwen", also=dict.fromkeys(QWEN, _padded(ROWS + 20, range(ROWS, ROWS + 4)))),
     "tokens, padded to a multiple": _tokens(
         "qwen", pad_to_multiple_of=64,

@@ -284,9 +284,9 @@ def done(change: Change, bases: Callable[[str], Path], scratch: Path) -> Result:
     report = run("extend", lambda: hf_init.extend(base, out, change.target, **said))
     cls = class_of(change.target, options, out)
     model = run("from_pretrained", lambda: loaded(cls, base, options))
-    examples = options.get("examples")
+    data = {name: options[name] for name in ("examples", "texts") if name in options}
     known = recorded(out, base, [*parts.values(), *map(bases, change.taken)])
-    recomputed = run("verify", lambda: hf_init.verify(out, known, recompute=True, examples=examples))
+    recomputed = run("verify", lambda: hf_init.verify(out, known, recompute=True, **data))
     return Result(change, bases, base, parts, out, said, plan, report, recomputed, model, worlds)
 
 

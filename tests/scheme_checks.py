@@ -77,6 +77,7 @@ SAMPLES: list[Scheme] = [
     schemes.Interpolate(0.25, "slerp", ("one", "two"), "table", ((0, 1), (1, 2), (2, 2), (8, 0))),
     schemes.FromFile(f"{FOLDER.name}/rows.npy"),
     schemes.FromTensor(values=torch.linspace(-1, 1, 24).reshape(4, 6)),
+    schemes.Distilled("exp_first", 2.0, "median", "table", PIECES, steps=3, data="ab" * 32),
     schemes.Omp(FOLDER.name, 3, "donor", "table", (9, 8, 7, 6), tuple((row, row) for row in range(6))),
 ]
 DRAWN = [scheme for scheme in SAMPLES if scheme.name not in ("auto", "skip")]
@@ -94,7 +95,7 @@ def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32")
             rows, trained=lambda: iter([torch.linspace(-1, 1, 24, device="cpu", dtype=torch.float32).reshape(4, 6)])
         )
     if isinstance(scheme, RowScheme):
-        return row_slot((1, 7, 3, 4), name=name, dtype=dtype)
+        return row_slot((1, 7, 3, 4), name=name, dtype=dtype, context=Architecture())
     if scheme.group == "derived":
         shape = {"near_identity": (8,), "resample": (7, 6), "pi_resize": (2, 4, 3, 3), "mean_of_groups": (4, 6)}.get(
             scheme.name, (2, 8, 2, 3)

@@ -22,7 +22,7 @@ LAYERS = (
     ("_prepare", "_check"),
     ("_multihead", "_drift", "_report"),
     ("_growth", "_heads", "_vocabulary", "finetune"),
-    ("_change", "_function", "_verify", "recipes"),
+    ("_change", "_distill", "_function", "_verify", "recipes"),
     ("_fill",),
     ("_signature",),
     ("_options",),
@@ -48,8 +48,8 @@ LAYERS = (
 HEIGHT = {part: -depth for depth, layer in enumerate(LAYERS) for part in layer}
 ONLY_IN = {
     "transformers": {
-        "_architecture", "_change", "_check", "_function", "_growth", "_heads", "_load", "_multihead", "_prepare",
-        "_probe", "_vocabulary", "_write", "finetune",
+        "_architecture", "_change", "_check", "_distill", "_function", "_growth", "_heads", "_load", "_multihead",
+        "_prepare", "_probe", "_vocabulary", "_write", "finetune",
     },
     "matplotlib": {"_figure", "_report", "_check", "_drift"},
 }  # fmt: skip

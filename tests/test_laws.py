@@ -258,7 +258,7 @@ def test_another_seed_changes_every_drawn_value_and_no_other(result, tmp_path):
 
 
 DERIVED = {
-    "zeros", "ones", "constant", "subtokens", "log_prior", "fitted", "near_identity", "resample"
+    "zeros", "ones", "constant", "subtokens", "log_prior", "fitted", "distilled", "near_identity", "resample"
 }  # fmt: skip
 
 

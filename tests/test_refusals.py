@@ -22,6 +22,7 @@ BERT = transformers.BertConfig(vocab_size=96, hidden_size=32, num_hidden_layers=
 TIED = r"lm_head\.weight is tied to model\.embed_tokens\.weight, one tensor under two names\. Say it of the first name"
 PHI, HEADS = "phi with tokens", "several heads"
 SIMILAR, FOUR = {"add_heads": {"x": "similarity"}}, {"num_labels": 4}
+DISTILLED = {"add_tokens": ["hello"], "texts": ["a hello"]}
 TWO_OF_ROWS = ([[0, 2], [0, 32]], [[0, 2], [0, 32]])
 
 
@@ -223,6 +224,14 @@ TOKENS: list[tuple[Any, ...]] = [
     (PHI, None, {"add_tokens": ["hello"], "row_scheme": {"copy": {"token": "zzz"}}}, "'zzz' isn't one token"),
     (PHI, None, {"add_tokens": ["hello"], "row_scheme": "subtoken"}, "unknown scheme 'subtoken'"),
     ("llama with tokens", None, {"add_tokens": ["hello"], "output_rows": "mean"}, "vocabulary's tables are tied here"),
+    (PHI, None, {"add_tokens": ["hello"], "row_scheme": "distilled"}, r"distilled: rows.*give some \(texts=FILE\)"),
+    (PHI, None, {"add_tokens": ["hello"], "texts": []}, "texts: there is nothing to read"),
+    (PHI, None, {"add_tokens": ["hello"], "texts": ["a", 7]}, "texts: expected the name of a file.*not int"),
+    (PHI, None, {"add_tokens": ["hello"], "texts": "nowhere.txt"}, "nowhere.txt: texts can't be read from it"),
+    (PHI, None, {"texts": ["hello"]}, "texts: no row is new"),
+    (PHI, None, {**DISTILLED, "row_scheme": "mean"}, "texts: the scheme of row_scheme reads none"),
+    (PHI, None, {**DISTILLED, "output_rows": "distilled"}, "output_rows: distilled is for rows that are read"),
+    ("t5 with tokens", None, DISTILLED, "T5ForConditionalGeneration reads two at a time; leave out texts"),
     ("vit", None, {"add_tokens": ["hello"]}, "a vit has no vocabulary"),
     ("bert", None, {"add_tokens": ["hello"]}, "has no tokenizer"),
 ]  # fmt: skip

@@ -101,7 +101,7 @@ PLAN = (
     "add_heads remove_heads rename_heads take_heads name_head export_head "
     "add_tokens special_tokens add_tokens_file existing rename_tokens single_word lstrip rstrip normalized pad_token "
     "eos_token bos_token unk_token mask_token chat_template pad_to_multiple_of allow_shrink reinit_rows tokenizer "
-    "guarantee row_scheme input_rows output_rows "
+    "guarantee row_scheme input_rows output_rows texts "
     "layers new_layers positions positions_by positions_keep image_size patch_size num_channels channels "
     "widen kv_heads experts untie"
 )
@@ -118,7 +118,7 @@ SIGNATURES = {
     "convert": "base out progress revision subfolder token cache_dir local_files_only force_download",
     "same_function": "base out seed trust_remote_code",
     "verify": (
-        "out base progress recompute examples everything prefix part merge architecture trust_remote_code "
+        "out base progress recompute examples texts everything prefix part merge architecture trust_remote_code "
         "revision subfolder token cache_dir local_files_only force_download"
     ),
     "drift": "base trained progress plan frozen prefix token cache_dir local_files_only force_download",

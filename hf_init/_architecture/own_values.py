@@ -82,6 +82,11 @@ class InitialValues:
         other._made = values
         return other
 
+    @property
+    def known(self) -> Mapping[str, torch.Tensor]:
+        """Return the tensors that were made from data."""
+        return self._made
+
     def on(self, build: Callable[[], PreTrainedModel]) -> InitialValues:
         """Return the same, on another model of the same class and config."""
         other = copy(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -75,13 +75,12 @@ class FittedHeadChange(Change):
             scheme = schemes.Fitted(method=self._method(match, kind), data=self.examples.fingerprint)
             return [Fill(region, scheme, self._why(match, scheme.method, kind)) for region in match.new]
 
-        def values(model: PreTrainedModel) -> Mapping[str, torch.Tensor]:
-            planned = vars(model)["init_plan"][layer.weight]
-            new = rows_new(planned)
+        def values(plan: Plan, load: Callable[[], PreTrainedModel]) -> Mapping[str, torch.Tensor]:
+            new = rows_new(plan[layer.weight])
             if new == ():  # the user's own keep took all
                 return {}
             method = self.method or _default_method(kind, beside_kept=new is not None)
-            return solve_last_layer(method, self.examples, target.base.folder, replace(layer, new=new), model)
+            return solve_last_layer(method, self.examples, target.base.folder, replace(layer, new=new), load())
 
         return ChangePlan(fills=fills, values=values)
 

@@ -35,7 +35,7 @@ from hf_init._shards import gathered_tensor, is_sharded
 from hf_init._signature import takes
 from hf_init._tensors import Status
 from hf_init._text import join_names, one_line
-from hf_init.schemes import Fitted, Zeros
+from hf_init.schemes import Distilled, Fitted, Zeros
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -221,25 +221,29 @@ def _load_around(own: Callable[..., Any], cls: type[PreTrainedModel], *args: obj
 
 
 def with_fitted_values(prepared: Prepared) -> Prepared:
-    """Return the plan with the values that are made from data, for which the model is loaded once with zeros."""
+    """Return the plan with the values that are made from data, for which a model is loaded once."""
     makers = [change.values for change in prepared.change_plans if change.values is not None]
     if not makers:
         return prepared
-    whole = {key: value for key, value in prepared.target.load_options.items() if key != "distributed_config"}
-    asked = replace(prepared, plan=_with_zeros(prepared.plan), target=replace(prepared.target, load_options=whole))
-    with without_zero3():
-        model, _ = _load_proved(asked)
-    values = {name: tensor for make in makers for name, tensor in make(model).items()}
+    values = {
+        name: tensor
+        for make in makers
+        for name, tensor in make(prepared.plan, lambda: _with_zeros_loaded(prepared)).items()
+    }
     return replace(prepared, initial_values=prepared.initial_values.knowing(values))
 
 
-def _with_zeros(plan: Plan) -> Plan:
-    """Return the plan with zeros for what is made from data."""
+def _with_zeros_loaded(prepared: Prepared) -> PreTrainedModel:
+    """Load the model with zeros for what is made from data, whole on each rank."""
 
     def zeroed(fill: Fill) -> Fill:
-        return replace(fill, scheme=Zeros()) if isinstance(fill.scheme, Fitted) else fill
+        return replace(fill, scheme=Zeros()) if isinstance(fill.scheme, (Distilled, Fitted)) else fill
 
-    return replace(plan, tensors=tuple(replace(t, new=tuple(map(zeroed, t.new))) for t in plan.tensors))
+    tensors = tuple(replace(tensor, new=tuple(map(zeroed, tensor.new))) for tensor in prepared.plan.tensors)
+    whole = {key: value for key, value in prepared.target.load_options.items() if key != "distributed_config"}
+    target = replace(prepared.target, load_options=whole)
+    with without_zero3():
+        return _load_proved(replace(prepared, plan=replace(prepared.plan, tensors=tensors), target=target))[0]
 
 
 def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedModel, LoadingInfo]:

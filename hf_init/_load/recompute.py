@@ -12,22 +12,25 @@ import torch
 
 from hf_init._architecture import Architecture, InitialValues, Target
 from hf_init._checkpoint import Bases, Reader, as_bytes
+from hf_init._distill import GivenTexts, distilled_values, read_texts, reading_base
 from hf_init._errors import PlanError, option
 from hf_init._fill import draw_slot, slots_of
 from hf_init._heads import Examples, solve_last_layer, solved_layer
 from hf_init._load.load import from_pretrained
 from hf_init._plan import Fill, Manifest, Plan, TensorPlan
 from hf_init._prepare import class_recipe, resolve_target
-from hf_init._tensors import Context
+from hf_init._tensors import Rows
 from hf_init._text import qualified_name
 from hf_init._verify import open_base
-from hf_init.schemes import Fitted, Model
+from hf_init._vocabulary import load_tokenizer
+from hf_init.schemes import Distilled, Fitted, Model
 
 
 def recomputer(
     out: Path,
     base: Bases | None = None,
     examples: object = None,
+    texts: object = None,
     architecture: Architecture = None,
     trust_remote_code: bool | None = None,
     hub: Mapping[str, Any] = MappingProxyType({}),
@@ -37,13 +40,13 @@ def recomputer(
     Args:
         out: a folder that ``extend`` wrote.
         base: what it came from; None: where the manifest says.
-        examples: those that a head was solved from, if one was.
+        examples: those that a head was solved from, if one was. texts: those that rows were distilled from.
         architecture: the result's class, where its config names one that isn't the library's.
         trust_remote_code: run the model code in the folder.
         hub: options for a base that is a hub id.
 
     Raises:
-        PlanError: the examples aren't given, or aren't those.
+        PlanError: the examples or the texts aren't given, or aren't those.
     """
     manifest = Manifest.load(out)
     plan = manifest.plan
@@ -56,6 +59,8 @@ def recomputer(
         )
     reader = Reader(source)
     context = _context(out, plan, examples, architecture, trust_remote_code)
+    if context is not None:
+        context = context.knowing({**context.known, **_trained_again(out, plan, source.root, texts, trust_remote_code)})
 
     def recompute(tensor: TensorPlan, fill: Fill) -> np.ndarray:
         slots = slots_of(tensor, reader, plan.seed, context)
@@ -67,7 +72,7 @@ def recomputer(
 
 def _context(
     out: Path, plan: Plan, examples: object, architecture: Architecture, trust_remote_code: bool | None
-) -> Context | None:
+) -> InitialValues | None:
     """Return the architecture on meta, where a scheme needs it, with what was solved from examples."""
     asking = [fill.scheme for tensor in plan.tensors for fill in tensor.new if fill.scheme.needs_model]
     if not asking:
@@ -84,6 +89,29 @@ def _context(
     context = InitialValues(lambda: target.model, (), target.model_kwargs, function)
     fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
     return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
+
+
+def _trained_again(out: Path, plan: Plan, base: Path, texts: object, trust: bool | None) -> dict[str, torch.Tensor]:
+    fills = [fill for tensor in plan.tensors for fill in tensor.new if isinstance(fill.scheme, Distilled)]
+    if not fills:
+        return {}
+    scheme = fills[0].scheme
+    assert isinstance(scheme, Distilled)
+    if texts is None:
+        raise PlanError(
+            f"rows were distilled from texts ({scheme}): give them ({option('texts', 'FILE')}), or verify without "
+            "recompute, which compares them with their digests"
+        )
+    given = GivenTexts.of(texts)
+    if given.fingerprint != scheme.data:
+        raise PlanError(
+            f"these are not the texts that rows were distilled from: their SHA-256 is {given.fingerprint}, not "
+            f"{scheme.data}"
+        )
+    target, _ = resolve_target(base, trust_remote_code=trust)
+    new = {id_ for fill in fills if isinstance(fill.region, Rows) for id_ in fill.region.index}
+    read = read_texts(given.texts, load_tokenizer(base), load_tokenizer(out), new)
+    return distilled_values(plan, reading_base(target), read)
 
 
 def _solved(target: Target, plan: Plan, scheme: Fitted, examples: object) -> dict[str, torch.Tensor]:

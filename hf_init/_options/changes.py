@@ -129,6 +129,10 @@ class TokenOptions(TypedDict, total=False):
     ]
     input_rows: Annotated["SchemeLike | None", Option("of the embedding's new rows alone", metavar="SCHEME")]
     output_rows: Annotated["SchemeLike | None", Option("of the language-model head's alone", metavar="SCHEME")]
+    texts: Annotated[
+        "str | Path | Iterable[str] | None",
+        Option("with the new tokens in them, an empty line between two: what distilled rows are from", metavar="FILE"),
+    ]
 
 
 class GrowthOptions(TypedDict, total=False):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypedDict
 from hf_init._options.option import Option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
     from typing import TypeAlias
 
@@ -26,6 +26,10 @@ class VerifyOptions(TypedDict, total=False):
     recompute: Annotated["bool", Option("derive every new value again from scheme and seed", "flag")]
     examples: Annotated[
         "ExamplesLike | None", Option("with recompute: those that a head was solved from", metavar="FILE")
+    ]
+    texts: Annotated[
+        "str | Path | Iterable[str] | None",
+        Option("with recompute: those that rows were distilled from", metavar="FILE"),
     ]
     everything: Annotated["bool", Option("list all that differs; else stop at the first", "flag")]
     prefix: _Prefix

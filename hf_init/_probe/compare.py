@@ -14,11 +14,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_init._architecture import quiet_library
 from hf_init._checkpoint import Reader, folder_of
+from hf_init._distill import places_behind
 from hf_init._errors import PlanError
 from hf_init._fill import draw_slot, slots_of
 from hf_init._plan import Plan, TensorPlan
 from hf_init._prepare import Prepared, prepare_plan, resolve_target
 from hf_init._probe.comparison import SchemeComparison, SchemeRun
+from hf_init._probe.logit_differences import DifferencesBehind, TokenIds, logits_of
 from hf_init._probe.probe import checked_texts, load_model, longest_passage, start_id, token_ids
 from hf_init._probe.probe_report import Reading
 from hf_init._probe.short_training import RATE, Passage, batches, readings, train_rows
@@ -35,6 +37,8 @@ LIBRARY: Mapping[str, bool] = MappingProxyType(
     {"resize_token_embeddings": True, "resize_token_embeddings(mean_resizing=False)": False}
 )
 """The two ways of transformers, by their name in a comparison, with ``mean_resizing``."""
+
+BEHIND = ("kl", "changed")
 
 _BOTH = {name: {"row_scheme": name} for name in ("mean", "gaussian", "subtokens(weights=first)")}
 _TIED = {
@@ -132,7 +136,8 @@ class Bench:
     """A model and passages on which schemes are tried one after the other.
 
     Attributes:
-        held_out: the passages to measure. plain: the same in the base's own tokens.
+        held_out: the passages to measure. plain: the same in the base's own tokens. places: where in both a passage can
+            be read on behind new tokens, as ``places_behind`` has it.
         rate: of the training.
     """
 
@@ -143,6 +148,7 @@ class Bench:
     training: tuple[Passage, ...]
     held_out: tuple[Passage, ...]
     plain: tuple[Passage, ...]
+    places: tuple[tuple[tuple[int, int, int], ...], ...]
     batch_tokens: int
     rate: float
 
@@ -189,6 +195,7 @@ class Bench:
             training=_passages_of([piece for index, piece in enumerate(pieces) if index % 3], after),
             held_out=_passages_of(measured, after),
             plain=_passages_of(measured, before),
+            places=tuple(tuple(places_behind(text, before, after, new)) for text in measured),
             batch_tokens=batch_tokens,
             rate=RATE * float(vocabulary_layers(model)[0].weight.detach().float().std()),
         )
@@ -240,7 +247,9 @@ class Bench:
         if options is None:
             dtype = getattr(torch, next(tensor.dtype for tensor in prepared.plan.stored if tensor.new))
             rows = resized_rows(self.model, rows, LIBRARY[name], seed, dtype)
+        old = [id_ for id_ in range(len(vocabulary_layers(self.model)[0].weight)) if id_ not in rows.ids]
         with grow_model(self.model, rows) as parameters:
+            behind = self.read_on(old, rows.ids)
             measured = train_rows(
                 self.model,
                 parameters,
@@ -251,7 +260,24 @@ class Bench:
             )
         bits = {step: sum(each, Reading(0.0, 0, 0)).bits_per_byte for step, each in measured.items()}
         nats = {step: tuple(reading.nats for reading in each) for step, each in measured.items()}
-        return SchemeRun(name, seed, bits, {} if options is None else _schemes_in(prepared.plan), nats)
+        return SchemeRun(name, seed, bits, {} if options is None else _schemes_in(prepared.plan), nats, **behind)
+
+    def read_on(self, old: Sequence[int], new: Sequence[int]) -> dict[str, float]:
+        """Return how the model, grown by new rows, reads on behind new tokens against what it does behind their pieces.
+
+        Returns:
+            ``kl`` over old tokens in nats, the mean, and ``changed``, the share of greedy choices that are others;
+            nothing where no passage goes on behind a new token.
+        """
+        found = DifferencesBehind()
+        ids = TokenIds(torch.tensor(old), torch.tensor(old), torch.tensor(new), torch.tensor([], dtype=torch.int64))
+        for plain, passage, places in zip(self.plain, self.held_out, self.places, strict=True):
+            logits = [logits_of(self.model, self.start, [*each.ids]) for each in (plain, passage)]
+            found.add(*logits, places, ids)
+        positions = sum(each.positions for each in found.by_token.values())
+        if not positions:
+            return {}
+        return {what: sum(getattr(each, what) for each in found.by_token.values()) / positions for what in BEHIND}
 
     def _prepared(self, options: SchemeOptions, seed: int) -> Prepared:
         return prepare_plan(self.folder, None, add_tokens=self.tokens, seed=seed, **options)
@@ -293,8 +319,15 @@ def new_rows(prepared: Prepared, model: PreTrainedModel) -> NewRows:
         raise PlanError(f"{join_names(others)}: new rows besides the embedding's and the output's can't be compared")
     if wanted["rows"] not in tensors:
         raise PlanError("add_tokens: no row is new, so there is nothing to compare; name tokens that aren't there yet")
+    made = [
+        change.values(prepared.plan, lambda: model) for change in prepared.change_plans if change.values is not None
+    ]
+    known = prepared.initial_values.knowing({name: tensor for each in made for name, tensor in each.items()})
     with Reader(prepared.source) as reader:
-        filled = {field: _filled_rows(prepared, tensors[name], reader) for field, name in wanted.items()}
+        filled = {
+            field: _filled_rows(replace(prepared, initial_values=known), tensors[name], reader)
+            for field, name in wanted.items()
+        }
     ids = tuple(sorted(filled["rows"]))
     return NewRows(ids, **{field: torch.stack([rows[id_] for id_ in ids]) for field, rows in filled.items()})
 

@@ -22,6 +22,8 @@ class SchemeRun:
         bits: bits per byte on held-out text, by how many steps the new rows were trained.
         schemes: what filled each tensor.
         nats: the loss of each held-out passage, by the same.
+        kl: before any training, the mean divergence from the base behind new tokens, over old ones, in nats.
+        changed: the share of greedy choices there that are others. Both are None where nothing was read.
     """
 
     scheme: str
@@ -29,6 +31,8 @@ class SchemeRun:
     bits: Mapping[int, float]
     schemes: Mapping[str, str] = field(default_factory=dict)
     nats: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    kl: float | None = None
+    changed: float | None = None
 
     def to_json(self) -> dict[str, object]:
         return {**asdict(self), **{what: {str(s): v for s, v in getattr(self, what).items()} for what in BY_STEP}}
@@ -70,6 +74,12 @@ class SchemeComparison(Report):
         return tuple(sorted({run.scheme for run in self.runs}, key=lambda name: self.mean(name, self.steps[-1])))
 
     @property
+    def ranked_by_reading(self) -> tuple[str, ...]:
+        """Return the names of those that were read behind new tokens, the most like the base behind pieces first."""
+        names = {run.scheme for run in self.runs if run.kl is not None}
+        return tuple(sorted(names, key=lambda name: self.read_on(name)[0]))
+
+    @property
     def best(self) -> str:
         return self.ranked[0]
 
@@ -90,6 +100,11 @@ class SchemeComparison(Report):
         """Return the bits per byte of a scheme at a step, one a seed."""
         return [run.bits[step] for run in self.runs if run.scheme == scheme]
 
+    def read_on(self, scheme: str) -> tuple[float, float]:
+        """Return a scheme's KL divergence and share of other greedy choices behind new tokens, before any training."""
+        runs = [(run.kl, run.changed or 0.0) for run in self.runs if run.scheme == scheme and run.kl is not None]
+        return statistics.mean(kl for kl, _ in runs), statistics.mean(changed for _, changed in runs)
+
     def mean(self, scheme: str, step: int) -> float:
         return statistics.mean(self.bits(scheme, step))
 
@@ -107,7 +122,8 @@ class SchemeComparison(Report):
         return self.mean(scheme, step) - self.mean(other, step), error
 
     def document(self) -> Mapping[str, object]:
-        return {"base": self.base, "ranked": self.ranked, "runs": [run.to_json() for run in self.runs]}
+        by_reading = {"ranked_by_reading": self.ranked_by_reading}
+        return {"base": self.base, "ranked": self.ranked, **by_reading, "runs": [run.to_json() for run in self.runs]}
 
     def parts(self, draw: Draw) -> Iterator[str]:
         seeds = len({run.seed for run in self.runs})
@@ -115,6 +131,10 @@ class SchemeComparison(Report):
         title = f"bits per byte, {counted}; the base in its own tokens: {self.base:.4f}"
         columns = ("scheme", *(f"step {step}" for step in self.steps))
         yield draw(title, columns, [(name, *(self._cell(name, step) for step in self.steps)) for name in self.ranked])
+        if names := self.ranked_by_reading:
+            read = [(name, f"{self.read_on(name)[0]:.4f}", f"{self.read_on(name)[1]:.1%}") for name in names]
+            columns = ("scheme", "KL in nats", "other greedy choices")
+            yield draw("behind new tokens, against the base behind their pieces, before any training", columns, read)
 
     def _cell(self, name: str, step: int) -> str:
         bits = self.bits(name, step)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedModel
@@ -60,6 +61,34 @@ class Differences:
         self.kl += float(kl.sum())
         self.most_mass, self.most_kl = max(self.most_mass, float(mass.max())), max(self.most_kl, float(kl.max()))
         self.changed += int(((then != likeliest) | (then >= old.shape[1])).sum())
+
+
+@dataclass
+class DifferencesBehind:
+    """How a result reads on behind new tokens, against the base behind their pieces.
+
+    Attributes:
+        by_token: over the places up to the next new token, by the id of the last one.
+    """
+
+    by_token: dict[int, Differences] = field(default_factory=dict)
+
+    def add(self, base: torch.Tensor, out: torch.Tensor, places: Iterable[tuple[int, int, int]], ids: TokenIds) -> None:
+        """Add what both predict at places of one text.
+
+        Args:
+            base, out: logits ``(tokens, vocabulary)``, each before a token of that tokenization.
+            places: of each, the last new token, and how many tokens are read by then in either.
+        """
+        seen: dict[int, list[tuple[int, int]]] = {}
+        for token, old, new in places:
+            if old < len(base) and new < len(out):  # behind the text nothing is predicted
+                seen.setdefault(token, []).append((old, new))
+        none = ids.new[:0]  # what follows is compared in old tokens: a new one there is another matter
+        for token, pairs in seen.items():
+            old, new = zip(*pairs, strict=True)
+            sums = self.by_token.setdefault(token, Differences())
+            sums.add(base[list(old)], out[list(new)], replace(ids, new=none))
 
 
 def read_logits(logits: torch.Tensor, targets: torch.Tensor, text: str) -> Reading:

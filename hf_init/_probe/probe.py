@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from hf_init._architecture import is_causal_class, quiet_library, text_config
 from hf_init._checkpoint import config_json, folder_of
+from hf_init._distill import places_behind
 from hf_init._errors import PlanError
-from hf_init._probe.logit_differences import Differences, TokenIds, logits_of, read_logits
-from hf_init._probe.probe_report import ProbeReport, Reading
+from hf_init._probe.logit_differences import Differences, DifferencesBehind, TokenIds, logits_of, read_logits
+from hf_init._probe.probe_report import BehindToken, ProbeReport, Reading
 from hf_init._probe.texts import passages
 from hf_init._text import one_line
 from hf_init._vocabulary import TEXTS, TokenSplitter, ids_of, load_tokenizer, split_words
@@ -35,7 +36,8 @@ def probe_vocabulary(base: str | Path, out: str | Path, texts: Iterable[str] | N
         texts: what to read; None: a few paragraphs and programs that come with hf_init.
 
     Returns:
-        Probability that the new tokens take, KL divergence over the old ones, changed greedy choices, bits per byte.
+        Probability that the new tokens take, KL divergence over the old ones, changed greedy choices, bits per byte;
+        and how the result reads on behind each new token, against the base behind its pieces.
 
     Raises:
         PlanError: not a causal language model, no texts, or tokenizers that share no start token.
@@ -47,9 +49,9 @@ def probe_vocabulary(base: str | Path, out: str | Path, texts: Iterable[str] | N
     """
     texts = checked_texts(texts)
     pair = ModelPair.of(base, out)
-    sums, readings = Differences(), [Reading(0.0, 0, 0)] * 3
+    sums, behind, readings = Differences(), DifferencesBehind(), [Reading(0.0, 0, 0)] * 3
     for passage in pair.passages(texts):
-        for index, reading in enumerate(pair.read(passage, sums)):
+        for index, reading in enumerate(pair.read(passage, sums, behind)):
             readings[index] += reading
     if not sums.positions:
         raise PlanError(f"{out}: no passage of the texts can be written in tokens that both vocabularies have")
@@ -69,6 +71,7 @@ def probe_vocabulary(base: str | Path, out: str | Path, texts: Iterable[str] | N
         new_reading=readings[2],
         words=len({word for text in texts for word in text.split()}),
         split_words=pair.split_words(texts),
+        behind=pair.behind(behind),
     )
 
 
@@ -126,7 +129,16 @@ class ModelPair:
             texts, lambda text: max(len(token_ids(one, text)) for one in self.tokenizers), longest_passage(self.models)
         )
 
-    def read(self, text: str, sums: Differences) -> Iterator[Reading]:
+    def behind(self, found: DifferencesBehind) -> dict[str, BehindToken]:
+        """Return what was found behind each new token, by its text, the worst first."""
+        texts = {id_: text for text, id_ in ids_of(self.tokenizers[1]).items()}
+        by_token = {
+            texts[id_]: BehindToken(each.positions, each.kl / each.positions, each.changed)
+            for id_, each in found.by_token.items()
+        }
+        return dict(sorted(by_token.items(), key=lambda item: -item[1].kl))
+
+    def read(self, text: str, sums: Differences, behind: DifferencesBehind) -> Iterator[Reading]:
         """Yield the base's reading, and those of the result in old and in its own tokens; add their differences up.
 
         A passage with old tokens that are no more gives none.
@@ -139,7 +151,10 @@ class ModelPair:
         sums.add(before, after, self.ids)
         yield read_logits(before, torch.tensor(old), text)
         yield read_logits(after, torch.tensor(renumbered), text)
-        yield read_logits(logits_of(self.models[1], start, new), torch.tensor(new), text)
+        own = logits_of(self.models[1], start, new)
+        if all(tokenizer.is_fast for tokenizer in self.tokenizers):
+            behind.add(before, own, places_behind(text, *self.tokenizers, frozenset(self.ids.new.tolist())), self.ids)
+        yield read_logits(own, torch.tensor(new), text)
 
 
 def checked_texts(texts: Iterable[str] | None) -> list[str]:

@@ -48,6 +48,20 @@ class Reading:
         return {**asdict(self), "loss": self.loss, "bits_per_byte": self.bits_per_byte}
 
 
+@dataclass(frozen=True)
+class BehindToken:
+    """How a result reads on behind one new token, up to the next, against the base behind its pieces.
+
+    Attributes:
+        positions: that were compared. kl: divergence from the base over old tokens, in nats, their mean.
+        changed: positions at which the likeliest old token is another one.
+    """
+
+    positions: int
+    kl: float
+    changed: int
+
+
 @dataclass(frozen=True, repr=False)
 class ProbeReport(Report):
     """What an extension's new tokens do to the model before any training; true if one of two guarantees holds.
@@ -61,6 +75,7 @@ class ProbeReport(Report):
         changed: positions at which the likeliest token is another one.
         words: how many different ones the texts have. split_words: those that are split otherwise, with their pieces,
             though none of them is a new token.
+        behind: how the result reads on behind each new token that the texts have, by its text, the worst first.
         base_reading, old_reading, new_reading: the base, the result in old tokens, the result in its own.
     """
 
@@ -79,6 +94,7 @@ class ProbeReport(Report):
     new_reading: Reading
     words: int = 0
     split_words: Mapping[str, str] = field(default_factory=dict)
+    behind: Mapping[str, BehindToken] = field(default_factory=dict)
 
     schema: ClassVar[str] = "hf_init.probe/1"
 
@@ -86,6 +102,13 @@ class ProbeReport(Report):
     def bound(self) -> float:
         """Return the most that new tokens at the mean row take: n / (V + n)."""
         return self.new / max(1, self.new + self.old)
+
+    @property
+    def all_behind(self) -> BehindToken:
+        """Return how the result reads on behind new tokens, all together."""
+        positions = sum(each.positions for each in self.behind.values())
+        kl = sum(each.kl * each.positions for each in self.behind.values()) / max(1, positions)
+        return BehindToken(positions, kl, sum(each.changed for each in self.behind.values()))
 
     @property
     def guarantees(self) -> tuple[str, ...]:
@@ -118,7 +141,8 @@ class ProbeReport(Report):
 
     def document(self) -> Mapping[str, object]:
         readings = {name: getattr(self, name).to_json() for name in ("base_reading", "old_reading", "new_reading")}
-        return {**asdict(self), **readings, "bound": self.bound, "guarantees": self.guarantees}
+        read_on = {"all_behind": asdict(self.all_behind)} if self.behind else {}
+        return {**asdict(self), **readings, **read_on, "bound": self.bound, "guarantees": self.guarantees}
 
     def parts(self, draw: Draw) -> Iterator[str]:
         yield self.headline
@@ -136,6 +160,13 @@ class ProbeReport(Report):
             split = format_count(len(self.split_words)) + (f" ({some})" if some else "")
             yield f"of {format_count(self.words)} words split otherwise", split
         yield "greedy choices that change", f"{format_count(self.changed)} ({share:.2%})"
+        if self.behind:
+            read, worst = self.all_behind, [f"{token!r} {each.kl:.3f}" for token, each in self.behind.items()]
+            share = read.changed / max(1, read.positions)
+            positions = format_count(read.positions)
+            yield "behind new tokens, KL to the base", f"{read.kl:.3f} nats, at {positions} positions"
+            yield "... greedy choices that change", f"{format_count(read.changed)} ({share:.2%})"
+            yield "... read worst", join_names(worst, 3)
 
     def _readings(self) -> Iterator[tuple[str, ...]]:
         named = (("base", self.base_reading), ("result, old tokens", self.old_reading), ("result", self.new_reading))

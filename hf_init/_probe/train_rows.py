@@ -7,7 +7,6 @@ gradient of all old rows, too: on SmolLM2 a step of 128 tokens takes 1.73 s with
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from hf_init._distill import layer_like
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class EmbeddingWithNewRows(torch.nn.Module):
 
     def __init__(self, old: torch.nn.Module, index: torch.Tensor, rows: torch.nn.Parameter) -> None:
         super().__init__()
-        self.old, self.new = old, _layer_like(old, {"weight": rows})
+        self.old, self.new = old, layer_like(old, {"weight": rows})
         self.register_buffer("index", index, persistent=False)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -56,7 +57,7 @@ class OutputWithNewRows(torch.nn.Module):
 
     def __init__(self, old: torch.nn.Module, ids: torch.Tensor, rows: Mapping[str, torch.nn.Parameter]) -> None:
         super().__init__()
-        self.old, self.new = old, _layer_like(old, rows)
+        self.old, self.new = old, layer_like(old, rows)
         self.register_buffer("ids", ids, persistent=False)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
@@ -98,12 +99,3 @@ def grow_model(model: PreTrainedModel, new: NewRows) -> Iterator[list[torch.nn.P
         model.set_output_embeddings(outputs)
         for parameter in trainable:
             parameter.requires_grad_(True)
-
-
-def _layer_like(module: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> torch.nn.Module:
-    """Return a layer that computes as another one, with other parameters."""
-    layer = copy.copy(module)
-    layer._parameters = {**dict.fromkeys(module._parameters), **parameters}
-    if hasattr(layer, "padding_idx"):
-        vars(layer)["padding_idx"] = None
-    return layer

@@ -16,6 +16,8 @@ from hf_init._vocabulary.tokenizer_files import ADDED, SENTENCEPIECE
 TIMES = "<|notimestamps|>"
 CONTROL = re.compile(r"<\|[^|<>\s]+\|>|\[/?[A-Z_]+\]|</?[a-z_]+>")
 """What looks like a control token in a template."""
+FEW_PLACES = 4
+"""Places below which a row is said to be distilled from few."""
 
 
 def token_notes(change: VocabularyChange) -> Iterator[str]:
@@ -136,6 +138,33 @@ def _notes_on_templates(change: VocabularyChange) -> Iterator[str]:
                 f"{getattr(before, role)!r}, the {role} so far, is still put around texts (post_processor of "
                 "tokenizer.json): edit it there if the new one is to be"
             )
+
+
+def text_notes(change: VocabularyChange, sides: Collection[str]) -> Iterator[str]:
+    """Yield which new tokens aren't distilled from the texts that were given, and why.
+
+    Args:
+        sides: of the vocabulary's tables.
+    """
+    if change.request.texts is None:
+        return
+    if "tied" in sides and "tied" not in change.request.schemes:
+        yield (
+            "the texts are of no use: the table is tied, and a distilled row may win over old tokens in old texts; "
+            "where that may be, say row_scheme=distilled"
+        )
+        return
+    found = change.read.found
+    if lacking := [repr(text) for id_, text in change.words.items() if id_ not in found]:
+        yield f"in no text where the base reads pieces that end where it ends, so not distilled: {join_names(lacking)}"
+    if rare := [
+        f"{text!r} ({len(found[id_])})"
+        for id_, text in change.words.items()
+        if 0 < len(found.get(id_, ())) < FEW_PLACES
+    ]:
+        yield f"distilled from few places, so that they may read well there alone: {join_names(rare)}"
+    if others := [repr(token.text) for token in change.new_tokens if token.kind != "word"]:
+        yield f"no words that their pieces spell, so not distilled: {join_names(others)}"
 
 
 def token_claim(change: VocabularyChange, sides: Collection[str]) -> str:

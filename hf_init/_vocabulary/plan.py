@@ -15,6 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from hf_init._checkpoint import BaseCheckpoint
+from hf_init._distill import ReadTexts, read_texts
 from hf_init._errors import PlanError
 from hf_init._text import join_names
 from hf_init._vocabulary.choose import NewToken
@@ -76,6 +77,18 @@ class VocabularyChange:
     def order(self) -> Mapping[int, int]:
         """Return the position of every token among those whose rows are new, by its id."""
         return {id_: position for position, id_ in enumerate(sorted(token.id for token in self.new_tokens))}
+
+    @cached_property
+    def words(self) -> Mapping[int, str]:
+        """Return the new tokens that stand for what their pieces say, by their ids: those that can be distilled."""
+        return {token.id: token.text for token in self.new_tokens if token.kind == "word"}
+
+    @cached_property
+    def read(self) -> ReadTexts:
+        """Return the request's texts with the new words that are found in them."""
+        if self.request.texts is None or self.before is None or self.tokenizer is None:
+            return ReadTexts((), {})
+        return read_texts(self.request.texts.texts, self.before, self.tokenizer, self.words)
 
 
 def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> VocabularyChange:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from transformers import AddedToken, PreTrainedTokenizerBase
 
+from hf_init._distill import GivenTexts
 from hf_init._errors import PlanError
 from hf_init._options import TokenOptions, options_of
 from hf_init._paths import user_path
@@ -20,7 +21,7 @@ from hf_init._plan import parse_scheme
 from hf_init._text import join_names
 from hf_init._vocabulary.choose import Guarantee
 from hf_init._vocabulary.tokenizer_files import FLAGS
-from hf_init.schemes import Scheme
+from hf_init.schemes import Distilled, Scheme
 
 
 def read_token_file(path: str | Path) -> list[object]:
@@ -132,6 +133,7 @@ class TokenRequest:
         roles: the token of each role that was named, such as ``pad_token``.
         renamed: tokens that keep their row under another text.
         template: of chats.
+        texts: that rows are distilled from.
     """
 
     tokens: tuple[RequestedToken, ...] = ()
@@ -147,6 +149,7 @@ class TokenRequest:
     roles: Mapping[str, str] = field(default_factory=dict)
     renamed: Mapping[str, str] = field(default_factory=dict)
     template: str | None = None
+    texts: GivenTexts | None = None
 
     @property
     def edits(self) -> bool:
@@ -179,19 +182,39 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
         tuple(given.get("reinit_rows", ())),
         user_path(given["tokenizer"]) if isinstance(given.get("tokenizer"), (str, Path)) else given.get("tokenizer"),
         given.get("guarantee", "greedy"),
-        {side: scheme for key, scheme in row_schemes for side in ROW_SCHEME_OPTIONS[key]},
+        {side: scheme for key, scheme in row_schemes for side in _sides_of(key, scheme)},
         tuple(key for key in ("input_rows", "output_rows") if key in given),
         given.get("existing") == "skip",
         {key: given[key] for key in FLAGS if key in given},
         {key: given[key] for key in ROLE_OPTIONS if key in given},
         given.get("rename_tokens", {}),
         _template(given["chat_template"]) if "chat_template" in given else None,
+        GivenTexts.of(given["texts"]) if "texts" in given else None,
     )
-    idle = [key for key in ("guarantee", "existing", *FLAGS, *ROW_SCHEME_OPTIONS) if key in given]
+    others = [key for key, scheme in row_schemes if key != "output_rows" and not isinstance(scheme, Distilled)]
+    if request.texts is not None and others:
+        raise PlanError(f"texts: the scheme of {others[0]} reads none; leave out one of the two, or say distilled")
+    idle = [key for key in ("guarantee", "existing", "texts", *FLAGS, *ROW_SCHEME_OPTIONS) if key in given]
     wanted = request.tokens or request.reinit_ids or request.tokenizer is not None or request.roles
     if idle and not wanted and request.multiple_of is None:
         raise PlanError(f"{', '.join(idle)}: no row is new; say which tokens are (add_tokens, special_tokens)")
     return request
+
+
+def _sides_of(key: str, scheme: Scheme) -> tuple[str, ...]:
+    """Return the sides of a model that a scheme is for, given by this option: what isn't read can't be distilled.
+
+    Raises:
+        PlanError: it is for none of them.
+    """
+    sides = ROW_SCHEME_OPTIONS[key]
+    if not isinstance(scheme, Distilled):
+        return sides
+    if key == "output_rows":
+        raise PlanError(
+            "output_rows: distilled is for rows that are read, those of the input and tied ones; say another"
+        )
+    return tuple(side for side in sides if side in ("input", "tied"))
 
 
 def _template(given: str | Path) -> str:

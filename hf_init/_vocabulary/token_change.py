@@ -6,27 +6,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from transformers import PreTrainedModel
 
 from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
-from hf_init._errors import PlanError
-from hf_init._plan import Choice, Fill, Match
+from hf_init._distill import distilled_values, reading_base
+from hf_init._errors import PlanError, option
+from hf_init._plan import Choice, Fill, Match, Plan
 from hf_init._tensors import Rows, Status
-from hf_init._vocabulary.choose import EmbeddingTable, NewToken, TokenKind, auto_row_scheme, bind_row_scheme
+from hf_init._vocabulary.choose import (
+    EmbeddingTable,
+    NewToken,
+    TokenKind,
+    auto_row_scheme,
+    bind_row_scheme,
+    distilled_scheme,
+)
 from hf_init._vocabulary.config_fields import table_sides, vocabulary_dims
 from hf_init._vocabulary.guarantee import guarantee
-from hf_init._vocabulary.notes import token_claim, token_notes
+from hf_init._vocabulary.notes import text_notes, token_claim, token_notes
 from hf_init._vocabulary.plan import VocabularyChange, vocabulary_change
 from hf_init._vocabulary.record import TOKEN_RECORD, EarlierTokens, untrained_record
 from hf_init._vocabulary.request import ROW_SCHEME_OPTIONS, TOKEN_OPTIONS, read_token_request
 from hf_init._vocabulary.rows import VocabularyRows
 from hf_init._vocabulary.token_ids import write_generation
 from hf_init._vocabulary.tokenizer_files import TOKENIZER_FILES
-from hf_init.schemes import RowScheme
+from hf_init.schemes import Distilled, RowScheme
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -66,15 +77,21 @@ class TokenChange(Change):
             )
         claim, places = token_claim(change, sides.values()), {name: dim for name, (_, dim) in tables.items()}
         new = change.new_tokens or change.padding
+        base = reading_base(target) if change.request.texts is not None else None
+
+        def values(plan: Plan, load: object) -> Mapping[str, torch.Tensor]:
+            return {} if base is None else distilled_values(plan, base, change.read)
+
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
             fills=partial(_row_fills, change, sides),
-            notes=tuple(token_notes(change)),
+            notes=(*token_notes(change), *text_notes(change, sides.values())),
             notes_on=lambda plan: [guarantee(change, sides, places, target, plan)] if new else [],
             write=self._write,
             finish=self._finish,
             record=self._record(places, target),
             claim=lambda plan: claim,
+            values=None if base is None else values,
         )
 
     def _write(self, folder: Path) -> None:
@@ -118,14 +135,45 @@ def _row_fills(
         return None
     table = EmbeddingTable(match.copies[0].source, sides[name], change.trained, change.order, change.splitter)
     scheme = choice.scheme if by_rule else change.request.schemes.get(sides[name])
+    distilled = _distilled_words(change, scheme, table.side)
+    if isinstance(scheme, Distilled):
+        scheme = None
     fills = []
     for kind, tokens in _tokens_by_kind(change, region.index, together=scheme is not None):
         chosen = auto_row_scheme(table.side, kind, change.request.guarantee)
         if scheme is not None and kind != "padding":
             chosen = Choice(scheme, choice.why if by_rule else "asked for")
-        rows = replace(region, index=tuple(token.id for token in tokens))
-        fills.append(Fill(rows, bind_row_scheme(chosen.scheme, table, tokens), chosen.why))
+        found = [token for token in tokens if kind == "word" and token.id in change.read.found]
+        if found and distilled is not None:
+            fills.append(_row_fill(region, table, found, distilled))
+            tokens = [token for token in tokens if token not in found]
+        if tokens:
+            fills.append(_row_fill(region, table, tokens, chosen))
     return fills
+
+
+def _row_fill(region: Rows, table: EmbeddingTable, tokens: Sequence[NewToken], chosen: Choice) -> Fill:
+    rows = replace(region, index=tuple(token.id for token in tokens))
+    return Fill(rows, bind_row_scheme(chosen.scheme, table, tokens), chosen.why)
+
+
+def _distilled_words(change: VocabularyChange, scheme: object, side: str) -> Choice | None:
+    """Return the choice for words that the texts have; None where they aren't distilled.
+
+    Raises:
+        PlanError: they are to be, and there are no texts.
+    """
+    texts = change.request.texts
+    asked = isinstance(scheme, Distilled)
+    if asked and texts is None:
+        raise PlanError(
+            f"{scheme}: rows are distilled from texts with the new tokens in them; give some "
+            f"({option('texts', 'FILE')})"
+        )
+    if texts is None or side not in ("input", "tied") or not (asked or (scheme is None and side == "input")):
+        return None
+    words = distilled_scheme(scheme if isinstance(scheme, Distilled) else Distilled(), side, texts.fingerprint)
+    return Choice(words, "a word that the texts have: trained to be read as its pieces are")
 
 
 def _tokens_by_kind(

@@ -20,7 +20,6 @@ from hf_init._options import (
     TowerOption,
     options_of,
 )
-from hf_init._paths import user_path
 from hf_init.cli._terminal import Outcome, Terminal
 from hf_init.cli._values import long_name, option_values
 
@@ -84,6 +83,8 @@ def comparison_options(args: Namespace) -> dict[str, Any] | None:
         if "steps" in given:
             raise PlanError("--steps is for --compare-schemes; leave it out, or give texts: --compare-schemes FILE")
         return None
+    from hf_init._distill import paragraphs_of
+
     options = given_options(args, PlanOptions)
     tokens = ("add_tokens", "special_tokens", "add_tokens_file")
     if idle := {*options, *(["architecture"] if args.architecture else [])} - {*tokens, "seed"}:
@@ -91,7 +92,7 @@ def comparison_options(args: Namespace) -> dict[str, Any] | None:
         raise PlanError(f"--compare-schemes tries every scheme for the rows of new tokens; leave out {names}")
     return {
         "tokens": requested_tokens(options),
-        "texts": texts_of(given["compare_schemes"]),
+        "texts": paragraphs_of(given["compare_schemes"]),
         "steps": given.get("steps", 50),
         "seeds": (options.get("seed", 0),),
     }
@@ -108,9 +109,10 @@ def requested_tokens(options: Mapping[str, Any]) -> list[Any]:
 
 def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
     """Write and verify a result, and probe it if that is asked for."""
+    from hf_init._distill import paragraphs_of
     from hf_init._write import prepare_extension
 
-    texts = texts_of(args.probe[0]) if args.probe else None
+    texts = paragraphs_of(args.probe[0]) if args.probe else None
     with terminal.hub_bars():
         extension = prepare_extension(
             given_bases(args), args.out, _text(args.architecture), **given_options(args, ExtendOptions)
@@ -158,8 +160,8 @@ def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
     from hf_init import _api
 
     options = given_options(args, ResultOptions)
-    if "examples" in options and "recompute" not in options:
-        raise PlanError("--examples is for --recompute; leave out what isn't meant")
+    if (idle := [name for name in ("examples", "texts") if name in options]) and "recompute" not in options:
+        raise PlanError(f"--{idle[0]} is for --recompute; leave out what isn't meant")
     base = args.base if args.base is False else _text(args.base)
     if args.after_training:
         return _run_after_training(args, base, options, terminal)
@@ -255,14 +257,6 @@ def run_completion(args: Namespace, terminal: Terminal) -> Outcome:
 
     script = completion_script(args.shell)
     return Outcome({"script": script}, text=script)
-
-
-def texts_of(path: str) -> list[str]:
-    """Return the texts of a file: its paragraphs, with an empty line between two."""
-    try:
-        return [part.strip() for part in user_path(path).read_text(encoding="utf-8").split("\n\n") if part.strip()]
-    except (OSError, ValueError) as error:
-        raise PlanError(f"{path}: texts can't be read from it: {error}; give a text file in UTF-8") from error
 
 
 def _text(values: list[str] | None) -> str | None:

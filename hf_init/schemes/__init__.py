@@ -17,6 +17,7 @@ from hf_init.schemes import (
     _fans,
     _heads,
     _rows,
+    _rows_distilled,
     _rows_donor,
     _rows_drawn,
     _rows_given,
@@ -35,6 +36,7 @@ from hf_init.schemes._heads import *
 from hf_init.schemes._matrices import Fans, fans_of
 from hf_init.schemes._row_base import RowScheme
 from hf_init.schemes._rows import *
+from hf_init.schemes._rows_distilled import *
 from hf_init.schemes._rows_donor import *
 from hf_init.schemes._rows_drawn import *
 from hf_init.schemes._rows_given import *
@@ -69,10 +71,12 @@ __all__ += _rows_drawn.__all__
 __all__ += _rows.__all__
 __all__ += _rows_given.__all__
 __all__ += _rows_donor.__all__
+__all__ += _rows_distilled.__all__
 
 # In the order in which they are shown; within a file, in that of their classes.
 _FILES = (
     _elementwise, _fans, _structured, _special, _derived, _heads, _rows_drawn, _rows, _rows_given, _rows_donor,
+    _rows_distilled,
 )  # fmt: skip
 REGISTRY: dict[str, type[Scheme]] = {
     kind.name: kind for file in _FILES for name, kind in vars(file).items() if name in file.__all__

@@ -1,0 +1,61 @@
+"""The distilled rows of a plan, as whole tensors, made with the base in memory."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from hf_init._architecture import Target, load_plainly, quiet_library, without_zero3
+from hf_init._checkpoint import Reader
+from hf_init._distill.occurrences import ReadTexts
+from hf_init._distill.rows import distilled_rows
+from hf_init._errors import PlanError
+from hf_init._fill import slots_of
+from hf_init._plan import Plan, TensorPlan
+from hf_init._tensors import Rows
+from hf_init.schemes import Distilled
+
+
+def reading_base(target: Target) -> Target:
+    """Return a target's base as its own class, if it reads one text: a causal model, or an encoder.
+
+    Raises:
+        PlanError: it isn't one.
+    """
+    own = target.own
+    if own is None or getattr(own.config, "is_encoder_decoder", False):
+        seen = (
+            f"{target.base.name} can't be run as a whole" if own is None else f"{own.cls.__name__} reads two at a time"
+        )
+        raise PlanError(
+            f"texts: rows are distilled from the states of a model that reads one text, and {seen}; leave out texts"
+        )
+    return own
+
+
+def distilled_values(plan: Plan, base: Target, read: ReadTexts) -> dict[str, torch.Tensor]:
+    """Return the tensors with distilled rows, by their names on disk: float32, whole, 0 elsewhere.
+
+    Args:
+        base: as its own class; it is loaded, in float32 on the CPU, and freed.
+    """
+    tensors = [tensor for tensor in plan.stored if any(isinstance(fill.scheme, Distilled) for fill in tensor.new)]
+    if not tensors:
+        return {}
+    with quiet_library(), without_zero3():
+        folder, options = str(base.base.folder), {"config": base.config, "dtype": torch.float32}
+        model = load_plainly(base.cls, folder, **options).eval().requires_grad_(False)
+    with Reader(base.base.source) as reader:
+        return {tensor.name: _values(tensor, reader, plan.seed, model, read) for tensor in tensors}
+
+
+def _values(tensor: TensorPlan, reader: Reader, seed: int, model: PreTrainedModel, read: ReadTexts) -> torch.Tensor:
+    whole = torch.zeros(tensor.shape)
+    for scheme, slot in slots_of(tensor, reader, seed):
+        if isinstance(scheme, Distilled) and isinstance(slot.region, Rows):
+            ids = slot.region.index
+            with logging.tqdm(total=len(ids), desc="distill", unit="token", leave=False, disable=None) as bar:
+                rows = distilled_rows(model, read, ids, scheme.start(slot), scheme, seed, bar.update)
+            whole[list(ids)] = rows
+    return whole

@@ -1,0 +1,116 @@
+"""Rows distilled from texts: what they gain, what they depend on, and what is said of tokens that the texts lack."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from token_bases import tensors, tokenizer
+
+import hf_init
+from hf_init import HfInitError, compare_schemes, probe_vocabulary
+from hf_init._distill import places_behind, read_texts, spans
+from hf_init._distill.rows import Said
+
+TOKENS = ["cat", " sat"]
+TEXTS = ["the abc cat sat abc the cat " * 4, "a cat abc he the the cat" * 3, "he abc cat the" * 4]
+SCHEME = "distilled(steps=20)"
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.fixture(scope="module")
+def distilled(bases, tmp_path_factory):
+    """A base with an untied head, and two results: by `auto`, and distilled."""
+    base, folder = bases("qwen with tokens"), tmp_path_factory.mktemp("distilled")
+    hf_init.extend(base, folder / "auto", add_tokens=TOKENS)
+    hf_init.extend(base, folder / "out", add_tokens=TOKENS, row_scheme=SCHEME, texts=TEXTS)
+    return base, folder / "auto", folder / "out"
+
+
+def test_distilled_rows_read_more_like_the_pieces_than_those_of_auto_and_keep_greedy_choices(distilled):
+    base, auto, out = distilled
+    before, after = (probe_vocabulary(base, folder, TEXTS) for folder in (auto, out))
+    assert {*after.behind} == {*TOKENS} and after.all_behind.positions > 50
+    assert all(after.behind[token].kl < before.behind[token].kl for token in TOKENS)
+    assert "greedy kept" in after.guarantees and after.most_kl == 0
+    kls = [each.kl for each in after.behind.values()]
+    assert kls == sorted(kls, reverse=True) and f"{next(iter(after.behind))!r} {kls[0]:.3f}" in str(after)
+    assert after.to_json()["all_behind"]["kl"] == pytest.approx(after.all_behind.kl)
+
+
+def test_the_texts_prove_it_and_no_others_do(distilled):
+    base, _, out = distilled
+    assert hf_init.verify(out, base, recompute=True, texts=TEXTS).ok
+    with pytest.raises(HfInitError, match=r"rows were distilled from texts .*give them \(texts=FILE\)"):
+        hf_init.verify(out, base, recompute=True)
+    with pytest.raises(HfInitError, match="not the texts that rows were distilled from"):
+        hf_init.verify(out, base, recompute=True, texts=TEXTS[1:])
+
+
+def test_a_row_depends_on_no_other_new_token_and_on_no_order(distilled, tmp_path):
+    base, _, out = distilled
+    hf_init.extend(base, tmp_path / "out", add_tokens=[" dog", *TOKENS[::-1]], row_scheme=SCHEME, texts=TEXTS)
+    rows = []
+    for folder in (out, tmp_path / "out"):
+        ids = transformers.AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(TOKENS)
+        rows.append(tensors(folder)[EMBEDDING][ids])
+    assert torch.equal(*rows)
+
+
+def test_what_the_texts_lack_is_left_at_auto_and_named(bases, tmp_path):
+    (tmp_path / "texts.txt").write_text("the cat\n\na cat he")
+    words = [*TOKENS, {"token": "<tool>", "special": True}]
+    plan = hf_init.plan(bases("qwen with tokens"), add_tokens=words, texts=str(tmp_path / "texts.txt"))
+    named = [fill.scheme.name for fill in plan[EMBEDDING].new]
+    assert sorted(named) == ["distilled", "mean", "subtokens"]
+    assert {fill.scheme.name for fill in plan["lm_head.weight"].new} == {"subtokens", "mean"}
+    notes = "\n".join(plan.notes)
+    assert "not distilled: ' sat'" in notes and "few places" in notes and "'cat' (2)" in notes and "<tool>" in notes
+    tied = hf_init.plan(bases("llama with tokens"), add_tokens=TOKENS, texts=TEXTS)
+    assert {fill.scheme.name for fill in tied[EMBEDDING].new} == {"subtokens"}
+    assert any("the texts are of no use: the table is tied" in note for note in tied.notes)
+
+
+def test_what_a_row_says_is_best_where_it_is_as_likely_as_the_pieces():
+    said = Said(torch.eye(3), torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.25, 0.5, 0.0]))
+    row = torch.tensor([[0.25, 0.5, 1e-9]]).logit() + said.totals
+    (slope,) = torch.autograd.grad(said.loss(row.requires_grad_()).sum(), row)
+    torch.testing.assert_close(slope, torch.zeros(1, 3))
+
+
+def test_a_tied_row_is_told_what_to_say(bases):
+    rows = [
+        hf_init.from_pretrained(
+            transformers.LlamaForCausalLM,
+            bases("llama with tokens"),
+            add_tokens=TOKENS,
+            row_scheme=f"distilled(steps=2, output={output})",
+            texts=TEXTS,
+        ).get_input_embeddings().weight[-2:]
+        for output in (0.001, 10.0)
+    ]  # fmt: skip
+    assert not torch.equal(*rows)
+
+
+def test_schemes_are_ranked_by_how_they_read_on(bases):
+    chosen = {"auto": {}, "distilled": {"row_scheme": SCHEME, "texts": TEXTS}}
+    found = compare_schemes(
+        bases("qwen with tokens"), TOKENS, TEXTS, 1, chosen, batch_tokens=32, longest=24, held_out=2
+    )
+    assert found.ranked_by_reading == ("distilled", "auto") and "other greedy choices" in str(found)
+    assert found.to_json()["ranked_by_reading"] == ["distilled", "auto"]
+
+
+def test_two_readings_are_brought_together_where_both_end_a_token():
+    before, after = tokenizer(), tokenizer()
+    after.add_tokens(["cat", "tab"])
+    cat, tab = after.convert_tokens_to_ids(["cat", "tab"])
+    text = "the cat\u00e9 abc tabc"  # the second new token ends inside of an old one
+    found = [*spans(text, before, after)]
+    assert [id_ for old, _ in found for id_ in old] == before.encode(text, add_special_tokens=False)
+    assert [id_ for _, new in found for id_ in new] == after.encode(text, add_special_tokens=False)
+    read = read_texts([text], before, after, {cat, tab})
+    assert [each.tokens for each in read.found[cat]] == [(-1,)] and read.stream[0] == before.bos_token_id
+    assert all(len(each.tokens) > 1 for each in read.found[tab])  # with what the old token had beside it
+    places = [*places_behind(text, before, after, {cat, tab})]
+    assert places[0][0] == cat and places[-1][0] == tab and places[-1][1] == len(read.stream) - 1
