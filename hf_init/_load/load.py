@@ -225,11 +225,9 @@ def with_fitted_values(prepared: Prepared) -> Prepared:
     makers = [change.values for change in prepared.change_plans if change.values is not None]
     if not makers:
         return prepared
-    values = {
-        name: tensor
-        for make in makers
-        for name, tensor in make(prepared.plan, lambda: _with_zeros_loaded(prepared)).items()
-    }
+    values: dict[str, torch.Tensor] = {}
+    for make in makers:
+        values |= make(prepared.plan, lambda: _with_zeros_loaded(prepared))
     return replace(prepared, initial_values=prepared.initial_values.knowing(values))
 
 
