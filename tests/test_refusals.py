@@ -231,6 +231,7 @@ TOKENS: list[tuple[Any, ...]] = [
     (PHI, None, {"texts": ["hello"]}, "texts: no row is new"),
     (PHI, None, {**DISTILLED, "row_scheme": "mean"}, "texts: the scheme of row_scheme reads none"),
     (PHI, None, {**DISTILLED, "output_rows": "distilled"}, "output_rows: distilled is for rows that are read"),
+    ("gemma3n with tokens", None, DISTILLED, "here several are read: model.embed_tokens"),
     ("t5 with tokens", None, DISTILLED, "T5ForConditionalGeneration reads two at a time; leave out texts"),
     ("vit", None, {"add_tokens": ["hello"]}, "a vit has no vocabulary"),
     ("bert", None, {"add_tokens": ["hello"]}, "has no tokenizer"),

@@ -17,6 +17,7 @@ from hf_init._distill import distilled_values, reading_base
 from hf_init._errors import PlanError, option
 from hf_init._plan import Choice, Fill, Match, Plan
 from hf_init._tensors import Rows, Status
+from hf_init._text import join_names
 from hf_init._vocabulary.choose import (
     EmbeddingTable,
     NewToken,
@@ -78,6 +79,9 @@ class TokenChange(Change):
         claim, places = token_claim(change, sides.values()), {name: dim for name, (_, dim) in tables.items()}
         new = change.new_tokens or change.padding
         base = reading_base(target) if change.request.texts is not None else None
+        read = [name for name, side in sides.items() if side in ("input", "tied")]
+        if base is not None and len(read) > 1:
+            raise PlanError(f"texts: rows of one table are distilled, and here several are read: {join_names(read)}")
 
         def values(plan: Plan, load: object) -> Mapping[str, torch.Tensor]:
             return {} if base is None else distilled_values(plan, base, change.read)
