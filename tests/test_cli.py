@@ -47,7 +47,7 @@ TARGET = (
     "[--pad-token T] [--eos-token T] [--bos-token T] [--unk-token T] [--mask-token T] [--chat-template FILE] "
     "[--existing {error,skip}] [--pad-to-multiple-of N] [--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] "
     "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] "
-    "[--output-rows SCHEME] [--layers MAP] [--new-layers {auto,copy}] "
+    "[--output-rows SCHEME] [--texts FILE] [--layers MAP] [--new-layers {auto,copy}] "
     "[--positions N] [--positions-by {tile,interpolate}] [--positions-keep N] [--image-size N] [--patch-size N] "
     "[--num-channels N] [--channels MAP] [--widen KEY=N] [--kv-heads N] "
     "[--experts N] [--untie]"
@@ -64,12 +64,12 @@ USAGE = {
     "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} [BASE]",
     "extend": f"{TARGET} {FILES} {OUTPUT} [BASE] OUT",
     "convert": f"{HUB} {OUTPUT} DIR OUT",
-    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--everything] [--prefix PREFIX] "
-    f"[--part K/N] [--merge FILE] [--after-training] {HUB} "
+    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--texts FILE] [--everything] "
+    f"[--prefix PREFIX] [--part K/N] [--merge FILE] [--after-training] {HUB} "
     f"{CLASS} {OUTPUT} OUT",
     "drift": f"[--plan DIR] [--frozen WHAT] [--prefix PREFIX] {CACHE} [-o FILE.png] {OUTPUT} BASE TRAINED",
     "diff": f"[--only GLOB] [--by-layer] [--prefix PREFIX] {CACHE} {OUTPUT} A B",
-    "check": f"[--texts T] [--labels N,N] [--train] {HUB} {CLASS} [-o FILE.png] {OUTPUT} DIR",
+    "check": f"[--texts T] [--labels N,N] [--train] [--verbose] {HUB} {CLASS} [-o FILE.png] {OUTPUT} DIR",
     "heads": f"{HUB} {OUTPUT} DIR",
     "report": f"[-o FILE] {HUB} {OUTPUT} DIR",
     "schemes": f"{OUTPUT} [NAME]",
