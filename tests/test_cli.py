@@ -53,8 +53,8 @@ TARGET = (
     "[--experts N] [--untie]"
 )
 FILES = (
-    "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--resume] [--no-rename] "
-    "[--probe FILE]"
+    "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--push-to-hub REPO] "
+    "[--resume] [--no-rename] [--probe FILE]"
 )
 CACHE = "[--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
 HUB = f"{CACHE} [--revision REV] [--subfolder DIR]"
