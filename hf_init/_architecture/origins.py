@@ -25,10 +25,10 @@ def own_tensors(target: Target) -> dict[Address, str]:
     for prefix, own, _ in target.origins:
         optional = [re.compile(pattern) for pattern in tolerated(own.model)]
         stored, alias = stored_tensors(own.model)
-        names = own.plain_addresses.of([*alias, *stored])  # the last of two names is told: that of the files
+        names = own.plain_addresses.of([*stored, *alias])
         addresses = target.addresses.of([prefix + name for name in names])
         found |= {
-            addresses[prefix + name]: prefix + name
+            addresses[prefix + name]: prefix + alias.get(name, name)  # as the files call it
             for name, (parameter, *_) in names.items()
             if parameter not in not_saved(own.model) and not any(pattern.search(parameter) for pattern in optional)
         }
