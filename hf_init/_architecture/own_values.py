@@ -243,7 +243,8 @@ def record_one(model: PreTrainedModel, name: str, seed: int) -> Recording | None
         recording = Recording(tape, [(name, store[leaf])])
     finally:
         store[leaf] = held
-    return recording if _comes_from_nothing(recording, name) else None
+    computed = dtype != held.dtype and len(recording.leading_to(name)) > 1  # maybe in its neighbours' few bits
+    return recording if _comes_from_nothing(recording, name) and not computed else None
 
 
 def _comes_from_nothing(recording: Recording, name: str) -> bool:
