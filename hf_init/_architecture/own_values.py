@@ -232,7 +232,8 @@ def record_one(model: PreTrainedModel, name: str, seed: int) -> Recording | None
     stores: list[dict[str, Any]] = [] if owner is None else [owner._parameters, owner._buffers]
     store = next((each for each in stores if each.get(leaf) is not None), None)
     tied = any(name in pair for pair in model.all_tied_weights_keys.items())
-    if store is None or tied or not is_the_librarys(type(model)):
+    own = hasattr(owner, "initialize_weights") and owner is not model  # as in ViTMAE, whose pass the library leaves out
+    if store is None or tied or own or not is_the_librarys(type(model)):
         return None
     held, tape = store[leaf], Tape(key_of(seed, type(model).__name__))
     dtype = torch.float32 if held.dtype in (torch.float16, torch.bfloat16) else held.dtype  # rounded once, at the end
