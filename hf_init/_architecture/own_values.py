@@ -232,7 +232,9 @@ def record_one(model: PreTrainedModel, name: str, seed: int) -> Recording | None
     stores: list[dict[str, Any]] = [] if owner is None else [owner._parameters, owner._buffers]
     store = next((each for each in stores if each.get(leaf) is not None), None)
     tied = any(name in pair for pair in model.all_tied_weights_keys.items())
-    own = hasattr(owner, "initialize_weights") and owner is not model  # as in ViTMAE, whose pass the library leaves out
+    # A layer with a pass of its own, as in ViTMAE, fills those in it too, and the library runs it in another way.
+    around = [each for at, each in model.named_modules() if at and f"{path}.".startswith(f"{at}.")]
+    own = any(hasattr(each, "initialize_weights") and not isinstance(each, PreTrainedModel) for each in around)
     if store is None or tied or own or not is_the_librarys(type(model)):
         return None
     held, tape = store[leaf], Tape(key_of(seed, type(model).__name__))
