@@ -31,7 +31,7 @@ import transformers
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from transformers.distributed import DistributedConfig
+from transformers.distributed.configuration_utils import DistributedConfig
 
 import hf_init
 from hf_init.finetune import parameter_groups, train_only_new
@@ -41,7 +41,7 @@ RANKS = (1, 2, 3)
 ROWS, SMALL, NEW = 49_152, 1_000, 5
 MIB = 1 << 20
 TOKENS: dict[str, Any] = {"keep": {"*embed_tokens*": "leading"}, "config": {"vocab_size": ROWS + NEW}}
-LOADS: dict[str, tuple[type, dict[str, Any]]] = {
+LOADS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tokens": (transformers.LlamaForCausalLM, TOKENS),
     "head": (transformers.LlamaForSequenceClassification, {"labels": ["a", "b", "c"]}),
     "layer": (transformers.LlamaForCausalLM, {"config": {"num_hidden_layers": 31}}),
@@ -82,9 +82,8 @@ def loads(folder: Path, seen: dict[str, object], steps: int) -> None:
                 sizes: dict[str, Any] = {f"{kind}_size": dist.get_world_size()}
                 divided: dict[str, Any] = {"distributed_config": DistributedConfig(**sizes)}
                 before = anonymous_mib()
-                model = hf_init.from_pretrained(
-                    cls, folder / "base", dtype=dtype, **options, **(divided if dist.get_world_size() > 1 else {})
-                )
+                given: dict[str, Any] = {**options, **(divided if dist.get_world_size() > 1 else {})}
+                model = hf_init.from_pretrained(cls, folder / "base", dtype=dtype, **given)
                 after = anonymous_mib()
                 seen[f"{name}, {kind}, {str(dtype)[6:]}"] = {
                     "digests": digests(model),
