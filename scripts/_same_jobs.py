@@ -63,7 +63,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "from_file": {"path": "rows.npy"},
     "omp": {"donor": "donor", "k": 3},
 }
-OTHER_SCHEMES = ("from_tensor", "matched_normal", "fitted")  # have a job of their own
+OTHER_SCHEMES = ("from_tensor", "matched_normal", "fitted", "distilled")  # have a job of their own
 # Every scheme that computes from tensors of the base: a base, and growth that asks for it.
 GROWTH: dict[str, tuple[str, dict[str, Any]]] = {
     "near_identity": ("bert", {"layers": "0,new,1"}),
@@ -71,6 +71,7 @@ GROWTH: dict[str, tuple[str, dict[str, Any]]] = {
     "pi_resize": ("vit", {"patch_size": 4}),
     "mix_channels": ("vit", {"num_channels": 6, "channels": "repeat"}),
     "mean_of_groups": ("tied", {"kv_heads": 1}),
+    "repeat": ("tied", {"layers": "0,new,1", "new_layers": "copy"}),
 }
 
 GOOD = ("good film", "a moving story", "great acting", "it was great", "good story", "photon light")
@@ -78,6 +79,7 @@ BAD = ("bad film", "a dull story", "awful acting", "it was awful", "bad news", "
 EXAMPLES = [(text, "good") for text in GOOD] + [(text, "bad") for text in BAD]
 TOPIC = {"kind": "sequence-classification", "labels": ["news", "sport", "arts"], "recipe": "classic"}
 ENTITIES = {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"]}
+DISTILLED = ["a photonic chip", "the photonic crystal is photonic"]
 TOKENS = [" photonic", {"token": "<tool>", "description": "a light of stone"}]
 
 
@@ -197,6 +199,11 @@ def tokens(at: Callable[[str], str]) -> dict[str, Job]:
             f"rows {name}": Job(tied, None, {"add_tokens": new[name], "row_scheme": scheme})
             for name, scheme in row_schemes.items()
         },
+        "rows distilled": Job(
+            untied,
+            None,
+            {"add_tokens": TOKENS[:1], "row_scheme": "distilled(steps=2, before=3, after=2)", "texts": DISTILLED},
+        ),
         "rows of each side": Job(
             untied, None, {"add_tokens": TOKENS[:1], "input_rows": "gaussian", "output_rows": "mean"}
         ),

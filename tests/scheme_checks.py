@@ -97,9 +97,8 @@ def slot_for(scheme: Scheme, name: str = "layer.weight", dtype: str = "float32")
     if isinstance(scheme, RowScheme):
         return row_slot((1, 7, 3, 4), name=name, dtype=dtype, context=Architecture())
     if scheme.group == "derived":
-        shape = {"near_identity": (8,), "resample": (7, 6), "pi_resize": (2, 4, 3, 3), "mean_of_groups": (4, 6)}.get(
-            scheme.name, (2, 8, 2, 3)
-        )
+        shapes = {"near_identity": (8,), "resample": (7, 6), "pi_resize": (2, 4, 3, 3), "mean_of_groups": (4, 6)}
+        shape = {**shapes, "repeat": (16, 12)}.get(scheme.name, (2, 8, 2, 3))
         held = {
             "table": TABLE,
             "rows": TABLE[:8],

@@ -16,6 +16,7 @@ from hf_init._architecture.config import config_of
 from hf_init._errors import PlanError, option
 from hf_init._options import (
     BaseOption,
+    BatchOptions,
     ClassOption,
     DriftOptions,
     ExtendOptions,
@@ -244,7 +245,7 @@ def test_the_marks_of_options_name_options_that_there_are():
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "option"
         if isinstance(node.args[0], ast.Constant)
     ]
-    known = options_of(ExtendOptions, ClassOption, LoadOptions, VerifyOptions, BaseOption, DriftOptions)
+    known = options_of(ExtendOptions, ClassOption, LoadOptions, VerifyOptions, BaseOption, DriftOptions, BatchOptions)
     assert len(named) > 20 and set(named) <= set(known)
     spelled = PlanError(option("allow_new", ["GLOB"])).spelled(command_line_spelling)
     assert spelled == "--allow-new GLOB" and command_line_spelling("digest", "True") == "--digest"

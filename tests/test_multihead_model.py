@@ -589,6 +589,7 @@ def test_it_loads_where_hf_init_is_not(tmp_path):
         "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
+        "DS_ACCELERATOR": "cpu",
     }
     command = [sys.executable, "foreign.py", "folder", "expected.pt"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)

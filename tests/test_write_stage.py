@@ -165,7 +165,7 @@ def test_where_a_rename_is_refused_the_way_out_is_named(base, tmp_path, fresh, m
         extend_small(base, tmp_path / "out")
     assert names(tmp_path) == ["base"]
     extend_small(base, tmp_path / "out", rename=False)
-    assert written(tmp_path / "out") == fresh and names(tmp_path / "out") == sorted(fresh)
+    assert written(tmp_path / "out") == fresh and names(tmp_path / "out") == sorted([*fresh, "README.md"])
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
@@ -244,7 +244,9 @@ def test_killed_at_any_call_of_the_system_and_run_again(base, tmp_path, fresh):
         else:
             with pytest.raises(HfInitError, match="exists and isn't empty"):
                 extend_small(base, out)
-        assert written(out) == fresh and names(place) == ["out"] and names(out) == sorted(fresh), place.name
+        assert written(out) == fresh and names(place) == ["out"] and names(out) == sorted([*fresh, "README.md"]), (
+            place.name
+        )
     assert 10 < finished < len(places) - 10
 
 

@@ -99,7 +99,7 @@ def distilled_rows(
         done: called when a row is.
     """
     reader = StateReader(model)
-    rate = scheme.rate * float(reader.embedding.weight.detach().float().std())
+    rate = scheme.rate * float(reader.embedding.get_parameter("weight").detach().float().std())
 
     def row(number: int) -> torch.Tensor:
         found = read.found[ids[number]]

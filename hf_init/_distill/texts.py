@@ -29,8 +29,9 @@ class GivenTexts:
         if isinstance(given, GivenTexts):
             return given
         items = paragraphs_of(given) if isinstance(given, (str, Path)) else given
-        texts = tuple(items) if isinstance(items, Iterable) else (items,)
-        if wrong := [type(text).__name__ for text in texts if not isinstance(text, str)]:
+        many: tuple[object, ...] = tuple(items) if isinstance(items, Iterable) else (items,)
+        texts = tuple(text for text in many if isinstance(text, str))
+        if wrong := [type(text).__name__ for text in many if not isinstance(text, str)]:
             raise PlanError(f"texts: expected the name of a file, or a list of texts, not {wrong[0]}")
         if not any(text.strip() for text in texts):
             raise PlanError("texts: there is nothing to read in them; give some, with the new tokens in them")

@@ -232,7 +232,7 @@ def tied_against_the_files(inputs: PlanInputs) -> Iterator[Problem]:
     """Yield a problem if the user ties what the base doesn't, and what has two values: one would be lost."""
     target, own = inputs.target, inputs.target.base_config
     tied = [bool(getattr(config, "tie_word_embeddings", True)) for config in (own, target.config)]
-    if target.untied and tied == [False, True]:
+    if target.untied and tied == [False, True] and not target.base.source.parts:
         pairs = join_names([f"{name} and {of}" for name, of in target.untied.items()])
         yield Problem(
             f"{pairs} are to be tied, and their values differ",

@@ -272,8 +272,8 @@ class Bench:
         found = DifferencesBehind()
         ids = TokenIds(torch.tensor(old), torch.tensor(old), torch.tensor(new), torch.tensor([], dtype=torch.int64))
         for plain, passage, places in zip(self.plain, self.held_out, self.places, strict=True):
-            logits = [logits_of(self.model, self.start, [*each.ids]) for each in (plain, passage)]
-            found.add(*logits, places, ids)
+            before, after = (logits_of(self.model, self.start, [*each.ids]) for each in (plain, passage))
+            found.add(before, after, places, ids)
         positions = sum(each.positions for each in found.by_token.values())
         if not positions:
             return {}

@@ -112,8 +112,9 @@ def catalogue_table() -> str:
             bound = schemes.find(each.name).bound
             settings = ", ".join(str(setting) for setting in each.settings if setting.name not in bound)
             head = f"  {f'{each.name}({settings})' if settings else each.name}"
-            # A long list of settings has a line of its own.
-            lines += [f"{head:<40} {each.idea}"] if len(head) <= 40 else [head, f"{'':40} {each.idea}"]
+            # A long list of settings has lines of its own.
+            long = textwrap.wrap(head, 100, subsequent_indent=" " * 6)
+            lines += [f"{head:<40} {each.idea}"] if len(head) <= 40 else [*long, f"{'':40} {each.idea}"]
     return "\n".join(lines[1:])
 
 

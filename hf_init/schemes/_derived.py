@@ -246,7 +246,7 @@ class MeanOfGroups(DerivedScheme):
 
 @dataclass(frozen=True)
 class Repeat(DerivedScheme):
-    """The base's values several times, and shared among what reads the copies.
+    """The base's values several times, shared by their readers.
 
     Formula: w' = scale * w, as often along each dimension as times says
     Use: A multiple of the hidden size (a reader of k copies gets w / k of each), and new blocks that are copies.
@@ -262,7 +262,7 @@ class Repeat(DerivedScheme):
     Example:
         >>> from hf_init import schemes
         >>> str(schemes.Repeat((2, 2), scale=0.5))
-        'repeat(times=[2, 2], scale=0.5)'
+        'repeat(times=(2, 2), scale=0.5)'
     """
 
     name: ClassVar[str] = "repeat"
