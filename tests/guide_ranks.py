@@ -69,7 +69,10 @@ def main() -> None:
     torch.set_num_threads(1)
     take_cpu()
     runpy.run_path("fsdp2.py", run_name="__main__")
-    dist.init_process_group("gloo")
+    # A store of their own: in torchrun's, addresses of the groups that are gone have the names of the new ones, and a
+    # rank that reads one before it is replaced waits for ever.
+    store, rank = f"file://{Path('store').resolve()}", int(os.environ["RANK"])
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=int(os.environ["WORLD_SIZE"]))
     for run, (changes, arguments) in RUNS.items():
         if "--resume" in arguments and not dist.get_rank():
             shutil.copytree(Path(run.removesuffix("-resumed"), "checkpoint-2"), Path(run, "checkpoint-2"))
