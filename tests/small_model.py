@@ -79,11 +79,6 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def without_backends(stderr: str) -> str:
-    """What a process printed, less the line of bitsandbytes, which peft imports, on processors with bfloat16."""
-    return "".join(line for line in stderr.splitlines(True) if not line.startswith("Failed to load CPU gemm_4bit"))
-
-
 def failing(error: BaseException, after: int = 0, do: Callable[..., Any] = lambda *args, **options: None) -> Any:
     """A function that does its work a few times and fails from then on."""
     calls: list[object] = []

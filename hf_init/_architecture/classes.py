@@ -14,15 +14,34 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
-from transformers.modelcard import TASK_MAPPING
+from transformers.models.auto import modeling_auto
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _get_model_class
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from hf_init._architecture.library import is_the_librarys
 from hf_init._checkpoint import describe_config
 from hf_init._errors import CheckpointError, PlanError, option
 from hf_init._paths import user_path
 from hf_init._text import closest, join_names, one_line
+
+HUB_TASKS = {
+    "CAUSAL_LM": "text-generation",
+    "IMAGE_CLASSIFICATION": "image-classification",
+    "IMAGE_SEGMENTATION": "image-segmentation",
+    "MASKED_LM": "fill-mask",
+    "OBJECT_DETECTION": "object-detection",
+    "QUESTION_ANSWERING": "question-answering",
+    "SEQ_TO_SEQ_CAUSAL_LM": "text2text-generation",
+    "SEQUENCE_CLASSIFICATION": "text-classification",
+    "TABLE_QUESTION_ANSWERING": "table-question-answering",
+    "TOKEN_CLASSIFICATION": "token-classification",
+    "AUDIO_CLASSIFICATION": "audio-classification",
+    "CTC": "automatic-speech-recognition",
+    "SPEECH_SEQ_2_SEQ": "automatic-speech-recognition",
+    "ZERO_SHOT_IMAGE_CLASSIFICATION": "zero-shot-image-classification",
+    "IMAGE_TEXT_TO_TEXT": "image-text-to-text",
+}
+"""What the hub calls a task, by the library's name of its classes. transformers.modelcard says it, too, and brings the
+Trainer, peft and what that brings (bitsandbytes, which prints) to every command."""
 
 
 class AutoClass(Protocol):
@@ -54,7 +73,7 @@ def _task_of(name: str) -> str:
 
 def is_causal_class(name: str) -> bool:
     """Return whether a class of this name is a causal language model of the library; no class is imported."""
-    return name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return name in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
 
 
 def auto_classes(auto: AutoClass, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:
@@ -255,7 +274,8 @@ def _fitting_classes(config: PreTrainedConfig) -> str:
 
 def pipeline_task(name: str) -> str | None:
     """Return what the hub calls the task of a class, such as ``text-classification``, where it has a name for it."""
-    return next((task for task, names in TASK_MAPPING.items() if name in names.values()), None)
+    names = {kind: getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES") for kind in HUB_TASKS}
+    return next((task for kind, task in HUB_TASKS.items() if name in names[kind].values()), None)
 
 
 def label_classes(config: PreTrainedConfig) -> list[str]:
