@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 import transformers
 import yaml
-from accelerate.state import AcceleratorState, DistributedType
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 SHARDED = {"fsdp_state_dict_type": "SHARDED_STATE_DICT", "fsdp_cpu_ram_efficient_loading": False}
 RUNS: dict[str, tuple[dict[str, object] | None, list[str]]] = {  # what is changed in fsdp2.yaml, and arguments
@@ -56,9 +56,11 @@ def take_cpu() -> None:
         initialize(self, *args, fsdp_plugin=fsdp_plugin, **options)
         if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP  # which a later state() begins with
 
     AcceleratorState.__init__ = on_cpu
-    transformers.TrainingArguments = partial(transformers.TrainingArguments, use_cpu=True)
+    arguments = partial(transformers.TrainingArguments, use_cpu=True)
+    sys.modules["transformers"].TrainingArguments = arguments  # the import above has put another module in its place
     if find_spec("deepspeed"):
         import deepspeed
 
@@ -81,6 +83,8 @@ def main() -> None:
             sys.argv = ["train.py", run, *arguments]
             with launched(changes):
                 runpy.run_path("train.py", run_name="__main__")
+                divided = DistributedType.FSDP if changes is not None else DistributedType.DEEPSPEED
+                assert AcceleratorState().distributed_type == divided, f"{run}: each process has trained alone"
     dist.destroy_process_group()
 
 
