@@ -22,10 +22,8 @@ from hf_init._architecture.describe import describe_model as describe_model
 from hf_init._architecture.describe import shared as shared
 from hf_init._architecture.layout import module_layout as module_layout
 from hf_init._architecture.library import Address as Address
-from hf_init._architecture.library import as_zero3_loads as as_zero3_loads
 from hf_init._architecture.library import building_on_meta as building_on_meta
 from hf_init._architecture.library import is_loaded as is_loaded
-from hf_init._architecture.library import is_zero3_enabled as is_zero3_enabled
 from hf_init._architecture.library import load_into as load_into
 from hf_init._architecture.library import load_plainly as load_plainly
 from hf_init._architecture.library import on_disk as on_disk
@@ -36,7 +34,6 @@ from hf_init._architecture.library import takes_as_they_are as takes_as_they_are
 from hf_init._architecture.library import tied_names as tied_names
 from hf_init._architecture.library import tolerated as tolerated
 from hf_init._architecture.library import untouched_random_state as untouched_random_state
-from hf_init._architecture.library import without_zero3 as without_zero3
 from hf_init._architecture.module_values import ModuleValues as ModuleValues
 from hf_init._architecture.moved_blocks import NOWHERE as NOWHERE
 from hf_init._architecture.moved_blocks import BlockMap as BlockMap
@@ -59,3 +56,6 @@ from hf_init._architecture.tokenizers import declared_vocabulary as declared_voc
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens
 from hf_init._architecture.towers import with_config as with_config
 from hf_init._architecture.tree import find_tensor as find_tensor
+from hf_init._architecture.zero3 import as_zero3_loads as as_zero3_loads
+from hf_init._architecture.zero3 import is_zero3_enabled as is_zero3_enabled
+from hf_init._architecture.zero3 import without_zero3 as without_zero3

@@ -30,9 +30,9 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 from transformers.dynamic_module_utils import custom_object_save
-from transformers.integrations import deepspeed as hf_deepspeed
 from transformers.utils import logging
 
+from hf_init._architecture.zero3 import without_zero3
 from hf_init._errors import PlanError
 
 Address = tuple[Any, ...]
@@ -76,32 +76,10 @@ def untouched_random_state() -> Iterator[None]:
 
 
 @contextmanager
-def without_zero3() -> Iterator[None]:
-    """Build models whole, with DeepSpeed's config for the process out of sight: ZeRO-3 divides them."""
-    config = hf_deepspeed._hf_deepspeed_config_weak_ref
-    hf_deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        hf_deepspeed._hf_deepspeed_config_weak_ref = config
-
-
-@contextmanager
 def building_on_meta() -> Iterator[None]:
     """Make models without values, whatever loads of this process are divided by."""
     with quiet_library(), without_zero3(), torch.device("meta"):
         yield
-
-
-def is_zero3_enabled() -> bool:
-    """Return whether DeepSpeed's ZeRO-3 is to divide the models that this process loads."""
-    return hf_deepspeed.is_deepspeed_zero3_enabled()
-
-
-def as_zero3_loads(values: Mapping[str, object]) -> dict[str, torch.Tensor]:
-    """Return a state dict as the library loads it under ZeRO-3: of tensors, which the first rank hands on."""
-    lazy: Any = values
-    return {name: each if isinstance(each, torch.Tensor) else each[...] for name, each in lazy.items()}
 
 
 def plain_call(cls: type, name: str) -> Any:

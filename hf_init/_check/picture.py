@@ -9,8 +9,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_init._base_report import Report
 from hf_init._block_names import name_pattern, stack_blocks
-from hf_init._check.facts import LayerFacts
+from hf_init._check.facts import Facts, LayerFacts
+from hf_init._check.judge import CheckFinding
 from hf_init._check.usual import distance, usual_range
 from hf_init._errors import HfInitError
 from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_picture, verdict_of
@@ -18,8 +20,6 @@ from hf_init._text import format_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from hf_init._check.report import CheckReport
 
 _SOFT, _OLD = "#5c6470", "#5b8a72"
 _NAMED = 12
@@ -29,20 +29,28 @@ _SEEN = 0.02  # a share that can be seen as a bar
 _LETTERS = 150  # that fit under the picture
 
 
-def draw_check(report: CheckReport, path: str | os.PathLike[str]) -> Path:
+def draw_check(
+    report: Report, model: str, facts: Facts, findings: Sequence[CheckFinding], path: str | os.PathLike[str]
+) -> Path:
     """Write the picture of a check, a PNG or a page, in place of what is there.
+
+    Args:
+        report: of the check, which is on the page.
+        model: what the model is called.
+        facts, findings: of the check.
 
     Raises:
         HfInitError: matplotlib isn't installed, the name ends in something else, or no module ran.
     """
     require()
-    layers = report.facts.layers
+    layers = facts.layers
     if not layers:
-        raise HfInitError(f"no module with parameters of {report.model} ran: there is nothing to draw")
+        raise HfInitError(f"no module with parameters of {model} ran: there is nothing to draw")
     zeros = any(layer.zeros > _SEEN for layer in layers)
     heights = [3, 3, 1.6] if zeros else [3, 3]
     with drawing(10.0, 0.4 + sum(heights), len(heights), 1, heights) as (figure, axes):
-        figure.suptitle(_check_title(report), fontsize=10, x=0.01, ha="left", parse_math=False)
+        title = f"{verdict_of(report)}: {plain_text(model)}, {_described(facts, findings)}"
+        figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)
         _draw_points(axes[0, 0], layers, [layer.rms for layer in layers], "outputs, root mean square")
         gradients = [layer.gradient for layer in layers]
         _draw_points(axes[1, 0], layers, gradients, "gradient of the loss by outputs, root mean square")
@@ -51,15 +59,12 @@ def draw_check(report: CheckReport, path: str | os.PathLike[str]) -> Path:
         return save_picture(figure, report, path)
 
 
-def _check_title(report: CheckReport) -> str:
-    facts, findings = report.facts, report.findings
+def _described(facts: Facts, findings: Sequence[CheckFinding]) -> str:
     word = "expected about" if facts.logits is None or facts.logits.new else "knowing nothing gives"
     due = f", {word} {facts.reference.value:.4g}" if facts.reference else ""
     counts = {kind: sum(f.severity == kind for f in findings) for kind in ("error", "warning", "note")}
     found = ", ".join(f"{format_count(many)} {kind}{'s' if many > 1 else ''}" for kind, many in counts.items() if many)
-    return (
-        f"{verdict_of(report)}: {plain_text(report.model)}, loss {facts.loss:.4g}{due}; {found or 'no problems found'}"
-    )
+    return f"loss {facts.loss:.4g}{due}; {found or 'no problems found'}"
 
 
 def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[float | None], title: str) -> None:

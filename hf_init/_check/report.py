@@ -61,7 +61,7 @@ class CheckReport(Report):
         """Write a picture (``.png``) or a page (``.html``): outputs and gradients of all modules, as they ran."""
         from hf_init._check.picture import draw_check
 
-        return draw_check(self, path)
+        return draw_check(self, self.model, self.facts, self.findings, path)
 
     def document(self) -> Mapping[str, object]:
         facts = self.facts

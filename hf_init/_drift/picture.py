@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_init._base_report import Report
 from hf_init._drift.grid import FAILED, STAYED, Bar, Grid, bars, grids
+from hf_init._drift.judge import TensorDrift
 from hf_init._errors import HfInitError
 from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_picture, verdict_of
 
@@ -19,30 +21,34 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, LogNorm
     from matplotlib.figure import Figure
 
-    from hf_init._drift.report import DriftReport
-
 MOST_STACKS = 6
 _FAILED, _STAYED, _PRETRAINED = "#b3261e", "#e9ebee", "#5b8a72"
 _SOFT = "#5c6470"
 _SHADES = ("#e3edfb", "#9cc0f2", "#2f6fdb", "#12305f")
 
 
-def draw_drift(report: DriftReport, subtitle: str, path: str | os.PathLike[str]) -> Path:
+def draw_drift(
+    report: Report, compared: str, tensors: Sequence[TensorDrift], subtitle: str, path: str | os.PathLike[str]
+) -> Path:
     """Write the picture of a drift, a PNG or a page, in place of what is there.
+
+    Args:
+        report: of the comparison, which is on the page.
+        compared: what was, such as ``base -> trained``.
+        tensors: what is drawn. subtitle: a line under what was compared.
 
     Raises:
         HfInitError: matplotlib isn't installed, the name ends in something else, or nothing was compared.
     """
     require()
-    tensors, base, trained = report.tensors, report.base, report.trained
     stacks, outside = grids(tensors)[:MOST_STACKS], bars(tensors)
     if not stacks and not outside:
-        raise HfInitError(f"{trained}: nothing was compared with {base}, there is nothing to draw")
+        raise HfInitError(f"{compared}: nothing was compared, there is nothing to draw")
     heights = [0.9 + 0.2 * len(grid.kinds) for grid in stacks] + ([0.8 + 0.2 * len(outside)] if outside else [])
     with drawing(9.0, 1.1 + sum(heights), len(heights), 1, heights) as (figure, axes):
         norm, colours = _scale([float(value) for grid in stacks for value in grid.relative.ravel()])
         figure.suptitle(
-            f"{verdict_of(report)}: {plain_text(base)} -> {plain_text(trained)}\n{subtitle}",
+            f"{verdict_of(report)}: {plain_text(compared)}\n{subtitle}",
             fontsize=10,
             x=0.01,
             ha="left",

@@ -93,7 +93,7 @@ class DriftReport(Report):
 
         counts = ", ".join(f"{format_count(number)} {status}" for status, number in self.counts.items() if number)
         subtitle = f"{counts}; meant to stay: {plain_text(self.frozen)}"
-        return draw_drift(self, subtitle, path)
+        return draw_drift(self, f"{self.base} -> {self.trained}", self.tensors, subtitle, path)
 
     def worries(self) -> Sequence[str]:
         return self.warnings

@@ -76,7 +76,7 @@ def other_step(
         differing = (pair for pair in zip_longest(old, new) if not _is_same(*pair, resized, factor))
         if pair := next(differing, None):
             was, now = pair
-            return f"it does {_text(now)} where the base does {_text(was)}"
+            return f"it does {_step_text(now)} where the base does {_step_text(was)}"
         if not failure:
             return ""
         seen = f"the rest can't be seen without values: {failure}"
@@ -111,7 +111,7 @@ def _is_same(one: Step | None, other: Step | None, resized: Collection[tuple[int
     )
 
 
-def _text(step: Step | None) -> str:
+def _step_text(step: Step | None) -> str:
     if step is None:
         return "nothing"
     return f"{step.name}({', '.join(map(repr, step.settings))})"

@@ -73,7 +73,7 @@ class ExpertsChange(Change):
                 keep[tensor.name] = RowMap(self._experts(before), dims[0])
         if left := [tensor.name for tensor, _ in changed_tensors(target) if tensor.name not in keep]:
             raise PlanError(f"{option('experts')}: {join_names(left)} change shape in a way that isn't known")
-        claim = weakest_claim([ROUNDING, *map(no_claim, _reasons(target))])
+        claim = weakest_claim([ROUNDING, *map(no_claim, _other_weighing(target))])
         return ChangePlan(
             keep=keep,
             notes=tuple(f"{path}: {value_at(base, path)} -> {value_at(target.config, path)}" for path in paths),
@@ -102,7 +102,7 @@ def _expert_paths(target: Target) -> tuple[str, str]:
     )
 
 
-def _reasons(target: Target) -> Iterator[str]:
+def _other_weighing(target: Target) -> Iterator[str]:
     """Yield why experts that are chosen together don't weigh what each weighed alone."""
     config = target.config.get_text_config()
     if config.model_type not in SHARING and not getattr(config, "norm_topk_prob", False):

@@ -140,16 +140,16 @@ def _unpaired(changed: Sequence[tuple[TensorSpec, SourceTensor]]) -> Iterator[st
     for tensor, source in changed:
         if any(matches(tensor.role, role) for role in DOWNWARD):
             size = next(new for old, new in zip(source.shape, tensor.shape, strict=True) if old != new)
-            for prefix in _prefixes(tensor.name):
+            for prefix in _prefixes_of(tensor.name):
                 sizes.setdefault(prefix, set()).add(size)
     for tensor, _ in changed:
         if tensor.geometry and any(matches(tensor.role, f"{role}.weight") for role in UPWARD):
-            nearest = next((prefix for prefix in _prefixes(tensor.name) if prefix in sizes), "")
+            nearest = next((prefix for prefix in _prefixes_of(tensor.name) if prefix in sizes), "")
             if tensor.geometry.fan_out not in sizes.get(nearest, ()):
                 yield tensor.name
 
 
-def _prefixes(name: str) -> Iterator[str]:
+def _prefixes_of(name: str) -> Iterator[str]:
     """Yield what a name begins with, dot by dot, the longest first."""
     words = name.split(".")
     yield from (".".join(words[:count]) for count in range(len(words) - 1, -1, -1))

@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
         config: PreTrainedConfig
 
+    class _LoadOptions(TypedDict, total=False):
+        """What torch's method takes, by name."""
+
+        strict: bool
+        assign: bool
+
     class _ResizeOptions(TypedDict, total=False):
         """What the library's method takes, by name."""
 
@@ -146,9 +152,10 @@ class InitMixin(_Model):
         remember(self, loaded=bool(loaded_names(self)))
         return embeddings
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Unpack[_LoadOptions]) -> Any:
         """Load as torch does; what was loaded is known from then on, of a model that was made on meta too."""
-        result = super().load_state_dict(state_dict, *args, **options)
+        library: Any = super().load_state_dict
+        result = library(state_dict, *args, **options)
         remember_loaded(self, state_dict.keys())
         return result
 

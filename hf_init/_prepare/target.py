@@ -137,11 +137,8 @@ def resolve_target(
         options=options_of(LoadOptions),
         dtype=dtype if dtype is not None else torch_dtype,
     )
-    load = dict(own.load)
-    if request.key_mapping:
-        load["key_mapping"] = {**(load.get("key_mapping") or {}), **request.key_mapping}
     given_up = () if drop is None else parse_globs("drop", drop)
-    target = replace(target, model_args=model_args, load_options=load, drop=given_up)
+    target = replace(target, model_args=model_args, load_options=own.loading(request.key_mapping), drop=given_up)
     for change in changes:
         target = change.place(target)
     return target, changes
@@ -162,6 +159,11 @@ class _SortedOptions:
     load: Mapping[str, Any]
     changes: Mapping[str, object]
     values: Mapping[str, object]
+
+    def loading(self, renamings: Mapping[str, str]) -> dict[str, Any]:
+        """Return what the loader takes, with more renamings than the user's own."""
+        more = {"key_mapping": {**(self.load.get("key_mapping") or {}), **renamings}} if renamings else {}
+        return {**self.load, **more}
 
     @classmethod
     def of(cls, options: Mapping[str, Any], given: Mapping[str, object]) -> _SortedOptions:

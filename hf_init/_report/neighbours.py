@@ -47,16 +47,16 @@ def nearest_neighbours(of: Candidate, candidates: Iterable[Candidate]) -> list[C
         ['layers.8.w', 'layers.7.w', 'layers.6.w']
     """
     alike = [each for each in candidates if (each.role, each.dimensions) == (of.role, of.dimensions)]
-    pattern, layers = name_pattern(of.name), layer_of(of)
+    pattern, layers = name_pattern(of.name), layer_numbers(of)
 
     def distance(each: Candidate) -> tuple[bool, tuple[int, ...], int]:
-        apart = tuple(abs(a - b) for a, b in zip(layer_of(each), layers, strict=False))
+        apart = tuple(abs(a - b) for a, b in zip(layer_numbers(each), layers, strict=False))
         return name_pattern(each.name) != pattern, apart, abs(each.at - of.at)
 
     return sorted(alike, key=distance)[:MOST]
 
 
-def layer_of(of: Candidate) -> tuple[int, ...]:
+def layer_numbers(of: Candidate) -> tuple[int, ...]:
     """Return the numbers in a tensor's name."""
     return tuple(int(part[:18]) for part in of.name.split(".") if part.isdecimal())
 

@@ -14,7 +14,7 @@ from hf_init._plan import MANIFEST_NAME, Fill, Manifest, Plan, TensorPlan
 from hf_init._report.expected import expected_distribution
 from hf_init._report.judge import ReportFinding, judge_report
 from hf_init._report.measure import Measure, RegionMeasurer
-from hf_init._report.neighbours import Candidate, layer_of, nearest_neighbours, pretrained, whole_tensor
+from hf_init._report.neighbours import Candidate, layer_numbers, nearest_neighbours, pretrained, whole_tensor
 from hf_init._report.picture import Chart, Picture, chart, picture
 from hf_init._report.token_rows import TokenRows, norm_picture, token_rows, token_texts
 from hf_init._report.untrained import Untrained, untrained_tables
@@ -158,7 +158,7 @@ def _group_by_name(tensors: Iterable[Candidate]) -> dict[str, list[Candidate]]:
     groups: dict[str, list[Candidate]] = {}
     for tensor in tensors:
         groups.setdefault(tensor.role, []).append(tensor)
-    return {role: sorted(group, key=layer_of) for role, group in groups.items()}
+    return {role: sorted(group, key=layer_numbers) for role, group in groups.items()}
 
 
 def _judge_group(group: list[Candidate], measures: dict[str, Measure]) -> Iterator[ReportFinding]:

@@ -71,7 +71,7 @@ def token_rows(checkpoint: Checkpoint, tensor: TensorPlan, fill: Fill, text: Tex
     listed = torch.tensor(list(ids)[:TOKENS])
     with Reader(checkpoint) as reader:
         own = torch.cat([block[_within(listed, first, block)] for first, block in _blocks(reader, tensor)])
-        norms, near = _compare(reader, tensor, own, new)
+        norms, near = _norms_and_nearest(reader, tensor, own, new)
     old = norms[[id_ for id_ in range(len(norms)) if id_ not in new]]
     pieces = getattr(fill.scheme, "pieces", None) or ((),) * len(ids)
     rows = (
@@ -105,7 +105,7 @@ def _within(ids: torch.Tensor, first: int, block: torch.Tensor) -> torch.Tensor:
     return ids[(ids >= first) & (ids < first + len(block))] - first
 
 
-def _compare(
+def _norms_and_nearest(
     reader: Reader, tensor: TensorPlan, own: torch.Tensor, new: frozenset[int]
 ) -> tuple[np.ndarray, tuple[torch.Tensor, torch.Tensor]]:
     """Return the norms of all rows, and of the given ones the nearest old rows: cosines and numbers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from hf_init._architecture import Target
 from hf_init._function import scores_are_mixed
@@ -64,7 +64,9 @@ def _reasons(change: VocabularyChange, fills: Mapping[str, tuple[Fill, ...]]) ->
         else:
             rows = region.index if isinstance(region, Rows) else ()
             names = join_names([texts.get(id_, f"row {id_}") for id_ in rows], 3) or "some rows"
-            yield f"{scheme.name} gives {names} in {name} no {'mean row' if mean else 'mixture of old rows'}"
+            # The place of a donor is the machine's own: a note goes into the manifest.
+            said = scheme.name if {"path", "donor"} & {each.name for each in fields(scheme)} else scheme
+            yield f"{said} gives {names} in {name} no {'mean row' if mean else 'mixture of old rows'}"
     names, first = [*mixtures], next(iter(mixtures.values()))
     if unlike := [name for name in names if [each for _, each in mixtures[name]] != [each for _, each in first]]:
         yield f"{unlike[0]} takes other shares of old rows than {names[0]}"

@@ -200,10 +200,10 @@ def _split_otherwise(
 
 def _containing(texts: Iterable[str], parts: Iterable[str]) -> Iterator[str]:
     """Yield the texts that contain one of the parts, whatever the case and the accents."""
-    wanted = {_bare(part) for part in parts} - {""}
+    wanted = {_without_marks(part) for part in parts} - {""}
     lengths = sorted({len(part) for part in wanted})
     for text in texts:
-        bare = _bare(text)
+        bare = _without_marks(text)
         ends = ((start, start + n) for start in range(len(bare)) for n in lengths if start + n <= len(bare))
         if any(bare[start:end] in wanted for start, end in ends):
             yield text
@@ -213,7 +213,7 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold().strip()
 
 
-def _bare(text: str) -> str:
+def _without_marks(text: str) -> str:
     """Return the most that a normalizer may leave of a text: neither case nor accents."""
     apart = text if text.isascii() else unicodedata.normalize("NFKD", text)
     return "".join(each for each in apart.casefold().strip() if each.isascii() or not unicodedata.combining(each))

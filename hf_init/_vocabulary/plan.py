@@ -26,7 +26,7 @@ from hf_init._vocabulary.request import ROLE_OPTIONS, RequestedToken, TokenReque
 from hf_init._vocabulary.rows import Vocabulary, format_ids, id_ranges, rows_needed
 from hf_init._vocabulary.token_ids import MovedIds, generation_values, id_fields, ids_within, moved_ids, text_ends
 from hf_init._vocabulary.tokenizer import TokenSplitter, has_tokenizer, ids_of, load_tokenizer, text_of
-from hf_init._vocabulary.tokenizer_files import TokenizerFiles, check_read_back
+from hf_init._vocabulary.tokenizer_files import TokenizerEdit, TokenizerFiles, check_read_back
 from hf_init._vocabulary.tokens import WantedTokens, check_read, wanted_tokens
 
 
@@ -114,14 +114,11 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
     wanted = wanted_tokens(request, start_tokenizer, whole, template)
     files = start.edited(wanted.edit, start_tokenizer)
     tokenizer = files.load() if wanted.edit else start_tokenizer
-    check_read_back(wanted.edit, start_tokenizer, tokenizer)
-    in_text = check_in_text(wanted.edit.tokens, whole, tokenizer)
-    check_read(in_text, wanted.edit.tokens, start, start_tokenizer)
+    in_text = _tried(wanted.edit, start, start_tokenizer, whole, tokenizer)
     ids, start_ids = ids_of(tokenizer), None if request.tokenizer is None else ids_of(start_tokenizer)
     vocabulary = _rows(request, fields, splitter, base_ids, start_ids, ids)
     moved = _ids_that_move(base, request, fields, old, tokenizer, wanted.edit.renamed)
     taken = {} if request.tokenizer is not None else _taken_ids(fields, moved, {*ids.values()} - {*base_ids.values()})
-    trained = {*range(fields.rows)} & {id_ - fields.offset for id_ in base_ids.values()} - earlier.ids
     return VocabularyChange(
         request=request,
         fields=fields,
@@ -130,7 +127,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         tokenizer=tokenizer,
         splitter=splitter,
         new_tokens=tuple(_new_tokens(request, wanted, vocabulary, tokenizer, splitter, fields.offset)),
-        trained=id_ranges(trained - {*request.reinit_ids}),
+        trained=id_ranges(_trained(fields, base_ids) - earlier.ids - {*request.reinit_ids}),
         earlier=earlier,
         files=files if wanted.edit or request.tokenizer is not None else None,
         moved=moved,
@@ -140,6 +137,29 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         generation=generation_values(base.folder),
         taken=taken,
     )
+
+
+def _tried(
+    edit: TokenizerEdit,
+    start: TokenizerFiles,
+    before: PreTrainedTokenizerBase,
+    splitter: TokenSplitter,
+    after: PreTrainedTokenizerBase,
+) -> TextCheck:
+    """Return what added tokens do to texts, tried with the tokenizer as the library reads it from the edited files.
+
+    Raises:
+        PlanError: it reads other ids than they say, or tokens that no text comes to.
+    """
+    check_read_back(edit, before, after)
+    in_text = check_in_text(edit.tokens, splitter, after)
+    check_read(in_text, edit.tokens, start, before)
+    return in_text
+
+
+def _trained(fields: VocabularyFields, ids: Mapping[str, int]) -> set[int]:
+    """Return the rows of a table that have a token."""
+    return {*range(fields.rows)} & {id_ - fields.offset for id_ in ids.values()}
 
 
 def _without_tokenizer(request: TokenRequest, fields: VocabularyFields, earlier: EarlierTokens) -> VocabularyChange:

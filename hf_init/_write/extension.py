@@ -119,7 +119,7 @@ def prepare_extension(
     architecture: Any = None,
     *,
     max_shard_size: str | int | None = None,
-    link: str = "copy",
+    link: Link = "copy",
     digest: bool = False,
     resume: bool = False,
     rename: bool = True,
@@ -135,7 +135,7 @@ def prepare_extension(
     path = result_place(out, base.values() if isinstance(base, Mapping) else [base])
     _check_memory_options(words)
     to_hub = push_to_hub or "", words.get("token")
-    how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename, prove_function, *to_hub)  # type: ignore[arg-type]  # plan_files checks it
+    how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename, prove_function, *to_hub)
     made, beside = prepared(base, architecture, **words)
     if prove_function and (made.source.parts or made.target.own is None or made.target.base.packed):
         raise PlanError(
