@@ -49,7 +49,7 @@ TARGET = (
     "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] "
     "[--output-rows SCHEME] [--texts FILE] [--layers MAP] [--new-layers {auto,copy}] "
     "[--positions N] [--positions-by {tile,interpolate}] [--positions-keep N] [--image-size N] [--patch-size N] "
-    "[--num-channels N] [--channels MAP] [--widen KEY=N] [--kv-heads N] "
+    "[--num-channels N] [--window-size N] [--num-mel-bins N] [--channels MAP] [--widen KEY=N] [--kv-heads N] "
     "[--experts N] [--untie]"
 )
 FILES = (

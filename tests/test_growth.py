@@ -276,6 +276,13 @@ def test_lists_of_numbers_and_counts_follow(family):
         ("bert", {"new_layers": "copy"}, "new_layers says how new blocks start; give layers"),
         ("bert", {"positions": 128, "positions_by": "interpolate", "positions_keep": 64}, "64 of the base's 64 would"),
         ("vit", {"image_size": 2}, "no patch fits into such an image"),
+        (
+            "windows",
+            {"window_size": 12},
+            "with window_size=12 doesn't run: .*every grid has to be as large as a window",
+        ),
+        ("vit", {"window_size": 7}, "window_size: the config of a vit has no such value"),
+        ("whisper", {"num_mel_bins": [64, 64]}, "num_mel_bins: expected a whole number of at least 1"),
         ("llama", {"experts": "upcycle(few)"}, "expected a whole number of at least 1, or upcycle.8, top_k=2.*few"),
         ("llama", {"experts": "upcycle(4)", "layers": "0-3,new"}, "experts and num_hidden_layers: one after the other"),
         ("llama", {"experts": "upcycle(4)", "architecture": "MistralForCausalLM"}, "MistralForCausalLM is no mixture"),
@@ -298,8 +305,33 @@ def test_maps_that_are_refused(family, tmp_path, name, options, message):
     assert not (tmp_path / "o").exists()
 
 
-GRIDS = ("vit", "dinov2", "deit", "clip", "siglip")
+GRIDS = ("vit", "dinov2", "deit", "clip", "siglip", "beit")
+WINDOWS = {"image_size": 32, "patch_size": 2, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+HEARD = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+         "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 96, "d_model": 32, "max_source_positions": 32,
+         "max_target_positions": 32}  # fmt: skip
 FAMILIES |= {
+    "beit": ("BeitForImageClassification", {**SEEN, "use_relative_position_bias": True}),
+    "windows": ("SwinForImageClassification", WINDOWS),
+    "swinv2": ("Swinv2ForImageClassification", WINDOWS),
+    "donut": ("DonutSwinModel", WINDOWS),
+    "whisper": (
+        "WhisperForConditionalGeneration",
+        {
+            **HEARD,
+            "num_mel_bins": 20,
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "decoder_start_token_id": 1,
+            "begin_suppress_tokens": None,
+        },
+    ),
+    "speech": ("Speech2TextForConditionalGeneration", {**HEARD, "input_feat_per_channel": 20, "conv_channels": 32}),
+    "ast": (
+        "ASTForAudioClassification",
+        {**SEEN, "num_mel_bins": 24, "max_length": 40, "patch_size": 8, "frequency_stride": 4, "time_stride": 4},
+    ),
     "deit": ("DeiTForImageClassification", SEEN),
     "clip": ("CLIPVisionModel", SEEN),
     "siglip": ("SiglipVisionModel", SEEN),
@@ -313,6 +345,34 @@ def test_positions_of_larger_images_are_the_bases_own_interpolation(family, tmp_
     plan = extended(family(name), tmp_path / "out", image_size=24)
     assert plan.claim == "as the base's own interpolation"
     assert json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]["same"]
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+
+
+@pytest.mark.parametrize("name", ["windows", "swinv2", "donut"])
+def test_positions_of_larger_windows_are_stretched(family, tmp_path, name):
+    base = family(name)
+    assert extended(base, tmp_path / "out", window_size=6).claim.startswith("none, because attention sees windows")
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+    old, new = tensors(base), tensors(tmp_path / "out")
+    trained = json.loads((tmp_path / "out" / "config.json").read_text()).get("pretrained_window_sizes")
+    assert trained == ([4, 4, 4, 2] if name == "swinv2" else None)
+    for table in (table for table in old if table.endswith("bias_table")):
+        grid = torch.tensor(old[table].bits.view(np.float32)).T.reshape(1, -1, 7, 7)
+        larger = torch.nn.functional.interpolate(grid, size=(11, 11), mode="bicubic").flatten(2)[0].T
+        assert np.array_equal(new[table].bits.view(np.float32), larger.numpy())
+
+
+@pytest.mark.parametrize("name", ["whisper", "speech", "ast"])
+def test_more_bins_of_a_spectrogram_are_heard_as_the_old_ones_stretched(family, tmp_path, name):
+    hf_init.extend(family(name), tmp_path / "base")
+    sizes = {"feature_extractor": {"feature_size": 24 if name == "ast" else 20, "num_mel_bins": 20}, "processor": "P"}
+    (tmp_path / "base" / "processor_config.json").write_text(json.dumps(sizes))
+    plan = extended(tmp_path / "base", tmp_path / "out", num_mel_bins=32)
+    settings = json.loads((tmp_path / "out" / "processor_config.json").read_text())["feature_extractor"]
+    assert settings == {"feature_size": 32, "num_mel_bins": 20 if name == "ast" else 32}
+    function = json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]
+    stretched = "none, because features have other bins: the same for stretched ones"
+    assert (plan.claim == stretched and function["largest"] < 1e-6) != (name == "ast")
     assert hf_init.verify(tmp_path / "out", recompute=True)
 
 
@@ -485,7 +545,8 @@ def test_what_makes_a_mixture_another_function_is_said(family, tmp_path):
     assert "layer_types changes" in hf_init.plan(tmp_path / "sliding", experts="upcycle(4)").claim
 
 
-def test_experts_that_are_chosen_by_groups_claim_nothing(family):
+def test_what_keeps_the_old_inputs_out_is_said(family):
+    assert "it doesn't run on what the base runs on" in hf_init.plan(family("vit"), image_size=17).claim
     assert "chosen by groups" in hf_init.plan(family("deepseek"), experts=8).claim
 
 

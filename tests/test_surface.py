@@ -102,8 +102,8 @@ PLAN = (
     "add_tokens special_tokens add_tokens_file existing rename_tokens single_word lstrip rstrip normalized pad_token "
     "eos_token bos_token unk_token mask_token chat_template pad_to_multiple_of allow_shrink reinit_rows tokenizer "
     "guarantee row_scheme input_rows output_rows texts "
-    "layers new_layers positions positions_by positions_keep image_size patch_size num_channels channels "
-    "widen kv_heads experts untie"
+    "layers new_layers positions positions_by positions_keep image_size patch_size num_channels window_size "
+    "num_mel_bins channels widen kv_heads experts untie"
 )
 SIGNATURES = {
     "plan": f"base architecture {PLAN}",

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from hf_init._architecture import text_config
 
 BATCH, TOKENS, SAMPLES, FRAMES = 2, 12, 8000, 64
+SPECTROGRAMS = ("input_features", "input_values")
 Inputs: TypeAlias = Mapping[str, "torch.Tensor | bool"]
 """Keyword arguments of a forward."""
 
@@ -34,11 +35,19 @@ def seeded_inputs(model: PreTrainedModel, seed: int = 0) -> Iterator[dict[str, t
 
 
 def paired_inputs(base: PreTrainedModel, out: PreTrainedModel, seed: int = 0) -> Iterator[tuple[Inputs, Inputs]]:
-    """Yield inputs for a base and for what was made of it: the same, but for images of another size or depth."""
+    """Yield inputs for a base and for what was made of it: the same, but for images of another size or depth.
+
+    Spectrograms of other bins are the base's, stretched.
+    """
+    heard = {name: each for made in seeded_inputs(out, seed) for name, each in made.items() if name in SPECTROGRAMS}
     images = next((made["pixel_values"] for made in seeded_inputs(out, seed) if "pixel_values" in made), None)
     for made in seeded_inputs(base, seed):
         shown: dict[str, torch.Tensor | bool] = dict(made)
         kept: dict[str, torch.Tensor | bool] = dict(made)
+        for name in heard.keys() & made.keys():
+            if made[name].dim() == heard[name].dim() == 3 and made[name].shape != heard[name].shape:
+                size = heard[name].shape[-2:]
+                kept[name] = torch.nn.functional.interpolate(made[name][:, None], size=size, mode="bicubic")[:, 0]
         old = made.get("pixel_values")
         if old is not None and images is not None and images.shape != old.shape and images.dim() == old.dim() == 4:
             channels = images[:, : old.shape[1]]

@@ -72,7 +72,9 @@ def other_step(
         return setting
     seen = "nothing can be seen without values"
     for one, other in zip(seeded_inputs(before), seeded_inputs(shown), strict=False):
-        (old, failure), (new, _) = steps_of(before, one), steps_of(after, other)
+        (old, failure), (new, refusal) = steps_of(before, one), steps_of(after, other)
+        if refusal and not failure:
+            return f"it doesn't run on what the base runs on: {refusal}"
         differing = (pair for pair in zip_longest(old, new) if not _is_same(*pair, resized, factor))
         if pair := next(differing, None):
             was, now = pair

@@ -122,7 +122,7 @@ class PositionsChange(Change):
             return RowMap(index, dim), None
         head = min(first + self.kept, rows - 1)
         index = (*range(head), *[None] * (more - head))
-        return RowMap(index, dim, drop=True), Resample("linear", head, (rows - head,), (more - head,), source.name)
+        return RowMap(index, dim, drop=True), Resample("linear", head, 0, (rows - head,), (more - head,), source.name)
 
     def _notes(self, before: int, tables: Mapping[str, object]) -> Iterator[str]:
         how = "the old ones again and again" if self.way == "tile" else "the old ones, stretched"

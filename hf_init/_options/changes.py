@@ -165,6 +165,8 @@ class GrowthOptions(TypedDict, total=False):
     image_size: Annotated["int | Sequence[int] | None", Option("of images: positions are interpolated", "number", "N")]
     patch_size: Annotated["int | Sequence[int] | None", Option("of patches: the projection is resized", "number", "N")]
     num_channels: Annotated["int | None", Option("of images; new ones start at 0", "number", "N")]
+    window_size: Annotated["int | None", Option("of attention (Swin): its positions are interpolated", "number", "N")]
+    num_mel_bins: Annotated["int | None", Option("of spectrograms: the first layer is resized", "number", "N")]
     channels: Annotated[
         "str | Sequence[int | str | None] | None",
         Option("what each starts as: R,G,B,new or numbers; sum into one; repeat", metavar="MAP"),

@@ -95,12 +95,14 @@ class Resample(DerivedScheme):
     """Rows of a grid, stretched from another grid.
 
     Formula: torch.nn.functional.interpolate(grid, size=after, mode=mode, align_corners=False)
-    Use: Positions of a larger image (bicubic, as most vision models interpolate theirs), or of longer texts (linear).
+    Use: Positions of a larger image or window (bicubic, as most vision models interpolate theirs; BEiT's distances
+        bilinear), or of longer texts (linear).
     Source: Dosovitskiy et al., An Image is Worth 16x16 Words, 2020; Zhang et al., Long-CLIP, 2024.
 
     Args:
         mode: bicubic or bilinear for two dimensions, linear for one.
         keep: how many rows stand before the grid.
+        last: how many rows stand after it.
         before: the sides of the grid that is read; bound by the plan.
         after: the sides of the grid that is made; bound by the plan.
         table: the tensor of the source that holds it; bound by the plan.
@@ -115,6 +117,7 @@ class Resample(DerivedScheme):
     bound: ClassVar[tuple[str, ...]] = ("before", "after", "table")
     mode: Annotated[str, OneOf(("bicubic", "bilinear", "linear"))] = "bicubic"
     keep: Annotated[int, WholeNumber(0)] = 0
+    last: Annotated[int, WholeNumber(0)] = 0
     before: RowList = ()
     after: RowList = ()
     table: Text = ""
@@ -126,7 +129,8 @@ class Resample(DerivedScheme):
         import torch
 
         table = self.read(slot, self.table)
-        rows = table.reshape(-1, table.shape[-1])[self.keep :]
+        rows = table.reshape(-1, table.shape[-1])
+        rows = rows[self.keep : len(rows) - self.last]
         grid = rows.T.reshape(1, -1, *self.before)
         made = torch.nn.functional.interpolate(grid, size=self.after, mode=self.mode, align_corners=False)
         return made.flatten(2)[0].T.reshape(slot.shape).contiguous()
@@ -134,10 +138,10 @@ class Resample(DerivedScheme):
 
 @dataclass(frozen=True)
 class PiResize(DerivedScheme):
-    """A stretched patch gives what the base's patch gave.
+    """A stretched patch, or a spectrogram of more bins, gives what the base's gave.
 
     Formula: w' = pinv(R^T) w, R the matrix that stretches a patch (bicubic)
-    Use: Another patch size of a vision model.
+    Use: Another patch size of a vision model, another number of bins of one that hears.
     Source: Beyer et al., FlexiViT, 2023.
 
     Args:
@@ -158,7 +162,7 @@ class PiResize(DerivedScheme):
     table: Text = ""
 
     def unsupported_reason(self, slot: Slot) -> str:
-        return "" if self.table else "the old patch isn't known: it is for patch_size=..."
+        return "" if self.table else "the old patch isn't known: it is for patch_size=... and num_mel_bins=..."
 
     def derive(self, slot: Slot) -> torch.Tensor:
         import torch
@@ -167,7 +171,7 @@ class PiResize(DerivedScheme):
         basis = torch.eye(size, dtype=torch.float64, device="cpu").reshape(size, 1, *self.before)
         stretched = torch.nn.functional.interpolate(basis, size=self.after, mode="bicubic", align_corners=False)
         inverse = torch.linalg.pinv(stretched.reshape(size, -1))
-        weights = self.read(slot, self.table).double().flatten(2)
+        weights = self.read(slot, self.table).double().flatten(-2)
         return (weights @ inverse.T).to(torch.float32).reshape(slot.shape).contiguous()
 
 
