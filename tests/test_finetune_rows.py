@@ -164,6 +164,38 @@ def test_rows_in_float32_beside_a_bfloat16_tensor_add_up_small_steps(tiny):
     assert -5e-4 < ends[torch.bfloat16] <= 0
 
 
+def test_a_new_head_in_bfloat16_trains_in_float32_and_is_saved_in_its_own(tiny, tmp_path):
+    """A step of 1e-6 is nothing to most bfloat16 values; a new layer and a head add four hundred of them up."""
+    cls, apart = transformers.BertForSequenceClassification, {}
+    options = {"num_labels": 3, "config": {"num_hidden_layers": 3}, "dtype": torch.bfloat16}
+    for dtype in (None, torch.bfloat16):
+        model = hf_init.from_pretrained(cls, tiny("bert"), **options)
+        before, frozen = copied(model), train_only_new(model, dtype=dtype)
+        optimizer = torch.optim.SGD(parameter_groups(model, lr=1e-6, weight_decay=0))
+        model(**words()).loss.backward()
+        grads = [parameter.grad for parameter in model.parameters() if parameter.requires_grad]
+        assert {grad.dtype for grad in grads} == {dtype or torch.float32}
+        assert Watch(frozen, optimizer=optimizer).norms()["norm/new"] > 0 and frozen.num_trainable[0] == sum(
+            grad.numel() for grad in grads
+        )
+        for _ in range(400):
+            for grad in grads:
+                grad.fill_(1.0)
+            optimizer.step()
+        frozen.raise_if_moved()
+        model.save_pretrained(tmp_path)
+        saved = load_file(tmp_path / "model.safetensors")
+        apart[dtype] = float((saved["classifier.weight"].float() - before["classifier.weight"].float()).mean())
+        assert {tensor.dtype for tensor in saved.values()} == {torch.bfloat16}
+    assert apart[None] == pytest.approx(-4e-4, rel=0.1) and -2e-4 < apart[torch.bfloat16] <= 0
+    frozen = train_only_new(model := hf_init.from_pretrained(cls, tiny("bert"), **options))
+    assert "trained: bert.encoder.layer.2.attention.self.query.weight, " in str(frozen) and not model.classifier.weight.requires_grad
+    frozen.thaw(frozen.names[:1])
+    assert frozen.new_parts and not model.classifier.weight.requires_grad
+    frozen.thaw()
+    assert not frozen.new_parts and all(parameter.requires_grad for parameter in model.parameters())
+
+
 # Moving, copying, other passes.
 
 
@@ -184,8 +216,8 @@ def test_a_model_that_is_moved_or_copied_still_trains_its_rows(tiny):
 def test_checkpointed_activations_give_the_same_gradient(tiny):
     gradients = []
     for some in (False, True):
-        model = grown(tiny, keep={"*mlp*": "leading"}, intermediate_size=96)
-        train_only_new(model)
+        model = grown(tiny, keep={"*mlp*": "leading"}, intermediate_size=96, num_hidden_layers=3)
+        train_only_new(model, dtype=torch.float64)
         if some:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})

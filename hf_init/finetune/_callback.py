@@ -45,7 +45,7 @@ class FinetuneCallback(TrainerCallback):
         verify_every: steps between two proofs; None: only at the end. A byte of what is frozen that moved stops the
             training with ProofError, which names the tensor.
         schedule: of ``unfreeze_schedule``.
-        dtype: as in ``freeze``: of the new rows of resized tensors; None: float32 for those of 16 bits.
+        dtype: as in ``freeze``: in which what is new trains; None: in float32 where it has 16 bits.
 
     Raises:
         PlanError: as ``freeze``, and where the optimizer isn't made for what is frozen, before the first step.

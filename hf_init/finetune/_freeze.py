@@ -18,7 +18,7 @@ from hf_init._text import format_count, join_names
 from hf_init.finetune._guard import Guard, GuardReport
 from hf_init.finetune._manifest import manifest_of, save_manifest
 from hf_init.finetune._model import ModelTensor, PlanLike, PlanOrigin, model_tensors, origin_of, unwrapped
-from hf_init.finetune._rows import CHILD, NewParts
+from hf_init.finetune._rows import CHILD, NewParts, needs_copy
 from hf_init.finetune._zero3 import check_not_started
 
 Resized = Literal["new", "whole", "none"]
@@ -48,7 +48,7 @@ class Frozen:
 
     @property
     def new_parts(self) -> NewParts | None:
-        """Return what trains of the resized tensors."""
+        """Return what trains of resized tensors, and of new ones in 16 bits."""
         return getattr(self.model, CHILD, None)
 
     @property
@@ -78,7 +78,7 @@ class Frozen:
         self.verify().raise_if_failed()
 
     def thaw(self, names: Iterable[str] | None = None) -> tuple[str, ...]:
-        """Let tensors train from here on; None: all of them. Return the names of those that were frozen.
+        """Let tensors train from here on; None: all of them, in their own dtype. Return those that were frozen.
 
         Raises:
             PlanError: a name that isn't frozen, or a resized tensor without the others of its kind.
@@ -87,14 +87,16 @@ class Frozen:
         unknown = [name for name in wanted if name not in self._guard.digests]
         if unknown:
             raise PlanError(f"{join_names(unknown)}: not frozen, so there is nothing to thaw; see Frozen.names")
-        resized = {part.origin.name for part, _ in self.new_parts.parts} if self.new_parts else set()
-        if self.new_parts and resized & set(wanted):
+        apart = {part.origin.name for part, _ in self.new_parts.parts} if self.new_parts else set()
+        resized = apart & self._guard.digests.keys()
+        if self.new_parts and (names is None or resized & set(wanted)):
             if not resized <= set(wanted):
                 raise PlanError(f"thaw the resized tensors together: {join_names(sorted(resized))}")
             self.new_parts.remove(self.model)
         self._guard.release(wanted)
+        trains = {*wanted} if self.new_parts else {*wanted, *apart}
         for each in self.tensors:
-            if each.name in wanted and each.is_parameter:
+            if each.name in trains and each.is_parameter:
                 each.tensor.requires_grad_(True)
         self._update_norms()
         return wanted
@@ -151,8 +153,9 @@ def freeze(
         copies: keep a copy of all that is frozen, so that the proof can name row and both values even where the
             files are gone. Without it the proof holds digests, which cost no memory.
         check: compare what is frozen with the files that the model came from, where they are at hand.
-        dtype: of the new rows under ``"new"``; None: their own, but float32 for those of a bfloat16 or float16 tensor,
-            whose small steps would be lost otherwise. The tensor itself, and what is saved, keeps its own.
+        dtype: in which new rows under ``"new"``, and new tensors, train; None: their own, but float32 for those of
+            bfloat16 or float16, whose small steps would be lost otherwise. The tensor in the model, and what is saved,
+            keeps its own. Under ``"whole"`` nothing is trained apart.
 
     Returns:
         What is frozen; ``raise_if_moved`` proves it.
@@ -178,11 +181,14 @@ def freeze(
     guard = Guard([pair for pair in regions if pair[1]], origin, copies)
     if check:
         guard.check_unchanged()
-    if divided and resized == "new":
-        NewParts(model, divided, dtype)
+    copied = [each for each in tensors if each.is_parameter and needs_copy(each, dtype)] if resized != "whole" else []
+    apart = [*divided, *copied] if resized == "new" else copied
+    if apart:
+        NewParts(model, apart, dtype)
+    still = {*guard.digests, *(each.name for each in apart)}
     for each in tensors:
         if each.is_parameter and each.tensor.is_floating_point():
-            each.tensor.requires_grad_(each.name not in guard.digests)
+            each.tensor.requires_grad_(each.name not in still)
             each.tensor.grad = None  # one left from before would be a step of momentum
     return Frozen(model, origin, tensors, guard)
 
@@ -199,7 +205,7 @@ def train_only_new(
 
     A gradient mask is not exact: weight decay and momentum move what has no gradient. PEFT's trainable tokens are, for
     the rows of an embedding, and save an adapter. Here each new region is a parameter of its own, whose memory is that
-    region of the whole tensor (of one in 16 bits, a float32 copy: see ``dtype``), and the whole tensor is in no
+    region of the whole tensor (of one in 16 bits, new as a whole or in part, a float32 copy: see ``dtype``), and the whole tensor is in no
     optimizer: any kind of tensor and region will do, a tied head sees the same tensor, optimizer states are as large as
     what is new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain names and shapes.
 
@@ -235,7 +241,7 @@ def _check_freezable(
     if resized is not None and resized not in RESIZED:
         raise PlanError(f"resized is {resized!r}, expected one of {', '.join(map(repr, RESIZED))}")
     if hasattr(model, CHILD):
-        raise PlanError("the model's new rows are trained apart already; Frozen.thaw() first")
+        raise PlanError("what is new in the model is trained apart already; Frozen.thaw() first")
     if divided and resized is None:
         raise PlanError(
             f"{join_names([each.name for each in divided])}: kept in part, new in part. Say what trains: resized='new' "

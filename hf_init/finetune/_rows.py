@@ -1,4 +1,4 @@
-"""The new part of a resized tensor as a parameter of its own: in the tensor's memory, or beside what is divided."""
+"""What is new of a tensor as a parameter of its own: in the tensor's memory, or beside what is divided or has 16 bits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hf_init._shards import (
     whole_shape,
     write_region,
 )
-from hf_init._tensors import Box, Region, Rows
+from hf_init._tensors import Box, Region, Rows, Status
 from hf_init._text import join_names
 from hf_init.finetune._model import ModelTensor
 from hf_init.finetune._zero3 import call_after_steps, gather_for
@@ -60,6 +60,8 @@ class NewPart:
 
     def __str__(self) -> str:
         region = self.region
+        if region == self.origin.box:
+            return self.origin.name
         if isinstance(region, Rows):
             return f"{self.origin.name}[{len(region.index)} rows of dim {region.dim}]"
         return f"{self.origin.name}[{', '.join(f'{a}:{b}' for a, b in zip(region.start, region.stop, strict=True))}]"
@@ -83,13 +85,13 @@ class _RouteGradients(torch.autograd.Function):
 
 
 class NewParts(nn.Module):
-    """The new regions of resized tensors, as the only parameters of them that train.
+    """The new regions of resized tensors, and new tensors of 16 bits, as the only parameters of them that train.
 
     The whole tensor stays where it is, under its name, and doesn't require gradients. Each new region is a parameter
     whose memory is that region, so nothing is copied or put together; where the tensor has 16 bits, it is a copy in
-    float32, rounded into the tensor at every pass. While the model runs, its modules see the whole
-    tensor through a function whose backward hands each part its rows of the gradient. No optimizer ever holds a kept
-    row: no decay, momentum, clipping or rounding can reach one.
+    float32, rounded into the tensor at every pass. While the model runs, its modules see the whole tensor through a
+    function whose backward hands each part its rows of the gradient. No optimizer ever holds a kept row: no decay,
+    momentum, clipping or rounding can reach one.
 
     Under FSDP2 a part has memory of its own. Made before ``fully_shard``, it is divided with the rest; made after it,
     every rank holds all of it, and backward averages its gradient over the ranks. Under ZeRO-3 it is divided by
@@ -197,10 +199,8 @@ class NewParts(nn.Module):
             model.register_forward_hook(self._leave, always_call=True),
         ]
         for owner in owners.values():
-            self._handles += [
-                owner.register_forward_pre_hook(self._enter),
-                owner.register_forward_hook(self._leave, always_call=True),
-            ]
+            self._handles.append(owner.register_forward_pre_hook(self._enter))
+            self._handles.append(owner.register_forward_hook(self._leave, always_call=True))
         for owner in (model, *owners.values()):
             self._handles += [
                 owner.register_state_dict_pre_hook(self._link_before_saving),
@@ -313,22 +313,35 @@ def _is_in_care(parts: NewParts, parameter: nn.Parameter) -> bool:
     return is_sharded(parameter) or isinstance(parts._root[0], FSDPModule)
 
 
+def needs_copy(origin: ModelTensor, dtype: torch.dtype | None) -> bool:
+    """Return whether a tensor that is new as a whole trains as a copy in another dtype.
+
+    One that is divided already doesn't: every rank would hold all of the copy, and DeepSpeed's optimizer has its own.
+    """
+    tensor, plain = origin.tensor, origin.status is Status.NEW and not isinstance(origin.owner, nn.RNNBase)
+    return plain and tensor.is_floating_point() and not is_sharded(tensor) and tensor.dtype != _dtype_of(tensor, dtype)
+
+
+def _dtype_of(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype that what is new of a tensor trains in: of 16 bits float32, else small steps are lost."""
+    return dtype or (torch.float32 if tensor.itemsize < torch.float32.itemsize else tensor.dtype)
+
+
 def _parts_of(origin: ModelTensor, dtype: torch.dtype | None) -> list[NewPart]:
-    """Return the new regions of a tensor as parts, those of 16 bits in float32: small steps would be lost otherwise.
+    """Return the new regions of a tensor as parts.
 
     Raises:
         PlanError: they can't be told apart from what is kept.
     """
     tensor, advice = origin.tensor, "freeze it or train it as a whole (resized='none' or 'whole')"
-    if not origin.whole:
+    if origin.status is Status.RESIZED and not origin.whole:
         raise PlanError(
             f"{origin.name} is put together from {len(origin.entries)} tensors on disk when it is loaded, so its new "
             f"part has no region of its own in memory; {advice}"
         )
     if isinstance(origin.owner, nn.RNNBase):
         raise PlanError(f"{origin.name}: {type(origin.owner).__name__} reads its weights past the module; {advice}")
-    dtype = dtype or (torch.float32 if tensor.itemsize < torch.float32.itemsize else tensor.dtype)
-    parts = []
+    dtype, parts = _dtype_of(tensor, dtype), []
     for number, region in enumerate(straight(each, whole_shape(tensor)) for each in origin.new if 0 not in each.shape):
         # A fused optimizer writes a parameter as one run of memory: a view with gaps would have it write kept elements.
         gaps = is_sharded(tensor) or isinstance(region, Rows) or not tensor[region.slices].is_contiguous()

@@ -97,7 +97,9 @@ Pairs = list[tuple[torch.Tensor | None, torch.Tensor]]
 
 def _new_and_pretrained(frozen: Frozen) -> tuple[Pairs, Pairs]:
     """Return gradient and values of everything new, and of everything pretrained; a resized tensor by its regions."""
-    new: Pairs = [(p.grad, p) for _, p in frozen.new_parts.parts] if frozen.new_parts else []
+    parts = frozen.new_parts.parts if frozen.new_parts else ()
+    apart = {part.origin.name for part, _ in parts}
+    new: Pairs = [(parameter.grad, parameter) for _, parameter in parts]
     pretrained: Pairs = []
     for each in frozen.tensors:
         tensor = each.tensor
@@ -105,8 +107,8 @@ def _new_and_pretrained(frozen: Frozen) -> tuple[Pairs, Pairs]:
             continue
         if each.status is Status.RESIZED and each.whole:
             pretrained += [_region_of(tensor, region) for region in each.kept]
-            new += [] if frozen.new_parts else [_region_of(tensor, region) for region in each.new]
-        else:
+            new += [] if each.name in apart else [_region_of(tensor, region) for region in each.new]
+        elif each.name not in apart:
             (new if each.status is Status.NEW else pretrained).append((tensor.grad, tensor))
     return new, pretrained
 
