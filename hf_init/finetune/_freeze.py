@@ -205,9 +205,10 @@ def train_only_new(
 
     A gradient mask is not exact: weight decay and momentum move what has no gradient. PEFT's trainable tokens are, for
     the rows of an embedding, and save an adapter. Here each new region is a parameter of its own, whose memory is that
-    region of the whole tensor (of one in 16 bits, new as a whole or in part, a float32 copy: see ``dtype``), and the whole tensor is in no
-    optimizer: any kind of tensor and region will do, a tied head sees the same tensor, optimizer states are as large as
-    what is new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain names and shapes.
+    region of the whole tensor (of what has 16 bits, whole new tensors too, a float32 copy: see ``dtype``), and the
+    whole tensor is in no optimizer: any kind of tensor and region will do, a tied head sees the same tensor, optimizer
+    states are as large as what is new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain
+    names and shapes.
 
     Under FSDP2 (``fully_shard``) before or after dividing the model; under data parallelism and DeepSpeed, ZeRO-3 too:
     freeze first, then wrap. Not under FSDP1 or tensor parallelism: use ``peft_arguments`` there.

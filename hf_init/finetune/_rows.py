@@ -1,4 +1,4 @@
-"""What is new of a tensor as a parameter of its own: in the tensor's memory, or beside what is divided or has 16 bits."""
+"""What is new of a tensor as a parameter of its own: in its memory, or beside what is divided or has 16 bits."""
 
 from __future__ import annotations
 
