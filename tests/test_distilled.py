@@ -43,7 +43,7 @@ def test_the_texts_prove_it_and_no_others_do(distilled):
     assert hf_init.verify(out, base, recompute=True, texts=TEXTS).ok
     with pytest.raises(HfInitError, match=r"rows were distilled from texts .*give them \(texts=FILE\)"):
         hf_init.verify(out, base, recompute=True)
-    with pytest.raises(HfInitError, match="not the texts that rows were distilled from"):
+    with pytest.raises(HfInitError, match="not the texts: rows were distilled"):
         hf_init.verify(out, base, recompute=True, texts=TEXTS[1:])
 
 
@@ -69,6 +69,20 @@ def test_what_the_texts_lack_is_left_at_auto_and_named(bases, tmp_path):
     tied = hf_init.plan(bases("llama with tokens"), add_tokens=TOKENS, texts=TEXTS)
     assert {fill.scheme.name for fill in tied[EMBEDDING].new} == {"subtokens"}
     assert any("the texts are of no use: the table is tied" in note for note in tied.notes)
+
+
+def test_the_base_writes_texts_for_a_word_that_none_has(bases, tmp_path):
+    base, scheme = bases("qwen with tokens"), "distilled(steps=2, written=3)"
+    plan = hf_init.plan(base, add_tokens=TOKENS, row_scheme=scheme, texts=["a cat"])
+    assert [fill.scheme.name for fill in plan[EMBEDDING].new] == ["distilled"]
+    assert any("distilled from what the base writes: ' sat'" in note for note in plan.notes)
+    rows = []
+    for number, words in enumerate((TOKENS, [" dog", *TOKENS[::-1]])):
+        out = tmp_path / str(number)
+        hf_init.extend(base, out, add_tokens=words, row_scheme=scheme)
+        ids = transformers.AutoTokenizer.from_pretrained(out).convert_tokens_to_ids(TOKENS)
+        rows.append(tensors(out)[EMBEDDING][ids])
+    assert torch.equal(*rows) and hf_init.verify(out, base, recompute=True).ok
 
 
 def test_what_a_row_says_is_best_where_it_is_as_likely_as_the_pieces():

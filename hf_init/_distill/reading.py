@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from hf_init._architecture import UNBUILDABLE
 
-CLOSE = 1e-2
+CLOSE = 5e-2
 """Of states that are the same but for rounding, bfloat16's included, relative to the largest."""
 
 

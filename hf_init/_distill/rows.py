@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from hf_init._distill.occurrences import NEW_TOKEN, Occurrence, ReadTexts
 from hf_init._distill.reading import Prefix, StateReader, layer_like
+from hf_init._distill.written import written_texts
 from hf_init._tensors import key_of
 from hf_init.schemes import Distilled
 
@@ -95,17 +96,22 @@ def distilled_rows(
 
     Args:
         model: the base, frozen.
-        ids: of the new tokens; each is in the texts.
+        ids: of the new tokens; for those that aren't in the texts the model writes some.
         done: called when a row is.
     """
     reader = StateReader(model)
     rate = scheme.rate * float(reader.embedding.get_parameter("weight").detach().float().std())
 
     def row(number: int) -> torch.Tensor:
-        found = read.found[ids[number]]
-        order = random.Random(key_of(seed, "distilled", *map(str, scheme.pieces[number])))
-        chosen = sorted(order.sample(found, min(scheme.passages, len(found))), key=lambda each: each.start)
-        trained = _train([*_batches(reader, read, chosen, scheme)], reader, start[number], scheme, rate)
+        id_, pieces = ids[number], scheme.pieces[number]
+        key = key_of(seed, "distilled", *map(str, pieces))
+        texts = read
+        if id_ not in read.found:
+            texts = written_texts(reader, read.start, id_, pieces, scheme.written, scheme.after, key)
+        found = texts.found[id_]
+        chosen = random.Random(key).sample(found, min(scheme.passages, len(found)))
+        chosen.sort(key=lambda each: each.start)
+        trained = _train([*_batches(reader, texts, chosen, scheme)], reader, start[number], scheme, rate)
         done()
         return trained
 
@@ -121,11 +127,16 @@ def distilled_rows(
 def _batches(
     reader: StateReader, read: ReadTexts, chosen: Sequence[Occurrence], scheme: Distilled
 ) -> Iterator[Passages]:
-    """Yield the passages in batches of one shape, with what the base makes of them."""
+    """Yield the passages in batches of one shape, no more than there are steps, with what the base makes of them."""
     shapes: dict[tuple[int, int], list[Occurrence]] = {}
     for each in chosen:
         shapes.setdefault((each.length, len(each.tokens)), []).append(each)
-    for (length, _), alike in sorted(shapes.items()):
+    parts = [
+        (length, alike[at : at + scheme.batch])
+        for (length, _), alike in sorted(shapes.items())
+        for at in range(0, len(alike), scheme.batch)
+    ]
+    for length, alike in parts[: scheme.steps]:
         old = read.around([each.start for each in alike], scheme.before, length + scheme.after)
         prefix = reader.read(old[:, : -length - scheme.after])
         follows = old[:, prefix.ids.shape[1] :]
@@ -143,9 +154,10 @@ def _train(
     for step in range(scheme.steps):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / scheme.steps)
         optimizer.zero_grad()
-        loss = torch.cat([passages.unlike(reader, row).flatten() for passages in batches]).mean()
-        if said := [passages.said.loss(row) for passages in batches if passages.said is not None]:
-            loss = loss + scheme.output * torch.cat(said).mean()
+        passages = batches[step % len(batches)]
+        loss = passages.unlike(reader, row).mean()
+        if passages.said is not None:
+            loss = loss + scheme.output * passages.said.loss(row).mean()
         loss.backward()
         optimizer.step()
     return row.detach()[0]

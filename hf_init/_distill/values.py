@@ -38,14 +38,18 @@ def distilled_values(plan: Plan, base: Target, read: ReadTexts) -> dict[str, tor
     """Return the tensors with distilled rows, by their names on disk: float32, whole, 0 elsewhere.
 
     Args:
-        base: as its own class; it is loaded, in float32 on the CPU, and freed.
+        base: as its own class; it is loaded on the CPU, and freed.
     """
     tensors = [tensor for tensor in plan.stored if any(isinstance(fill.scheme, Distilled) for fill in tensor.new)]
     if not tensors:
         return {}
+    # Half of the time and of the memory where the processor multiplies bfloat16, and rows no worse. Attention written
+    # out, since the fused one goes backward ten times as slowly as forward there.
+    fast = base.dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    options = {"dtype": torch.bfloat16 if fast else torch.float32, "attn_implementation": "eager"}
     with quiet_library(), without_zero3():
-        folder, options = str(base.base.folder), {"config": base.config, "dtype": torch.float32}
-        model = load_plainly(base.cls, folder, **options).eval().requires_grad_(False)
+        model = load_plainly(base.cls, str(base.base.folder), config=base.config, **options)
+    model.eval().requires_grad_(False)
     with Reader(base.base.source) as reader:
         return {tensor.name: _values(tensor, reader, plan.seed, model, read) for tensor in tensors}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from hf_init._text import qualified_name
 from hf_init._verify import open_base
 from hf_init._vocabulary import load_tokenizer
 from hf_init.schemes import Distilled, Fitted, Model
+
+Data = TypeVar("Data", Examples, GivenTexts)
 
 
 def recomputer(
@@ -97,17 +99,9 @@ def _trained_again(out: Path, plan: Plan, base: Path, texts: object, trust: bool
         return {}
     scheme = fills[0].scheme
     assert isinstance(scheme, Distilled)
-    if texts is None:
-        raise PlanError(
-            f"rows were distilled from texts ({scheme}): give them ({option('texts', 'FILE')}), or verify without "
-            "recompute, which compares them with their digests"
-        )
-    given = GivenTexts.of(texts)
-    if given.fingerprint != scheme.data:
-        raise PlanError(
-            f"these are not the texts that rows were distilled from: their SHA-256 is {given.fingerprint}, not "
-            f"{scheme.data}"
-        )
+    given = GivenTexts(())
+    if scheme.data:
+        given = _same_data(GivenTexts.of, texts, scheme, "rows were distilled from texts", "texts")
     target, _ = resolve_target(base, trust_remote_code=trust)
     new = {id_ for fill in fills if isinstance(fill.region, Rows) for id_ in fill.region.index}
     read = read_texts(given.texts, load_tokenizer(base), load_tokenizer(out), new)
@@ -115,13 +109,21 @@ def _trained_again(out: Path, plan: Plan, base: Path, texts: object, trust: bool
 
 
 def _solved(target: Target, plan: Plan, scheme: Fitted, examples: object) -> dict[str, torch.Tensor]:
-    if examples is None:
-        raise PlanError(
-            f"the head was solved from examples ({scheme}): give them ({option('examples', 'FILE')}), or verify "
-            "without recompute, which compares it with its digests"
-        )
-    given = Examples.of(examples)
-    if given.fingerprint != scheme.data:
-        raise PlanError(f"these are not the examples that the head was solved from: {given.fingerprint}, not {scheme}")
+    given = _same_data(Examples.of, examples, scheme, "the head was solved from examples", "examples")
     model = from_pretrained(target.cls, target.base.folder, config=target.config)
     return solve_last_layer(scheme.method, given, target.base.folder, solved_layer(plan), model)
+
+
+def _same_data(
+    read: Callable[[object], Data], given: object, scheme: Distilled | Fitted, made: str, argument: str
+) -> Data:
+    """Read the data that values were made from, of which the scheme has the fingerprint."""
+    if given is None:
+        raise PlanError(
+            f"{made} ({scheme}): give them ({option(argument, 'FILE')}), or verify without recompute, which compares "
+            "the values with their digests"
+        )
+    data = read(given)
+    if data.fingerprint != scheme.data:
+        raise PlanError(f"not the {argument}: {made} with the SHA-256 {scheme.data}, and these have {data.fingerprint}")
+    return data

@@ -12,6 +12,7 @@ from hf_init._vocabulary.plan import VocabularyChange
 from hf_init._vocabulary.rows import format_ids
 from hf_init._vocabulary.tokenizer import backend_of, ids_of
 from hf_init._vocabulary.tokenizer_files import ADDED, SENTENCEPIECE
+from hf_init.schemes import Distilled
 
 TIMES = "<|notimestamps|>"
 CONTROL = re.compile(r"<\|[^|<>\s]+\|>|\[/?[A-Z_]+\]|</?[a-z_]+>")
@@ -155,8 +156,12 @@ def text_notes(change: VocabularyChange, sides: Collection[str]) -> Iterator[str
         )
         return
     found = change.read.found
+    writes = any(isinstance(each, Distilled) and each.written for each in change.request.schemes.values())
     if lacking := [repr(text) for id_, text in change.words.items() if id_ not in found]:
-        yield f"in no text where the base reads pieces that end where it ends, so not distilled: {join_names(lacking)}"
+        yield (
+            f"in no text where the base reads pieces that end where it ends, so "
+            f"{'distilled from what the base writes' if writes else 'not distilled'}: {join_names(lacking)}"
+        )
     if rare := [
         f"{text!r} ({len(found[id_])})"
         for id_, text in change.words.items()

@@ -86,9 +86,10 @@ class VocabularyChange:
     @cached_property
     def read(self) -> ReadTexts:
         """Return the request's texts with the new words that are found in them."""
-        if self.request.texts is None or self.before is None or self.tokenizer is None:
+        if self.before is None or self.tokenizer is None:
             return ReadTexts((), {})
-        return read_texts(self.request.texts.texts, self.before, self.tokenizer, self.words)
+        texts = self.request.texts.texts if self.request.texts is not None else ()
+        return read_texts(texts, self.before, self.tokenizer, self.words)
 
 
 def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> VocabularyChange:

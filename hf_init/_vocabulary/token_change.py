@@ -78,7 +78,8 @@ class TokenChange(Change):
             )
         claim, places = token_claim(change, sides.values()), {name: dim for name, (_, dim) in tables.items()}
         new = change.new_tokens or change.padding
-        base = reading_base(target) if change.request.texts is not None else None
+        trains = change.request.texts is not None or any(map(_writes, change.request.schemes.values()))
+        base = reading_base(target) if trains else None
         read = [name for name, side in sides.items() if side in ("input", "tied")]
         if base is not None and len(read) > 1:
             raise PlanError(f"texts: rows of one table are distilled, and here several are read: {join_names(read)}")
@@ -88,7 +89,7 @@ class TokenChange(Change):
 
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
-            fills=partial(_row_fills, change, sides),
+            fills=partial(_row_fills, change, sides, base),
             notes=(*token_notes(change), *text_notes(change, sides.values())),
             notes_on=lambda plan: [guarantee(change, sides, places, target, plan)] if new else [],
             write=self._write,
@@ -125,9 +126,13 @@ class TokenChange(Change):
 
 
 def _row_fills(
-    change: VocabularyChange, sides: Mapping[str, str], match: Match, choice: Choice
+    change: VocabularyChange, sides: Mapping[str, str], base: Target | None, match: Match, choice: Choice
 ) -> Sequence[Fill] | None:
-    """Return the new rows of a table, by kind of token; None where they are the recipe's or the user's own."""
+    """Return the new rows of a table, by kind of token; None where they are the recipe's or the user's own.
+
+    Args:
+        base: what rows are distilled with, if any are.
+    """
     name = match.target.name
     if name not in sides or match.status is not Status.RESIZED:
         return None
@@ -139,7 +144,7 @@ def _row_fills(
         return None
     table = EmbeddingTable(match.copies[0].source, sides[name], change.trained, change.order, change.splitter)
     scheme = choice.scheme if by_rule else change.request.schemes.get(sides[name])
-    distilled = _distilled_words(change, scheme, table.side)
+    distilled = _distilled_words(change, scheme, table.side, base)
     if isinstance(scheme, Distilled):
         scheme = None
     fills = []
@@ -147,10 +152,11 @@ def _row_fills(
         chosen = auto_row_scheme(table.side, kind, change.request.guarantee)
         if scheme is not None and kind != "padding":
             chosen = Choice(scheme, choice.why if by_rule else "asked for")
-        found = [token for token in tokens if kind == "word" and token.id in change.read.found]
-        if found and distilled is not None:
-            fills.append(_row_fill(region, table, found, distilled))
+        if distilled is not None and kind == "word":
+            found = [token for token in tokens if _writes(distilled.scheme) or token.id in change.read.found]
             tokens = [token for token in tokens if token not in found]
+            if found:
+                fills.append(_row_fill(region, table, found, distilled))
         if tokens:
             fills.append(_row_fill(region, table, tokens, chosen))
     return fills
@@ -161,23 +167,30 @@ def _row_fill(region: Rows, table: EmbeddingTable, tokens: Sequence[NewToken], c
     return Fill(rows, bind_row_scheme(chosen.scheme, table, tokens), chosen.why)
 
 
-def _distilled_words(change: VocabularyChange, scheme: object, side: str) -> Choice | None:
-    """Return the choice for words that the texts have; None where they aren't distilled.
+def _distilled_words(change: VocabularyChange, scheme: object, side: str, base: Target | None) -> Choice | None:
+    """Return the choice for words that the texts have, or the base writes; None where they aren't distilled.
 
     Raises:
-        PlanError: they are to be, and there are no texts.
+        PlanError: they are to be, and there are no texts, or the base can't write them.
     """
     texts = change.request.texts
     asked = isinstance(scheme, Distilled)
-    if asked and texts is None:
+    if asked and base is None:
         raise PlanError(
             f"{scheme}: rows are distilled from texts with the new tokens in them; give some "
-            f"({option('texts', 'FILE')})"
+            f"({option('texts', 'FILE')}), or let the base write them ({option('row_scheme', 'distilled(written=12)')})"
         )
-    if texts is None or side not in ("input", "tied") or not (asked or (scheme is None and side == "input")):
+    if base is None or side not in ("input", "tied") or not (asked or (scheme is None and side == "input")):
         return None
-    words = distilled_scheme(scheme if isinstance(scheme, Distilled) else Distilled(), side, texts.fingerprint)
-    return Choice(words, "a word that the texts have: trained to be read as its pieces are")
+    if _writes(scheme) and not base.cls.can_generate():
+        raise PlanError(f"{scheme}: {base.cls.__name__} writes no texts; give some ({option('texts', 'FILE')})")
+    data = "" if texts is None else texts.fingerprint
+    words = distilled_scheme(scheme if isinstance(scheme, Distilled) else Distilled(), side, data)
+    return Choice(words, "a word: trained to be read as its pieces are, in texts with it")
+
+
+def _writes(scheme: object) -> bool:
+    return isinstance(scheme, Distilled) and scheme.written > 0
 
 
 def _tokens_by_kind(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from hf_init._tensors import Slot
 from hf_init.schemes._rows import SubTokens
-from hf_init.schemes._settings import Above0, AtLeast0, AtLeast1, Text
+from hf_init.schemes._settings import Above0, AtLeast0, AtLeast1, Text, WholeNumber
 
 if TYPE_CHECKING:
     import torch
@@ -27,17 +27,20 @@ class Distilled(SubTokens):
     Formula: least mean over texts and places of |h(before, token, after) - h(before, pieces, after)|^2 / |h|^2, h the
         last states; tied: plus output times the cross-entropy of p(token) to p(pieces) where it stands, elsewhere to 0
     Use: New words, where texts with them are at hand: input rows and tied ones; written as row_scheme='distilled',
-        texts=FILE.
+        texts=FILE; or without texts as 'distilled(written=12)'.
     Source: Dobler, Elliott and de Melo, Token Distillation: Attention-Aware Input Embeddings for New Tokens, 2026.
 
     Args:
         passages: of the texts, with the token in them, that are read; drawn by the seed where there are more.
-        steps: of Adam, each over all these passages.
+        steps: of Adam.
+        batch: of the passages, that one step reads at most: some with as many pieces; all in turn.
+        written: passages that the base writes itself, behind the pieces of a token that no text has; 0: that one isn't
+            distilled.
         rate: of the steps, in standard deviations of the table; it falls evenly to 0.
         before: tokens that are read before the token.
         after: tokens that are read behind it, and count.
         output: weight of what the row says as an output row; for tied tables.
-        data: SHA-256 of the texts; bound by the plan.
+        data: SHA-256 of the texts, if there are any; bound by the plan.
 
     Raises:
         RecipeError: when called without the texts at hand.
@@ -53,6 +56,8 @@ class Distilled(SubTokens):
     bound: ClassVar[tuple[str, ...]] = (*SubTokens.bound, "data")
     passages: AtLeast1 = 12
     steps: AtLeast1 = 6
+    batch: AtLeast1 = 12
+    written: Annotated[int, WholeNumber(0)] = 0
     rate: Above0 = 0.2
     before: AtLeast1 = 8
     after: AtLeast1 = 6
