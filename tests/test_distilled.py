@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 import transformers
@@ -72,7 +74,9 @@ def test_what_the_texts_lack_is_left_at_auto_and_named(bases, tmp_path):
 
 
 def test_the_base_writes_texts_for_a_word_that_none_has(bases, tmp_path):
-    base, scheme = bases("qwen with tokens"), "distilled(steps=2, written=3)"
+    base, scheme = tmp_path / "base", "distilled(steps=2, written=3)"
+    shutil.copytree(bases("qwen with tokens"), base)
+    transformers.AutoModelForCausalLM.from_pretrained(base).bfloat16().save_pretrained(base)  # rows are trained in it
     plan = hf_init.plan(base, add_tokens=TOKENS, row_scheme=scheme, texts=["a cat"])
     assert [fill.scheme.name for fill in plan[EMBEDDING].new] == ["distilled"]
     assert any("distilled from what the base writes: ' sat'" in note for note in plan.notes)

@@ -158,6 +158,6 @@ def _train(
         loss = passages.unlike(reader, row).mean()
         if passages.said is not None:
             loss = loss + scheme.output * passages.said.loss(row).mean()
-        loss.backward()
+        (loss * len(passages.now)).backward()  # what is left over of a shape may be few
         optimizer.step()
     return row.detach()[0]

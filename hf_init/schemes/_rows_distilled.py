@@ -55,10 +55,10 @@ class Distilled(SubTokens):
     needs_model: ClassVar[bool] = True
     bound: ClassVar[tuple[str, ...]] = (*SubTokens.bound, "data")
     passages: AtLeast1 = 12
-    steps: AtLeast1 = 6
-    batch: AtLeast1 = 12
+    steps: AtLeast1 = 9
+    batch: AtLeast1 = 4
     written: Annotated[int, WholeNumber(0)] = 0
-    rate: Above0 = 0.2
+    rate: Above0 = 0.25
     before: AtLeast1 = 8
     after: AtLeast1 = 6
     output: AtLeast0 = 0.0
