@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
-from hf_init._checkpoint import Checkpoint, TensorEntry, dtype_bits
+from hf_init._checkpoint import Checkpoint, TensorEntry
 from hf_init._drift.frozen_globs import KEPT
 from hf_init._drift.measure import TensorPair
 from hf_init._drift.parts import ALL, NEW, DriftInputs, TensorPart, pair_part, uncastable, unplanned_part
-from hf_init._plan import Fill, TensorPlan, region_fault
+from hf_init._plan import TensorPlan, region_fault
 from hf_init._tensors import Copy, Region, Status, num_elements
-from hf_init._verify import ArrayRegion, castable, stored_tensor
+from hf_init._verify import stored_tensor
 
 
 @dataclass(frozen=True)
@@ -151,28 +149,13 @@ def _new_part(inputs: DriftInputs, tensor: _TrainedTensor, portion: str) -> Tens
 def _new_pairs(
     inputs: DriftInputs, plan: TensorPlan, after: TensorEntry
 ) -> tuple[tuple[TensorPair, ...], str | None, str]:
-    """Return the new regions with what they were before training: in the extended base, or recomputed.
+    """Return the new regions with what they were before training: in the extended base alone.
 
     With the dtype that they had, and why they can't be compared, if they can't.
     """
-    if inputs.extended:
-        fault = _base_fault(inputs.base, plan.name, plan.new[0].region, after)
-        regions = [] if fault else [fill.region for fill in plan.new]
-        pairs = [pair_part(inputs, after, region, plan.name, region) for region in regions]
-        return tuple(pairs), _base_dtype(inputs.base, plan.name), fault
-    if inputs.recompute is None or plan.left_out or dtype_bits(plan.dtype) < 8:
+    if not inputs.extended:
         return (), None, ""
-    if plan.dtype != after.dtype and not castable(plan.dtype, after.dtype):
-        return (), plan.dtype, ""
-    return tuple(_recomputed_pair(inputs, plan, fill, after) for fill in plan.new), plan.dtype, ""
-
-
-def _recomputed_pair(inputs: DriftInputs, plan: TensorPlan, fill: Fill, entry: TensorEntry) -> TensorPair:
-    after, recompute = stored_tensor(inputs.trained, entry.name, fill.region), inputs.recompute
-    assert recompute is not None
-
-    def before() -> ArrayRegion:
-        raw = np.ascontiguousarray(recompute(plan, fill)).reshape(-1).view(np.uint8)
-        return ArrayRegion(raw.view(f"<u{dtype_bits(plan.dtype) // 8}").reshape(after.shape))
-
-    return TensorPair(after, before, plan.dtype)
+    fault = _base_fault(inputs.base, plan.name, plan.new[0].region, after)
+    regions = [] if fault else [fill.region for fill in plan.new]
+    pairs = [pair_part(inputs, after, region, plan.name, region) for region in regions]
+    return tuple(pairs), _base_dtype(inputs.base, plan.name), fault

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from threading import Lock
 from types import MappingProxyType
 from typing import Any
-
-import numpy as np
 
 from hf_init._checkpoint import open_tensors
 from hf_init._drift.adapter import adapter_drift
@@ -27,10 +24,9 @@ from hf_init._drift.frozen_globs import FrozenGlobs, FrozenLike
 from hf_init._drift.judge import TensorDrift, judge_parts
 from hf_init._drift.parts import DriftInputs, TensorPart, part_bytes
 from hf_init._drift.report import DriftReport, untrained_warning
-from hf_init._plan import Fill, TensorPlan
 from hf_init._progress import Progress
 from hf_init._text import format_count, join_names
-from hf_init._verify import Recompute, describe_renaming
+from hf_init._verify import describe_renaming
 
 
 def measure_drift(
@@ -39,7 +35,6 @@ def measure_drift(
     plan: PlanLike = None,
     *,
     frozen: FrozenLike = "none",
-    recompute: Recompute | None = None,
     progress: Progress | None = None,
     prefix: str = "",
     hub: Mapping[str, Any] = MappingProxyType({}),
@@ -56,8 +51,6 @@ def measure_drift(
             one tensors are brought together by their names.
         frozen: what was meant to stay: ``"none"``; ``"kept"``, everything pretrained; globs on names; or a sequence of
             those, where ``!`` takes out and the last that fits counts: ``["kept", "!*.q_proj.weight"]``.
-        recompute: as in ``verify``; without it and with the source as base, the manifest's digests tell whether new
-            values moved, and not how far.
         progress: called with the bytes done since it was last called.
         prefix: what the names of ``base`` get before them.
         hub: of hub ids: ``token``, ``cache_dir``, ``local_files_only``, ``force_download``.
@@ -86,8 +79,7 @@ def measure_drift(
         return adapter_drift(base, folder, notes, bool(globs.words), progress)
     source = plan_source(plan, folder, base)
     with open_tensors(folder) as after, open_drift_base(base, source, prefix) as before:
-        alone = None if recompute is None else _one_at_a_time(recompute)
-        inputs = DriftInputs(before, after, source, is_extended(before, source), globs, alone)
+        inputs = DriftInputs(before, after, source, is_extended(before, source), globs)
         parts = all_parts(inputs)
         globs.check_used([(part.names, part.origin) for part in parts])
         tensors = judge_parts(parts, progress)
@@ -101,17 +93,6 @@ def measure_drift(
             warnings=tuple(_drift_warnings(tensors)),
             bytes_compared=sum(part_bytes(part) for part in parts if part.pairs),
         )
-
-
-def _one_at_a_time(recompute: Recompute) -> Recompute:
-    """Return the same, for several threads: a scheme may need the model, of which there is one."""
-    lock = Lock()
-
-    def locked(tensor: TensorPlan, fill: Fill) -> np.ndarray:
-        with lock:
-            return recompute(tensor, fill)
-
-    return locked
 
 
 def _drift_notes(inputs: DriftInputs, tensors: Sequence[TensorDrift]) -> Iterator[str]:
@@ -149,7 +130,7 @@ def _plan_notes(inputs: DriftInputs) -> Iterator[str]:
         return
     if source.base is not None and base.fingerprint() != source.base.fingerprint:
         yield f"{base.root} is not the very same files that the plan was made from; the bytes decide"
-    if source.digests and inputs.recompute is None:
+    if source.digests:
         yield "how far new values moved isn't known from their digests; give the extended folder as base for that"
 
 

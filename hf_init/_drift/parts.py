@@ -10,7 +10,7 @@ from hf_init._drift.folders import PlanSource
 from hf_init._drift.frozen_globs import FrozenGlobs
 from hf_init._drift.measure import TensorPair
 from hf_init._tensors import Region, num_elements
-from hf_init._verify import Recompute, StoredTensor, castable, stored_tensor
+from hf_init._verify import StoredTensor, castable, stored_tensor
 
 NEW, ALL = "new", "all"
 
@@ -63,7 +63,6 @@ class DriftInputs:
     Attributes:
         source: the plan, where there is one.
         extended: whether the base is the plan's result before training, and not its source.
-        recompute: from a tensor and one of its new regions to the region's bytes, as in ``verify``.
     """
 
     base: Checkpoint
@@ -71,7 +70,6 @@ class DriftInputs:
     source: PlanSource
     extended: bool
     frozen: FrozenGlobs
-    recompute: Recompute | None = None
 
 
 def unplanned_part(inputs: DriftInputs, entry: TensorEntry) -> TensorPart:
