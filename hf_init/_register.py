@@ -18,7 +18,7 @@ CONFIGS = "transformers.models.auto.configuration_auto"
 OURS, KIND = "hf_init._multihead", "multi_head"
 
 
-class _Late(dict):  # type: ignore[type-arg]  # of whatever the library keeps in it
+class _Late(dict[object, Any]):
     """The configs that were registered with the library; ours is registered when somebody reads it."""
 
     def _settled(self) -> _Late:

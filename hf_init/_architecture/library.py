@@ -107,7 +107,7 @@ def own_loader(cls: type[PreTrainedModel], past: type | None = None) -> Callable
 
 def load_plainly(cls: type[PreTrainedModel], *args: object, **options: object) -> Any:
     """Call the library's ``from_pretrained`` for a class, past one of its own."""
-    return PreTrainedModel.from_pretrained.__func__(cls, *args, **options)  # type: ignore[attr-defined]  # bound
+    return PreTrainedModel.__dict__["from_pretrained"].__func__(cls, *args, **options)
 
 
 def load_on_meta(
@@ -146,9 +146,7 @@ def build_on_meta(
         return None
     drawing = _without_drawing() if is_the_librarys(cls) else nullcontext()
     with building_on_meta(), library_init.meta_device_safe_creation_ops(), drawing:
-        model = PreTrainedModel._from_config.__func__(  # type: ignore[attr-defined]  # of a bound class method
-            cls, deepcopy(config), dtype=dtype, **options
-        )
+        model = PreTrainedModel.__dict__["_from_config"].__func__(cls, deepcopy(config), dtype=dtype, **options)
     if not hasattr(model, "all_tied_weights_keys"):
         raise PlanError(
             f"{cls.__name__} doesn't end its __init__ with self.post_init(), and transformers can load no class that "

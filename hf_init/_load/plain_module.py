@@ -220,13 +220,13 @@ def _undetermined(plan: Plan, values: ModuleValues) -> Sequence[str]:
     return [f"as the module's constructor left them, which no seed decides: {join_names(names)}"] if names else []
 
 
-def _fill_module(module: nn.Module, plan: Plan, values: Mapping[str, object]) -> None:
+def _fill_module(module: nn.Module, plan: Plan, values: Mapping[str, Any]) -> None:
     """Write every stored tensor into the module, under all of its names; one on meta gets memory of its own."""
     alias = shared(module)
     with torch.no_grad():
         for tensor in plan.stored:
-            value, held = values[tensor.name], tensor_of(module, tensor.parameter)
-            whole = value if isinstance(value, torch.Tensor) else value[...]  # type: ignore[index]  # a lazy slice
+            held = tensor_of(module, tensor.parameter)
+            whole: torch.Tensor = values[tensor.name][...]  # a tensor, or a lazy slice
             if held.device.type != "meta":
                 held.copy_(whole)
                 continue
