@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,10 +14,10 @@ HEAD = ("--architecture", "BertForSequenceClassification")
 
 
 def snapshot(root: Path) -> dict[str, tuple[bytes | None, int]]:
-    """Everything under a folder: each path with its bytes (None for a folder) and its time of change."""
+    """Everything under a folder: each path with the SHA-256 of its bytes (None for a folder) and its time of change."""
     return {
         str(path.relative_to(root)): (
-            path.read_bytes() if path.is_file() else None,
+            hashlib.sha256(path.read_bytes()).digest() if path.is_file() else None,
             os.stat(path, follow_symlinks=False).st_mtime_ns,
         )
         for path in sorted(root.rglob("*"))

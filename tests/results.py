@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
-import random
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -20,10 +17,9 @@ import numpy as np
 import torch
 import transformers
 from changes import Change
-from refusals import snapshot
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedConfig
+from watched import seeded, world
 
 import hf_init
 
@@ -41,7 +37,7 @@ class Stored:
     @property
     def places(self) -> np.ndarray:
         """The flat place of each element."""
-        return np.arange(self.bits.size).reshape(self.bits.shape)
+        return np.arange(self.bits.size, dtype=np.int32).reshape(self.bits.shape)
 
     def number(self, place: int) -> Any:
         """The number that the bits at a flat place stand for."""
@@ -197,6 +193,11 @@ class Result:
                     place = int(places[places.size // 2])
                     yield Place(name, place, tensor, int(flat[place]))
 
+    def forget(self) -> None:
+        """Let go of what is read from files again when it is asked for: of a real checkpoint that is much."""
+        self.__dict__.pop("written", None)
+        self.__dict__.pop("expected", None)
+
     @cached_property
     def written(self) -> dict[str, Stored]:
         """What is in the result's files."""
@@ -228,49 +229,20 @@ class Result:
                     yield name, Expected(source.places, source, self.bases(base), key)
 
 
-def world(folders: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What is the caller's: random states, torch's settings, the words that were given, the bases' bytes and times."""
-    return {
-        "python's random state": random.getstate(),
-        "numpy's random state": repr(np.random.get_state()),
-        "torch's random state": torch.get_rng_state().numpy().tobytes(),
-        "torch's dtype": torch.get_default_dtype(),
-        "torch's threads": torch.get_num_threads(),
-        "torch's gradients": torch.is_grad_enabled(),
-        "torch's functions": [getattr(torch.nn.init, name) for name in ("normal_", "zeros_", "kaiming_uniform_")],
-        "the library's verbosity": transformers.logging.get_verbosity(),
-        "options": json.dumps(options, default=_spelled),
-        "files": {prefix: snapshot(folder) for prefix, folder in folders.items()},
-    }
-
-
-def _spelled(value: Any) -> str:
-    return value.to_json_string() if isinstance(value, PreTrainedConfig) else repr(value)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Other random states for a while."""
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+def asked(
+    change: Change, bases: Callable[[str], Path], scratch: Path
+) -> tuple[Any, dict[str, Path], dict[str, Any], dict[str, Any]]:
+    """What a row asks for: the base, the folders of its parts, the options, and those with the class's own recipe."""
+    several = isinstance(change.base, Mapping)
+    parts = {prefix: bases(name) for prefix, name in (change.base.items() if several else [("", change.base)])}
+    options = {**change.options, **(change.places(bases, scratch) if change.places else {})}
+    recipe = getattr(change.target, "init_recipe", None)  # which a class's own from_pretrained knows
+    return dict(parts) if several else parts[""], parts, options, {"recipe": recipe, **options} if recipe else options
 
 
 def done(change: Change, bases: Callable[[str], Path], scratch: Path) -> Result:
     """A row of the table, planned, written, proved and loaded, each after another random state."""
-    several = isinstance(change.base, Mapping)
-    parts = {prefix: bases(name) for prefix, name in (change.base.items() if several else [("", change.base)])}
-    base, out = dict(parts) if several else parts[""], scratch / "out"
-    options = {**change.options, **(change.places(bases, scratch) if change.places else {})}
-    recipe = getattr(change.target, "init_recipe", None)  # which a class's own from_pretrained knows
-    said = options if recipe is None else {"recipe": recipe, **options}
+    (base, parts, options, said), out = asked(change, bases, scratch), scratch / "out"
     worlds: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def run(name: str, verb: Callable[[], Any]) -> Any:
@@ -311,22 +283,6 @@ def loaded(cls: Any, base: Any, options: Mapping[str, Any]) -> Any:
     if issubclass(cls, hf_init.InitMixin):
         return cls.from_pretrained(base, **options)
     return hf_init.from_pretrained(cls, base, **options)
-
-
-@contextmanager
-def heard() -> Iterator[list[str]]:
-    """What the library says while something is done, of a warning's weight or more."""
-    said: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: said.append(record.getMessage())
-    logger, before = logging.getLogger("transformers"), transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_warning()
-    logger.addHandler(handler)
-    try:
-        yield said
-    finally:
-        logger.removeHandler(handler)
-        transformers.logging.set_verbosity(before)
 
 
 def spread(folder: Path, out: Path) -> Path:

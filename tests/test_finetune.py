@@ -13,7 +13,6 @@ from torch import nn
 
 import hf_init
 from hf_init import HfInitError, Plan, finetune
-from hf_init._tensors import Status
 from hf_init.finetune import Watch, check_optimizer, freeze, parameter_groups, plan_against, unfreeze_schedule
 
 GROWN = {"num_labels": 3, "config": {"num_hidden_layers": 3}}
@@ -393,7 +392,7 @@ def test_parameters_put_together_when_loading_are_kept_new_or_mixed(tiny):
 def test_the_base_alone_tells_what_is_its_own(tiny, tmp_path, result):
     model = CLASSIFIER.from_pretrained(result)
     plan = plan_against(model, tiny("bert"))
-    tensors = [tensor for tensor in Plan.load(result).tensors if tensor.status is not Status.CARRIED]
+    tensors = [tensor for tensor in Plan.load(result).tensors if tensor.status != "carried"]
     wanted = {tensor.parameter: tensor.status for tensor in tensors}
     assert {tensor.name: tensor.status for tensor in plan.tensors} == wanted
     assert freeze(model, plan).names == freeze(CLASSIFIER.from_pretrained(result), result).names
@@ -454,7 +453,7 @@ def test_minilm_with_a_new_head(minilm, tmp_path):
 
 @pytest.mark.slow
 def test_importing_it_brings_no_transformers():
-    code = "import sys, hf_init.finetune as f; assert 'transformers' not in sys.modules; f.FinetuneCallback"
+    code = "import sys, hf_init.finetune as f; assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert all(hasattr(finetune, name) for name in finetune.__all__)
     with pytest.raises(AttributeError, match="no attribute 'frieze'"):

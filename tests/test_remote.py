@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hub_server import NAME, Hub, serving
@@ -18,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as torch_tensors
 
 import hf_init
-from hf_init._checkpoint import INDEX, SINGLE, Checkpoint, folder_of, open_checkpoint
-from hf_init._errors import CheckpointError
-from hf_init._prepare.prepare import prepare_plan
+from hf_init import HfInitError
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -40,88 +41,49 @@ def sharded(folder: Path, tmp_path: Path) -> dict[str, bytes]:
     return {**files, INDEX: json.dumps({"metadata": {}, "weight_map": places}).encode()}
 
 
-def headers_of(base: str | Path, subfolder: str = "") -> tuple[Path, Checkpoint]:
-    """What a plan opens, and its folder."""
-    opened = open_checkpoint(base, subfolder, headers_only=True)
-    return opened.root, opened
-
-
 def header(**tensors: Any) -> bytes:
     text = json.dumps(tensors).encode()
     return len(text).to_bytes(8, "little") + text
 
 
-def shapes(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {name: (e.dtype, e.shape, e.shard, e.start, e.stop) for name, e in checkpoint.entries.items()}
-
-
 @pytest.mark.parametrize("divided", [False, True])
-def test_headers_are_those_of_the_files_and_no_value_is_fetched(serve, tiny, tmp_path, divided):
-    files = sharded(tiny("bert"), tmp_path) if divided else files_of(tiny("bert"))
+def test_a_plan_from_remote_headers_is_the_plan_of_the_files_and_no_value_is_fetched(serve, tiny, tmp_path, divided):
+    files = sharded(tiny("llama"), tmp_path) if divided else files_of(tiny("llama"))
     hub = serve(files)
-    folder, remote = headers_of(NAME)
-    (tmp_path / "all").mkdir()
-    for name, data in files.items():
-        (tmp_path / "all" / name).write_bytes(data)
-    local = Checkpoint.open(tmp_path / "all")
-    assert shapes(remote) == shapes(local) and remote.nbytes == local.nbytes and remote.shards == local.shards
-    assert remote.metadata == local.metadata and remote.remote == NAME
-    assert (folder / "config.json").read_bytes() == files["config.json"]
-    assert not list(folder.glob("*.safetensors")), "no weights are here"
-    assert all(hub.served[shard] <= 100_001 for shard in local.shards), "the first of each file, as the client asks"
+    here, there = (hf_init.plan(base, "LlamaForTokenClassification") for base in (tiny("llama"), NAME))
+    assert there == here and here.counts["new"] == 2
+    shards = {name for name in files if name.endswith(".safetensors")}
+    assert all(hub.served[shard] <= 100_001 for shard in shards), "the first of each file, as the client asks"
+    assert not list((tmp_path / "cache").rglob("*.safetensors")), "no weights are here"
 
 
-def test_only_the_header_of_a_large_file_is_fetched(serve, tiny):
-    big = header(w={"dtype": "F32", "shape": [1000, 500], "data_offsets": [0, 2_000_000]}) + bytes(2_000_000)
-    hub = serve({**files_of(tiny("bert")), SINGLE: big})
-    _, remote = headers_of(NAME)
-    assert remote.entries["w"].shape == (1000, 500) and remote.nbytes == 2_000_000
+def test_only_the_header_of_a_large_file_is_fetched(serve, tiny, tmp_path):
+    more = {**load_file(tiny("bert") / SINGLE), "more": np.zeros((1000, 500), "float32")}
+    save_file(more, tmp_path / SINGLE, {"format": "pt"})
+    hub = serve({**files_of(tiny("bert")), SINGLE: (tmp_path / SINGLE).read_bytes()})
+    assert [unused.name for unused in hf_init.plan(NAME, drop=["more"]).unused] == ["more"]
     assert hub.served[SINGLE] == 100_001
 
 
-def test_reading_a_value_is_refused_with_the_way_to_have_it(serve, tiny):
-    serve(files_of(tiny("bert")))
-    _, remote = headers_of(NAME)
-    name = next(iter(remote.entries))
-    for read in (lambda: remote.raw(name), lambda: remote.array(name), remote.fingerprint):
-        with pytest.raises(CheckpointError, match=f"{NAME}: only its headers were read.*hf download {NAME}"):
-            read()
-
-
-def test_what_was_downloaded_is_opened_here(serve, tiny, tmp_path):
+def test_what_was_downloaded_is_opened_here_and_known_by_its_digests(serve, tiny, tmp_path):
     files = sharded(tiny("bert"), tmp_path)
     hub = serve(files)
-    folder_of(NAME)
+    hf_init.extend(NAME, tmp_path / "out")
     hub.served.clear()
-    _, local = headers_of(NAME)
-    assert local.remote == "" and len(local.array(next(iter(local.entries)))) and hub.served == {}
-    assert set(local.blobs()) == set(local.shards)
-    assert local.blobs() == {shard: hashlib.sha256(files[shard]).hexdigest() for shard in local.shards}
+    assert hf_init.plan(NAME).counts["new"] == 0 and hub.served == {}
+    digests = {shard: hashlib.sha256(data).hexdigest() for shard, data in files.items() if shard.endswith("tensors")}
+    assert json.loads((tmp_path / "out" / "hf_init.json").read_text())["base"]["sha256"] == digests
 
 
 def test_a_single_file_goes_before_an_index(serve, tiny, tmp_path):
-    files = {**sharded(tiny("bert"), tmp_path), SINGLE: files_of(tiny("bert"))[SINGLE]}
-    serve(files)
-    assert headers_of(NAME)[1].shards == (SINGLE,)
+    hub = serve({**sharded(tiny("bert"), tmp_path), SINGLE: files_of(tiny("bert"))[SINGLE]})
+    hf_init.plan(NAME)
+    assert [name for name in hub.served if name.endswith(".safetensors")] == [SINGLE]
 
 
 def test_a_subfolder_of_a_repository(serve, tiny):
     hub = serve({f"deep/er/{name}": data for name, data in files_of(tiny("bert")).items()})
-    folder, remote = headers_of(NAME, "deep/er")
-    assert (folder / "config.json").is_file() and remote.nbytes and set(remote.shards) == {SINGLE}
-    assert hub.served[f"deep/er/{SINGLE}"]
-
-
-def test_a_folder_is_opened_as_ever(tiny):
-    folder, checkpoint = headers_of(tiny("bert"))
-    assert folder == tiny("bert") and checkpoint.remote == "" and checkpoint.fingerprint()
-
-
-def test_a_plan_from_remote_headers_is_the_plan_of_the_files(serve, tiny, tmp_path):
-    serve(sharded(tiny("llama"), tmp_path))
-    here = prepare_plan(tiny("llama"), "LlamaForTokenClassification").plan
-    there = prepare_plan(NAME, "LlamaForTokenClassification", headers_only=True)
-    assert there.source.remote == NAME and there.plan == here and here.counts["new"] == 2
+    assert hf_init.plan(NAME, subfolder="deep/er") == hf_init.plan(tiny("bert")) and hub.served[f"deep/er/{SINGLE}"]
 
 
 HOSTILE = [
@@ -145,8 +107,8 @@ HOSTILE = [
 @pytest.mark.parametrize(("data", "message"), HOSTILE)
 def test_a_hostile_header_is_refused_and_named(serve, tiny, data, message):
     serve({**files_of(tiny("bert")), SINGLE: data})
-    with pytest.raises(CheckpointError, match=message) as caught:
-        headers_of(NAME)
+    with pytest.raises(HfInitError, match=message) as caught:
+        hf_init.plan(NAME)
     assert NAME in str(caught.value) and SINGLE in str(caught.value)
 
 
@@ -156,8 +118,8 @@ def test_an_index_must_not_lead_out_of_the_repository(serve, tiny, tmp_path, pla
     document = json.loads(files[INDEX])
     document["weight_map"][next(iter(document["weight_map"]))] = place
     hub = serve({**files, INDEX: json.dumps(document).encode()})
-    with pytest.raises(CheckpointError, match="plain name of a file"):
-        headers_of(NAME)
+    with pytest.raises(HfInitError, match="plain name of a file"):
+        hf_init.plan(NAME)
     assert not any("secret" in path or "passwd" in path for path in hub.asked)
 
 
@@ -165,34 +127,34 @@ def test_what_is_not_in_the_repository_is_named(serve, tiny, tmp_path):
     files = sharded(tiny("bert"), tmp_path)
     missing = next(name for name in files if name.endswith(".safetensors"))
     hub = serve({name: data for name, data in files.items() if name != missing})
-    with pytest.raises(CheckpointError, match=f"{missing}: in its index, and not in the repository"):
-        headers_of(NAME)
+    with pytest.raises(HfInitError, match=f"{missing}: in its index, and not in the repository"):
+        hf_init.plan(NAME)
     hub.push(**{missing: files[missing]})
     hub.lost.add(missing)
-    with pytest.raises(CheckpointError, match=f"{NAME}.*can't be had"):
-        headers_of(NAME)
+    with pytest.raises(HfInitError, match=f"{NAME}.*can't be had"):
+        hf_init.plan(NAME)
 
 
 def test_a_repository_without_safetensors(serve, tiny):
     files = files_of(tiny("bert"))
     del files[SINGLE]
     serve(files)
-    with pytest.raises(CheckpointError, match=f"{NAME} holds neither {SINGLE} nor"):
-        headers_of(NAME)
+    with pytest.raises(HfInitError, match=f"{NAME} holds neither {SINGLE} nor"):
+        hf_init.plan(NAME)
 
 
 def test_a_repository_that_is_not_there_and_a_hub_that_is_not(serve, tiny, monkeypatch):
     serve(files_of(tiny("bert")))
-    with pytest.raises(CheckpointError, match=r"org/none.*can't be had"):
-        headers_of("org/none")
+    with pytest.raises(HfInitError, match=r"org/none.*can't be had"):
+        hf_init.plan("org/none")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(CheckpointError, match=f"{NAME}.*can't be had"):
-        headers_of(NAME)
-    with pytest.raises(CheckpointError, match=r"no such folder: \./none"):
-        headers_of("./none")
+    with pytest.raises(HfInitError, match=f"{NAME}.*can't be had"):
+        hf_init.plan(NAME)
+    with pytest.raises(HfInitError, match=r"no such folder: \./none"):
+        hf_init.plan("./none")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match=f"{NAME}.*can't be had"):
-        headers_of(NAME)
+    with pytest.raises(HfInitError, match=f"{NAME}.*can't be had"):
+        hf_init.plan(NAME)
 
 
 @pytest.mark.slow
@@ -206,7 +168,7 @@ print(checkpoint.remote, len(checkpoint.entries), len(list(folder.glob("*.safete
     with serving(Hub(files_of(tiny("bert")))) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [NAME, str(len(Checkpoint.open(tiny("bert")).entries)), "0"]
+    assert done.stdout.split() == [NAME, str(len(load_file(tiny("bert") / SINGLE))), "0"]
 
 
 def test_the_weights_that_the_config_names_are_fetched_and_no_others(serve, tiny, tmp_path):
@@ -214,7 +176,6 @@ def test_the_weights_that_the_config_names_are_fetched_and_no_others(serve, tiny
     config = {**json.loads(files["config.json"]), "transformers_weights": "weights/other.safetensors"}
     files["weights/other.safetensors"] = files[SINGLE]
     hub = serve({**files, "config.json": json.dumps(config).encode(), SINGLE: b"another model"})
-    assert headers_of(NAME)[1].shards == ("weights/other.safetensors",)
     assert hf_init.extend(NAME, tmp_path / "out").ok and SINGLE not in hub.served
     written, source = load_file(tmp_path / "out" / SINGLE), load_file(tiny("bert") / SINGLE)
     assert all((written[name] == source[name]).all() for name in source)
@@ -239,13 +200,13 @@ ADAPTER = b'{"base_model_name_or_path": "org/base", "peft_type": "LORA"}'
 def test_what_a_repository_is_instead_is_said(serve, tiny, tmp_path, others, message):
     serve({**others, "config.json": files_of(tiny("bert"))["config.json"]})
     for verb in (hf_init.plan, hf_init.heads, lambda name: hf_init.extend(name, tmp_path / "out")):
-        with pytest.raises(CheckpointError, match=message):
+        with pytest.raises(HfInitError, match=message):
             verb(NAME)
 
 
 def test_a_model_and_an_adapter_in_one_repository(serve, tiny):
     serve({**files_of(tiny("bert")), "adapter_config.json": ADAPTER})
-    with pytest.raises(CheckpointError, match="a model and, beside it, a LORA adapter for org/base"):
+    with pytest.raises(HfInitError, match="a model and, beside it, a LORA adapter for org/base"):
         hf_init.plan(NAME)
 
 

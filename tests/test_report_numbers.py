@@ -14,11 +14,13 @@ from hypothesis.extra import numpy as arrays
 from safetensors.numpy import save_file
 from scheme_checks import Box, Geometry, Rows
 
+import hf_init
 from hf_init import schemes
 from hf_init._block_names import name_pattern
 from hf_init._checkpoint import numbers as _values
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.header import DTYPES, dtype_bits
+from hf_init._drift.grid import CHANGED, FAILED, STAYED, bars, grids
 from hf_init._report import measure as _measure
 from hf_init._report.expected import density, expected_distribution
 from hf_init._report.measure import Measure, measure_values
@@ -260,3 +262,18 @@ def test_any_values_have_a_picture(values, beside):
     drawn = picture("w", sample, None, [("near", np.ones(3))] if beside else [])
     assert np.isfinite(drawn.new.span).all() and drawn.new.span[0] < drawn.new.span[1]
     assert (drawn.neighbours is not None) == beside
+
+
+def test_the_picture_of_a_drift_has_a_cell_for_each_layer_and_kind(tmp_path):
+    kept = {f"m.layer.{k}.{kind}": np.full(3, k + 1, "float32") for k in range(3) for kind in ("weight", "bias")}
+    moved = {**kept, "m.layer.1.weight": kept["m.layer.1.weight"] * 2, "head.weight": np.ones(2, "float32")}
+    for name, tensors in (("base", kept), ("trained", moved)):
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    folders = tmp_path / "base", tmp_path / "trained"
+    (grid,), (other,) = (grids(hf_init.drift(*folders, frozen=frozen).tensors) for frozen in ("kept", "none"))
+    assert (grid.stack, grid.layers, {*grid.kinds}) == ("m.layer", (0, 1, 2), {"weight", "bias"})
+    row = grid.kinds.index("weight")
+    assert grid.relative[row].tolist() == [0, 1, 0] and other.state[row].tolist() == [STAYED, CHANGED, STAYED]
+    assert grid.state[row].tolist() == [STAYED, FAILED, STAYED] and (grid.state[1 - row] == STAYED).all()
+    assert [bar.label for bar in bars(hf_init.drift(*folders).tensors) if bar.new] == ["head.weight"]

@@ -12,12 +12,6 @@ from pathlib import Path
 import pytest
 
 import hf_init
-from hf_init import _options
-from hf_init._checkpoint import HUB_OPTIONS
-from hf_init._load.load import from_pretrained
-from hf_init._options import option_group, options_of
-from hf_init.cli._commands import COMMANDS
-from hf_init.cli._values import long_name
 
 NAMES = [
     "HfInitError",
@@ -136,59 +130,6 @@ def test_the_arguments_of_a_function_are_these(name):
     parameters = inspect.signature(getattr(hf_init, name)).parameters
     assert {*parameters} == {*SIGNATURES[name].split()}
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-
-
-def test_every_option_is_described_once():
-    """In the docstring of each function that takes it, with the help of the command line."""
-    groups = [group for group in vars(_options).values() if isinstance(group, type) and hasattr(group, "__total__")]
-    assert all({*group.__annotations__} == {*options_of(group)} for group in groups) and len(groups) > 15
-    for function, group in [
-        (hf_init.extend, _options.ExtendOptions),
-        (hf_init.verify, _options.VerifyOptions),
-        (from_pretrained, _options.LoadOptions),
-    ]:
-        assert all(f"    {name}: {found.help}." in function.__doc__ for name, found in options_of(group).items())
-
-
-def test_defaults_are_those_of_the_code():
-    """Where an option has a default in the table, the function that uses it has the same."""
-    from hf_init._drift import measure_drift
-    from hf_init._write import prepare_extension
-
-    files = inspect.signature(prepare_extension).parameters
-    for name, found in options_of(_options.FileOptions).items():
-        assert files[name].default == (found.default or (False if found.form == "flag" else None))
-    assert inspect.signature(measure_drift).parameters["frozen"].default == "none"
-    assert {*HUB_OPTIONS, "subfolder"} == {*options_of(_options.HubOptions)}
-
-
-def command_lists() -> str:
-    """The commands, and the options by group with the commands that take them, as ``cli/README.md`` has them."""
-    width = max(len(command.usage) for command in COMMANDS)
-    lines = [f"hf-init {command.usage:{width}}  {command.help}" for command in COMMANDS]
-    for name in dict.fromkeys(name for command in COMMANDS for name in command.groups):
-        takers = ", ".join(command.name for command in COMMANDS if name in command.groups)
-        words = [written(option, found) for option, found in options_of(option_group(name)).items()]
-        lines += ["", f"{str(option_group(name).__doc__).rstrip('.').lower()} ({takers}):"]
-        lines += textwrap.wrap(
-            "  ".join(words), 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
-        )
-    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def written(name: str, found: _options.Option) -> str:
-    if found.form == "flag":
-        return f"--no-{name}" if found.default is True else long_name(name)
-    if found.form == "either":
-        return f"--[no-]{name.replace('_', '-')}"
-    return f"{long_name(name)} {'|'.join(found.choices) or found.metavar or name.upper()}".replace(
-        " ", "\N{NO-BREAK SPACE}"
-    )
-
-
-def test_the_guide_lists_every_command_and_option():
-    readme = (Path(hf_init.__file__).parent / "cli" / "README.md").read_text(encoding="utf-8")
-    assert f"```text\n{command_lists()}\n```" in readme
 
 
 TYPED = """

@@ -16,10 +16,17 @@ from transformers import AutoTokenizer
 
 import hf_init
 from hf_init import HfInitError
-from hf_init._vocabulary import TEXTS
-from hf_init._vocabulary.json_text import add_items, replace_strings, set_values
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+TEXTS = (
+    "A letter came in the morning. The postman had walked up the hill with it, past the mill and the two white houses, "
+    "and he waited at the gate while she read: her brother would be home before the snow, with money and a horse.",
+    "Iron rusts faster near the sea, because salt in the water lets the current flow. Paint keeps the air away; zinc "
+    "goes further and rusts in the place of the iron, so that even a scratch does no harm for years.",
+    "A vexed judge packs six quick boxes for the lazy fox: x, y, z and x y again, or y z by a mix of the two.",
+    "def counted(words):\n    # each word, and how often it is there\n    found = {}\n    for word in words:\n"
+    "        found[word] = found.get(word, 0) + 1\n    return sorted(found.items())\n",
+)
 SPECIAL = ["<s>", "</s>", "<pad>", "<unk>"]
 ROLES: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
@@ -164,22 +171,6 @@ def test_what_is_not_a_new_token_s_keeps_its_bytes(based, tmp_path, older):
     if older:
         settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
         assert len(settings["added_tokens_decoder"]) == 8 and settings["tokenizer_class"] == "PreTrainedTokenizerFast"
-
-
-@pytest.mark.parametrize(
-    ("edit", "expected"),
-    [
-        (lambda text: set_values(text, {"b": {"c": [1]}}), {"a": "\u00e9", "l": [1], "b": {"c": [1]}}),
-        (lambda text: set_values(text, {"a": None}), {"a": None, "l": [1]}),
-        (lambda text: add_items(text, "l", ["x", {"y": 2}]), {"a": "\u00e9", "l": [1, "x", {"y": 2}]}),
-        (lambda text: add_items(text, "new", {"k": "v"}), {"a": "\u00e9", "l": [1], "new": {"k": "v"}}),
-        (lambda text: replace_strings(text, {"\u00e9": "e", "l": "m"}), {"a": "e", "m": [1]}),
-    ],
-)
-@pytest.mark.parametrize("how", [{}, {"indent": 2}, {"indent": 1, "ensure_ascii": False}, {"separators": (",", ":")}])
-def test_json_is_edited_in_its_own_style(edit, expected, how):
-    text = json.dumps({"a": "\u00e9", "l": [1]}, **how)
-    assert edit(text) == json.dumps(expected, **how) and edit(text + "\n") == json.dumps(expected, **how) + "\n"
 
 
 # In running text.
@@ -386,7 +377,7 @@ def test_an_output_matrix_in_halves_gets_rows_that_never_win(tmp_path):
     hf_init.extend(folder, tmp_path / "out", add_tokens=[f"photo{letter}el" for letter in "aeiou"])
     schemes = {str(fill.scheme) for tensor in hf_init.Plan.load(tmp_path / "out").tensors for fill in tensor.new}
     assert schemes == {"subtokens(weights=characters_first, alpha=0.05)"}
-    ids = torch.randint(4, 400, (8, 32), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(4, len(tokenizer), (8, 32), generator=torch.Generator().manual_seed(0))
     models = [transformers.AutoModelForMaskedLM.from_pretrained(each).eval() for each in (folder, tmp_path / "out")]
     with torch.no_grad():
         before, after = (model(ids).logits for model in models)

@@ -10,12 +10,10 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from token_bases import ROWS, tensors, tokenizer
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 import hf_init
 from hf_init import HfInitError
-from hf_init._vocabulary.tokenizer import TokenSplitter, ids_by_text, is_word_piece, text_of
 from hf_init.cli import main
 
 
@@ -100,44 +98,6 @@ def test_a_tokenizer_in_python_gets_tokens_and_needs_no_saving(copy, tmp_path, m
     monkeypatch.delattr(transformers.ByT5Tokenizer, "save_vocabulary")
     hf_init.extend(copy, tmp_path / "c", add_tokens=["hello"])
     assert AutoTokenizer.from_pretrained(tmp_path / "c").convert_tokens_to_ids("hello") == rows
-
-
-# How texts are split.
-
-
-def metaspace(words):
-    """A tokenizer as SentencePiece makes them: a space before every text, words by their characters or whole."""
-    vocabulary = {"<unk>": 0, **{text: id_ + 1 for id_, text in enumerate(words)}}
-    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Metaspace()
-    made.decoder = decoders.Metaspace()
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
-
-
-def test_the_space_that_sentencepiece_adds_is_no_piece_of_a_token_and_a_token_s_own_is():
-    splitter = TokenSplitter(metaspace(["\u2581", "a", "b"]))
-    assert splitter.spellings(splitter.pieces("ab")) == ["a", "b"]
-    assert splitter.spellings(splitter.pieces(" ab"))[0] == "\u2581"
-    assert splitter.pieces("zz") == () and splitter.spellings(splitter.pieces("azb")) == ["a", "b"]
-    assert splitter.id_of("a") == 2 and splitter.id_of("ab") is None
-    assert [text_of(metaspace(["\u2581a"]), "\u2581a"), text_of(tokenizer(), "\u0120the")] == [" a", " the"]
-    assert text_of(tokenizer(), "\u00c3") == ""  # a byte that is no character
-    assert text_of(tokenizer(("##",)), "##") == "##"  # which marks the inside of a word for WordPiece alone
-
-
-def test_tokens_of_unlike_tokenizers_come_together_by_their_texts(minilm):
-    pieces = AutoTokenizer.from_pretrained(minilm)
-    words, bytes_, spaces = (
-        ids_by_text(one) for one in (pieces, tokenizer(), metaspace(["\u2581the", "ab", "\u2581"]))
-    )
-    the = [made[" the"] for made in (words, bytes_, spaces)]
-    assert the == [pieces.convert_tokens_to_ids("the"), tokenizer().convert_tokens_to_ids("\u0120the"), 1]
-    assert words["ab"] == pieces.convert_tokens_to_ids("##ab") and words[" ab"] == pieces.convert_tokens_to_ids("ab")
-    assert bytes_["ab"] == tokenizer().convert_tokens_to_ids("ab") and spaces["ab"] == 2 and " ab" not in bytes_
-    assert (
-        words["[CLS]"] == 101 and bytes_["<s>"] == 0 and bytes_["\u00c3"] == tokenizer().convert_tokens_to_ids("\u00c3")
-    )
-    assert [is_word_piece(one) for one in (pieces, tokenizer(), transformers.ByT5Tokenizer())] == [True, False, False]
 
 
 # Rows that were never trained.

@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hub_server import NAME
 from small_model import contents
 
 import hf_init
 from hf_init import HfInitError
-from hf_init._checkpoint import sort_files
-from hf_init._checkpoint.travel import needed_to_plan
 
 CARRIED = (
     ".gitattributes",
@@ -40,44 +39,11 @@ LEFT = (
     # other weights, adapters
     "pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.safetensors", "consolidated.00.pth",
     "params.json", "original/params.json", "original/tokenizer.model", "model.fp16.safetensors",
-    "model.safetensors.index.fp16.json", "model-00001-of-00002.safetensors", "adapter_config.json",
+    "model.safetensors.index.fp16.json", "model-00001-of-00002.safetensors",
     "adapter_model.safetensors", "adapters/x/adapter_model.bin", "adapters/x/README.md",
     # what nothing loads
     "banner.png", "samples.wav", "data.csv", "archive.zip",
 )  # fmt: skip
-
-
-def test_every_name_has_its_place():
-    files = sort_files(["config.json", "model.safetensors", *CARRIED, *LEFT], ["config.json", "model.safetensors"])
-    assert {*files.carried} - {*CARRIED} == set() == {*CARRIED} - {*files.carried}
-    assert {*files.left} == {*LEFT}
-
-
-def test_order_and_what_else_is_there_change_no_names_place():
-    names = [*CARRIED, *LEFT]
-    assert sort_files(reversed(names)) == sort_files(names)
-    assert all(sort_files([name]).carried == (name,) for name in CARRIED)
-
-
-def test_modules_that_are_named_go_along_with_their_weights():
-    names = ("2_Dense/config.json", "2_Dense/model.safetensors", "2_Dense/onnx/model.onnx", "3_Words/words.npy")
-    older = ("2_Dense/pytorch_model.bin", "4_Old/pytorch_model.bin", "2_Dense/optimizer.pt")
-    assert sort_files([*names, *older], modules=["2_Dense", "3_Words", "4_Old"]).left == (
-        "2_Dense/onnx/model.onnx", "2_Dense/optimizer.pt", "2_Dense/pytorch_model.bin",
-    )  # fmt: skip
-    assert sort_files(names).carried == (), "a folder with weights that nobody names is another model"
-
-
-def test_a_decoders_language_model_goes_along_with_its_alphabet():
-    names = ["language_model/attrs.json", "language_model/unigrams.txt", "language_model/5gram.bin"]
-    assert sort_files(["alphabet.json", *names]).carried == ("alphabet.json", *sorted(names))
-    assert needed_to_plan(["alphabet.json", *names]) == ("alphabet.json", *sorted(names[:2]))
-    assert sort_files([*names, "language_model/model.safetensors"]).carried == ()
-
-
-def test_declared_vocabulary_goes_along_whatever_it_is_called():
-    names = ("vocab.bin", "pieces", "spelling.data")
-    assert sort_files(names, declared=["vocab.bin", "spelling.data"]).left == ("pieces",)
 
 
 @pytest.fixture
@@ -93,6 +59,46 @@ def put(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}" if name.endswith(".json") else name)
+
+
+def places(folder: Path) -> tuple[set[str], set[str]]:
+    """What a plan says that goes along and that stays behind."""
+    files = hf_init.plan(folder).files
+    return {*files.carried}, {*files.left}
+
+
+def test_every_name_has_its_place_whatever_else_is_there(folder):
+    own = places(folder)[0]
+    put(folder, *CARRIED)
+    (folder / "modules.json").write_text("[]")
+    assert places(folder) == ({*CARRIED}, set()) and own < {*CARRIED}
+    put(folder, *LEFT)
+    assert places(folder) == ({*CARRIED}, {*LEFT})
+
+
+def test_modules_that_are_named_go_along_with_their_weights(folder):
+    named = {"2_Dense/config.json", "2_Dense/model.safetensors", "3_Words/words.npy", "4_Old/pytorch_model.bin"}
+    others = {"2_Dense/onnx/model.onnx", "2_Dense/optimizer.pt", "2_Dense/pytorch_model.bin"}
+    put(folder, *named, *others)
+    own, left = places(folder)
+    assert left == named | others, "a folder with weights that nobody names is another model"
+    modules = [{"path": path} for path in ("2_Dense", "3_Words", "4_Old")]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    assert places(folder) == ({"modules.json"} | own | named, others)
+
+
+def test_a_decoders_language_model_goes_along_with_its_alphabet(folder, serve):
+    names = {"language_model/attrs.json", "language_model/unigrams.txt", "language_model/5gram.bin"}
+    put(folder, "alphabet.json", *names)
+    (folder / "language_model/attrs.json").write_text('{"not": "the same blob as the alphabet"}')
+    assert places(folder)[0] >= {"alphabet.json", *names}
+    hub = serve(contents(folder))
+    assert {*hf_init.plan(NAME).files.carried} >= names and {*hub.served} & names == names - {
+        "language_model/5gram.bin"
+    }
+    (folder / "alphabet.json").unlink()
+    put(folder, "language_model/model.safetensors")
+    assert not places(folder)[0] & names
 
 
 def test_a_result_holds_what_travels_and_the_plan_names_the_rest(folder, tmp_path):

@@ -3,7 +3,7 @@
 
     scripts/prove/sweep.py               all of them, on from where the results file ends (about an hour on 2 cores)
     scripts/prove/sweep.py bert gpt2     these, anew
-    scripts/prove/sweep.py --part 10           a fixed tenth of them
+    scripts/prove/sweep.py --part 20           a fixed twentieth of them
     scripts/prove/sweep.py --table             the table of what is in the results file
     scripts/prove/sweep.py --heads             heads of every kind on one trunk, instead (about half an hour)
     scripts/prove/sweep.py --growth            a layer more and a layer less in every stack, instead

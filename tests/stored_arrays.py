@@ -1,0 +1,40 @@
+"""Checkpoints of a few arrays, and where their bytes lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+NOTHING = dict.fromkeys(("identical", "renamed", "cast", "changed", "added", "removed"), 0)
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def write(folder: Path, tensors: dict[str, np.ndarray], name: str = SINGLE) -> Path:
+    folder.mkdir(exist_ok=True)
+    save_file(tensors, folder / name)
+    return folder
+
+
+def tensors() -> dict[str, np.ndarray]:
+    return {
+        "w": np.arange(12, dtype="float32").reshape(4, 3),
+        "ids": np.arange(5, dtype="int64"),
+        "step": np.array(3, "int32"),
+        "none": np.zeros((0, 2), "float16"),
+    }
+
+
+def places(folder: Path) -> dict[str, range]:
+    """The bytes of the file that each tensor has."""
+    data = (folder / SINGLE).read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    return {name: range(*(start + at for at in each["data_offsets"])) for name, each in header.items()}
+
+
+def entry(report: Any, name: str) -> dict[str, Any]:
+    return next(tensor for tensor in report.tensors if tensor["name"] == name)
