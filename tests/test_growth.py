@@ -123,6 +123,19 @@ def test_a_block_that_ends_with_a_norm_of_the_sum_claims_nothing(family, tmp_pat
     assert hf_init.verify(tmp_path / "out", recompute=True)
 
 
+def test_a_block_that_more_than_the_next_depends_on_claims_nothing(family):
+    """EoMT's queries come in at a block counted from the end: it is another one."""
+    assert "what surrounds the blocks does something else" in hf_init.plan(family("eomt"), layers="0-3,new").claim
+
+
+def test_lists_and_tensors_with_a_part_for_each_block_follow_their_blocks(family, tmp_path):
+    hf_init.extend(family("longformer"), tmp_path / "windows", layers="3,new,2")
+    assert json.loads((tmp_path / "windows" / "config.json").read_text())["attention_window"] == [6, 6, 6]
+    assert extended(family("esm"), tmp_path / "out", layers="0-2,new,3").claim == "exact"
+    old, new = (tensors(f)["esm.contact_head.regression.weight"].bits for f in (family("esm"), tmp_path / "out"))
+    assert np.array_equal(new[:, :12], old[:, :12]) and np.array_equal(new[:, 16:], old[:, 12:])
+
+
 MAPS = {
     "SOLAR": ([0, 1, 2, 1, 2, 3], "blocks 1, 2 of model.layers run more than once; .*in another order"),
     "a student": ([0, 3], "blocks 1, 2 of"),
@@ -262,7 +275,7 @@ def test_lists_of_numbers_and_counts_follow(family):
             "expected a number or a factor such as 'x2', not 'double'",
         ),
         ("llama", {"widen": {"intermediate": 64}}, "has no intermediate"),
-        ("lfm2", {"layers": "0,2"}, "a Lfm2ForCausalLM of these blocks alone doesn't run"),
+        ("lfm2", {"layers": "0,2"}, "a Lfm2ForCausalLM of these blocks doesn't run"),
         ("llama", {"experts": 8}, "a llama is no mixture.*upcycle"),
         ("llama", {"experts": "upcycle(2, top_k=3)"}, "of 2 experts 3 can't be chosen"),
         ("llama", {"experts": "upcycle(4)", "config": {"num_experts_per_tok": 9}}, "of 4 experts 9 can't be chosen"),
@@ -272,6 +285,8 @@ def test_lists_of_numbers_and_counts_follow(family):
             {"config": {"tie_word_embeddings": True}},
             "lm_head.weight .* are to be tied, and their values differ",
         ),
+        ("llama", {"untie": True}, "the base's output matrix is a tensor of its own .tie_word_embeddings=False"),
+        ("eomt", {"layers": "0-1"}, "num_blocks is 3, and 2 blocks are left"),
         ("bert", {"untie": "no"}, "untie: expected True or False, not 'no'"),
         ("bert", {"new_layers": "copy"}, "new_layers says how new blocks start; give layers"),
         ("bert", {"positions": 128, "positions_by": "interpolate", "positions_keep": 64}, "64 of the base's 64 would"),
@@ -311,6 +326,9 @@ HEARD = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 4,
          "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "vocab_size": 96, "d_model": 32, "max_source_positions": 32,
          "max_target_positions": 32}  # fmt: skip
 FAMILIES |= {
+    "eomt": ("EomtForUniversalSegmentation", {**SEEN, "num_blocks": 3, "num_upscale_blocks": 1, "num_queries": 4}),
+    "esm": ("EsmForMaskedLM", {**TEXT, "pad_token_id": 1, "mask_token_id": 2}),
+    "longformer": ("LongformerForMaskedLM", {**TEXT, "attention_window": [4, 4, 6, 6]}),
     "beit": ("BeitForImageClassification", {**SEEN, "use_relative_position_bias": True}),
     "windows": ("SwinForImageClassification", WINDOWS),
     "swinv2": ("Swinv2ForImageClassification", WINDOWS),

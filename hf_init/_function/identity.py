@@ -192,10 +192,19 @@ def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Ma
 
 
 def failure_on_meta(model: PreTrainedModel) -> str:
-    """Return what a model on meta raises for every kind of input that is known for it; empty where one goes through."""
+    """Return what a model on meta raises for every kind of input that is known for it.
+
+    Empty where one goes through, or ends for want of values alone.
+    """
     runs = ({name: tensor.to("meta") for name, tensor in inputs.items()} for inputs in seeded_inputs(model))
     failures = [run_on_meta(model, inputs) for inputs in runs]
-    return "" if "" in failures else failures[0] if failures else ""
+    fails = bool(failures) and all(failure is not None and not wants_values(failure) for failure in failures)
+    return one_line(failures[-1]) if fails and failures[-1] else ""
+
+
+def wants_values(failure: Exception) -> bool:
+    """Return whether a run on meta ended because no element has a value: all that torch says of it is that."""
+    return isinstance(failure, NotImplementedError)
 
 
 def _watched(
@@ -234,8 +243,8 @@ def _watched(
     return [*(handle.remove for handle in handles), leave]
 
 
-def run_on_meta(model: PreTrainedModel, inputs: Inputs) -> str:
-    """Run a forward on meta, as far as it goes, and return what it raises; empty where it goes through.
+def run_on_meta(model: PreTrainedModel, inputs: Inputs) -> Exception | None:
+    """Run a forward on meta, as far as it goes, and return what it raises.
 
     Experts are asked for all at once, as values would choose them.
     """
@@ -245,5 +254,5 @@ def run_on_meta(model: PreTrainedModel, inputs: Inputs) -> str:
             model.set_experts_implementation("batched_mm")
             model(**inputs)
     except UNBUILDABLE as error:  # it looks at values, or wants other inputs
-        return one_line(error)
-    return ""
+        return error
+    return None

@@ -60,6 +60,14 @@ def paired_inputs(base: PreTrainedModel, out: PreTrainedModel, seed: int = 0) ->
         yield shown, kept
 
 
+def main_output(output: object) -> tuple[str, torch.Tensor] | None:
+    """Return the output of a forward that counts, with its name: the logits, else the first; None: it has none."""
+    named = dict(output.items()) if isinstance(output, Mapping) else {"output": output}
+    tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
+    name = "logits" if "logits" in tensors else next(iter(tensors), None)
+    return None if name is None else (name, tensors[name])
+
+
 def _decodes(config: PreTrainedConfig) -> bool:
     return bool(getattr(config, "is_encoder_decoder", False))
 

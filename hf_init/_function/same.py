@@ -15,9 +15,9 @@ from hf_init._architecture import UNBUILDABLE, Target, load_plainly, quiet_libra
 from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, ProofError, option
-from hf_init._function.inputs import Inputs, paired_inputs
+from hf_init._function.inputs import Inputs, main_output, paired_inputs
 from hf_init._plan import EXACT, MANIFEST_NAME, NONE, Plan, format_shape
-from hf_init._text import format_count
+from hf_init._text import format_count, one_line
 
 ROUNDING_STEPS = 64
 """By how many of the dtype's steps, of the largest output, outputs differ that are equal but for rounding."""
@@ -142,8 +142,13 @@ def run_both(base: str | Path, out: str | Path, seed: int, trust: bool | None) -
 
 
 def _loaded(target: Target) -> PreTrainedModel:
-    with quiet_library():
-        return load_plainly(target.cls, str(target.base.folder), config=target.config).eval()
+    try:
+        with quiet_library():
+            return load_plainly(target.cls, str(target.base.folder), config=target.config).eval()
+    except UNBUILDABLE as error:
+        raise ProofError(
+            f"transformers doesn't load a {target.cls.__name__} of this config: {one_line(error)}"
+        ) from error
 
 
 def _output(model: PreTrainedModel, inputs: Inputs, whole: bool, seed: int) -> tuple[str, torch.Tensor] | None:
@@ -156,10 +161,7 @@ def _output(model: PreTrainedModel, inputs: Inputs, whole: bool, seed: int) -> t
             output = part(**taken)
     except UNBUILDABLE:  # what a forward raises for inputs that aren't all, or not those, that it needs
         return None
-    named = dict(output.items()) if isinstance(output, Mapping) else {"output": output}
-    tensors = {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
-    name = "logits" if "logits" in tensors else next(iter(tensors), None)
-    return None if name is None else (name, tensors[name])
+    return main_output(output)
 
 
 def _common(

@@ -12,8 +12,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from hf_init._function.identity import flat, run_on_meta
+from hf_init._function.identity import flat, run_on_meta, wants_values
 from hf_init._function.inputs import Inputs, seeded_inputs
+from hf_init._text import one_line
 
 MOST = 64
 """How many elements a constant has at most that is compared."""
@@ -39,13 +40,13 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         values = [*flat((args, kwargs or {}, result))]
         shapes = tuple(tuple(each.shape) for each in values if isinstance(each, torch.Tensor))
-        settings = (setting for each in values for setting in _settings(each))
+        settings = (setting for each in values for setting in plain_values_of(each))
         self.steps.append(Step(func.overloadpacket.__name__, shapes, tuple(settings)))
         return result
 
 
-def steps_of(model: PreTrainedModel, inputs: Inputs) -> tuple[list[Step], str]:
-    """Return what a forward on meta does, as far as it goes, and what it raises; empty where it goes through."""
+def steps_of(model: PreTrainedModel, inputs: Inputs) -> tuple[list[Step], Exception | None]:
+    """Return what a forward on meta does, as far as it goes, and what it raises."""
     taken = {name: each for name, each in inputs.items() if name in inspect.signature(model.forward).parameters}
     there = {name: each.to("meta") if isinstance(each, torch.Tensor) else each for name, each in taken.items()}
     with Recorder() as recorder:
@@ -73,15 +74,15 @@ def other_step(
     seen = "nothing can be seen without values"
     for one, other in zip(seeded_inputs(before), seeded_inputs(shown), strict=False):
         (old, failure), (new, refusal) = steps_of(before, one), steps_of(after, other)
-        if refusal and not failure:
-            return f"it doesn't run on what the base runs on: {refusal}"
+        if refusal is not None and failure is None and not wants_values(refusal):
+            return f"it doesn't run on what the base runs on: {one_line(refusal)}"
         differing = (pair for pair in zip_longest(old, new) if not _is_same(*pair, resized, factor))
         if pair := next(differing, None):
             was, now = pair
             return f"it does {_step_text(now)} where the base does {_step_text(was)}"
-        if not failure:
+        if failure is None:
             return ""
-        seen = f"the rest can't be seen without values: {failure}"
+        seen = f"the rest can't be seen without values: {one_line(failure)}"
     return seen
 
 
@@ -119,7 +120,7 @@ def _step_text(step: Step | None) -> str:
     return f"{step.name}({', '.join(map(repr, step.settings))})"
 
 
-def _settings(value: object) -> list[object]:
+def plain_values_of(value: object) -> list[object]:
     """Return what is plain in an argument: a number, a word, the elements of a small tensor that isn't on meta."""
     if isinstance(value, torch.Tensor):
         return value.flatten().tolist() if value.device.type != "meta" and value.numel() <= MOST else []

@@ -30,6 +30,10 @@ PREFIX_COUNTS = ("first_k_dense_replace", "num_dense_layers", "n_dense_layers")
 """How many blocks at the start are of another kind."""
 SUFFIX_COUNTS = ("num_kv_shared_layers",)
 """How many blocks at the end are of another kind."""
+PER_BLOCK = ("attention_window",)
+"""Lists with an item for each block, though a config may also have one number for all."""
+NEEDED = ("num_blocks",)
+"""How many blocks at the end are given something more (EoMT's queries)."""
 BY_POSITION = re.compile(r".*(period|interval|every|freq|step|pattern|offset|stride|first_k|dense_layers|shared).*")
 """Values by which a class finds the kind of a block from its number."""
 
@@ -146,8 +150,13 @@ def _followed(name: str, value: object, blocks: BlockMap, fresh: Sequence[object
 
     Args:
         fresh: the value in a config of the base's depth, of one more, and of the target's.
+
+    Raises:
+        PlanError: it can't follow.
     """
-    count = blocks.count
+    count, left = blocks.count, len(blocks.sources)
+    if name in NEEDED and isinstance(value, int) and left < value <= count:
+        raise PlanError(f"{option('layers')}: {name} is {value}, and {left} blocks are left; give {name} with it")
     if name in (*PREFIX_COUNTS, *SUFFIX_COUNTS) and isinstance(value, int):
         return _followed_count(name, value, blocks)
     if isinstance(value, (list, tuple)) and not (name in OUTPUTS and fresh[0] == value):
@@ -157,7 +166,7 @@ def _followed(name: str, value: object, blocks: BlockMap, fresh: Sequence[object
         if value and INDEX_LISTS.fullmatch(name) and all(isinstance(each, int) for each in value):
             return _renumbered(value, blocks, 1 if name in FROM_ONE else 0)
         longer = [len(each) if isinstance(each, (list, tuple)) else None for each in fresh]
-        if len(value) == count and (longer[:2] == [count, count + 1] or "layer" in name):
+        if len(value) == count and (longer[:2] == [count, count + 1] or "layer" in name or name in PER_BLOCK):
             return _picked(value, blocks)
     if isinstance(value, str) and len(value) == count and "pattern" in name:
         return "".join(map(str, _picked(value, blocks)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,8 +13,8 @@ from hf_init._architecture import NOWHERE, BlockMap, Target, copy_config, text_c
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
-from hf_init._function import failure_on_meta
-from hf_init._growth.axis import planned_fills, value_at
+from hf_init._function import computes_the_same, failure_on_meta
+from hf_init._growth.axis import changed_tensors, planned_fills, value_at
 from hf_init._growth.depths import (
     Depth,
     depth_values,
@@ -26,10 +27,13 @@ from hf_init._growth.depths import (
 )
 from hf_init._growth.layer_spec import LayerSpec, parse_layers
 from hf_init._growth.new_blocks import NewBlocks
-from hf_init._plan import EXACT, Plan, no_claim, weakest_claim
+from hf_init._plan import EXACT, Plan, RowMap, RowMapping, format_shape, no_claim, weakest_claim
+from hf_init._tensors import SourceTensor, TensorSpec
 from hf_init._text import join_names
 
 NEW_LAYERS = ("auto", "copy")
+BLOCK_BY_BLOCK = re.compile(r"\b(embed_tokens_per_layer|per_layer_model_projection|contact_head\.regression)\b")
+"""Parameters outside of the blocks that have a part for each, one after the other."""
 BY_NUMBER = ("scale_attn_by_inverse_layer_idx",)
 """Config values under which a block computes by its own number."""
 
@@ -99,12 +103,6 @@ class LayersChange(Change):
         own = {path: value_at(base, path) for blocks in changed.values() for path in blocks.values}
         before = target.rebuilt(copy_config(target.config, own))  # the target, but for its blocks
         placed = {s: settle_kinds(s, blocks, before, target.model, target.config) for s, blocks in changed.items()}
-        if any(blocks.lost for blocks in placed.values()):
-            failure = failure_on_meta(target.build())
-            if failure and not failure_on_meta(before):
-                raise PlanError(
-                    f"{option('layers')}: a {target.cls.__name__} of these blocks alone doesn't run: {failure}"
-                )
         return replace(target, blocks={**target.blocks, **placed})
 
     def _maps(
@@ -135,12 +133,15 @@ class LayersChange(Change):
         if not target.blocks or any("*" in stack for stack in target.blocks):  # none, or experts
             return ChangePlan()
         new = NewBlocks(target, target.build())
+        reasons = tuple(_other_ways(target, new))
+        keep = dict(_rows_of_blocks(target, context.keep))
         schemes = {**(dict(new.copies()) if self.copied else {}), **new.schemes()}
 
         def claim(plan: Plan) -> str:
-            return weakest_claim([*map(no_claim, (*_other_sequence(target), *new.claims(plan))), EXACT])
+            return weakest_claim([*map(no_claim, (*reasons, *new.claims(plan))), EXACT])
 
         return ChangePlan(
+            keep=keep,
             fills=partial(planned_fills, schemes),
             notes=tuple(_layer_notes(target.blocks)),
             new=frozenset(tensor.name for tensors in new.tensors.values() for tensor in tensors),
@@ -175,6 +176,68 @@ def _depths_called(name: str, depths: Sequence[Depth], config: PreTrainedConfig)
             f"{option('layers')}: say of which stack, {option('layers', {'STACK': 'MAP'})}; there are: {choices}"
         )
     return found
+
+
+def _other_ways(target: Target, new: NewBlocks) -> tuple[str, ...]:
+    """Return why the base's blocks, and what surrounds them, don't do what they do in the base.
+
+    Raises:
+        PlanError: with these blocks the model doesn't run.
+    """
+    base = target.base_config
+    assert base is not None  # else nothing was placed
+    paths = {path for blocks in target.blocks.values() for path in blocks.values}
+    before = target.rebuilt(copy_config(target.config, {path: value_at(base, path) for path in paths}))
+    if (failure := failure_on_meta(new.model)) and not failure_on_meta(before):
+        values = ", ".join(f"{path}={value_at(target.config, path)!r}" for path in sorted(paths))
+        raise PlanError(
+            f"{option('layers')}: a {target.cls.__name__} of these blocks doesn't run: {failure} ({values})"
+        )
+    if reasons := tuple(_other_sequence(target)):
+        return reasons
+    same = computes_the_same(before, new.model, partial(_name_before, target.blocks), tuple(new.tensors))
+    return ("what surrounds the blocks does something else with more of them",) if same is False else ()
+
+
+def _name_before(maps: Mapping[str, BlockMap], name: str) -> str:
+    """Return what a parameter is called in the base, whose blocks are elsewhere; a new one keeps its name."""
+    for stack, blocks in maps.items():
+        number, _, rest = name.removeprefix(stack).partition(".")
+        if name.startswith(stack) and (source := blocks.sources[int(number)]) is not None:
+            return f"{stack}{source}.{rest}"
+        if name.startswith(stack):
+            return f"{name} (new)"
+    return name
+
+
+def _around_blocks(target: Target) -> Iterator[tuple[TensorSpec, SourceTensor]]:
+    """Yield the tensors outside of the stacks that change shape with them, each with its source."""
+    for tensor, source in changed_tensors(target):
+        if not tensor.parameter.startswith(tuple(target.blocks)):
+            yield tensor, source
+
+
+def _rows_of_blocks(target: Target, keep: Sequence[str]) -> Iterator[tuple[str, RowMapping]]:
+    """Yield what goes with each block in tensors that have a part for each, by name on disk.
+
+    Raises:
+        PlanError: where the blocks' parts lie isn't known, and the user doesn't say it.
+    """
+    blocks = next(iter(target.blocks.values()))
+    depths = [path for path in sorted(blocks.values) if is_depth(path)]
+    for tensor, source in _around_blocks(target):
+        dims = [dim for dim, (old, new) in enumerate(zip(source.shape, tensor.shape, strict=True)) if old != new]
+        each = source.shape[dims[0]] // blocks.count
+        fits = source.shape[dims[0]] == each * blocks.count and tensor.shape[dims[0]] == each * len(blocks.sources)
+        if len(dims) == 1 and fits and len(target.blocks) == 1 and BLOCK_BY_BLOCK.search(tensor.parameter):
+            rows = (None if block is None else block * each + k for block in blocks.sources for k in range(each))
+            yield tensor.name, RowMap(tuple(rows), dims[0], drop=bool(blocks.lost))
+        elif not keep:
+            raise PlanError(
+                f"{option('layers')}: with {', '.join(depths)} {tensor.name} goes from {format_shape(source.shape)} to "
+                f"{format_shape(tensor.shape)}, and which of it is which block's isn't known; say it: "
+                f"{option('keep', {tensor.name: 'HOW'})}"
+            )
 
 
 def _other_sequence(target: Target) -> Iterator[str]:

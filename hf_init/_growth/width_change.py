@@ -68,7 +68,10 @@ class WidthChange(Change):
             path = width_path(own, (name,), "widen")
             values[path] = width_of(name, wanted, value_at(own.config, path))
         if self.untie:
-            values[width_path(own, ("tie_word_embeddings",), "untie")] = False
+            path = width_path(own, ("tie_word_embeddings",), "untie")
+            if not value_at(own.config, path):
+                raise PlanError(f"{option('untie')}: the base's output matrix is a tensor of its own ({path}=False)")
+            values[path] = False
         return request.with_values(values)
 
     def plan(self, context: TargetContext) -> ChangePlan:
