@@ -9,19 +9,26 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import transformers
 import yaml
 from accelerate.state import AcceleratorState, DistributedType, PartialState
+from sharded_ranks import share_divided
+from torch.nn.parallel import DistributedDataParallel
 
-SHARDED = {"fsdp_state_dict_type": "SHARDED_STATE_DICT", "fsdp_cpu_ram_efficient_loading": False}
+SHARDED = {
+    "fsdp_state_dict_type": "SHARDED_STATE_DICT",
+    "fsdp_cpu_ram_efficient_loading": False,
+    "accelerate_mixed_precision": "bf16",
+}
 RUNS: dict[str, tuple[dict[str, object] | None, list[str]]] = {  # what is changed in fsdp2.yaml, and arguments
     "run-trainer": ({}, []),
     "run-trainer-resumed": ({}, ["--resume"]),
@@ -67,10 +74,15 @@ def take_cpu() -> None:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
+def check_divided(run: str, made: Mapping[str, Any]) -> None:
+    model = made["trainer"].model if "trainer" in made else made["model"]
+    assert share_divided(model) == 1, f"{run}: each process has trained alone"
+
+
 def main() -> None:
     torch.set_num_threads(1)
     take_cpu()
-    runpy.run_path("fsdp2.py", run_name="__main__")
+    check_divided("fsdp2.py", runpy.run_path("fsdp2.py", run_name="__main__"))
     # A store of their own: in torchrun's, addresses of the groups that are gone have the names of the new ones, and a
     # rank that reads one before it is replaced waits for ever.
     store, rank = f"file://{Path('store').resolve()}", int(os.environ["RANK"])
@@ -79,12 +91,14 @@ def main() -> None:
         if "--resume" in arguments and not dist.get_rank():
             shutil.copytree(Path(run.removesuffix("-resumed"), "checkpoint-2"), Path(run, "checkpoint-2"))
         dist.barrier()
-        if changes is not None or find_spec("deepspeed"):
+        if "--zero3" not in arguments or find_spec("deepspeed"):
             sys.argv = ["train.py", run, *arguments]
             with launched(changes):
-                runpy.run_path("train.py", run_name="__main__")
-                divided = DistributedType.FSDP if changes is not None else DistributedType.DEEPSPEED
-                assert AcceleratorState().distributed_type == divided, f"{run}: each process has trained alone"
+                check_divided(run, runpy.run_path("train.py", run_name="__main__"))
+    if find_spec("bitsandbytes"):
+        with launched(None):
+            copies = runpy.run_path("qlora.py", run_name="__main__")["trainer"].model_wrapped
+            assert isinstance(copies, DistributedDataParallel), "each process has trained alone"
     dist.destroy_process_group()
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel
 
-from hf_init._architecture import Architecture, Target, quiet_library
+from hf_init._architecture import Architecture, Target, quiet_library, without_zero3
 from hf_init._check.batch import check
 from hf_init._check.report import CheckReport
 from hf_init._checkpoint import BaseCheckpoint, folder_of
@@ -85,7 +85,7 @@ def _load_folder(place: Path, architecture: Architecture, trust_remote_code: boo
     base = BaseCheckpoint.open(place)
     target = Target.of(base, architecture, values={}, changed={}, trust=trust_remote_code)
     try:
-        with quiet_library():
+        with quiet_library(), without_zero3():
             return target.cls.from_pretrained(place, config=target.config, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{place} can't be loaded: {one_line(error)}") from error

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from hf_init._architecture import UNBUILDABLE, Target, load_plainly, quiet_library
+from hf_init._architecture import UNBUILDABLE, Target, load_plainly, quiet_library, without_zero3
 from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, ProofError, option
@@ -143,7 +143,7 @@ def run_both(base: str | Path, out: str | Path, seed: int, trust: bool | None) -
 
 def _loaded(target: Target) -> PreTrainedModel:
     try:
-        with quiet_library():
+        with quiet_library(), without_zero3():
             return load_plainly(target.cls, str(target.base.folder), config=target.config).eval()
     except UNBUILDABLE as error:
         raise ProofError(

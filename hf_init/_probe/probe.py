@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from hf_init._architecture import is_causal_class, quiet_library, text_config
+from hf_init._architecture import is_causal_class, quiet_library, text_config, without_zero3
 from hf_init._checkpoint import config_json, folder_of
 from hf_init._distill import places_behind
 from hf_init._errors import PlanError
@@ -213,7 +213,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMo
     """
     check_language_model(folder)
     try:
-        with quiet_library():
+        with quiet_library(), without_zero3():
             return AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype).eval()
     except (OSError, ValueError, RuntimeError) as error:
         raise PlanError(f"{folder} can't be loaded: {one_line(error)}") from error

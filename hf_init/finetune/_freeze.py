@@ -210,8 +210,9 @@ def train_only_new(
     states are as large as what is new, and ``state_dict``, ``save_pretrained`` and loading work all the time with plain
     names and shapes.
 
-    Under FSDP2 (``fully_shard``) before or after dividing the model; under data parallelism and DeepSpeed, ZeRO-3 too:
-    freeze first, then wrap. Not under FSDP1 or tensor parallelism: use ``peft_arguments`` there.
+    Under FSDP2 (``fully_shard``) before or after dividing the model (after it for Adafactor, which takes no divided
+    parameters); under data parallelism and DeepSpeed, ZeRO-3 too: freeze first, then wrap. Not under FSDP1 or tensor
+    parallelism: use ``peft_arguments`` there.
 
     The arguments and errors are those of ``freeze``. ``Frozen.thaw()`` ends it.
 

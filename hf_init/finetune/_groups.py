@@ -16,6 +16,7 @@ from hf_init._tensors import Status
 from hf_init._text import join_names
 from hf_init.finetune._model import ModelTensor, PlanLike, depths, model_tensors, origin_of, unwrapped
 from hf_init.finetune._rows import CHILD, NewParts
+from hf_init.finetune._zero3 import stepping
 
 _NO_DECAY = ("norm", "norm_plus_one", "layer_scale", "gate", "logit_scale", "attention.sink")
 
@@ -94,7 +95,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, later: I
     """
     names = {id(parameter): name for name, parameter in unwrapped(model).named_parameters()}
     trains = {name for name, parameter in unwrapped(model).named_parameters() if parameter.requires_grad}
-    held = {id(parameter): parameter for parameter in _parameters_in(optimizer)}
+    held = {id(parameter): parameter for parameter in _parameters_in(stepping(optimizer, model.parameters()))}
     held_names = {name for key, name in names.items() if key in held}
     shut = held_names - trains - {*later}
     faults = {

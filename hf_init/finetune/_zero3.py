@@ -52,6 +52,12 @@ def call_after_steps(parameters: Iterable[torch.Tensor], work: Callable[[], None
     return partial(setattr, optimizer, "step", step)
 
 
+def stepping(optimizer: Any, parameters: Iterable[torch.Tensor]) -> Any:
+    """Return what steps the parameters: DeepSpeed's optimizer, where it gave this one pieces of its own, or this."""
+    outer = next(filter(None, map(_optimizer_of, parameters)), None)
+    return outer if outer is not None and outer.optimizer is optimizer else optimizer
+
+
 def _optimizer_of(parameter: torch.Tensor) -> Any:
     # Not public; deepspeed/utils/tensor_fragment.py finds the optimizer of a parameter alike.
     own: Mapping[str, object] = vars(parameter) if is_under_zero3(parameter) else {}
