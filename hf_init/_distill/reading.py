@@ -1,4 +1,4 @@
-"""A model's last states for passages, of which a causal one reads the beginning once."""
+"""A model's states for passages, of which a causal one reads the beginning once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.nn import ModuleList
 from transformers import DynamicCache, PreTrainedModel
 
 from hf_init._architecture import UNBUILDABLE
@@ -20,13 +21,25 @@ CLOSE = 5e-2
 
 @dataclass(frozen=True)
 class StateReader:
-    """A model that is asked for its states behind the last layer.
+    """A model that is asked for its states, and computes no others.
 
     Attributes:
         model: frozen, in evaluation mode.
+        depth: share of the model's blocks that are run; what follows the last one follows them.
     """
 
     model: PreTrainedModel
+    depth: float = 1.0
+
+    @cached_property
+    def backbone(self) -> torch.nn.Module:
+        shortened = first_blocks(self.model.base_model, self.depth)
+        try:
+            with torch.no_grad():
+                shortened(inputs_embeds=self.embedding(torch.arange(1)[None]))
+        except UNBUILDABLE:  # a class may count its blocks by its config
+            return self.model.base_model
+        return shortened
 
     @property
     def embedding(self) -> torch.nn.Module:
@@ -41,9 +54,9 @@ class StateReader:
             return Prefix(self, prefix, cache, self.states(self.embedding(prefix), cache))
 
     def states(self, embedded: torch.Tensor, cache: DynamicCache | None = None) -> torch.Tensor:
-        """Return the last states for embeddings ``(n, length, d)``, behind those that a cache has."""
+        """Return the states for embeddings ``(n, length, d)``, behind those that a cache has."""
         kept: Mapping[str, Any] = {} if cache is None else {str(self._cache_name): cache, "use_cache": True}
-        return self.model.base_model(inputs_embeds=embedded, return_dict=True, **kept).last_hidden_state
+        return self.backbone(inputs_embeds=embedded, return_dict=True, **kept).last_hidden_state
 
     @cached_property
     def _cache_name(self) -> str | None:
@@ -93,6 +106,30 @@ class Prefix:
         states = self.reader.states(torch.cat([self.reader.embedding(self.ids), embedded], 1))
         before = self.ids.shape[1]
         return torch.cat([states[:, :before], states[:, before + length - 1 :]], 1)
+
+
+def first_blocks(model: PreTrainedModel, share: float) -> torch.nn.Module:
+    """Return a model with the same parameters that has the first blocks alone; the whole where none are counted."""
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    stacks = [name for name, module in model.named_modules() if isinstance(module, ModuleList) and len(module) == count]
+    if not stacks or share >= 1:
+        return model
+    *path, last = stacks[0].split(".")
+    parent = shortened = _own_children(model)
+    for name in path:
+        parent._modules[name] = _own_children(parent.get_submodule(name))
+        parent = parent.get_submodule(name)
+    blocks = parent.get_submodule(last)
+    assert isinstance(blocks, ModuleList)
+    parent._modules[last] = blocks[: max(1, round(share * len(blocks)))]
+    return shortened
+
+
+def _own_children(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a module with the same children, in a list of its own."""
+    same = copy.copy(module)
+    same._modules = dict(module._modules)
+    return same
 
 
 def layer_like(module: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> torch.nn.Module:

@@ -60,12 +60,12 @@ class Said:
     shares: torch.Tensor
 
     @classmethod
-    def of(cls, prefix: Prefix, old: torch.Tensor, length: int) -> Said:
+    def of(cls, reader: StateReader, before: torch.Tensor, old: torch.Tensor, length: int) -> Said:
         """Read it off passages that go on with ``old``, of which the first ``length`` are the pieces."""
-        reader, place = prefix.reader, prefix.ids.shape[1] - 1
+        place = before.shape[1] - 1
         layer = reader.model.get_output_embeddings()
         assert isinstance(layer, torch.nn.Module)
-        behind = reader.states(reader.embedding(torch.cat([prefix.ids, old], 1)))
+        behind = reader.states(reader.embedding(torch.cat([before, old], 1)))
         totals, shares = torch.empty(behind.shape[:2]), torch.zeros(behind.shape[:2])
         for row, (states, pieces) in enumerate(zip(behind, old[:, :length], strict=True)):  # logits are the largest
             logits = layer(states).float()
@@ -99,7 +99,7 @@ def distilled_rows(
         ids: of the new tokens; for those that aren't in the texts the model writes some.
         done: called when a row is.
     """
-    reader = StateReader(model)
+    reader = StateReader(model, scheme.depth)
     rate = scheme.rate * float(reader.embedding.get_parameter("weight").detach().float().std())
 
     def row(number: int) -> torch.Tensor:
@@ -107,7 +107,7 @@ def distilled_rows(
         key = key_of(seed, "distilled", *map(str, pieces))
         texts = read
         if id_ not in read.found:
-            texts = written_texts(reader, read.start, id_, pieces, scheme.written, scheme.after, key)
+            texts = written_texts(StateReader(model), read.start, id_, pieces, scheme.written, scheme.after, key)
         found = texts.found[id_]
         chosen = random.Random(key).sample(found, min(scheme.passages, len(found)))
         chosen.sort(key=lambda each: each.start)
@@ -142,7 +142,7 @@ def _batches(
         follows = old[:, prefix.ids.shape[1] :]
         with torch.no_grad():
             expected = prefix.read_on(reader.embedding(follows), length).float()
-            said = Said.of(prefix, follows, length) if scheme.output else None
+            said = Said.of(StateReader(reader.model), prefix.ids, follows, length) if scheme.output else None
         yield Passages(prefix, torch.tensor([each.tokens for each in alike]), follows[:, length:], expected, said)
 
 

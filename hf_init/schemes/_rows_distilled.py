@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from hf_init._tensors import Slot
 from hf_init.schemes._rows import SubTokens
-from hf_init.schemes._settings import Above0, AtLeast0, AtLeast1, Text, WholeNumber
+from hf_init.schemes._settings import Above0, AtLeast0, AtLeast1, Share, Text, WholeNumber
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +20,12 @@ class Distilled(SubTokens):
     """Trained to be read as the token's old pieces are.
 
     From the mean of the pieces on, the row alone is trained by Adam: behind the token, in texts with it, the states of
-    the model's last layer are to be those behind the pieces; in an encoder those before it, too. Each row is trained on
-    its own, with every other word in pieces, so what it becomes depends on no other new token. The base's states are
-    computed once.
+    a layer are to be those behind the pieces; in an encoder those before it, too. Each row is trained on its own, with
+    every other word in pieces, so what it becomes depends on no other new token. The base's states are computed once.
 
     Formula: least mean over texts and places of |h(before, token, after) - h(before, pieces, after)|^2 / |h|^2, h the
-        last states; tied: plus output times the cross-entropy of p(token) to p(pieces) where it stands, elsewhere to 0
+        states of a layer; tied: plus output times the cross-entropy of p(token) to p(pieces) where it stands, elsewhere
+        to 0
     Use: New words, where texts with them are at hand: input rows and tied ones; written as row_scheme='distilled',
         texts=FILE; or without texts as 'distilled(written=12)'.
     Source: Dobler, Elliott and de Melo, Token Distillation: Attention-Aware Input Embeddings for New Tokens, 2026.
@@ -37,6 +37,7 @@ class Distilled(SubTokens):
         written: passages that the base writes itself, behind the pieces of a token that no text has; 0: that one isn't
             distilled.
         rate: of the steps, in standard deviations of the table; it falls evenly to 0.
+        depth: share of the layers behind which the states are compared; those behind it aren't run.
         before: tokens that are read before the token.
         after: tokens that are read behind it, and count.
         output: weight of what the row says as an output row; for tied tables.
@@ -59,6 +60,7 @@ class Distilled(SubTokens):
     batch: AtLeast1 = 4
     written: Annotated[int, WholeNumber(0)] = 0
     rate: Above0 = 0.25
+    depth: Share = 0.4
     before: AtLeast1 = 8
     after: AtLeast1 = 6
     output: AtLeast0 = 0.0
