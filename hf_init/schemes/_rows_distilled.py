@@ -60,7 +60,7 @@ class Distilled(SubTokens):
     batch: AtLeast1 = 4
     written: Annotated[int, WholeNumber(0)] = 0
     rate: Above0 = 0.25
-    depth: Share = 0.4
+    depth: Share = 0.25
     before: AtLeast1 = 8
     after: AtLeast1 = 6
     output: AtLeast0 = 0.0

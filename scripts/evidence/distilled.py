@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ class Trial:
         words = [word for word, _ in worth_a_token(texts, load_tokenizer(folder), 10_000, args.least)]
         del words[TUNED]
         words = words[: args.words]
-        bench = Bench.of(folder, words, texts, 128, 64, 3, args.dtype)
+        seen = texts if any(args.steps) else texts[:500]
+        bench = Bench.of(folder, words, seen, 128, 64, 3, args.dtype)
         domains = {"python": held, args.other: other_texts(args.other, {*parts})}
         benches = {name: _measured_on(bench, words, each, args.held_out) for name, each in domains.items()}
         return cls(folder, tuple(words), tuple(texts), benches)
@@ -95,9 +97,11 @@ def _measured_on(bench: Bench, words: Sequence[str], texts: Sequence[str], held_
     """Return a bench with its model and training, and passages of other texts to measure on."""
     before, after = load_tokenizer(bench.folder), new_tokenizer(bench)
     new = frozenset(after.convert_tokens_to_ids([*words]))
-    pieces = [*passages(texts, lambda text: len(token_ids(before, text)), 64)]
-    random.Random(0).shuffle(pieces)
-    chosen = [piece for piece in pieces if not new.isdisjoint(token_ids(after, piece))][:held_out]
+    some = random.Random(0).sample(texts, len(texts))
+    pieces = passages(
+        (text for text in some if any(word in text for word in words)), lambda text: len(token_ids(before, text)), 64
+    )
+    chosen = [*islice((piece for piece in pieces if not new.isdisjoint(token_ids(after, piece))), held_out)]
     places = tuple(tuple(places_behind(text, before, after, new)) for text in chosen)
     return replace(bench, held_out=_passages_of(chosen, after), plain=_passages_of(chosen, before), places=places)
 
