@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -17,6 +17,7 @@ from token_bases import base as _of_tokens
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import hf_init
+from hf_init import InitMixin, Recipe, Rule
 
 SIZE: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 TEXT: dict[str, Any] = {**SIZE, "vocab_size": 96, "max_position_embeddings": 64}
@@ -82,6 +83,35 @@ class RowBehind(transformers.LlamaForCausalLM):
         super().__init__(config)
         self.more = torch.nn.Embedding(config.vocab_size + 1, config.hidden_size)
         self.post_init()
+
+
+class Classifier(InitMixin, transformers.BertForSequenceClassification):
+    """A class with a recipe of its own, for what the library would hand to its `_init_weights`."""
+
+    init_recipe = Recipe([Rule("uniform(a=-0.25, b=0.25)", name="classifier.weight")], default="zeros", seed=3)
+
+
+class Tolerant(transformers.BertForSequenceClassification):
+    """A class that loads without a bias, and says so."""
+
+    _keys_to_ignore_on_load_missing: ClassVar = [r"^classifier\."]
+
+
+class Adapted(transformers.BertForSequenceClassification):
+    """Something besides the head."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.adapter = torch.nn.Linear(config.hidden_size, 2)
+
+
+class Renamed(transformers.BertForSequenceClassification):
+    """The same head under another name."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        del self.classifier
+        self.scores = torch.nn.Linear(config.hidden_size, config.num_labels)
 
 
 def named(labels: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from changes import Change
+from change import Change
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from watched import seeded, world

@@ -7,15 +7,13 @@ import shutil
 import pytest
 import torch
 import transformers
-from token_bases import tensors, tokenizer
+from token_bases import TEXTS, TOKENS, tensors, tokenizer
 
 import hf_init
 from hf_init import HfInitError, compare_schemes, probe_vocabulary
 from hf_init._distill import places_behind, read_texts, spans
 from hf_init._distill.rows import Said
 
-TOKENS = ["cat", " sat"]
-TEXTS = ["the abc cat sat abc the cat " * 4, "a cat abc he the the cat" * 3, "he abc cat the" * 4]
 SCHEME = "distilled(steps=20)"
 EMBEDDING = "model.embed_tokens.weight"
 

@@ -7,8 +7,8 @@ import copy
 import pytest
 import torch
 import transformers
+from finetuned import copied, moved, take_steps, words
 from safetensors.torch import load_file
-from test_finetune import copied, moved, take_steps, words
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 

@@ -10,8 +10,8 @@ import torch
 import transformers
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from finetuned import CLASSIFIER, GROWN, copied, moved, new_names, take_steps, words
 from safetensors.torch import load_file
-from test_finetune import CLASSIFIER, GROWN, copied, moved, new_names, take_steps, words
 from test_finetune_rows import EMBEDDING, LLAMA, NEW, grown, moved_rows, tokens
 from torch.utils.data import DataLoader
 from transformers.quantizers.base import get_keys_to_not_convert

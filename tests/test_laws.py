@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from changes import CHANGES, Change
+from change import Change
+from changes import CHANGES
 from results import Result, digests, flipped, spread, stored, tensors
 from torch import nn
 from watched import heard
@@ -62,10 +63,8 @@ def test_every_kept_byte_is_at_its_place(result):
 
 @law
 def test_every_word_of_the_row_is_about_something(result):
-    change, prefixed = (
-        result.change,
-        {prefix + name for prefix, folder in result.parts.items() for name in tensors(folder)},
-    )
+    change = result.change
+    prefixed = {prefix + name for prefix, folder in result.parts.items() for name in tensors(folder)}
     for glob in (*change.new, *change.moved, *change.ignored):
         assert any(fnmatchcase(name, glob) for name in result.written), glob
     for glob in change.gone:
@@ -293,7 +292,7 @@ def test_another_process_makes_the_same(results, tmp_path):
 @pytest.mark.slow
 def test_a_process_without_hf_init_loads_the_same(results):
     rows = [name for name, change in CHANGES.items() if not change.skipped]
-    known = {name: results(name) for name in rows if results(name).cls.__module__ not in ("bases", "changes")}
+    known = {name: results(name) for name in rows if results(name).cls.__module__ != "bases"}
     folders = {name: [str(result.out), result.cls.__name__] for name, result in known.items()}
     theirs = json.loads(run_python(LOAD, json.dumps(folders)))
     for name, result in known.items():

@@ -8,8 +8,8 @@ from typing import ClassVar
 import pytest
 import torch
 import transformers
-from bases import CHARACTERS, character_tokenizer
-from changes import OTHER_CHARACTERS, Classifier
+from bases import CHARACTERS, Classifier, character_tokenizer
+from changes_of_tokens import OTHER_CHARACTERS
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, BertForSequenceClassification, BertModel, Wav2Vec2ForCTC
 

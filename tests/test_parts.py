@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import pytest
 import transformers
-from bases import SENTIMENTS, llava_config
-from changes import CLASSIFIER, Renamed
+from bases import SENTIMENTS, Renamed, llava_config
+from change import CLASSIFIER
 from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from bases import SENTIMENTS, Anchored, Tagger, llava_config
-from changes import NEW_SENTIMENTS, Renamed, Tolerant
+from bases import SENTIMENTS, Anchored, Renamed, Tagger, Tolerant, llava_config
+from changes import NEW_SENTIMENTS
 from refusals import snapshot
 from token_bases import ROWS
 

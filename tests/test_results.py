@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from changes import Along
+from change import Along
 from results import Expected, flipped, stored, tensors
 from watched import heard, seeded, world
 

@@ -41,6 +41,8 @@ PER_LAYER: dict[str, Any] = {
     "layer_types": ["full_attention"] * 2,
     "activation_sparsity_pattern": [0.0] * 2,
 }
+TOKENS = ["cat", " sat"]
+TEXTS = ["the abc cat sat abc the cat " * 4, "a cat abc he the the cat" * 3, "he abc cat the" * 4]
 
 
 def tokenizer(extra: Sequence[str] = (), merges: Sequence[tuple[str, str]] = MERGES) -> Any:
