@@ -1,15 +1,17 @@
-"""The one document that a command prints."""
+"""A base and its results, good and spoiled, for the command line; and the one document that a command prints."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from refusals import HEAD
+from results import flipped
 
+import hf_init
 from hf_init.cli import main
-
-# Documents.
 
 
 def document(capsys: pytest.CaptureFixture[str], code: int, *argv: object) -> Any:
@@ -25,3 +27,22 @@ def document(capsys: pytest.CaptureFixture[str], code: int, *argv: object) -> An
 
 def _no_constant(name: str) -> NoReturn:
     raise AssertionError(f"{name} is not JSON")
+
+
+@pytest.fixture(scope="module")
+def base(tiny) -> Path:
+    return tiny("bert")
+
+
+@pytest.fixture(scope="module")
+def out(base, tmp_path_factory) -> Path:
+    """A result: three labels."""
+    folder = tmp_path_factory.mktemp("cli") / "out"
+    hf_init.extend(base, folder, HEAD[1], labels=["neg", "neu", "pos"])
+    return folder
+
+
+@pytest.fixture
+def spoiled(out, tmp_path) -> Path:
+    """The result with one bit flipped in a kept tensor."""
+    return flipped(out, tmp_path / "spoiled", "bert.pooler.dense.weight", 0)

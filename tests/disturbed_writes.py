@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_model import contents
+from small_model import contents, extend_small, small_base
 
 NBYTES = 4 * (1600 + 28 + 3 + 9 + 12)
 FULL, INTERRUPT = OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()
@@ -56,3 +56,15 @@ def throwing(error: BaseException) -> Callable[[], None]:
         raise error
 
     return throw
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    return small_base(tmp_path / "base")
+
+
+@pytest.fixture
+def fresh(base, tmp_path_factory) -> dict[str, bytes]:
+    """What an undisturbed run makes, in another place."""
+    extend_small(base, out := tmp_path_factory.mktemp("fresh") / "out")
+    return written(out)

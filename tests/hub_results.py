@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hub_server import Hub
+from huggingface_hub import constants
 from small_model import contents
 
 import hf_init
@@ -30,3 +34,35 @@ def extend(base: object, out: Path, **options: Any) -> dict[str, bytes]:
 
 def manifest(out: Path) -> dict[str, Any]:
     return json.loads((out / "hf_init.json").read_text())
+
+
+@pytest.fixture
+def files(tiny) -> dict[str, bytes]:
+    return {**contents(tiny("llama")), **BESIDE, **LEFT}
+
+
+@pytest.fixture
+def hub(serve, files) -> Hub:
+    return serve(files)
+
+
+@pytest.fixture
+def folder(files, tmp_path) -> Path:
+    """The same files in a folder."""
+    for name, data in files.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(data)
+    return tmp_path / "folder"
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path) -> Callable[[str], Path]:
+    """Change to the cache of another machine, which can't reach the hub."""
+
+    def change(name: str) -> Path:
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / name))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{name} notes"))
+        return tmp_path / name
+
+    return change

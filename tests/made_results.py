@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import hf_init
 
@@ -194,3 +195,19 @@ def set_entry(name: str, /, **values: Any) -> Callable[[dict[str, Any]], None]:
 
 def in_plan(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda document: document["plan"].update(values)
+
+
+@pytest.fixture
+def made(tmp_path) -> tuple[Path, Path]:
+    return make(tmp_path)
+
+
+@pytest.fixture
+def digested(tmp_path) -> tuple[Path, Path]:
+    return make(tmp_path, digest=True)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["with the base", "without"])
+def to_damage(request, tmp_path_factory) -> tuple[Path, bytes, Any]:
+    _, out = make(tmp_path_factory.mktemp("damage"), digest=request.param)
+    return out, (out / SINGLE).read_bytes(), False if request.param else None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from multihead_trunks import (
     LABELS,
+    TEXTS,
+    multi,
 )
 
 from hf_init import MultiHead
@@ -42,3 +45,8 @@ def asked(model: Any, name: str, given: dict[str, Any]) -> dict[str, Any]:
     if model.specs[name].kind != "multiple-choice":
         return given
     return {key: torch.stack([value, value.flip(0)], 1) for key, value in given.items()}
+
+
+@pytest.fixture(scope="module")
+def bert() -> Any:
+    return multi(TEXTS["bert"](), every_kind(TEXTS["bert"]()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
@@ -66,3 +67,8 @@ def extend(base: Path, out: Path, shapes: dict[str, Any], **options: Any) -> dic
 
 
 THREE = {"a": values(4, 4), "b": values(5, 4), "c": values(3), "d": values(9)}
+
+
+@pytest.fixture
+def three(tmp_path) -> Path:
+    return base_of(tmp_path / "base", {"a": THREE["a"]}, {"b": THREE["b"], "c": THREE["c"]}, {"d": THREE["d"]})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.numpy import save_file
 
 NOTHING = dict.fromkeys(("identical", "renamed", "cast", "changed", "added", "removed"), 0)
@@ -38,3 +39,8 @@ def places(folder: Path) -> dict[str, range]:
 
 def entry(report: Any, name: str) -> dict[str, Any]:
     return next(tensor for tensor in report.tensors if tensor["name"] == name)
+
+
+@pytest.fixture
+def a(tmp_path) -> Path:
+    return write(tmp_path / "a", tensors())

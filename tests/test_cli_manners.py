@@ -11,32 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_documents import base as base
 from cli_documents import document
+from cli_documents import out as out
+from cli_documents import spoiled as spoiled
 from refusals import HEAD
-from results import flipped
 from safetensors.numpy import save_file
 
 import hf_init
 from hf_init.cli import main
-
-
-@pytest.fixture(scope="module")
-def base(tiny) -> Path:
-    return tiny("bert")
-
-
-@pytest.fixture(scope="module")
-def out(base, tmp_path_factory) -> Path:
-    """A result: three labels."""
-    folder = tmp_path_factory.mktemp("cli") / "out"
-    hf_init.extend(base, folder, HEAD[1], labels=["neg", "neu", "pos"])
-    return folder
-
-
-@pytest.fixture
-def spoiled(out, tmp_path) -> Path:
-    """The result with one bit flipped in a kept tensor."""
-    return flipped(out, tmp_path / "spoiled", "bert.pooler.dense.weight", 0)
 
 
 def test_report_writes_one_file_and_says_which(out, tmp_path, capsys):

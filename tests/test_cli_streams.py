@@ -13,31 +13,14 @@ import termios
 from pathlib import Path
 
 import pytest
+from cli_documents import base as base
+from cli_documents import out as out
+from cli_documents import spoiled as spoiled
 from refusals import HEAD
-from results import flipped, tensors
+from results import tensors
 
 import hf_init
 from hf_init.cli import main
-
-
-@pytest.fixture(scope="module")
-def base(tiny) -> Path:
-    return tiny("bert")
-
-
-@pytest.fixture(scope="module")
-def out(base, tmp_path_factory) -> Path:
-    """A result: three labels."""
-    folder = tmp_path_factory.mktemp("cli") / "out"
-    hf_init.extend(base, folder, HEAD[1], labels=["neg", "neu", "pos"])
-    return folder
-
-
-@pytest.fixture
-def spoiled(out, tmp_path) -> Path:
-    """The result with one bit flipped in a kept tensor."""
-    return flipped(out, tmp_path / "spoiled", "bert.pooler.dense.weight", 0)
-
 
 # Processes.
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from stored_arrays import INDEX, NOTHING, entry, places, tensors, write
+from stored_arrays import a as a
 
 import hf_init
 from hf_init import HfInitError
-
-
-@pytest.fixture
-def a(tmp_path) -> Path:
-    return write(tmp_path / "a", tensors())
 
 
 def test_a_checkpoint_is_identical_to_itself(a):

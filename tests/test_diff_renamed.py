@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,15 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stored_arrays import NOTHING, SINGLE, entry, places, tensors, write
+from stored_arrays import a as a
 
 import hf_init
 from hf_init import HfInitError
-
-
-@pytest.fixture
-def a(tmp_path) -> Path:
-    return write(tmp_path / "a", tensors())
-
 
 # What is the same, though its name or its dtype isn't.
 

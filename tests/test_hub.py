@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bases import llava_config
 from hub_results import BESIDE, HEAD, LEFT, extend, manifest
-from hub_server import COMMIT, NAME, Hub
-from huggingface_hub import constants
+from hub_results import cache as cache
+from hub_results import files as files
+from hub_results import folder as folder
+from hub_results import hub as hub
+from hub_server import COMMIT, NAME
 from small_model import contents
 
 import hf_init
@@ -20,38 +22,6 @@ from hf_init import HfInitError, finetune
 from hf_init.cli import main
 
 NAMED = {"BASE_README.md" if name == "README.md" else name: data for name, data in BESIDE.items()}
-
-
-@pytest.fixture
-def files(tiny) -> dict[str, bytes]:
-    return {**contents(tiny("llama")), **BESIDE, **LEFT}
-
-
-@pytest.fixture
-def hub(serve, files) -> Hub:
-    return serve(files)
-
-
-@pytest.fixture
-def folder(files, tmp_path) -> Path:
-    """The same files in a folder."""
-    for name, data in files.items():
-        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "folder" / name).write_bytes(data)
-    return tmp_path / "folder"
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path) -> Callable[[str], Path]:
-    """Change to the cache of another machine, which can't reach the hub."""
-
-    def change(name: str) -> Path:
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{name} notes"))
-        return tmp_path / name
-
-    return change
 
 
 def test_what_is_planned_and_extended_by_id_is_what_its_folder_gives(hub, folder, tmp_path):

@@ -4,52 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_results import BESIDE, HEAD, LEFT, extend, manifest
+from hub_results import HEAD, extend, manifest
+from hub_results import cache as cache
+from hub_results import files as files
+from hub_results import folder as folder
+from hub_results import hub as hub
 from hub_server import COMMIT, NAME, Hub
-from huggingface_hub import constants
 from small_model import contents
 from token_bases import base as token_base
 
 import hf_init
 from hf_init import HfInitError
 from hf_init.cli import main
-
-
-@pytest.fixture
-def files(tiny) -> dict[str, bytes]:
-    return {**contents(tiny("llama")), **BESIDE, **LEFT}
-
-
-@pytest.fixture
-def hub(serve, files) -> Hub:
-    return serve(files)
-
-
-@pytest.fixture
-def folder(files, tmp_path) -> Path:
-    """The same files in a folder."""
-    for name, data in files.items():
-        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "folder" / name).write_bytes(data)
-    return tmp_path / "folder"
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path) -> Callable[[str], Path]:
-    """Change to the cache of another machine, which can't reach the hub."""
-
-    def change(name: str) -> Path:
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / name))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"{name} notes"))
-        return tmp_path / name
-
-    return change
-
 
 # Results of results.
 

@@ -7,20 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from multihead_heads import every_kind
+from multihead_heads import bert as bert
 from multihead_trunks import (
     LABELS,
     PICTURES,
     SOUNDS,
-    TEXTS,
     multi,
 )
-
-
-@pytest.fixture(scope="module")
-def bert() -> Any:
-    return multi(TEXTS["bert"](), every_kind(TEXTS["bert"]()))
-
 
 # Rows to batches
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 from multihead_heads import THREE, MultiHeadConfig, every_kind
+from multihead_heads import bert as bert
 from multihead_trunks import (
     LABELS,
     PICTURES,
@@ -26,12 +27,6 @@ from multihead_trunks import (
 )
 
 from hf_init import MultiHead
-
-
-@pytest.fixture(scope="module")
-def bert() -> Any:
-    return multi(TEXTS["bert"](), every_kind(TEXTS["bert"]()))
-
 
 # The config
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from multihead_heads import THREE, asked, every_kind
+from multihead_heads import THREE, asked
+from multihead_heads import bert as bert
 from multihead_trunks import (
     LABELS,
     TEXTS,
@@ -17,12 +18,6 @@ from multihead_trunks import (
     text,
     twin,
 )
-
-
-@pytest.fixture(scope="module")
-def bert() -> Any:
-    return multi(TEXTS["bert"](), every_kind(TEXTS["bert"]()))
-
 
 # Losses
 

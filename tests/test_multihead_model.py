@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from multihead_heads import THREE, asked, every_kind
+from multihead_heads import bert as bert
 from multihead_trunks import (
     LABELS,
     PICTURES,
@@ -22,12 +23,6 @@ from multihead_trunks import (
     twin,
     unmapped,
 )
-
-
-@pytest.fixture(scope="module")
-def bert() -> Any:
-    return multi(TEXTS["bert"](), every_kind(TEXTS["bert"]()))
-
 
 # Equal to the plain classes
 

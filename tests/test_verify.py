@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 from unittest.mock import ANY
 
 import numpy as np
@@ -25,7 +23,6 @@ from made_results import (
     entry_of,
     flipped,
     floats,
-    make,
     places,
     result_tensors,
     rewrite,
@@ -33,17 +30,13 @@ from made_results import (
     the_difference,
     write,
 )
+from made_results import made as made
+from made_results import to_damage as to_damage
 from refusals import refusal
 
 import hf_init
 from hf_init import HfInitError
 from hf_init.cli import main
-
-
-@pytest.fixture
-def made(tmp_path) -> tuple[Path, Path]:
-    return make(tmp_path)
-
 
 # What is as planned.
 
@@ -291,12 +284,6 @@ def test_values_are_compared_by_their_bits(made):
     report = hf_init.verify(out)
     assert report.differences[0]["index"] == [3, 0], "one NaN is not another"
     assert math.isnan(report.differences[0]["seen"]) and report.to_json()["differences"][0]["seen"] == "nan"
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["with the base", "without"])
-def to_damage(request, tmp_path_factory) -> tuple[Path, bytes, Any]:
-    _, out = make(tmp_path_factory.mktemp("damage"), digest=request.param)
-    return out, (out / SINGLE).read_bytes(), False if request.param else None
 
 
 @given(st.data())

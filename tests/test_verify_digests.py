@@ -19,7 +19,6 @@ from made_results import (
     flipped,
     floats,
     in_plan,
-    make,
     manifest_of,
     places,
     rewrite,
@@ -28,21 +27,12 @@ from made_results import (
     the_difference,
     write,
 )
+from made_results import digested as digested
+from made_results import made as made
 from refusals import refusal
 
 import hf_init
 from hf_init import HfInitError
-
-
-@pytest.fixture
-def made(tmp_path) -> tuple[Path, Path]:
-    return make(tmp_path)
-
-
-@pytest.fixture
-def digested(tmp_path) -> tuple[Path, Path]:
-    return make(tmp_path, digest=True)
-
 
 # Made again.
 

@@ -5,34 +5,19 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import MANIFEST, SINGLE, box, differences, edit, entry_of, in_plan, make, new, rows, set_entry
+from made_results import MANIFEST, SINGLE, box, differences, edit, entry_of, in_plan, new, rows, set_entry
+from made_results import digested as digested
+from made_results import made as made
+from made_results import to_damage as to_damage
 from refusals import refusal
 
 import hf_init
 from hf_init import HfInitError
-
-
-@pytest.fixture
-def made(tmp_path) -> tuple[Path, Path]:
-    return make(tmp_path)
-
-
-@pytest.fixture
-def digested(tmp_path) -> tuple[Path, Path]:
-    return make(tmp_path, digest=True)
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["with the base", "without"])
-def to_damage(request, tmp_path_factory) -> tuple[Path, bytes, Any]:
-    _, out = make(tmp_path_factory.mktemp("damage"), digest=request.param)
-    return out, (out / SINGLE).read_bytes(), False if request.param else None
-
 
 # The manifest.
 

@@ -14,7 +14,6 @@ from made_results import (
     F,
     box,
     floats,
-    make,
     manifest_of,
     new,
     region_of,
@@ -23,14 +22,9 @@ from made_results import (
     the_difference,
     write,
 )
+from made_results import made as made
 
 import hf_init
-
-
-@pytest.fixture
-def made(tmp_path) -> tuple[Path, Path]:
-    return make(tmp_path)
-
 
 # Regions, pieces and threads.
 

@@ -9,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,20 +19,14 @@ from made_results import (
     F,
     base_tensors,
     floats,
-    make,
     manifest_of,
     places,
     write,
 )
+from made_results import made as made
 
 import hf_init
 from hf_init import HfInitError
-
-
-@pytest.fixture
-def made(tmp_path) -> tuple[Path, Path]:
-    return make(tmp_path)
-
 
 # Files that change or fail while they are read.
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from shaped_models import THREE, base_of, extend, shapes_of, values
+from shaped_models import three as three
 from small_model import FILES, contents, extend_small, names, small_base
 
 from hf_init import HfInitError
@@ -109,11 +110,6 @@ def test_what_a_scheme_is_given_of_pretrained_rows_comes_in_pieces(tmp_path, mon
         shapes = shapes_of(tensors, w=([12, 5], "float32"))
         extend(base, tmp_path / out, shapes, keep={"w": "leading"}, recipe={"default": "matched_normal"})
     assert contents(tmp_path / "pieces") == contents(tmp_path / "whole")
-
-
-@pytest.fixture
-def three(tmp_path) -> Path:
-    return base_of(tmp_path / "base", {"a": THREE["a"]}, {"b": THREE["b"], "c": THREE["c"]}, {"d": THREE["d"]})
 
 
 GROWN, HEAD = {"b": ([7, 4], "float32")}, {"head": ([2], "float32")}

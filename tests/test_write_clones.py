@@ -14,18 +14,14 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
-from shaped_models import THREE, Shapes, base_of, extend, shapes_of
+from shaped_models import THREE, Shapes, extend, shapes_of
+from shaped_models import three as three
 from small_model import FILES, contents, extend_small, failing, names, once_at, small_base
 
 import hf_init
 from hf_init import HfInitError
 
 FICLONE = 0x40049409
-
-
-@pytest.fixture
-def three(tmp_path) -> Path:
-    return base_of(tmp_path / "base", {"a": THREE["a"]}, {"b": THREE["b"], "c": THREE["c"]}, {"d": THREE["d"]})
 
 
 # Clones.

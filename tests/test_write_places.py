@@ -10,23 +10,12 @@ from typing import Any
 
 import pytest
 from disturbed_writes import NBYTES, written
+from disturbed_writes import base as base
+from disturbed_writes import fresh as fresh
 from refusals import snapshot
-from small_model import FILES, extend_small, failing, names, once_at, small_base
+from small_model import FILES, extend_small, failing, names, once_at
 
 from hf_init import HfInitError
-
-
-@pytest.fixture
-def base(tmp_path) -> Path:
-    return small_base(tmp_path / "base")
-
-
-@pytest.fixture
-def fresh(base, tmp_path_factory) -> dict[str, bytes]:
-    """What an undisturbed run makes, in another place."""
-    extend_small(base, out := tmp_path_factory.mktemp("fresh") / "out")
-    return written(out)
-
 
 # Two runs, and what others left.
 

@@ -9,23 +9,12 @@ from typing import Any
 
 import pytest
 from disturbed_writes import FULL, INTERRUPT, disturbed, throwing, written
+from disturbed_writes import base as base
+from disturbed_writes import fresh as fresh
 from refusals import HEAD
-from small_model import FILES, extend_small, names, small_base
+from small_model import FILES, extend_small, names
 
 from hf_init.cli import main
-
-
-@pytest.fixture
-def base(tmp_path) -> Path:
-    return small_base(tmp_path / "base")
-
-
-@pytest.fixture
-def fresh(base, tmp_path_factory) -> dict[str, bytes]:
-    """What an undisturbed run makes, in another place."""
-    extend_small(base, out := tmp_path_factory.mktemp("fresh") / "out")
-    return written(out)
-
 
 # Resumed.
 
