@@ -136,6 +136,36 @@ def test_more_positions_keep_what_short_texts_give(family, tmp_path, name, first
         assert hf_init.verify(tmp_path / "stretched", recompute=True)
 
 
+CROSS = {"add_cross_attention": True}
+GIVEN: list[tuple[str, dict[str, Any], str]] = [
+    ("bert", {"config": {"type_vocab_size": 4}}, "exact"),
+    ("gpt2", {"config": CROSS, "recipe": "auto"}, "exact"),
+    ("gpt2", {"config": CROSS, "layers": "0-3,new"}, "exact"),
+    ("bert", {"config": {**CROSS, "is_decoder": True}, "architecture": "BertLMHeadModel"},
+     "none, because with is_decoder=True a token sees none behind it"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options", "claim"), GIVEN)
+def test_values_of_the_config_that_add_to_what_is_there(family, tmp_path, name, options, claim):
+    assert extended(family(name), tmp_path / "out", **options).claim == claim
+    notes = hf_init.Plan.load(tmp_path / "out").notes
+    assert hf_init.verify(tmp_path / "out", recompute=True)
+    if "add_cross_attention" in options["config"]:
+        kind = transformers.GPT2LMHeadModel if name == "gpt2" else transformers.BertLMHeadModel
+        model, ids = kind.from_pretrained(tmp_path / "out").eval(), torch.arange(5, 17)[None]
+        states = torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            alone, read = model(input_ids=ids).logits, model(input_ids=ids, encoder_hidden_states=states).logits
+        assert "what an encoder gives adds nothing at first" in notes[-1] and torch.allclose(alone, read, atol=0.05)
+        assert torch.equal(alone, read) != ("but a norm of the sum ends" in notes[-1])
+
+
+def test_a_branch_that_a_rule_opens_is_not_said_to_add_nothing(family):
+    plan = hf_init.plan(family("gpt2"), config=CROSS, rules=["*crossattention*=normal(std=0.02)"])
+    assert plan.claim == "exact" and "adds nothing" not in " ".join(plan.notes)
+
+
 WIDTHS = {
     "llama": {"intermediate_size": "x2"},
     "gpt2": {"n_inner": 160},

@@ -6,6 +6,8 @@ from hf_init._function.expressions import computes_the_same as computes_the_same
 from hf_init._function.identity import Known as Known
 from hf_init._function.identity import block_outputs as block_outputs
 from hf_init._function.identity import failure_on_meta as failure_on_meta
+from hf_init._function.inputs import BATCH as BATCH
+from hf_init._function.inputs import TOKENS as TOKENS
 from hf_init._function.inputs import paired_inputs as paired_inputs
 from hf_init._function.same import FunctionReport as FunctionReport
 from hf_init._function.same import compare_functions as compare_functions

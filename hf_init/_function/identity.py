@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -168,7 +169,12 @@ def flat(values: object) -> Iterator[Any]:
         yield values
 
 
-def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Mapping[str, float]) -> dict[str, Known]:
+def block_outputs(
+    model: PreTrainedModel,
+    blocks: Collection[str],
+    constants: Mapping[str, float],
+    more: Mapping[str, torch.Tensor] = MappingProxyType({}),
+) -> dict[str, Known]:
     """Return what is known of the outputs of blocks of a model on meta: ``"input"`` where a block is the identity.
 
     A block that no forward reached isn't among them.
@@ -177,6 +183,7 @@ def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Ma
         model: its forward runs, in evaluation mode.
         blocks: paths of modules.
         constants: parameters of which all elements have one value, by name.
+        more: inputs besides those that are known for it.
     """
     found: dict[str, Known] = {}
     marks = {tensor: constants[name] for name, tensor in model.state_dict(keep_vars=True).items() if name in constants}
@@ -187,7 +194,7 @@ def block_outputs(model: PreTrainedModel, blocks: Collection[str], constants: Ma
                 for remove in _watched(model.get_submodule(path), path, marks, found):
                     hooks.callback(remove)
             if left:
-                run_on_meta(model, {name: tensor.to("meta") for name, tensor in inputs.items()})
+                run_on_meta(model, {**{name: tensor.to("meta") for name, tensor in inputs.items()}, **more})
     return found
 
 

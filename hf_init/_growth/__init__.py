@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hf_init._growth.attention_change import AttentionChange as AttentionChange
 from hf_init._growth.experts_change import ExpertsChange as ExpertsChange
+from hf_init._growth.given_change import GivenChange as GivenChange
 from hf_init._growth.hidden_change import HiddenChange as HiddenChange
 from hf_init._growth.image_change import ImageChange as ImageChange
 from hf_init._growth.layers_change import LayersChange as LayersChange

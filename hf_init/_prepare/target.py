@@ -15,6 +15,7 @@ from hf_init._errors import CheckpointError, PlanError
 from hf_init._growth import (
     AttentionChange,
     ExpertsChange,
+    GivenChange,
     HiddenChange,
     ImageChange,
     LayersChange,
@@ -44,6 +45,7 @@ CHANGES: tuple[type[Change], ...] = (
     WidthChange,
     ExpertsChange,
     UpcycleChange,
+    GivenChange,
     AllowNew,
 )
 
