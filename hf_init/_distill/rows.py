@@ -100,7 +100,7 @@ def distilled_rows(
         done: called when a row is.
     """
     reader = StateReader(model, scheme.depth)
-    rate = scheme.rate * float(reader.embedding.get_parameter("weight").detach().float().std())
+    rate = scheme.rate * float(reader.embedding.get_parameter("weight").detach().std())
 
     def row(number: int) -> torch.Tensor:
         id_, pieces = ids[number], scheme.pieces[number]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
@@ -55,7 +56,7 @@ def distilled_values(plan: Plan, base: Target, read: ReadTexts) -> dict[str, tor
 
 
 def _values(tensor: TensorPlan, reader: Reader, seed: int, model: PreTrainedModel, read: ReadTexts) -> torch.Tensor:
-    whole = torch.zeros(tensor.shape)
+    whole = torch.from_numpy(np.zeros(tensor.shape, np.float32))  # pages that nothing is written to take no memory
     for scheme, slot in slots_of(tensor, reader, seed):
         if isinstance(scheme, Distilled) and isinstance(slot.region, Rows):
             ids = slot.region.index
