@@ -110,7 +110,7 @@ body {
   margin: 0 auto; max-width: 74rem; padding: 2rem 1.25rem 4rem; background: var(--paper); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
 }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .25rem; overflow-wrap: anywhere; }
+h1 { font-size: clamp(1.1rem, 5vw, 1.7rem); line-height: 1.2; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; }
 h3 { font-size: 1rem; margin: 0; overflow-wrap: anywhere; }
 p { margin: .35rem 0; }
@@ -155,6 +155,10 @@ tbody tr:last-child td { border-bottom: 0; }
 details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 summary { cursor: pointer; }
 footer { margin-top: 3rem; font-size: .85rem; color: var(--soft); }
+@media screen and (max-width: 45rem) {
+  table { display: block; overflow-x: auto; }
+  td:first-child { min-width: 11rem; }
+}
 @media print {
   :root { color-scheme: light; --paper: #fff; --card: #fff; --line: #bbb; --text: #000; --soft: #444; --ink: #444;
     --new: #2f6fdb; --expected: #c2500a; --kept-1: #5b8a72; --kept-2: #8a5a9e; --kept-3: #8a7a3a;

@@ -64,7 +64,7 @@ SAMPLES: list[Scheme] = [
     schemes.Declared(),
     schemes.Skip(),
     schemes.NearIdentity("shift", "table", "table"),
-    schemes.Resample("linear", 1, (8,), (7,), "table"),
+    schemes.Resample("linear", 1, 0, (8,), (7,), "table"),
     schemes.PiResize((2, 3), (3, 3), "patches"),
     schemes.MixChannels("repeat", "patches"),
     schemes.MeanOfGroups(2, 0, 2, "rows"),

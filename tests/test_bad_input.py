@@ -79,6 +79,15 @@ def test_no_such_folder(refused, name):
     assert f"no such folder: {name}" in refused(name, *HEAD) and "hub id" in refused(name, *HEAD)
 
 
+def test_the_folder_that_may_be_meant_is_named(refused, tmp_path, monkeypatch):
+    (tmp_path / "all-MiniLM-L6-v2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("all-MiniLM-L6", f"{tmp_path}/all-MiniLM-L6"):
+        assert f"no such folder: {name} (did you mean 'all-MiniLM-L6-v2'?)" in refused(name, *HEAD)
+    assert "the hub is off (HF_HUB_OFFLINE), and its cache doesn't hold it" in refused("org/model", *HEAD)
+
+
 def test_an_empty_name(refused):
     assert "the base is an empty name" in refused("", *HEAD)
     for base in (None, 3, b"base"):

@@ -95,18 +95,29 @@ def with_real_outputs(text: str) -> str:
 
 
 def _cell_outputs(cell: dict[str, Any], number: int, names: dict[str, object]) -> list[dict[str, Any]]:
-    """Return what a cell prints, and its last value as Jupyter shows it."""
+    """Return what a cell prints, and its last value as Jupyter shows it.
+
+    What needs a kernel stays as a kernel left it: the bar and table that Trainer shows in place of the lines that it
+    prints elsewhere, and the pixels of a picture. A kernel for each notebook would import everything again.
+    """
     body = ast.parse("".join(cell["source"]))
     last = body.body.pop() if isinstance(body.body[-1], ast.Expr) else None
     with redirect_stdout(io.StringIO()) as stream:
         exec(compile(body, "<cell>", "exec"), names)
         value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names) if last else None
     before = ["".join(each["text"]) for each in cell["outputs"] if each["output_type"] == "stream"]
+    bars, printed = [each for each in cell["outputs"] if each["output_type"] == "display_data"], stream.getvalue()
+    if bars:
+        printed = re.sub(r"^\{'.*\n", "", printed, flags=re.MULTILINE)
     outputs: list[dict[str, Any]] = []
-    if stream.getvalue():
-        text = _shown("".join(before), stream.getvalue())
+    if printed:
+        text = _shown("".join(before), printed)
         outputs.append({"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)})
-    if value is not None:
+    outputs += bars
+    if hasattr(value, "_repr_png_"):
+        assert value._repr_png_().startswith(b"\x89PNG")
+        outputs += [each for each in cell["outputs"] if "image/png" in each.get("data", {})]
+    elif value is not None:
         drawn = {"text/html": value._repr_html_().splitlines(keepends=True)} if hasattr(value, "_repr_html_") else {}
         data = {**drawn, "text/plain": [repr(value)]}
         outputs.append({"data": data, "execution_count": number, "metadata": {}, "output_type": "execute_result"})

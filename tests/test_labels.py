@@ -139,6 +139,15 @@ def test_entity_types_take_over_the_tags_that_are_there(bases, base, entities, n
     assert list(first.config.id2label.values()) == ["O", "B-X", "I-X"]
 
 
+def test_labels_that_nobody_names_are_noticed(tiny):
+    cls = BertForSequenceClassification
+    said = "the 2 labels have no names (LABEL_0, LABEL_1): give labels to name them"
+    options = ({}, {"labels": ["a", "b"]}, {"num_labels": 2})
+    notes = [hf_init.plan(tiny("bert"), cls, **given).notes for given in options]
+    assert [len(each) for each in notes] == [1, 0, 0] and notes[0][0] == said
+    assert not hf_init.plan(tiny("bert"), transformers.BertForQuestionAnswering, drop=["pooler.*"]).notes
+
+
 def test_a_type_without_a_tag_that_the_others_have_is_noticed(bases):
     tags = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
     assert "labels without I-DRUG" in str(hf_init.plan(bases("tags"), labels=[*tags, "B-DRUG"]))

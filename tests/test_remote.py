@@ -131,7 +131,7 @@ def test_what_is_not_in_the_repository_is_named(serve, tiny, tmp_path):
         hf_init.plan(NAME)
     hub.push(**{missing: files[missing]})
     hub.lost.add(missing)
-    with pytest.raises(HfInitError, match=f"{NAME}.*can't be had"):
+    with pytest.raises(HfInitError, match=f"{NAME}.*can't be fetched"):
         hf_init.plan(NAME)
 
 
@@ -145,15 +145,15 @@ def test_a_repository_without_safetensors(serve, tiny):
 
 def test_a_repository_that_is_not_there_and_a_hub_that_is_not(serve, tiny, monkeypatch):
     serve(files_of(tiny("bert")))
-    with pytest.raises(HfInitError, match=r"org/none.*can't be had"):
+    with pytest.raises(HfInitError, match=r"org/none.*can't be fetched"):
         hf_init.plan("org/none")
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(HfInitError, match=f"{NAME}.*can't be had"):
+    with pytest.raises(HfInitError, match=f"{NAME}.*can't be fetched"):
         hf_init.plan(NAME)
     with pytest.raises(HfInitError, match=r"no such folder: \./none"):
         hf_init.plan("./none")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(HfInitError, match=f"{NAME}.*can't be had"):
+    with pytest.raises(HfInitError, match=f"{NAME}.*can't be fetched"):
         hf_init.plan(NAME)
 
 

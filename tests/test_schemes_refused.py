@@ -26,11 +26,11 @@ NOT_ABOVE_0, NOT_SHARES = (
     "expected a number between 0 and 1",
 )
 BAD_SETTINGS: list[tuple[Any, dict[Any, Any], str]] = [
-    ("kaiming_norml", {}, "unknown scheme 'kaiming_norml'; did you mean 'kaiming_normal'.*variance_scaling"),
+    ("kaiming_norml", {}, "unknown scheme 'kaiming_norml' .did you mean 'kaiming_normal'.*variance_scaling"),
     ("he_norml", {}, "did you mean 'he_normal'"),
     ("zzz", {}, "^unknown scheme 'zzz'; schemes: zeros"),
     (None, {}, "unknown scheme None"),
-    ("normal", {"sdt": 1}, "^normal: no setting 'sdt'; did you mean 'std'.; its settings: mean, std"),
+    ("normal", {"sdt": 1}, "^normal: no setting 'sdt' .did you mean 'std'..; its settings: mean, std"),
     ("zeros", {"val": 1}, "^zeros: no setting 'val'; its settings: none"),
     ("constant", {}, "^constant: val is missing; its settings: val"),
     ("sparse", {"std": 1, "x": 2}, "no setting 'x'; sparsity is missing"),

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import jedi
 import pytest
 
 import hf_init
@@ -51,6 +52,15 @@ def loaded_after(statement: str) -> list[str]:
 def test_public_names_are_these():
     assert hf_init.__all__ == NAMES == sorted(NAMES) == [name for name in dir(hf_init) if name[0] != "_"]
     assert len(NAMES) <= 23  # a person learns them in an evening
+
+
+def test_completion_lists_the_public_names_and_every_option():
+    """As jedi, which completes in IPython and Jupyter, does it."""
+    namespace = [{"hf_init": hf_init}]
+    names = [each.name for each in jedi.Interpreter("hf_init.", namespace).complete()]
+    assert sorted(name for name in names if name[0] != "_") == NAMES
+    completed = {each.name for each in jedi.Interpreter("hf_init.extend(", namespace).complete()}
+    assert {f"{option}=" for option in inspect.signature(hf_init.extend).parameters} <= completed
 
 
 @pytest.mark.parametrize("name", NAMES)

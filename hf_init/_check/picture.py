@@ -26,7 +26,7 @@ _NAMED = 12
 _OUTLIERS = 5
 _LINES = 48
 _SEEN = 0.02  # a share that can be seen as a bar
-_LETTERS = 150  # that fit under the picture
+_LETTERS = 140  # that fit under the picture
 
 
 def draw_check(
@@ -89,8 +89,9 @@ def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[floa
         named = {**dict(far[-_OUTLIERS:]), **dict(new if len(new) <= _NAMED else ())}
         for at, value in named.items():
             colour = ON_PAPER["new"] if layers[at].new else _SOFT
-            style = {"fontsize": 7, "color": colour, "ha": "right", "va": "center", "parse_math": False}
-            axes.annotate(plain_text(layers[at].name), (at, value), (-6, 0), textcoords="offset points", **style)
+            side, beside = ("left", 6) if 2 * at < len(layers) else ("right", -6)
+            style = {"fontsize": 7, "color": colour, "ha": side, "va": "center", "parse_math": False}
+            axes.annotate(plain_text(layers[at].name), (at, value), (beside, 0), textcoords="offset points", **style)
     _frame_layers(axes, layers, title)
     handles, _ = axes.get_legend_handles_labels()
     if handles:

@@ -30,7 +30,8 @@ from hf_init._checkpoint.strict import AGAIN, GIVE_FOLDER
 from hf_init._checkpoint.travel import files_in, needed_to_plan
 from hf_init._checkpoint.weights import dead_link, is_index, is_inside, read_index, weights_file
 from hf_init._errors import CheckpointError
-from hf_init._text import join_names, one_line
+from hf_init._paths import user_path
+from hf_init._text import closest, join_names, one_line
 
 _HEADERS_AT_ONCE = 8  # headers fetched at once, as the hub's own client does
 _NAMED_FILES = 5  # that a command for the user names; of more, it fetches the repository
@@ -90,7 +91,7 @@ class Repository:
         if missing := [path for path in wanted if not self._has(path)]:
             files_named = shlex.join(missing) + " " if len(missing) <= _NAMED_FILES else ""
             raise CheckpointError(
-                f"{self.name}: {join_names(missing)} can't be had: {why}. Fetch it where there is a network: "
+                f"{self.name}: {join_names(missing)} can't be fetched: {why}. Fetch it where there is a network: "
                 f"`hf download {self.name} {files_named}--revision {self.commit}`"
             )
 
@@ -188,19 +189,28 @@ def _is_offline(options: Mapping[str, Any]) -> bool:
 def _reaching_hub(name: str, revision: str) -> Iterator[None]:
     """Refuse what can be no repository's name, and give the hub's own errors their context."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise CheckpointError(f"no such folder: {name}; {GIVE_FOLDER}")
+        raise CheckpointError(f"no such folder: {name}{_closest_folder(name)}; {GIVE_FOLDER}")
     try:
         yield
     except HFValidationError:
         raise CheckpointError(
-            f"no such folder: {name} (and no hub repository can have that name); {GIVE_FOLDER}"
+            f"no such folder: {name}{_closest_folder(name)}, and no hub id: it can't be one; {GIVE_FOLDER}"
         ) from None
     except UNREACHABLE as error:
-        why = str(error).strip().partition("\n")[0]
+        offline = "the hub is off (HF_HUB_OFFLINE), and its cache doesn't hold it"
+        why = offline if constants.is_offline_mode() else str(error).strip().partition("\n")[0].rstrip(".")
+        command = f"hf download {name}" + (f" --revision {revision}" if revision != constants.DEFAULT_REVISION else "")
         raise CheckpointError(
-            f"no such folder: {name}; {GIVE_FOLDER}. As a hub repository it can't be had: {why} (where there is a "
-            f"network, `hf download {name} --revision {revision}` fetches it)"
+            f"no such folder: {name}{_closest_folder(name)}; {GIVE_FOLDER}. As a hub id it can't be fetched: {why}. "
+            f"Where there is a network, `{command}` fetches it"
         ) from None
+
+
+def _closest_folder(name: str) -> str:
+    """Return the folder that may be meant, as a question, or nothing."""
+    path = user_path(name)
+    near = [str(each.relative_to(path.parent)) for each in path.parent.glob("*/")] if path.parent.is_dir() else []
+    return closest(path.name, near)
 
 
 def _tagged_float(values: dict[str, Any]) -> Any:

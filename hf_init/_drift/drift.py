@@ -97,6 +97,9 @@ def measure_drift(
 
 def _drift_notes(inputs: DriftInputs, tensors: Sequence[TensorDrift]) -> Iterator[str]:
     yield from _plan_notes(inputs)
+    digests_alone = inputs.source.digests and not inputs.extended
+    if digests_alone and any(tensor.status == "new" and tensor.change is None for tensor in tensors):
+        yield "how far new values moved isn't known from their digests; give the extended folder as base for that"
     cast = sorted({(t.dtype_before, t.dtype) for t in tensors if t.dtype_before not in (None, t.dtype)})
     for before, after in cast:
         yield f"saved in {after}, was {before}: what stayed equals its exact cast, bit for bit"
@@ -130,8 +133,6 @@ def _plan_notes(inputs: DriftInputs) -> Iterator[str]:
         return
     if source.base is not None and base.fingerprint() != source.base.fingerprint:
         yield f"{base.root} is not the very same files that the plan was made from; the bytes decide"
-    if source.digests:
-        yield "how far new values moved isn't known from their digests; give the extended folder as base for that"
 
 
 def _drift_warnings(tensors: Sequence[TensorDrift]) -> Iterator[str]:

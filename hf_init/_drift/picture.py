@@ -58,7 +58,8 @@ def draw_drift(
         for part, grid in zip(axes[:, 0], stacks, strict=False):
             _heat_map(part, grid, norm, colours)
         if stacks:
-            _colour_key(figure, list(axes[: len(stacks), 0]), norm, colours)
+            moved = any((grid.relative > 0).any() for grid in stacks)  # NaN isn't
+            _colour_key(figure, list(axes[: len(stacks), 0]), norm, colours, moved)
         if outside:
             _bars(axes[-1, 0], outside, _scale([bar.relative for bar in outside])[0])
         return save_picture(figure, report, path)
@@ -98,14 +99,15 @@ def _heat_map(axes: Axes, grid: Grid, norm: LogNorm, colours: Colormap) -> None:
         side.set_visible(False)
 
 
-def _colour_key(figure: Figure, axes: Sequence[Axes], norm: LogNorm, colours: Colormap) -> None:
+def _colour_key(figure: Figure, axes: Sequence[Axes], norm: LogNorm, colours: Colormap, moved: bool) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.patches import Patch
 
-    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, fraction=0.025, pad=0.01, aspect=30)
-    bar.set_label("||after - before|| / ||before||", fontsize=7)
-    bar.ax.tick_params(labelsize=7)
-    bar.outline.set_visible(False)
+    if moved:
+        bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, fraction=0.025, pad=0.01, aspect=30)
+        bar.set_label("||after - before|| / ||before||", fontsize=7)
+        bar.ax.tick_params(labelsize=7)
+        bar.outline.set_visible(False)
     marks = [
         Patch(facecolor=_STAYED, label="stayed, bit for bit"),
         Patch(facecolor="white", edgecolor=_FAILED, label="meant to stay, and moved"),
@@ -123,6 +125,7 @@ def _bars(axes: Axes, outside: Sequence[Bar], norm: LogNorm) -> None:
             axes.barh(row, end - low / 2, left=low / 2, height=0.62, color=colour)
         axes.text(end * 1.12, row, bar.note, va="center", fontsize=7, color=_FAILED if failed else _SOFT)
     axes.set_xscale("log")
+    axes.xaxis.set_visible(any(bar.relative > 0 for bar in outside))
     axes.set_xlim(low / 2, high * 3)
     axes.set_ylim(len(outside) - 0.4, -0.6)
     axes.set_yticks(range(len(outside)), [plain_text(bar.label) for bar in outside], fontsize=7, parse_math=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
@@ -34,8 +34,9 @@ from hf_init._heads.label_rows import (
     vocabulary_of,
 )
 from hf_init._options import LabelOptions
-from hf_init._plan import EXACT, ROUNDING, Choice, Fill, Match, no_claim, sources_of
+from hf_init._plan import EXACT, ROUNDING, Choice, Fill, Match, Plan, no_claim, sources_of
 from hf_init._roles import matches
+from hf_init._tensors import Status
 from hf_init._text import join_names
 
 SOLVING = ("examples", "verbalizer", "head")
@@ -140,7 +141,7 @@ class LabelChange(Change):
         starts = cache(lambda: check_starts(LabelStarts.of(target, after, head(), counts=self.counts, mean=self.mean)))
         plan = ChangePlan(fills=self._filler(head, starts))
         if not self._is_requested and self._has_no_effect(target, after):
-            return plan
+            return replace(plan, notes_on=partial(_unnamed_notes, target, after))
         self._check_head(target, head())
         trained = TrainedLabels.of(target, head(), context.keep)
         change = self._by_rows(target, trained, trained.num_labels(head()))
@@ -307,6 +308,14 @@ def _read_renames(given: object) -> dict[str, str]:
     if not isinstance(given, Mapping):
         raise PlanError(f"rename_labels: expected {{OLD: NEW}}, not {given!r}")
     return {str(old): new for old, new in given.items()}
+
+
+def _unnamed_notes(target: Target, after: LabelNames, plan: Plan) -> Sequence[str]:
+    """Return a note on the labels of a new classifier that nobody has named."""
+    rows = {tensor.shape[:1] for tensor in plan.tensors if tensor.status is Status.NEW}
+    is_new = "Classification" in target.cls.__name__ and len(after) > 1 and (len(after),) in rows
+    advice = f"the {len(after)} labels have no names ({join_names(after)}): give labels to name them"
+    return [advice] if is_new and generic_names(after) else []
 
 
 def _doubtful_notes(target: Target, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:

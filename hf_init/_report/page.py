@@ -164,7 +164,7 @@ def _chart_figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], 
     entries = [tag("li", text, class_=colour) for colour, text in key]
     outside, seen = sum(trace.outside for trace in chart.traces), sum(trace.seen for trace in chart.traces)
     rest = f"{format_count(outside)} of {format_count(seen)} values lie outside the picture" if outside else ""
-    notes = "; ".join(filter(None, (note, *map(_spike_note, chart.traces), rest)))
+    notes = "; ".join(filter(None, dict.fromkeys((note, *map(_spike_note, chart.traces), rest))))
     caption = tag("figcaption", tag("ul", *entries, class_="key"), notes)
     return tag("figure", _charts.picture_of(chart, colours, label), caption)
 

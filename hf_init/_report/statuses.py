@@ -34,7 +34,7 @@ def _filled_table(status: Status, tensors: Sequence[TensorPlan], links: dict[str
     rows = [
         (
             tag("a", dotted(tensor.name), href=links[tensor.name]) if tensor.name in links else dotted(tensor.name),
-            shape_text(tensor.shape),
+            tag("td", shape_text(tensor.shape), class_="fixed"),
             tag("td", tensor.dtype, class_="fixed"),
             tensor.role,
             region_text(fill.region, tensor.shape),
@@ -64,7 +64,7 @@ def _role_table(role: str, tensors: Sequence[TensorPlan]) -> Html:
     rows = [
         (
             dotted(t.name),
-            shape_text(t.shape),
+            tag("td", shape_text(t.shape), class_="fixed"),
             tag("td", t.dtype, class_="fixed"),
             "" if t.source in (None, t.name) else dotted(t.source),
         )

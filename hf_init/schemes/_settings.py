@@ -39,9 +39,9 @@ GAINS: dict[str, float] = {
 
 
 def closest_name(word: object, words: Iterable[str]) -> str:
-    """Return ``"; did you mean 'std'?"``, or nothing when no word is near."""
+    """Return ``" (did you mean 'std'?)"``, or nothing when no word is near."""
     near = difflib.get_close_matches(str(word), list(words), 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def gain_of(gain: float | str) -> float:
