@@ -16,66 +16,38 @@ from cli_documents import base as base
 from cli_documents import document
 from cli_documents import out as out
 from cli_documents import spoiled as spoiled
+from guide_lists import COMMANDS, listed
 from refusals import HEAD
 
 import hf_init
 from hf_init.cli import main
 
-TARGET = (
-    "[--architecture CLASS] [--tower PREFIX=DIR] [--config KEY=VALUE] [--model-kwargs KEY=VALUE] [--keep GLOB=HOW] "
-    "[--recipe FILE] "
-    "[--rules GLOB=SCHEME] [--seed N] [--allow-new GLOB] [--drop GLOB] [--key-mapping PATTERN=NEW] "
-    "[--trust-remote-code] [--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download] "
-    "[--revision REV] [--subfolder DIR] [--labels A,B,C] [--num-labels N] [--entities A,B] "
-    "[--rename-labels OLD=NEW] [--labels-keep {names,leading,none}] [--label-counts A=N,B=N] [--target-mean X] "
-    "[--head METHOD] [--examples FILE] [--verbalizer LABEL=W,W] [--add-heads NAME=KIND] [--remove-heads NAME] "
-    "[--rename-heads OLD=NEW] [--take-heads NAME=DIR] [--name-head NAME] [--export-head NAME] [--add-tokens T,T] "
-    "[--special-tokens T,T] [--add-tokens-file FILE] [--rename-tokens OLD=NEW] [--single-word] "
-    "[--no-single-word] [--lstrip] [--no-lstrip] [--rstrip] [--no-rstrip] [--normalized] [--no-normalized] "
-    "[--pad-token T] [--eos-token T] [--bos-token T] [--unk-token T] [--mask-token T] [--chat-template FILE] "
-    "[--existing {error,skip}] [--pad-to-multiple-of N] [--allow-shrink] [--reinit-rows N,N] [--tokenizer DIR] "
-    "[--guarantee {distribution,greedy,learning}] [--row-scheme SCHEME] [--input-rows SCHEME] "
-    "[--output-rows SCHEME] [--texts FILE] [--layers MAP] [--new-layers {auto,copy}] "
-    "[--positions N] [--positions-by {tile,interpolate}] [--positions-keep N] [--image-size N] [--patch-size N] "
-    "[--num-channels N] [--window-size N] [--num-mel-bins N] [--channels MAP] [--widen KEY=N] [--kv-heads N] "
-    "[--experts N] [--untie]"
-)
-FILES = (
-    "[--max-shard-size SIZE] [--link {copy,hard,symbolic}] [--digest] [--prove-function] [--push-to-hub REPO] "
-    "[--resume] [--no-rename] [--probe FILE]"
-)
-CACHE = "[--token TOKEN] [--cache-dir DIR] [--local-files-only] [--force-download]"
-HUB = f"{CACHE} [--revision REV] [--subfolder DIR]"
-OUTPUT = "[--format {text,json,markdown,github}] [--json] [--quiet] [--color {auto,always,never}]"
-CLASS = "[--architecture CLASS] [--trust-remote-code]"
-USAGE = {
-    "plan": f"{TARGET} [--compare-schemes FILE] [--steps N] {OUTPUT} [BASE]",
-    "extend": f"{TARGET} {FILES} {OUTPUT} [BASE] OUT",
-    "convert": f"{HUB} {OUTPUT} DIR OUT",
-    "verify": f"[--base BASE] [--no-base] [--recompute] [--examples FILE] [--texts FILE] [--everything] "
-    f"[--prefix PREFIX] [--part K/N] [--merge FILE] [--after-training] {HUB} "
-    f"{CLASS} {OUTPUT} OUT",
-    "drift": f"[--plan DIR] [--frozen WHAT] [--prefix PREFIX] {CACHE} [-o FILE.png] {OUTPUT} BASE TRAINED",
-    "diff": f"[--only GLOB] [--by-layer] [--prefix PREFIX] {CACHE} {OUTPUT} A B",
-    "check": f"[--texts T] [--labels N,N] [--train] [--verbose] {HUB} {CLASS} [-o FILE.png] {OUTPUT} DIR",
-    "heads": f"{HUB} {OUTPUT} DIR",
-    "report": f"[-o FILE] {HUB} {OUTPUT} DIR",
-    "schemes": f"{OUTPUT} [NAME]",
-    "completion": f"{OUTPUT} SHELL",
-}
+OUTPUT = ("--format {text,json,markdown,github}", "--json", "--quiet", "--color {auto,always,never}")
+SPELLED = {"--out FILE": "-o FILE", "--picture FILE.png": "-o FILE.png"}
+
+
+def in_usage(word: str) -> list[str]:
+    """An option of the guide's list as a usage spells it."""
+    name, _, value = word.partition(" ")
+    if name.startswith("--[no-]"):
+        return [f"--{name[7:]}", f"--no-{name[7:]}"]
+    value = "{" + value.replace("|", ",") + "}" if "|" in value else value
+    return [SPELLED.get(word, f"{name} {value}".strip()), *(["--no-base"] if name == "--base" else [])]
 
 
 # The surface.
 
 
-@pytest.mark.parametrize("command", USAGE)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_and_options_are_these(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     said = capsys.readouterr()
     assert stopped.value.code == 0 and said.err == ""
-    usage = said.out.partition("usage: ")[2].partition("\n\n")[0]
-    assert " ".join(usage.split()) == f"hf-init {command} [-h] {USAGE[command]}"
+    usage = " ".join(said.out.partition("usage: ")[2].partition("\n\n")[0].split())
+    options = [spelled for word in listed(command) for spelled in in_usage(word)]
+    assert usage.startswith(f"hf-init {command} [-h] ") and usage.endswith(f"] {COMMANDS[command]}")
+    assert sorted(re.findall(r"\[(-[^\]]+)\]", usage)) == sorted(["-h", *options, *OUTPUT])
     assert len(said.out.partition("\nexamples:\n")[2].splitlines()) == 2
 
 
@@ -84,7 +56,7 @@ def test_the_help_names_every_command(argv, capsys):
     assert main(argv) == 0
     said = capsys.readouterr()
     commands = [line.split()[0] for line in said.out.partition("commands:\n")[2].partition("\n\n")[0].splitlines()]
-    assert commands == [*USAGE] and said.err == "" and said.out.count("\n  hf-init ") == 2
+    assert commands == [*COMMANDS] and said.err == "" and said.out.count("\n  hf-init ") == 2
 
 
 def test_the_version(capsys):
@@ -119,9 +91,9 @@ def test_completion_offers_commands_options_and_values(completion, capsys):
     assert done.stdout.splitlines() == [*words.values()] and done.stderr == ""
     assert completion("zsh").endswith(completion("bash"))
     fish = completion("fish")
-    for command, usage in USAGE.items():
-        listed = re.findall(rf"from {command}' -l (\S+)", fish)
-        assert {f"--{name}" for name in listed} >= {*re.findall(r"--[\w-]+", usage)}
+    for command in COMMANDS:
+        offered = {f"--{name}" for name in re.findall(rf"from {command}' -l (\S+)", fish)}
+        assert offered >= {spelled.split()[0] for word in listed(command) for spelled in in_usage(word)} - {"-o"}
     assert main(["completion", "fsh"]) == 2 and "'fsh' (did you mean 'fish'?)" in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jedi
 import pytest
+from guide_lists import names
 
 import hf_init
 
@@ -96,49 +97,36 @@ def test_the_check_sees_what_is_loaded():
     assert "numpy" in loaded_after("import numpy")
 
 
-# Options: those of each command are frozen in test_cli.py.
+# Options: they are those that the guide lists for the command of this name; what else Python has, and what it has not.
 
-PLAN = (
-    "config model_kwargs keep recipe rules seed allow_new drop key_mapping "
-    "revision subfolder token cache_dir local_files_only force_download trust_remote_code "
-    "labels num_labels entities rename_labels labels_keep label_counts target_mean head examples verbalizer "
-    "add_heads remove_heads rename_heads take_heads name_head export_head "
-    "add_tokens special_tokens add_tokens_file existing rename_tokens single_word lstrip rstrip normalized pad_token "
-    "eos_token bos_token unk_token mask_token chat_template pad_to_multiple_of allow_shrink reinit_rows tokenizer "
-    "guarantee row_scheme input_rows output_rows texts "
-    "layers new_layers positions positions_by positions_keep image_size patch_size num_channels window_size "
-    "num_mel_bins channels widen kv_heads experts untie"
+LOADING = (
+    "cls base model_args output_loading_info dtype torch_dtype device_map max_memory distributed_config proxies "
+    "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "
+    "use_safetensors low_cpu_mem_usage"
 )
 SIGNATURES = {
-    "plan": f"base architecture {PLAN}",
-    "extend": (
-        f"base out architecture progress {PLAN} max_shard_size link digest resume rename prove_function push_to_hub"
-    ),
-    "from_pretrained": (
-        f"cls base model_args output_loading_info {PLAN} dtype torch_dtype device_map max_memory distributed_config "
-        "attn_implementation experts_implementation generation_config disable_mmap use_kernels weights_only "
-        "use_safetensors low_cpu_mem_usage proxies"
-    ),
-    "convert": "base out progress revision subfolder token cache_dir local_files_only force_download",
-    "same_function": "base out seed trust_remote_code",
-    "verify": (
-        "out base progress recompute examples texts everything prefix part merge architecture trust_remote_code "
-        "revision subfolder token cache_dir local_files_only force_download"
-    ),
-    "drift": "base trained progress plan frozen prefix token cache_dir local_files_only force_download",
-    "diff": "a b progress only by_layer prefix token cache_dir local_files_only force_download",
-    "heads": "folder revision subfolder token cache_dir local_files_only force_download",
-    "report": "folder out revision subfolder token cache_dir local_files_only force_download",
-    "check": "model batch optimizer plan verbose",
-    "probe_vocabulary": "base out texts",
-    "compare_schemes": "base tokens texts steps schemes seeds batch_tokens longest held_out dtype done",
+    "plan": ("plan", "base", "compare_schemes steps tower"),
+    "extend": ("extend", "base out progress", "probe tower"),
+    "from_pretrained": ("plan", LOADING, "compare_schemes steps tower architecture"),
+    "convert": ("convert", "base out progress", ""),
+    "verify": ("verify", "out progress", "after_training"),
+    "drift": ("drift", "base trained progress", "picture"),
+    "diff": ("diff", "a b progress", ""),
+    "heads": ("heads", "folder", ""),
+    "report": ("report", "folder", ""),
+    "check": ("", "model batch optimizer plan verbose", ""),
+    "same_function": ("", "base out seed trust_remote_code", ""),
+    "probe_vocabulary": ("", "base out texts", ""),
+    "compare_schemes": ("", "base tokens texts steps schemes seeds batch_tokens longest held_out dtype done", ""),
 }
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_the_arguments_of_a_function_are_these(name):
+    command, more, less = SIGNATURES[name]
     parameters = inspect.signature(getattr(hf_init, name)).parameters
-    assert {*parameters} == {*SIGNATURES[name].split()}
+    assert {*parameters} == {*more.split()} | names(command) - {*less.split()}
+    assert {*less.split()} <= names(command)
     assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
