@@ -69,25 +69,6 @@ def test_the_readme_leads_to_every_guide():
     assert PAGES.keys() - {"README.md"} <= {*links}
 
 
-def test_the_page_of_the_command_line_lists_every_command_and_option(capsys):
-    (listed,) = (body for kind, body in BLOCK.findall(PAGES["hf_init/cli/README.md"].read_text()) if kind == "text")
-    assert main([]) == 0
-    commands = capsys.readouterr().out.partition("commands:\n")[2].partition("\n\n")[0].splitlines()
-    assert listed.startswith("".join(f"hf-init {line[2:]}\n" for line in commands))
-    known: dict[tuple[str, frozenset[str]], list[str]] = {}
-    for name in (line.split()[0] for line in commands):
-        with pytest.raises(SystemExit):
-            main([name, "--help"])
-        for title, body in re.findall(r"^(.+):\n((?:  .+\n)+)", capsys.readouterr().out, re.MULTILINE):
-            options = {*re.findall(r"^  (?:-\w \S+, )?--([a-z-]+)", body, re.MULTILINE)}
-            if options and title not in ("options", "output"):
-                plain = frozenset(options - {f"no-{option}" for option in options})
-                known.setdefault((title, plain), []).append(name)
-    sections = re.findall(r"^(.+ \(.+\)):\n((?:  .+\n)+)", listed, re.MULTILINE)
-    seen = {title: {*re.findall(r"--(?:\[no-\])?([a-z-]+)", body)} for title, body in sections}
-    assert seen == {f"{title} ({', '.join(names)})": {*options} for (title, options), names in known.items()}
-
-
 def test_the_action_and_the_hooks_take_what_the_guide_gives_them(monkeypatch, capsys):
     action, hooks = (
         yaml.safe_load((ROOT / name).read_text()) for name in (".github/action.yml", ".pre-commit-hooks.yaml")

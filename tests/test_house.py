@@ -64,6 +64,14 @@ def test_a_figure_is_none_and_can_go_wrong(house, name):
     assert figure.limit != 0 or figure.missed(figure.measure(tree, None))
 
 
+def test_this_house_keeps_its_limits(house):
+    """But for two, which are known to be beyond them."""
+    tree = house.House(house.read_tree(house.ROOT))
+    missed = {name: figure for name, figure in house.FIGURES.items() if figure.missed(figure.measure(tree, None))}
+    wrong = {name: [item.text for item in figure.items(tree) if item.wrong] for name, figure in missed.items()}
+    assert {name: texts for name, texts in wrong.items() if name not in ("once", "test-lines")} == {}
+
+
 def test_every_figure_is_tried(house):
     assert house.FIGURES.keys() - WRONG.keys() == {"lines", "test-lines"}
 

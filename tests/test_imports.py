@@ -1,11 +1,10 @@
-"""Imports point strictly down the layers. ``python tests/test_imports.py`` prints the graph."""
+"""Imports point strictly down the layers. ``python tests/test_imports.py`` prints the graph; house.py sees circles."""
 
 from __future__ import annotations
 
 import ast
 import sys
 from collections.abc import Iterator, Mapping
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -139,7 +138,7 @@ def violations(sources: Sources) -> list[str]:
     unknown = [f"{module} is in no layer: give it one in LAYERS" for module in graph if part_of(module) not in HEIGHT]
     known = {module: names for module, names in graph.items() if part_of(module) in HEIGHT}
     wrong = [line for module, names in known.items() for name in sorted(names) if (line := _wrong(module, name))]
-    return unknown + wrong + _cycles(graph)
+    return unknown + wrong
 
 
 def _wrong(module: str, imported: str) -> str | None:
@@ -191,15 +190,6 @@ def _submodules(tree: ast.AST) -> Iterator[str]:
         if modules and modules[0].partition(".")[0] == "transformers":
             yield from (m for m in modules if m != "transformers" and m not in PUBLIC_SUBMODULES)
             yield from (f"{modules[0]}.{name}" for name in names if name.startswith("_"))
-
-
-def _cycles(graph: Mapping[str, set[str]]) -> list[str]:
-    inside = {module: {name for name in names if name in graph} for module, names in graph.items()}
-    try:
-        TopologicalSorter(inside).prepare()
-    except CycleError as error:
-        return ["imports form a circle: " + " -> ".join(reversed(error.args[1]))]
-    return []
 
 
 def described(graph: Mapping[str, set[str]]) -> Iterator[str]:
@@ -258,8 +248,6 @@ def test_what_points_down_is_allowed():
         ("_plan", "from transformers import AutoModel", "imports transformers, which only _architecture"),
         ("_plan", "import importlib\nimportlib.import_module('transformers')", "imports transformers, which only"),
         ("_other", "", "hf_init._other is in no layer"),
-        ("_load.load", "from .mixin import Mixin", "imports form a circle"),
-        ("_load.load", "from hf_init._load import from_pretrained", "imports form a circle"),
     ],
 )
 def test_what_does_not_is_refused(module, source, complaint):
