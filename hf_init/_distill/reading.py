@@ -33,7 +33,8 @@ class StateReader:
 
     @cached_property
     def backbone(self) -> torch.nn.Module:
-        shortened = first_blocks(self.model.base_model, self.depth)
+        count = getattr(self.model.config.get_text_config(), "num_hidden_layers", None)
+        shortened = first_blocks(self.model.base_model, count, self.depth)
         try:
             with torch.no_grad():
                 shortened(inputs_embeds=self.embedding(torch.arange(1)[None]))
@@ -108,9 +109,8 @@ class Prefix:
         return torch.cat([states[:, :before], states[:, before + length - 1 :]], 1)
 
 
-def first_blocks(model: PreTrainedModel, share: float) -> torch.nn.Module:
-    """Return a model with the same parameters that has the first blocks alone; the whole where none are counted."""
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+def first_blocks(model: torch.nn.Module, count: object, share: float) -> torch.nn.Module:
+    """Return a model with the same parameters that has the first blocks alone; the whole where they aren't so many."""
     stacks = [name for name, module in model.named_modules() if isinstance(module, ModuleList) and len(module) == count]
     if not stacks or share >= 1:
         return model
