@@ -12,6 +12,7 @@ from token_bases import TEXTS, TOKENS, tensors, tokenizer
 import hf_init
 from hf_init import HfInitError, compare_schemes, probe_vocabulary
 from hf_init._distill import places_behind, read_texts, spans
+from hf_init._distill.reading import StateReader
 from hf_init._distill.rows import Said
 
 SCHEME = "distilled(steps=20)"
@@ -85,6 +86,16 @@ def test_the_base_writes_texts_for_a_word_that_none_has(bases, tmp_path):
         ids = transformers.AutoTokenizer.from_pretrained(out).convert_tokens_to_ids(TOKENS)
         rows.append(tensors(out)[EMBEDDING][ids])
     assert torch.equal(*rows) and hf_init.verify(out, base, recompute=True).ok
+
+
+def test_only_the_layers_up_to_the_one_that_is_compared_run(bases):
+    model = transformers.AutoModelForCausalLM.from_pretrained(bases("llama with tokens")).eval()
+    ids = torch.arange(5)[None]
+    with torch.no_grad():
+        inner = model(ids, output_hidden_states=True).hidden_states[1]
+        found = [StateReader(model, depth).states(model.get_input_embeddings()(ids)) for depth in (0.5, 1.0)]
+        assert torch.equal(found[0], model.model.norm(inner)) and torch.equal(found[1], model.model(ids)[0])
+    assert len(model.model.layers) == 2
 
 
 def test_what_a_row_says_is_best_where_it_is_as_likely_as_the_pieces():
