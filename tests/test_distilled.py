@@ -72,7 +72,7 @@ def test_what_the_texts_lack_is_left_at_auto_and_named(bases, tmp_path):
     assert any("the texts are of no use: the table is tied" in note for note in tied.notes)
 
 
-def test_the_base_writes_texts_for_a_word_that_none_has(bases, tmp_path):
+def test_the_base_writes_texts_for_a_word_that_none_has(bases, tmp_path, monkeypatch):
     base, scheme = tmp_path / "base", "distilled(steps=2, written=3)"
     shutil.copytree(bases("qwen with tokens"), base)
     transformers.AutoModelForCausalLM.from_pretrained(base).bfloat16().save_pretrained(base)  # rows are trained in it
@@ -86,6 +86,9 @@ def test_the_base_writes_texts_for_a_word_that_none_has(bases, tmp_path):
         ids = transformers.AutoTokenizer.from_pretrained(out).convert_tokens_to_ids(TOKENS)
         rows.append(tensors(out)[EMBEDDING][ids])
     assert torch.equal(*rows) and hf_init.verify(out, base, recompute=True).ok
+    monkeypatch.setattr(transformers.Qwen2ForCausalLM, "can_generate", classmethod(lambda cls: False))
+    with pytest.raises(HfInitError, match=r"Qwen2ForCausalLM writes no texts; give some \(texts=FILE\)"):
+        hf_init.plan(base, add_tokens=words, row_scheme=scheme)
 
 
 def test_only_the_layers_up_to_the_one_that_is_compared_run(bases):
