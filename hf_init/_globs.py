@@ -20,7 +20,9 @@ def check_globs(name: str, globs: Iterable[str], known: Sequence[str]) -> None:
     idle = [glob for glob in globs if not fits_globs([glob], *known)]
     if idle:
         texts = ", ".join(f"{glob!r}{closest_glob(glob, known)}" for glob in idle)
-        raise PlanError(f"{option(name)}: {texts} names no tensor here; there are {join_names(known)}")
+        raise PlanError(
+            f"{option(name)}: {texts} names no tensor here; there are {join_names([*dict.fromkeys(known)])}"
+        )
 
 
 def exact_glob(name: str) -> str:

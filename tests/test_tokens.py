@@ -73,7 +73,7 @@ FINITE = {"repetition_penalty": 1.3, "suppress_tokens": [5], "min_length": 0, "n
         ("phi", NORMAL, r"normal\(std=5\) gives 'abcab', 'hello'"),
         ("phi", MEAN, "takes other shares of old rows than lm_head"),
         ("llama", {"row_scheme": "mean(noise=2)"}, "no mixture"),
-        ("phi", {"reinit_rows": [5]}, "rows of old tokens are made anew"),
+        ("phi", {"reinit_rows": [5]}, "rows of old tokens are re-initialized"),
     ],
     ids=str,
 )

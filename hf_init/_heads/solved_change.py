@@ -14,7 +14,7 @@ from hf_init import schemes
 from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
-from hf_init._errors import PlanError
+from hf_init._errors import PlanError, option
 from hf_init._heads.calibrate import calibrate
 from hf_init._heads.examples import Examples
 from hf_init._heads.features import labelled_features
@@ -26,7 +26,7 @@ from hf_init._heads.solutions import METHODS, SolvedLayer
 from hf_init._options import LabelOptions
 from hf_init._plan import Choice, Fill, Match, Plan, TensorPlan
 from hf_init._tensors import Region, Rows, Status
-from hf_init._text import format_count, join_names
+from hf_init._text import closest, format_count, join_names
 
 DEFAULT_METHOD = "ridge"
 BESIDE = "logistic"
@@ -54,7 +54,9 @@ class FittedHeadChange(Change):
         if (method is None and given is None) or (method == "verbalizer" and given is None):
             return None
         if method is not None and method not in METHODS:
-            raise PlanError(f"head: unknown method {method!r}; known: {', '.join((*METHODS, 'verbalizer'))}")
+            known = (*METHODS, "verbalizer")
+            near = f"{method!r}{closest(str(method), known)}"
+            raise PlanError(f"{option('head')}: unknown method {near}; known: {', '.join(known)}")
         if given is None:
             raise PlanError(f"head: {method} solves the head from labelled examples; give them: examples=FILE")
         idle = [word for word in ("label_counts", "target_mean") if options.get(word) is not None]

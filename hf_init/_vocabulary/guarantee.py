@@ -71,6 +71,6 @@ def _reasons(change: VocabularyChange, fills: Mapping[str, tuple[Fill, ...]]) ->
     if unlike := [name for name in names if [each for _, each in mixtures[name]] != [each for _, each in first]]:
         yield f"{unlike[0]} takes other shares of old rows than {names[0]}"
     if change.request.reinit_ids:
-        yield "rows of old tokens are made anew"
+        yield "rows of old tokens are re-initialized"
     if change.replaced and change.lost_tokens:
         yield "rows of old tokens go"

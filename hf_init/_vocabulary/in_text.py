@@ -86,10 +86,10 @@ class TextCheck:
             )
         if self.split:
             examples = [f"{text!r} ({pieces})" for text, pieces in self.split.items()]
+            what, are = ("tokens", "are") if len(examples) > 1 else ("token", "is")
             yield (
-                f"{format_count(len(self.split))} old token{'s' if len(examples) > 1 else ''} of "
-                f"{format_count(self.entries)} are split otherwise now: {join_names(examples, 3)}; texts with them are "
-                f"read otherwise{self._way_out}"
+                f"{format_count(len(examples))} old {what} of {format_count(self.entries)} {are} split otherwise now: "
+                f"{join_names(examples, 3)}; texts with them are read otherwise{self._way_out}"
             )
         if self.split_words:
             yield (

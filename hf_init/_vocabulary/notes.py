@@ -84,7 +84,7 @@ def _notes_on_rows(change: VocabularyChange) -> Iterator[str]:
     if vocabulary.after != vocabulary.before:
         yield f"the vocabulary goes from {format_count(vocabulary.before)} to {format_count(vocabulary.after)} rows"
     if inside and not change.replaced:
-        yield f"rows {format_ids(inside)} were padding in the base: they are tokens' now, and made anew"
+        yield f"rows {format_ids(inside)} were padding in the base: they are tokens' now, and re-initialized"
     if change.padding:
         yield f"rows {format_ids(change.padding)} are no token's: padding"
     if change.earlier.ids:
@@ -95,7 +95,8 @@ def _notes_on_rows(change: VocabularyChange) -> Iterator[str]:
         names = {id_: text for text, id_ in ids_of(change.before).items() if text in lost}
         renamed = [f"{names[token.id]!r} is {token.text!r}" for token in change.new_tokens if token.id in names]
         if renamed and all(new == old for new, old in (vocabulary.moved or {}).items()):
-            yield f"other names for the same ids, with rows made anew (rename_tokens keeps them): {join_names(renamed)}"
+            rows = "other names for the same ids, with re-initialized rows (rename_tokens keeps them)"
+            yield f"{rows}: {join_names(renamed)}"
     elif dropped := change.vocabulary.dropped():
         yield f"rows {format_ids(dropped)} of the base go: no token has them"
 
@@ -183,12 +184,11 @@ def token_claim(change: VocabularyChange, sides: Collection[str]) -> str:
         reasons.append("another tokenizer splits texts otherwise")
     if check.split or check.split_words:
         count = len(check.split or check.split_words)
+        kind = f"old {'token' if check.split else 'word'}{'s' if count > 1 else ''}"
         some = join_names([*map(repr, check.split or check.split_words)], 2)
-        reasons.append(
-            f"texts with {format_count(count)} old {'tokens' if check.split else 'words'} ({some}) are split otherwise"
-        )
+        reasons.append(f"texts with {format_count(count)} {kind} ({some}) are split otherwise")
     if reinit := change.request.reinit_ids:
-        reasons.append(f"the rows of old tokens ({format_ids(reinit)}) are made anew")
+        reasons.append(f"the rows of old tokens ({format_ids(reinit)}) are re-initialized")
     if reasons:
         return no_claim("; ".join(reasons))
     return ROUNDING if {*sides} & OUTPUT and change.vocabulary.changes else EXACT

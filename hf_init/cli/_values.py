@@ -51,7 +51,7 @@ def add_option(group: argparse._ArgumentGroup, name: str, described: Option) -> 
         for spelled, value in ((long, True), (without[0], False)):
             group.add_argument(spelled, action="store_const", const=value, dest=name, help=text if value else "not so")
         return
-    if described.default is not None:
+    if described.default not in (None, ""):
         text += f"; default: {described.default}"
     metavar = None if described.choices else described.metavar or name.upper()
     choices = described.choices or None
