@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ def tensors() -> dict[str, np.ndarray]:
         "step": np.array(3, "int32"),
         "none": np.zeros((0, 2), "float16"),
     }
-
-
-def places(folder: Path) -> dict[str, range]:
-    """The bytes of the file that each tensor has."""
-    data = (folder / SINGLE).read_bytes()
-    start = 8 + int.from_bytes(data[:8], "little")
-    header = json.loads(data[8:start])
-    return {name: range(*(start + at for at in each["data_offsets"])) for name, each in header.items()}
 
 
 def entry(report: Any, name: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import math
 
 import numpy as np
 import pytest
+from made_results import places
 from safetensors.numpy import save_file
-from stored_arrays import INDEX, NOTHING, entry, places, tensors, write
+from stored_arrays import INDEX, NOTHING, entry, tensors, write
 from stored_arrays import a as a
 
 import hf_init

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored_arrays import NOTHING, SINGLE, entry, places, tensors, write
+from made_results import places
+from stored_arrays import NOTHING, SINGLE, entry, tensors, write
 from stored_arrays import a as a
 
 import hf_init
