@@ -37,7 +37,8 @@ class GivenChange(Change):
 
     def plan(self, context: TargetContext) -> ChangePlan:
         target, base = context.target, context.target.base_config
-        own = {} if base is None else dict(_given_values(base, target.config))
+        alike = type(base) is type(target.config)  # a trunk of named heads is in another config than its base's
+        own = dict(_given_values(base, target.config)) if base is not None and alike else {}
         crosses = [path for path in own if path.endswith(CROSS) and value_at(target.config, path)]
         keep = dict(_kinds_of_tokens(target)) if any(path.endswith(TYPES) for path in own) else {}
         if not keep and not crosses:
