@@ -26,7 +26,7 @@ _NAMED = 12
 _OUTLIERS = 5
 _LINES = 48
 _SEEN = 0.02  # a share that can be seen as a bar
-_LETTERS = 140  # that fit under the picture
+_LETTERS = 150  # that fit under the picture
 
 
 def draw_check(

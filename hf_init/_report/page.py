@@ -129,7 +129,10 @@ def _region_charts(subject: NewRegion) -> Html:
     colours = [colour for colour, _ in names]
     if picture.overlay is not None:
         label = f"histogram of the {what} of {subject.tensor.name} over those of its pretrained neighbours"
-        return tag("div", _chart_figure(picture.overlay, [*colours, "new"], [*key, *names], label), class_="charts")
+        note = what if subject.tokens else ""
+        return tag(
+            "div", _chart_figure(picture.overlay, [*colours, "new"], [*key, *names], label, note), class_="charts"
+        )
     charts = [_chart_figure(picture.new, ["new"], key, f"histogram of the {what} of {subject.tensor.name}")]
     if picture.neighbours is None:
         charts.append(tag("p", f"No pretrained tensor has the role {subject.tensor.role}.", class_="soft"))
