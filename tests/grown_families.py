@@ -51,6 +51,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
                                               "max_position_embeddings": 64}),
     "swin": ("SwinForImageClassification", {"image_size": 16, "patch_size": 2, "embed_dim": 8, "depths": [1, 1],
                                             "num_heads": [1, 2], "window_size": 2}),
+}  # fmt: skip
+"""Families that close in different ways, and whose configs follow in different ways."""
+GROWN: dict[str, tuple[str, dict[str, Any]]] = FAMILIES | {
     "eomt": ("EomtForUniversalSegmentation", {**SEEN, "num_blocks": 3, "num_upscale_blocks": 1, "num_queries": 4}),
     "esm": ("EsmForMaskedLM", {**TEXT, "pad_token_id": 1, "mask_token_id": 2}),
     "longformer": ("LongformerForMaskedLM", {**TEXT, "attention_window": [4, 4, 6, 6]}),
@@ -81,8 +84,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("RobertaForMaskedLM", TEXT),
     "opt": ("OPTForCausalLM", {**SIZES, "ffn_dim": 48, "max_position_embeddings": 64, "word_embed_proj_dim": 32}),
     "phi3": ("Phi3ForCausalLM", {**DECODER, "pad_token_id": 0}),
-}  # fmt: skip
-"""Families that close in different ways, and whose configs follow in different ways."""
+}
+"""Those, and families of which something else than the layers grows."""
 
 
 def extended(base, out, **options):

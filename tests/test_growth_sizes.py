@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from grown_families import FAMILIES, SIZES, extended
+from grown_families import GROWN, SIZES, extended
 from results import tensors
 
 import hf_init
@@ -26,7 +26,7 @@ def family(tmp_path_factory):
     def folder(name: str, dtype: torch.dtype = torch.float32) -> Path:
         key = f"{name}-{dtype}"
         if key not in made:
-            cls, values = FAMILIES[name]
+            cls, values = GROWN[name]
             kind = getattr(transformers, cls)
             torch.manual_seed(3)
             model = kind(kind.config_class(**values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_init._function.expressions import computes_the_same as computes_the_same
+from hf_init._function.expressions import compare_expressions as compare_expressions
 from hf_init._function.identity import Known as Known
 from hf_init._function.identity import block_outputs as block_outputs
 from hf_init._function.identity import failure_on_meta as failure_on_meta

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from hf_init._function.identity import flat, run_on_meta
+from hf_init._function.identity import flat, run_on_meta, wants_values
 from hf_init._function.inputs import Inputs, main_output, seeded_inputs
 from hf_init._function.steps import plain_values_of
+from hf_init._text import one_line
 
 
 class Numbering(TorchDispatchMode):
@@ -65,22 +67,38 @@ class Numbering(TorchDispatchMode):
         return ("tensor", self.of(value)) if isinstance(value, torch.Tensor) else (type(value).__name__, repr(value))
 
 
-def computes_the_same(
+@dataclass(frozen=True)
+class Sameness:
+    """Whether a model gives what another gives, on the inputs that are known for it.
+
+    Attributes:
+        same: None where it can't be seen.
+        failure: what the one raises where the other runs, or ends for want of values alone.
+    """
+
+    same: bool | None
+    failure: str = ""
+
+
+def compare_expressions(
     before: PreTrainedModel, after: PreTrainedModel, origin: Callable[[str], str], passing: Collection[str]
-) -> bool | None:
-    """Return whether a model gives what another gives, on the inputs that are known for it; None: it can't be seen.
+) -> Sameness:
+    """Compare what two models on meta give.
 
     Args:
-        before, after: models on meta.
         origin: gives the name in the one of a parameter of the other.
         passing: paths of modules of the other that give back what they get.
     """
     for inputs in seeded_inputs(before):
         table: dict[object, int] = {}
-        numbers = _output_number(before, inputs, table, str, ()), _output_number(after, inputs, table, origin, passing)
-        if None not in numbers:
-            return numbers[0] == numbers[1]
-    return None
+        old, failure = _output_number(before, inputs, table, str, ())
+        if failure is None or wants_values(failure):
+            new, refusal = _output_number(after, inputs, table, origin, passing)
+            if refusal is not None and not wants_values(refusal):
+                return Sameness(None, one_line(refusal))
+            if old is not None and new is not None:
+                return Sameness(old == new)
+    return Sameness(None)
 
 
 def _output_number(
@@ -89,8 +107,8 @@ def _output_number(
     table: dict[object, int],
     origin: Callable[[str], str],
     passing: Collection[str],
-) -> int | None:
-    """Return the number of what a model gives; None where it doesn't run on meta."""
+) -> tuple[int | None, Exception | None]:
+    """Return the number of what a model gives, and what it raises."""
     there = {name: each.to("meta") for name, each in inputs.items() if isinstance(each, torch.Tensor)}
     held = (*model.named_parameters(), *model.named_buffers())
     names = {**{tensor: origin(name) for name, tensor in held}, **{tensor: name for name, tensor in there.items()}}
@@ -109,4 +127,4 @@ def _output_number(
         hooks.enter_context(outer)
         failure = run_on_meta(model, there)
     main = found[0] if found and failure is None else None
-    return None if main is None else numbering.of(main[1])
+    return None if main is None else numbering.of(main[1]), failure

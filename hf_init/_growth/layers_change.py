@@ -13,7 +13,7 @@ from hf_init._architecture import NOWHERE, BlockMap, Target, copy_config, text_c
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint
 from hf_init._errors import PlanError, option
-from hf_init._function import computes_the_same, failure_on_meta
+from hf_init._function import compare_expressions
 from hf_init._growth.axis import changed_tensors, planned_fills, value_at
 from hf_init._growth.depths import (
     Depth,
@@ -188,15 +188,15 @@ def _other_ways(target: Target, new: NewBlocks) -> tuple[str, ...]:
     assert base is not None  # else nothing was placed
     paths = {path for blocks in target.blocks.values() for path in blocks.values}
     before = target.rebuilt(copy_config(target.config, {path: value_at(base, path) for path in paths}))
-    if (failure := failure_on_meta(new.model)) and not failure_on_meta(before):
+    found = compare_expressions(before, new.model, partial(_name_before, target.blocks), tuple(new.tensors))
+    if found.failure:
         values = ", ".join(f"{path}={value_at(target.config, path)!r}" for path in sorted(paths))
         raise PlanError(
-            f"{option('layers')}: a {target.cls.__name__} of these blocks doesn't run: {failure} ({values})"
+            f"{option('layers')}: a {target.cls.__name__} of these blocks doesn't run: {found.failure} ({values})"
         )
     if reasons := tuple(_other_sequence(target)):
         return reasons
-    same = computes_the_same(before, new.model, partial(_name_before, target.blocks), tuple(new.tensors))
-    return ("what surrounds the blocks does something else with more of them",) if same is False else ()
+    return ("what surrounds the blocks does something else with more of them",) if found.same is False else ()
 
 
 def _name_before(maps: Mapping[str, BlockMap], name: str) -> str:
