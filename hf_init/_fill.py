@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing_extensions import assert_never
 
 from hf_init._checkpoint import Reader, region_of, tensor_digest
 from hf_init._errors import ProofError, option
+from hf_init._shards import num_threads
 from hf_init._tensors import Context, Region, Rows, Status
 from hf_init.schemes import Scheme, finish
 
@@ -51,7 +51,7 @@ def make_tensors(
     plans = list(plans)
     for plan in plans:  # opened here, once: what threads share must be there before them
         reader.open(copy.source for copy in plan.kept)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(num_threads()) as pool:
         waiting = {plan.name: pool.submit(make_tensor, plan, reader, seed) for plan in plans if not plan.needs_model}
         alone = {plan.name: make_tensor(plan, reader, seed, context) for plan in plans if plan.needs_model}
         return {plan.name: alone[plan.name] if plan.needs_model else waiting[plan.name].result() for plan in plans}

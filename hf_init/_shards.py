@@ -6,6 +6,7 @@ collective operation for a sharded tensor: every rank of its mesh asks for the s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import TypeVar, cast
@@ -244,6 +245,11 @@ def said_by_all(own: Iterable[T], tensors: Iterable[torch.Tensor]) -> tuple[T, .
         if one not in said:
             said.append(one)
     return tuple(said)
+
+
+def num_threads() -> int:
+    """Return how many threads this process may keep busy: the machine's cores, divided among its ranks here."""
+    return max((os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
 
 
 def on_first_rank(work: Callable[[], T]) -> T:

@@ -259,10 +259,12 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
         state = compose(prepared.plan, reader, prepared.initial_values)
         with torch.random.fork_rng(devices=[]):  # a constructor may draw, though all that it draws is loaded over
             model, info = _library_load(prepared, state, prepared.model if spend else None)
+    if not divided:
+        state.values.clear()  # the model has its own, and memory is short here
     prepared = prepared.spent() if spend else prepared
     # Through a mapping of its own: the model may hold the first one's memory, and a write to it would go unseen.
     with Reader(prepared.source) as reader:
-        report = prove(prepared.plan, reader, prepared.initial_values, state.digests, _finder_by_name(model, prepared))
+        report = prove(prepared.plan, reader, prepared.initial_values, state, _finder_by_name(model, prepared))
     report = replace(report, restored=(*report.restored, *_restore_unsaved_buffers(model, wanted)))
     _finish_model(model, prepared)
     for name, parameter in model.named_parameters():

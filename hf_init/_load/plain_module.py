@@ -140,7 +140,7 @@ def initialize(
         state = compose(plan, reader, values)
         _fill_module(module, plan, state.values)
         held = {tensor.name: LoadedTensor(tensor_of(module, tensor.parameter)) for tensor in plan.stored}
-        report = prove(plan, reader, values, state.digests, lambda tensor: held[tensor.name])
+        report = prove(plan, reader, values, state, lambda tensor: held[tensor.name])
         kept = None if is_folder else _digests_of_kept(plan, reader)
     name = "a state dict" if isinstance(base, Mapping) else Path(base).name
     record = BaseRecord.of(source) if is_folder else BaseRecord(Origin(name), source.fingerprint())

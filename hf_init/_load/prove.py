@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,12 +12,14 @@ import torch
 from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import Reader, equal_bytes, region_of
 from hf_init._errors import ProofError
-from hf_init._fill import kept_values, make_tensor, make_tensors, prove_duplicates, region_digests
+from hf_init._fill import make_tensor, make_tensors, prove_duplicates, region_digests
 from hf_init._load.mapped import watch_pages
 from hf_init._plan import Plan, TensorPlan
-from hf_init._shards import gathered_tensor, is_sharded, local_parts, said_by_all, write_region
-from hf_init._tensors import Box, Context, Status, num_elements
+from hf_init._shards import gathered_tensor, is_sharded, local_parts, num_threads, said_by_all, write_region
+from hf_init._tensors import Box, Context, Region, Status, num_elements
 from hf_init._text import format_count, join_names
+
+_ROWS = 256  # of a tensor in memory, at a time
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,7 +92,8 @@ class StateDict:
     """Everything that the library's loader needs to load the target whole, under the names on disk.
 
     Attributes:
-        values: kept tensors as lazy slices of the source's files, new and resized ones as tensors.
+        values: kept tensors as lazy slices of the source's files, new and resized ones as tensors; nothing is left
+            where the whole model has them.
         digests: of every new region.
     """
 
@@ -129,12 +131,14 @@ def prove(
     plan: Plan,
     reader: Reader,
     context: Context | None,
-    made: Mapping[str, list[str]],
+    made: StateDict,
     held: Callable[[TensorPlan], LoadedTensor | None],
 ) -> LoadReport:
     """Compare every tensor of a loaded model with what the plan says, byte for byte, and put back what differs.
 
     A tensor that is still mapped from its file, no page of it written to, is what the file holds without being read.
+    Of one that is divided among ranks each compares its part, with the file or with what was made whole; nothing is
+    gathered, and little is in memory at a time.
 
     Args:
         plan, reader, context, made: as ``compose`` took and gave them.
@@ -150,21 +154,26 @@ def prove(
     mapped = _mapped_tensors(entries, here, reader)
     rest = [tensor for tensor in entries if tensor.name not in mapped]
     reader.open(copy.source for tensor in rest for copy in tensor.kept)
-    # What is gathered from the ranks is so in one order on all of them.
-    gathered = {
-        t.name: gathered_tensor(here[t.name].tensor)
-        for t in rest
-        if is_sharded(here[t.name].tensor) and t.status is not Status.KEPT
-    }
 
     def holds(tensor: TensorPlan) -> bool:
-        now = gathered.get(tensor.name, here[tensor.name].tensor)
-        return _holds_part(tensor, now, reader) if is_sharded(now) else _is_as_planned(tensor, now, reader, made)
+        now = here[tensor.name].tensor
+        if not is_sharded(now):
+            return _is_as_planned(tensor, now, reader, made.digests)
+        if tensor.status is Status.KEPT and tensor.source:
+            return all(_equals_file(part, reader, tensor.source, box) for part, box in local_parts(now))
+        value = made.values.pop(tensor.name)  # needed no more after this
+        assert isinstance(value, torch.Tensor)
+        return _is_as_planned(tensor, value, reader, made.digests) and all(
+            _equal_blocks(part, value[box.slices].split(_ROWS) if box.shape else [value])
+            for part, box in local_parts(now)
+        )
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        right = list(pool.map(holds, rest))
+    with ThreadPoolExecutor(num_threads()) as pool:
+        # What was made goes first, so that it isn't in memory for longer than it must be.
+        ordered = sorted(rest, key=lambda tensor: tensor.status is Status.KEPT)
+        right = dict(zip((tensor.name for tensor in ordered), pool.map(holds, ordered), strict=True))
     tensors = [each.tensor for each in here.values()]
-    names = {*said_by_all((t.name for t, is_right in zip(rest, right, strict=True) if not is_right), tensors)}
+    names = {*said_by_all((t.name for t in rest if not right[t.name]), tensors)}
     wrong = [tensor for tensor in rest if tensor.name in names]
     faults = [_restore_tensor(tensor, here[tensor.name], reader, plan.seed, context) for tensor in wrong]
     if failed := said_by_all(filter(None, faults), tensors):
@@ -202,8 +211,8 @@ def _is_as_planned(tensor: TensorPlan, now: torch.Tensor, reader: Reader, made: 
         flat = now.detach().cpu().contiguous().reshape(-1)
         blocks = reader.blocks(tensor.source)
         return all(_equal_after_cast(flat[start : start + block.numel()], block) for start, block in blocks)
-    kept = kept_values(tensor, reader)
-    if not all(_equal_after_cast(region_of(now, region), want) for region, want in kept):
+    parts = ((region_of(now, copy.region), copy) for copy in tensor.kept)
+    if not all(_equals_file(part, reader, copy.source, copy.source_region) for part, copy in parts):
         return False
     digests = made.get(tensor.name, [])
     return not digests if _is_cast(tensor, now) else region_digests(tensor, now) == digests
@@ -214,12 +223,21 @@ def _equal_after_cast(now: torch.Tensor, want: torch.Tensor) -> bool:
     return equal_bytes(now, want.to(now.dtype))
 
 
-def _holds_part(tensor: TensorPlan, now: torch.Tensor, reader: Reader) -> bool:
-    """Return whether this rank's part of a kept tensor is what the file has there; the rest of the file isn't read."""
-    assert tensor.source is not None
-    file = reader.slice(tensor.source)
-    parts = ((local, box) for local, box in local_parts(now) if local.numel())
-    return all(_equal_after_cast(local, file[box.slices]) for local, box in parts)
+def _equals_file(now: torch.Tensor, reader: Reader, name: str, region: Region) -> bool:
+    """Return whether elements are what a file has in a region, which is read a block at a time."""
+    return _equal_blocks(now, reader.rows(name, region) if region.shape else [reader.tensor(name)])
+
+
+def _equal_blocks(now: torch.Tensor, blocks: Iterable[torch.Tensor]) -> bool:
+    """Return whether elements are those of blocks of rows, one behind the other; of a scalar, of the only one."""
+    start = 0
+    for block in blocks:
+        if not now.ndim:
+            return _equal_after_cast(now, block)
+        if not _equal_after_cast(now[start : start + len(block)], block):
+            return False
+        start += len(block)
+    return start == len(now) or not now.numel()
 
 
 def _compared_bytes(tensor: TensorPlan, now: torch.Tensor) -> int:

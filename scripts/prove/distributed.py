@@ -1,7 +1,8 @@
 """Prove on 1, 2 and 3 processes (gloo, on the CPU) that how many there are changes nothing.
 
-- Loads of SmolLM2 with more tokens, a new head or a 31st layer, divided by FSDP2 and by tensor parallelism, in bfloat16
-  and float32: the SHA-256 of every whole tensor, and the anonymous memory that a load costs a rank.
+- Loads of SmolLM2 with 49,157 rows, a new head or a 31st layer, and of a small Llama with as many rows in two tables,
+  divided by FSDP2, tensor parallelism and DeepSpeed's ZeRO-3, in bfloat16, by FSDP2 in float32 too: the SHA-256 of
+  every whole tensor, and the most anonymous memory that a load takes of a rank.
 - ``train_only_new`` on a small Llama with 1,005 rows under AdamW, SGD with momentum and Adafactor, clipped,
   accumulated, in float32 and bfloat16: which bytes move, how far the new rows are from one process's, and how many
   elements the optimizer's state has.
@@ -17,11 +18,16 @@ import ctypes
 import gc
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +38,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.distributed.configuration_utils import DistributedConfig
+from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
 import hf_init
 from hf_init.finetune import parameter_groups, train_only_new
@@ -41,11 +48,14 @@ RANKS = (1, 2, 3)
 ROWS, SMALL, NEW = 49_152, 1_000, 5
 MIB = 1 << 20
 TOKENS: dict[str, Any] = {"keep": {"*embed_tokens*": "leading"}, "config": {"vocab_size": ROWS + NEW}}
-LOADS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "tokens": (transformers.LlamaForCausalLM, TOKENS),
-    "head": (transformers.LlamaForSequenceClassification, {"labels": ["a", "b", "c"]}),
-    "layer": (transformers.LlamaForCausalLM, {"config": {"num_hidden_layers": 31}}),
+BOTH: dict[str, Any] = {**TOKENS, "keep": {"*embed_tokens*": "leading", "lm_head*": "leading"}}
+LOADS: dict[str, tuple[Any, str, dict[str, Any]]] = {
+    "untied": (transformers.LlamaForCausalLM, "untied", BOTH),
+    "layer": (transformers.LlamaForCausalLM, "base", {"config": {"num_hidden_layers": 31}}),
+    "tokens": (transformers.LlamaForCausalLM, "base", TOKENS),
+    "head": (transformers.LlamaForSequenceClassification, "base", {"labels": ["a", "b", "c"]}),
 }
+KINDS = (("zero3", "bfloat16"), ("tp", "bfloat16"), ("fsdp", "bfloat16"), ("fsdp", "float32"))
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": lambda groups: torch.optim.AdamW(groups),
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9),
@@ -55,8 +65,21 @@ RUNS = [("adamw", "float32"), ("sgd", "float32"), ("adafactor", "float32"), ("ad
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
+    if hasattr(tensor, "ds_id"):
+        with import_module("deepspeed").zero.GatheredParameters([tensor]):
+            return tensor.detach().clone()
     gather = getattr(tensor.detach(), "full_tensor", None)
     return gather() if gather else tensor.detach().clone()
+
+
+def divided(tensor: torch.Tensor) -> bool:
+    """Return whether this process has less than all of a tensor."""
+    part = vars(tensor)["ds_tensor"] if hasattr(tensor, "ds_id") else getattr(tensor, "to_local", lambda: tensor)()
+    return part.numel() < num_elements(tensor)
+
+
+def num_elements(tensor: torch.Tensor) -> int:
+    return math.prod(getattr(tensor, "ds_shape", tensor.shape))
 
 
 def digests(model: nn.Module) -> dict[str, str]:
@@ -66,38 +89,71 @@ def digests(model: nn.Module) -> dict[str, str]:
     }
 
 
-def anonymous_mib() -> float:
+@contextmanager
+def watched_memory() -> Iterator[list[float]]:
+    """Give a list that in the end holds the most anonymous memory, in MiB, of some work, and what stays of it."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed by the load before isn't this one's
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed by the work before isn't this one's
+    before, found, done = anonymous_mib(), [0.0, 0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            found[0] = max(found[0], anonymous_mib() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+        gc.collect()
+        found[1] = anonymous_mib() - before
+        found[0] = max(found)
+
+
+def anonymous_mib() -> float:
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines["RssAnon"].split()[0]) / 1024
+
+
+@contextmanager
+def how_divided(kind: str) -> Iterator[dict[str, Any]]:
+    """Give the options of a load; under ZeRO-3 there is none, but a config of the process."""
+    size = dist.get_world_size()
+    if kind != "zero3":
+        yield {"distributed_config": DistributedConfig(**{f"{kind}_size": size})} if size > 1 else {}
+        return
+    deepspeed = import_module("deepspeed")
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # nothing is compiled
+    deepspeed.init_distributed("gloo")
+    held = HfDeepSpeedConfig({"train_batch_size": size, "zero_optimization": {"stage": 3}})
+    try:
+        yield {}
+    finally:
+        unset_hf_deepspeed_config()
+        del held
 
 
 def loads(folder: Path, seen: dict[str, object], steps: int) -> None:
     torch.manual_seed(dist.get_rank())  # nothing may come of it
     state = torch.get_rng_state()
-    for dtype in (torch.bfloat16, torch.float32):
-        for name, (cls, options) in LOADS.items():
-            for kind in ("fsdp", "tp"):
-                sizes: dict[str, Any] = {f"{kind}_size": dist.get_world_size()}
-                divided: dict[str, Any] = {"distributed_config": DistributedConfig(**sizes)}
-                before = anonymous_mib()
-                given: dict[str, Any] = {**options, **(divided if dist.get_world_size() > 1 else {})}
-                model = hf_init.from_pretrained(cls, folder / "base", dtype=dtype, **given)
-                after = anonymous_mib()
-                seen[f"{name}, {kind}, {str(dtype)[6:]}"] = {
-                    "digests": digests(model),
-                    "mib": after - before,
-                    "model": sum(whole(p).nbytes for p in model.parameters()) / MIB,
-                    "new": max(num_bytes(model, t.parameter) for t in model.init_plan.tensors if t.new) / MIB,
-                    "undrawn": torch.equal(state, torch.get_rng_state()),
-                }
-                del model
-
-
-def num_bytes(model: nn.Module, name: str) -> int:
-    tensor = model.get_parameter(name)
-    return tensor.numel() * tensor.element_size()
+    for kind, dtype in KINDS if find_spec("deepspeed") else KINDS[1:]:
+        for name, (cls, base, options) in LOADS.items():
+            with how_divided(kind) as given, watched_memory() as memory:
+                made = getattr(torch, dtype)
+                model = hf_init.from_pretrained(cls, folder / base, dtype=made, **options, **given)
+            parts = [divided(each) for each in model.parameters()]
+            sizes = {n: num_elements(p) * p.element_size() / MIB for n, p in model.named_parameters()}
+            seen[f"{name}, {kind}, {dtype}"] = {
+                "digests": digests(model),
+                "divided": sum(parts) / len(parts),
+                "mib": memory,
+                "model": sum(sizes.values()),
+                "new": max(sizes[t.parameter] for t in model.init_plan.tensors if t.new),
+                "undrawn": torch.equal(state, torch.get_rng_state()),
+            }
+            del model
 
 
 def training(folder: Path, seen: dict[str, object], steps: int) -> None:
@@ -116,6 +172,7 @@ def trained(folder: Path, optimizer: str, dtype: torch.dtype, steps: int) -> dic
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     frozen = frozen or train_only_new(model)
+    assert size == 1 or divided(model.model.embed_tokens.weight), "each process would train alone"
     made = OPTIMIZERS[optimizer](parameter_groups(model, lr=1e-2, weight_decay=0.1))
     early: list[list[float]] = []
     for step in range(steps):
@@ -172,7 +229,13 @@ def work(task: str, folder: Path, steps: int) -> None:
 def launched(task: str, ranks: int, folder: Path, steps: int) -> list[dict[str, Any]]:
     """Return what each process of a task has seen."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "DS_ACCELERATOR": "cpu",
+    }
     command = [*run, __file__, task, "--steps", str(steps), "--work", str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -182,20 +245,21 @@ def launched(task: str, ranks: int, folder: Path, steps: int) -> list[dict[str, 
 
 def judge_loads(by_ranks: dict[int, list[dict[str, Any]]], steps: int) -> bool:
     (alone,), good = by_ranks[1], True
-    for name in alone:
-        for ranks in RANKS[1:]:
+    for name, one in alone.items():
+        plain = alone[name.replace("zero3", "fsdp")]  # alone, which is whole and without any of them
+        for ranks in RANKS if "zero3" in name else RANKS[1:]:
             each = [rank[name] for rank in by_ranks[ranks]]
-            differ = {
-                n for rank in each for n, digest in rank["digests"].items() if digest != alone[name]["digests"][n]
-            }
+            differ = {n for rank in each for n, digest in rank["digests"].items() if digest != plain["digests"][n]}
             drawn = not all(rank["undrawn"] for rank in each)
+            parts = min(rank["divided"] for rank in each)
             bound = each[0]["model"] / ranks + each[0]["new"] + 50
-            used = max(rank["mib"] for rank in each)
-            counts = "float32" in name and "fsdp" in name and ranks == 2
-            good = good and not differ and not drawn and (not counts or used <= bound)
+            most, stays = (max(rank["mib"][n] for rank in each) for n in (0, 1))
+            counts = "float32" in name and ranks == 2
+            good = good and not differ and not drawn and (ranks == 1 or parts > 0.5)
+            good = good and (not counts or most <= bound)
             print(
-                f"{name}, {ranks} ranks: {len(alone[name]['digests'])} tensors, {len(differ)} differ; "
-                f"{used:.0f} MiB a rank, bound {bound:.0f}, one process {alone[name]['mib']:.0f}"
+                f"{name}, {ranks} ranks: {len(plain['digests'])} tensors, {len(differ)} differ; {parts:.0%} divided; "
+                f"at most {most:.0f} MiB a rank, bound {bound:.0f}; {stays:.0f} stay; one process {one['mib'][0]:.0f}"
             )
     return good
 
@@ -236,12 +300,13 @@ JUDGES = {"loads": judge_loads, "training": judge_training, "head": judge_head}
 def prepare(folder: Path, checkpoint: Path) -> None:
     """Put the checkpoint into a folder, and a small Llama with five new tokens."""
     (folder / "base").symlink_to(checkpoint.resolve())
-    config = transformers.LlamaConfig(
-        vocab_size=SMALL, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, tie_word_embeddings=True,
-    )  # fmt: skip
     torch.manual_seed(0)
-    transformers.LlamaForCausalLM(config).save_pretrained(folder / "small")
+    for name, rows, tied in (("small", SMALL, True), ("untied", ROWS, False)):
+        config = transformers.LlamaConfig(
+            vocab_size=rows, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, tie_word_embeddings=tied,
+        )  # fmt: skip
+        transformers.LlamaForCausalLM(config).save_pretrained(folder / name)
     hf_init.extend(folder / "small", folder / "tokens", keep=TOKENS["keep"], config={"vocab_size": SMALL + NEW})
 
 
