@@ -122,7 +122,8 @@ def how_divided(kind: str) -> Iterator[dict[str, Any]]:
     """Give the options of a load; under ZeRO-3 there is none, but a config of the process."""
     size = dist.get_world_size()
     if kind != "zero3":
-        yield {"distributed_config": DistributedConfig(**{f"{kind}_size": size})} if size > 1 else {}
+        sizes: dict[str, Any] = {f"{kind}_size": size}
+        yield {"distributed_config": DistributedConfig(**sizes)} if size > 1 else {}
         return
     deepspeed = import_module("deepspeed")
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # nothing is compiled
