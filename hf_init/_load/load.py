@@ -284,9 +284,8 @@ def _library_load(
         into: a model on meta; by default, the library makes one.
     """
     target = prepared.target
-    load = {
-        key: value for key, value in target.load_options.items() if key != "key_mapping"
-    }  # the names are planned already
+    # The names are planned already.
+    load = {key: value for key, value in target.load_options.items() if key != "key_mapping"}
     options = dict(dtype=target.dtype, output_loading_info=True, **load)
     values = as_zero3_loads(state.values) if is_zero3_enabled() else state.values
     try:
