@@ -88,7 +88,8 @@ def with_real_outputs(text: str) -> str:
     """Return a page, or a notebook, with what its commands and its Python print, run in the current folder."""
     if not text.startswith("{"):
         return "".join(_pieces(text))
-    notebook, names = json.loads(text), {"__name__": "__main__"}
+    notebook = json.loads(text)
+    names: dict[str, object] = {"__name__": "__main__"}
     for number, cell in enumerate((cell for cell in notebook["cells"] if cell["cell_type"] == "code"), 1):
         cell.update(execution_count=number, outputs=_cell_outputs(cell, number, names))
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
@@ -101,7 +102,9 @@ def _cell_outputs(cell: dict[str, Any], number: int, names: dict[str, object]) -
     prints elsewhere, and the pixels of a picture. A kernel for each notebook would import everything again.
     """
     body = ast.parse("".join(cell["source"]))
-    last = body.body.pop() if isinstance(body.body[-1], ast.Expr) else None
+    end = body.body[-1]
+    last = end if isinstance(end, ast.Expr) else None
+    body.body = body.body[:-1] if last else body.body
     with redirect_stdout(io.StringIO()) as stream:
         exec(compile(body, "<cell>", "exec"), names)
         value = eval(compile(ast.Expression(last.value), "<cell>", "eval"), names) if last else None
@@ -114,9 +117,11 @@ def _cell_outputs(cell: dict[str, Any], number: int, names: dict[str, object]) -
         text = _shown("".join(before), printed)
         outputs.append({"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)})
     outputs += bars
-    if hasattr(value, "_repr_png_"):
-        assert value._repr_png_().startswith(b"\x89PNG")
-        outputs += [each for each in cell["outputs"] if "image/png" in each.get("data", {})]
+    drawing = getattr(value, "_repr_png_", None)
+    if drawing is not None:
+        pictures = [each for each in cell["outputs"] if "image/png" in each.get("data", {})]
+        assert pictures and drawing().startswith(b"\x89PNG")
+        outputs += pictures
     elif value is not None:
         drawn = {"text/html": value._repr_html_().splitlines(keepends=True)} if hasattr(value, "_repr_html_") else {}
         data = {**drawn, "text/plain": [repr(value)]}
