@@ -122,6 +122,7 @@ def test_the_parts_become_the_whole(bases, tmp_path, name):
     model = hf_init.from_pretrained(cls, base, **options)
     plan = model.init_plan
     assert all(any(word in t.name for word in new.split("|")) for t in plan.tensors if t.new), plan
+    assert {t.role.partition(".")[0] for t in plan.tensors if t.new and "projector" in t.name} <= {"linear"}
     assert {unused.reason for unused in plan.unused} <= {"dropped as asked", "its own class doesn't load it"}
     state = model.state_dict()
     for place, (prefix, key) in places.items():

@@ -126,8 +126,11 @@ def _cut_projection(place: TreePlace, path: str, role: str, whole: Geometry, wid
 
 
 def feed_forward(place: TreePlace) -> BlockPattern:
-    """Yield the labels of up and down, with or without a gate, whose sizes fit each other."""
-    for gate, up, down in _names.MLP if place.children else ():
+    """Yield the labels of up and down, with or without a gate, whose sizes fit each other.
+
+    What leads from one model into another adds to no residual stream: its layers are dense ones like others.
+    """
+    for gate, up, down in _names.MLP if place.children and place.name not in _names.BETWEEN_MODELS else ():
         first = place.matrix(up) if up.partition(".")[0] in place.children else None
         last = place.matrix(down) if first is not None else None
         if first is None or last is None or first.fan_in != last.fan_out:

@@ -93,6 +93,9 @@ MULTIHEAD: Mapping[str, str] = {
 }
 """What torch's MultiheadAttention is made of."""
 
+BETWEEN_MODELS = frozenset({"multi_modal_projector", "multimodal_projector", "mm_projector"})
+"""Modules that make of what one model gives what another reads."""
+
 MLP: tuple[tuple[str | None, str, str], ...] = (
     ("gate_proj", "up_proj", "down_proj"),
     ("wi_0", "wi_1", "wo"),
