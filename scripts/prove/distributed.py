@@ -118,7 +118,7 @@ def anonymous_mib() -> float:
 
 
 @contextmanager
-def how_divided(kind: str) -> Iterator[dict[str, Any]]:
+def how_divided(kind: str, dtype: str) -> Iterator[dict[str, Any]]:
     """Give the options of a load; under ZeRO-3 there is none, but a config of the process."""
     size = dist.get_world_size()
     if kind != "zero3":
@@ -128,7 +128,8 @@ def how_divided(kind: str) -> Iterator[dict[str, Any]]:
     deepspeed = import_module("deepspeed")
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # nothing is compiled
     deepspeed.init_distributed("gloo")
-    held = HfDeepSpeedConfig({"train_batch_size": size, "zero_optimization": {"stage": 3}})
+    half = {"enabled": dtype == "bfloat16"}  # under ZeRO-3 it is DeepSpeed's config that says which dtype a model has
+    held = HfDeepSpeedConfig({"train_batch_size": size, "bf16": half, "zero_optimization": {"stage": 3}})
     try:
         yield {}
     finally:
@@ -141,7 +142,7 @@ def loads(folder: Path, seen: dict[str, object], steps: int) -> None:
     state = torch.get_rng_state()
     for kind, dtype in KINDS if find_spec("deepspeed") else KINDS[1:]:
         for name, (cls, base, options) in LOADS.items():
-            with how_divided(kind) as given, watched_memory() as memory:
+            with how_divided(kind, dtype) as given, watched_memory() as memory:
                 made = getattr(torch, dtype)
                 model = hf_init.from_pretrained(cls, folder / base, dtype=made, **options, **given)
             parts = [divided(each) for each in model.parameters()]
