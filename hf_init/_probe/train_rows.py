@@ -16,6 +16,9 @@ import torch
 from transformers import PreTrainedModel
 
 from hf_init._distill import layer_like
+from hf_init._errors import PlanError
+from hf_init._shards import packed_names
+from hf_init._text import join_names
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,15 @@ def grow_model(model: PreTrainedModel, new: NewRows) -> Iterator[list[torch.nn.P
 
     Its logits are those of the model with the rows in its tables. The rows keep their own dtype, which is that of the
     logits, too: in a model of bfloat16, steps too small for it add up all the same.
+
+    Raises:
+        PlanError: the model is quantized.
     """
+    if packed := packed_names(model):  # whose kernels may have no backward pass, and say so in a warning at most
+        raise PlanError(
+            f"{type(model).__name__} is quantized ({join_names(packed)}), so no new rows can be trained through it; "
+            "compare schemes on the unquantized base"
+        )
     inputs, outputs = vocabulary_layers(model)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     rows = {"weight": torch.nn.Parameter(new.rows.detach().clone())}
