@@ -80,7 +80,7 @@ def test_a_generation_config_is_loaded(tiny):
         ({"tp_size": 2}, "tp_size"),
         ({"offload_folder": "somewhere"}, "offload_folder"),
         ({"state_dict": {"w": 1}}, "checkpoint folder"),
-        ({"ignore_mismatched_sizes": True, "type_vocab_size": 5}, "keep="),
+        ({"ignore_mismatched_sizes": True, "intermediate_size": 80}, "keep="),
         ({"gguf_file": "model.gguf"}, "gguf_file"),
         ({"from_tf": True}, "safetensors"),
         ({"num_labelz": 4}, "num_labels"),

@@ -138,7 +138,7 @@ class Resample(DerivedScheme):
 
 @dataclass(frozen=True)
 class PiResize(DerivedScheme):
-    """A stretched patch, or a spectrogram of more bins, gives what the base's gave.
+    """A stretched patch or spectrogram gives what it gave unstretched.
 
     Formula: w' = pinv(R^T) w, R the matrix that stretches a patch (bicubic)
     Use: Another patch size of a vision model, another number of bins of one that hears.
