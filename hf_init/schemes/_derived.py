@@ -138,7 +138,7 @@ class Resample(DerivedScheme):
 
 @dataclass(frozen=True)
 class PiResize(DerivedScheme):
-    """A stretched patch or spectrogram gives what it gave unstretched.
+    """A stretched patch or spectrogram gives what it gave before.
 
     Formula: w' = pinv(R^T) w, R the matrix that stretches a patch (bicubic)
     Use: Another patch size of a vision model, another number of bins of one that hears.
