@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,27 @@ def results(bases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFacto
     from results import done
 
     return cache(lambda name: done(CHANGES[name], bases, tmp_path_factory.mktemp("row")))
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Give the folder of a tiny model by its family in ``grown_families.GROWN``, and its dtype."""
+    import torch
+    from grown_families import write_family
+
+    @cache
+    def folder(name: str, dtype: torch.dtype = torch.float32) -> Path:
+        return write_family(name, dtype, tmp_path_factory.mktemp("family") / name)
+
+    return folder
+
+
+@pytest.fixture
+def based(tmp_path: Path) -> Callable[..., Path]:
+    """Write a tiny Llama for a tokenizer, and give its folder (see ``trained_tokenizers.write_based``)."""
+    from trained_tokenizers import write_based
+
+    return partial(write_based, tmp_path / "base")
 
 
 def _tiny_model(name: str):

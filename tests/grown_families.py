@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import torch
+import transformers
 
 import hf_init
 
@@ -86,6 +90,19 @@ GROWN: dict[str, tuple[str, dict[str, Any]]] = FAMILIES | {
     "phi3": ("Phi3ForCausalLM", {**DECODER, "pad_token_id": 0}),
 }
 """Those, and families of which something else than the layers grows."""
+
+
+def write_family(name: str, dtype: torch.dtype, folder: Path) -> Path:
+    """Write a tiny model of a family, with every value drawn."""
+    cls, values = GROWN[name]
+    kind = getattr(transformers, cls)
+    torch.manual_seed(3)
+    model = kind(kind.config_class(**values))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.to(dtype).save_pretrained(folder)
+    return folder
 
 
 def extended(base, out, **options):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from grown_families import DECODER, FAMILIES, GROWN, extended
+from grown_families import DECODER, FAMILIES, extended
 from results import tensors
 
 import hf_init
@@ -19,28 +18,6 @@ from hf_init import HfInitError, Recipe, Rule
 pytestmark = pytest.mark.usefixtures("one_thread")
 MIXTURE = transformers.MixtralConfig(**DECODER, num_local_experts=4)
 NORMED = ("bert", "distilbert", "bart")
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    """Give the folder of a tiny model by its family, with every value drawn."""
-    made: dict[str, Path] = {}
-
-    def folder(name: str, dtype: torch.dtype = torch.float32) -> Path:
-        key = f"{name}-{dtype}"
-        if key not in made:
-            cls, values = GROWN[name]
-            kind = getattr(transformers, cls)
-            torch.manual_seed(3)
-            model = kind(kind.config_class(**values))
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.add_(torch.randn_like(parameter) * 0.05)
-            made[key] = tmp_path_factory.mktemp("family") / name
-            model.to(dtype).save_pretrained(made[key])
-        return made[key]
-
-    return folder
 
 
 INSERTED = [(name, {"layers": "0-1,new,new,2-3"}) for name in FAMILIES if name not in (*NORMED, "swin")]

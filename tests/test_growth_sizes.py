@@ -4,41 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from grown_families import GROWN, SIZES, extended
+from grown_families import SIZES, extended
 from results import tensors
 
 import hf_init
 from hf_init import HfInitError
-
-
-@pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    """Give the folder of a tiny model by its family, with every value drawn."""
-    made: dict[str, Path] = {}
-
-    def folder(name: str, dtype: torch.dtype = torch.float32) -> Path:
-        key = f"{name}-{dtype}"
-        if key not in made:
-            cls, values = GROWN[name]
-            kind = getattr(transformers, cls)
-            torch.manual_seed(3)
-            model = kind(kind.config_class(**values))
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.add_(torch.randn_like(parameter) * 0.05)
-            made[key] = tmp_path_factory.mktemp("family") / name
-            model.to(dtype).save_pretrained(made[key])
-        return made[key]
-
-    return folder
-
 
 GRIDS = ("vit", "dinov2", "deit", "clip", "siglip", "beit")
 

@@ -1,4 +1,4 @@
-"""A fixed twentieth of the sweep over every model type of transformers, and its helpers, which must be able to fail."""
+"""A fixed tenth of the sweep over every model type of transformers, and its own helpers, which must be able to fail."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def scripts(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_twentieth_of_all_types(tmp_path):
-    """None is wrong, and who does what a refusal says passes: in this twentieth, all."""
+def test_a_tenth_of_all_types(tmp_path):
+    """None is wrong, and who does what a refusal says passes: in this tenth, all."""
     results = tmp_path / "results.jsonl"
-    command = [sys.executable, str(SCRIPTS / "sweep.py"), "--part", "20", "--results", str(results)]
+    command = [sys.executable, str(SCRIPTS / "sweep.py"), "--part", "10", "--results", str(results)]
     done = subprocess.run(command, capture_output=True, text=True)
     entries = [json.loads(line) for line in results.read_text().splitlines()]
     counts = Counter(pair["result"] for entry in entries for pair in entry["pairs"])
     assert done.returncode == 0 and counts["wrong"] == 0, done.stdout + done.stderr[-2000:]
-    assert counts["refused"] == 0 and counts["passed"] >= 40, done.stdout
-    assert sum(not entry["unreachable"] for entry in entries) >= 0.85 * len(entries) >= 30, done.stdout
+    assert counts["refused"] == 0 and counts["passed"] >= 80, done.stdout
+    assert sum(not entry["unreachable"] for entry in entries) >= 0.85 * len(entries) >= 40, done.stdout
 
 
 def test_it_goes_on_where_its_results_end_and_ends_with_1_if_anything_is_wrong(scripts, tmp_path, capsys):

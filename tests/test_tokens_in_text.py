@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from token_bases import tensors
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from trained_tokenizers import ROLES, SPECIAL, TEXTS, byte_level, read, trained, word_piece
+from trained_tokenizers import SPECIAL, TEXTS, byte_level, read, trained, word_piece
 from transformers import AutoTokenizer
 
 import hf_init
@@ -51,34 +49,6 @@ KINDS = {
     ),
     "space by the normalizer": prepending,
 }
-
-
-@pytest.fixture
-def based(tmp_path):
-    """A tiny Llama for a tokenizer, whose files are as version 5 of the library writes them, or as version 4."""
-
-    def make(made: Tokenizer, older: bool = False, rows: int = 0, **options: Any) -> Path:
-        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **ROLES)
-        config = transformers.LlamaConfig(
-            vocab_size=rows or len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, intermediate_size=16, max_position_embeddings=64,
-            **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, **options},
-        )  # fmt: skip
-        folder = tmp_path / "base"
-        transformers.LlamaForCausalLM(config).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        if older:
-            settings = json.loads((folder / "tokenizer_config.json").read_text())
-            settings["added_tokens_decoder"] = {
-                str(id_): token.__getstate__() for id_, token in tokenizer.added_tokens_decoder.items()
-            }
-            settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "legacy": False}
-            (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=4, ensure_ascii=False))
-            (folder / "special_tokens_map.json").write_text(json.dumps({**ROLES, "additional_special_tokens": ["<s>"]}))
-            (folder / "added_tokens.json").write_text('{"<s>": 0}')
-        return folder
-
-    return make
 
 
 WORD, SPECIAL_TOKENS = ["photoelectron", " hepatocyte"], ["<|tool|>", "<e1>"]

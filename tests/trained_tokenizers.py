@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 TEXTS = (
@@ -59,3 +60,25 @@ def word_piece(lowercase: bool = True) -> Tokenizer:
 
 def read(folder: Path, name: str) -> dict[str, Any]:
     return json.loads((folder / name).read_text())
+
+
+def write_based(folder: Path, made: Tokenizer, older: bool = False, rows: int = 0, **options: Any) -> Path:
+    """Write a tiny Llama for a tokenizer, whose files are as version 5 of the library writes them, or as version 4."""
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **ROLES)
+    config = transformers.LlamaConfig(
+        vocab_size=rows or len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, intermediate_size=16, max_position_embeddings=64,
+        **{"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, **options},
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if older:
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+        settings["added_tokens_decoder"] = {
+            str(id_): token.__getstate__() for id_, token in tokenizer.added_tokens_decoder.items()
+        }
+        settings |= {"tokenizer_class": "PreTrainedTokenizerFast", "legacy": False}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=4, ensure_ascii=False))
+        (folder / "special_tokens_map.json").write_text(json.dumps({**ROLES, "additional_special_tokens": ["<s>"]}))
+        (folder / "added_tokens.json").write_text('{"<s>": 0}')
+    return folder

@@ -274,7 +274,7 @@ def _fitting_classes(config: PreTrainedConfig) -> str:
 
 def pipeline_task(name: str) -> str | None:
     """Return what the hub calls the task of a class, such as ``text-classification``, where it has a name for it."""
-    names = {kind: getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES") for kind in HUB_TASKS}
+    names = {kind: getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES", {}) for kind in HUB_TASKS}
     return next((task for kind, task in HUB_TASKS.items() if name in names[kind].values()), None)
 
 
