@@ -33,9 +33,13 @@ def refused(tiny, tmp_path, capsys) -> Callable[..., str]:
         (["extendd", "a"], "unknown command 'extendd' (did you mean 'extend'?); see `hf-init --help`"),
         (["--quiet", "plann"], "unknown command 'plann' (did you mean 'plan'?); see `hf-init --help`"),
         (["extend", "a"], "BASE or OUT is missing beside a: give a folder or a hub id, or all parts"),
-        (["plan", "a", "--labelz", "x"], "unrecognized arguments: --labelz x (did you mean '--labels'?); see"),
+        (
+            ["plan", "a", "--labelz", "x"],
+            "unrecognized arguments: --labelz x (did you mean '--labels'?)\nusage: hf-init plan",
+        ),
         (["plan", "a", "--lab", "x"], "unrecognized arguments: --lab x"),
-        (["verify", "a", "--recipe", "x"], "unrecognized arguments"),
+        (["verify", "a", "--recipe", "x"], "\nusage: hf-init verify OUT [options]; `hf-init verify --help` lists them"),
+        (["diff", "a"], "arguments are required: B\nusage: hf-init diff A B [options]; "),
         (["schemes", "norml"], "unknown scheme 'norml' (did you mean 'normal'?)"),
     ],
 )

@@ -23,11 +23,11 @@ import hf_init
 from hf_init.cli import main
 
 OUTPUT = ("--format {text,json,markdown,github}", "--json", "--quiet", "--color {auto,always,never}")
-SPELLED = {"--out FILE": "-o FILE", "--picture FILE.png": "-o FILE.png"}
+SPELLED = {"--out FILE": "-o FILE, --out FILE", "--picture FILE.png": "-o FILE.png, --picture FILE.png"}
 
 
-def in_usage(word: str) -> list[str]:
-    """An option of the guide's list as a usage spells it."""
+def in_help(word: str) -> list[str]:
+    """An option of the guide's list as a command's help spells it."""
     name, _, value = word.partition(" ")
     if name.startswith("--[no-]"):
         return [f"--{name[7:]}", f"--no-{name[7:]}"]
@@ -44,10 +44,10 @@ def test_commands_and_options_are_these(command, capsys):
         main([command, "--help"])
     said = capsys.readouterr()
     assert stopped.value.code == 0 and said.err == ""
-    usage = " ".join(said.out.partition("usage: ")[2].partition("\n\n")[0].split())
-    options = [spelled for word in listed(command) for spelled in in_usage(word)]
-    assert usage.startswith(f"hf-init {command} [-h] ") and usage.endswith(f"] {COMMANDS[command]}")
-    assert sorted(re.findall(r"\[(-[^\]]+)\]", usage)) == sorted(["-h", *options, *OUTPUT])
+    options = [spelled for word in listed(command) for spelled in in_help(word)]
+    assert said.out.startswith(f"usage: hf-init {command} {COMMANDS[command]} [options]\n\n")
+    shown = (line.strip().partition("  ")[0] for line in said.out.splitlines() if line.startswith("  -"))
+    assert sorted(shown) == sorted(["-h, --help", *options, *OUTPUT])
     assert len(said.out.partition("\nexamples:\n")[2].splitlines()) == 2
 
 
@@ -93,7 +93,7 @@ def test_completion_offers_commands_options_and_values(completion, capsys):
     fish = completion("fish")
     for command in COMMANDS:
         offered = {f"--{name}" for name in re.findall(rf"from {command}' -l (\S+)", fish)}
-        assert offered >= {spelled.split()[0] for word in listed(command) for spelled in in_usage(word)} - {"-o"}
+        assert offered >= {spelled.split()[0] for word in listed(command) for spelled in in_help(word)} - {"-o"}
     assert main(["completion", "fsh"]) == 2 and "'fsh' (did you mean 'fish'?)" in capsys.readouterr().err
 
 

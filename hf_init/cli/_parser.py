@@ -18,7 +18,7 @@ class CommandParser(argparse.ArgumentParser):
     """A parser that raises on bad usage, so that it is refused as bad input is: in one message, by ``main``."""
 
     def error(self, message: str) -> NoReturn:
-        raise HfInitError(f"{message}; see `{self.prog} --help`")
+        raise HfInitError(f"{message}\n{self.format_usage().strip()}; `{self.prog} --help` lists them")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         sys.stdout.flush()  # so that a reader of the help who is gone is noticed here, not when the interpreter ends
@@ -38,6 +38,7 @@ def command_parser(command: Command) -> CommandParser:
     """Return the parser of a command."""
     parser = CommandParser(
         prog=f"hf-init {command.name}",
+        usage=f"hf-init {command.usage} [options]",  # not one by one: the groups list them
         allow_abbrev=False,
         description=f"{command.help[0].upper()}{command.help[1:]}.",
         epilog="examples:\n  " + "\n  ".join(command.examples),
