@@ -33,7 +33,9 @@ def cast_values(codes: np.ndarray, before: str, after: str) -> np.ndarray:
         if after in ("float16", "bfloat16"):  # torch goes there by float32, from float64, too
             values = values.astype(np.float32, copy=False)
         if after == "bfloat16":
-            return _bfloat16_bits(values).reshape(codes.shape)
+            bits = values.view(np.uint32)
+            rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16).reshape(codes.shape)
         cast = values.astype(after)
     return cast.view(f"<u{cast.itemsize}").reshape(codes.shape)
 
@@ -43,12 +45,6 @@ def _floats(codes: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         return (codes.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return codes.view(dtype) if dtype in _TARGETS else decode_values(codes, dtype)
-
-
-def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
-    bits = values.view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
 
 
 def with_nans_of(seen: np.ndarray, expected: np.ndarray, dtype: str) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,6 +19,10 @@ from hf_init._verify.regions import Piece, ReadBuffer, RegionPart, region_pieces
 from hf_init._verify.threads import VerifyJob, VerifyMeter, WorkerBuffers
 
 PIECES_PER_JOB = 4
+
+# the C library's: it compares as many bytes at once as the processor can, and lets other threads run
+_MEMCMP = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).memcmp
+_MEMCMP.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,6 @@ def same_bytes(left: np.ndarray, right: np.ndarray) -> bool:
     if not (left.flags.c_contiguous and right.flags.c_contiguous):
         return np.array_equal(left, right)
     return left.nbytes == right.nbytes and _MEMCMP(left.ctypes.data, right.ctypes.data, left.nbytes) == 0
-
-
-def _memcmp() -> Callable[[int, int, int], int]:
-    """Return the C library's: it compares as many bytes at once as the processor can, and lets other threads run."""
-    function = (ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)).memcmp
-    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
-    return function
-
-
-_MEMCMP = _memcmp()
 
 
 def bytes_digest(part: RegionPart, buffer: ReadBuffer, progress: Progress = no_progress) -> str:

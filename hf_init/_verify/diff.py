@@ -19,7 +19,7 @@ from hf_init._verify.diff_report import DiffReport
 from hf_init._verify.differences import Difference, TensorDiff
 from hf_init._verify.pairs import pair_names
 from hf_init._verify.ranges import compare_all
-from hf_init._verify.regions import StoredTensor, stored_tensor
+from hf_init._verify.regions import stored_tensor
 from hf_init._verify.threads import VerifyMeter
 
 
@@ -61,7 +61,13 @@ def diff_checkpoints(
         names = pair_names(before, after, moved=True)
         couples = [_Couple(before.entries[was], after.entries[name]) for name, was in names.items()]
         couples = [each for each in couples if fits_globs(only, each.after.name, each.before.name)]
-        outcomes = _outcomes(couples, before, after, VerifyMeter(progress))
+        meter = VerifyMeter(progress)
+        comparisons = [each.comparison(before, after, meter) for each in couples]
+        compare_all(
+            [each for each in comparisons if isinstance(each, ByteComparison)],
+            chain.from_iterable(each.jobs() for each in comparisons if isinstance(each, CastComparison)),
+        )
+    outcomes = {each.before.name: each.outcome(how) for each, how in zip(couples, comparisons, strict=True)}
     paired = {*names.values()}
     removed = [each for name, each in before.entries.items() if name not in paired]
     added = [each for name, each in after.entries.items() if name not in names]
@@ -71,18 +77,6 @@ def diff_checkpoints(
         *(_tensor_json(each, "added") for each in added if fits_globs(only, each.name)),
     )
     return DiffReport(str(a), str(b), tensors, by_layer)
-
-
-def _outcomes(
-    couples: Sequence[_Couple], before: Checkpoint, after: Checkpoint, meter: VerifyMeter
-) -> dict[str, Difference]:
-    """Compare tensors that belong together; return what became of each, by its name before."""
-    comparisons = [each.comparison(before, after, meter) for each in couples]
-    compare_all(
-        [each for each in comparisons if isinstance(each, ByteComparison)],
-        chain.from_iterable(each.jobs() for each in comparisons if isinstance(each, CastComparison)),
-    )
-    return {each.before.name: each.outcome(how) for each, how in zip(couples, comparisons, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -100,8 +94,10 @@ class _Couple:
             known = castable(self.before.dtype, self.after.dtype) and self.before.shape == self.after.shape
             pair = ByteComparison(seen, expected, Box.whole(seen.whole), diff, meter=meter)
             return CastComparison(pair, self.before.dtype, self.after.dtype) if known else None
-        if self.before.shape != self.after.shape and not _same_rows(expected, seen):
-            return None
+        if self.before.shape != self.after.shape:  # in more than the number of rows, or of rows that share bytes
+            whole_bytes = dtype_bits(self.before.dtype) >= 8 and min(len(expected.whole), len(seen.whole)) > 0
+            if not whole_bytes or expected.whole[1:] != seen.whole[1:]:
+                return None
         common = Box.whole((*map(min, expected.whole[:1], seen.whole[:1]), *seen.whole[1:]))
         left, right = replace(expected, region=common), replace(seen, region=common)
         return ByteComparison(right, left, common, diff, meter=meter)
@@ -116,7 +112,7 @@ class _Couple:
         form = {"shape_before": list(self.before.shape), "dtype_before": self.before.dtype}
         if cast:
             return _tensor_json(self.after, "cast") | renamed | {"dtype_before": self.before.dtype, "cast": cast}
-        change = _change_json(diff, self.before, self.after)
+        change = self._change(diff)
         if self.before.dtype != self.after.dtype:
             return _tensor_json(self.after, "changed") | renamed | {"reason": "dtype", **form, **change}
         if self.before.shape != self.after.shape:
@@ -125,26 +121,19 @@ class _Couple:
             return _tensor_json(self.after, "changed") | renamed | {"reason": "bytes", **change}
         return _tensor_json(self.after, "renamed" if renamed else "identical") | renamed
 
-
-def _same_rows(expected: StoredTensor, seen: StoredTensor) -> bool:
-    """Return whether two tensors differ in the number of their rows alone."""
-    whole_bytes = dtype_bits(expected.entry.dtype) >= 8 and min(len(expected.whole), len(seen.whole)) > 0
-    return whole_bytes and expected.whole[1:] == seen.whole[1:]
+    def _change(self, diff: TensorDiff | None) -> Difference:
+        """Return where bytes differ, and how much; empty where they don't, or nothing could be compared."""
+        if diff is None:
+            return {}
+        change: Difference = {}
+        if self.before.shape != self.after.shape:
+            rows = min(self.before.shape[0], self.after.shape[0])
+            change |= {"common_rows": rows, "common_rows_identical": rows - int(diff.rows.sum())}
+        if diff.first:
+            change["first"] = {key: value for key, value in diff.first.items() if key != "region"}
+            change |= {"changed_rows": int(diff.rows.sum()), "rows": diff.length, "changed_elements": diff.elements}
+        return change
 
 
 def _tensor_json(entry: TensorEntry, status: str) -> Difference:
     return {"name": entry.name, "status": status, "shape": list(entry.shape), "dtype": entry.dtype}
-
-
-def _change_json(diff: TensorDiff | None, before: TensorEntry, after: TensorEntry) -> Difference:
-    """Return where bytes differ, and how much; empty where they don't, or nothing could be compared."""
-    if diff is None:
-        return {}
-    change: Difference = {}
-    if before.shape != after.shape:
-        rows = min(before.shape[0], after.shape[0])
-        change |= {"common_rows": rows, "common_rows_identical": rows - int(diff.rows.sum())}
-    if diff.first:
-        change["first"] = {key: value for key, value in diff.first.items() if key != "region"}
-        change |= {"changed_rows": int(diff.rows.sum()), "rows": diff.length, "changed_elements": diff.elements}
-    return change

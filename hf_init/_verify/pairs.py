@@ -69,7 +69,7 @@ def pair_names(before: Checkpoint, after: Checkpoint, *, moved: bool = False) ->
     """Return, for each tensor of ``after`` that is one of ``before``, its name there.
 
     Equal names belong together; then tensors of equal bytes; then names that differ by a prefix, either way, or by
-    words of wrappers; last, what the library's own loader takes for the same parameter (old spellings, such as
+    words of wrappers anywhere in them; last, what the library's own loader takes for one parameter (old spellings, as
     ``LayerNorm.gamma``), if both are models of one type. Headers and a few kilobytes of each tensor are read.
 
     Args:
@@ -83,9 +83,12 @@ def pair_names(before: Checkpoint, after: Checkpoint, *, moved: bool = False) ->
         equal = _equal_bytes(loose, seen, expected)
     pairs |= loose.take(equal)
     pairs |= loose.take({name: name for name in loose.after if name in before.entries and name in loose.before})
-    for change in _changed_prefixes(loose, before, after, equal):
-        pairs |= loose.take(_renamed_by(loose, *change))
-    pairs |= loose.take(_unwrapped(loose))
+    for old, new in _changed_prefixes(loose, before, after, equal):
+        renamed = {new + was.removeprefix(old): was for was in loose.before if was.startswith(old)}
+        pairs |= loose.take({name: was for name, was in renamed.items() if name in loose.after})
+    plain = {unwrapped_name(was): was for was in loose.before}
+    unwrapped = {unwrapped_name(name): name for name in loose.after}
+    pairs |= loose.take({name: plain[short] for short, name in unwrapped.items() if short in plain})
     pairs |= loose.take(_same_parameters(loose, before, after))
     return pairs
 
@@ -167,18 +170,6 @@ def _changed_prefixes(
 def _prefixes(name: str) -> Iterator[tuple[str, str]]:
     """Yield a name cut in two behind each of its dots."""
     return ((name[: at + 1], name[at + 1 :]) for at, char in enumerate(name) if char == ".")
-
-
-def _renamed_by(loose: _Loose, old: str, new: str) -> dict[str, str]:
-    names = {new + was.removeprefix(old): was for was in loose.before if was.startswith(old)}
-    return {name: was for name, was in names.items() if name in loose.after}
-
-
-def _unwrapped(loose: _Loose) -> dict[str, str]:
-    """Return names that differ by the words of wrappers, such as ``_orig_mod``, anywhere in them."""
-    plain = {unwrapped_name(was): was for was in loose.before}
-    names = {unwrapped_name(name): name for name in loose.after}
-    return {name: plain[short] for short, name in names.items() if short in plain}
 
 
 def _same_parameters(loose: _Loose, before: Checkpoint, after: Checkpoint) -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -124,18 +124,17 @@ def _read_report(path: Path) -> VerifyReport:
         and isinstance(base, str | None)
         and document.get("ok") is (not differences)
     ):
+        proof = None
+        if is_json_object(part):
+            number, of = part_numbers(f"{part.get('number')}/{part.get('of')}")
+            proof = ProofPart(number, of, str(part.get("result")), part.get("recomputed") is True)
         return VerifyReport(
             counts={str(status): number for status, number in counts.items() if is_count(number)},
             differences=tuple(dict(each) for each in differences if is_json_object(each)),
             notes=tuple(map(str, notes)),
             base=base,
             complete=document.get("complete") is True,
-            part=_read_part(part) if is_json_object(part) else None,
+            part=proof,
             **{name: document[name] for name in _SUMS},
         )
     raise CheckpointError(f"{path} is no report of verify: make it by `hf-init verify OUT --part K/N --json > FILE`")
-
-
-def _read_part(part: Mapping[str, object]) -> ProofPart:
-    number, of = part_numbers(f"{part.get('number')}/{part.get('of')}")
-    return ProofPart(number, of, str(part.get("result")), part.get("recomputed") is True)

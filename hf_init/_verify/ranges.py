@@ -134,8 +134,7 @@ def compare_all(
     Raises:
         CheckpointError: a file can't be read, or changes while it is.
     """
-    flat, scattered = _divided(comparisons)
-    ranges = [_ByteRange(tuple(parts)) for parts in _neighbours(flat)]
+    ranges, scattered = _divided(comparisons)
     jobs = (each.jobs(clones, everything) for each in ranges)
     run_jobs(chain(*jobs, *(comparison.jobs() for comparison in scattered), then), everything)
     differing = [replace(each.parts[k].comparison, meter=None) for each in ranges for k in sorted(each.differing)]
@@ -149,8 +148,8 @@ def compare_all(
         )
 
 
-def _divided(comparisons: Iterable[ByteComparison]) -> tuple[list[_FlatComparison], list[ByteComparison]]:
-    """Return those of elements that lie one after another in both files, as they lie in what is seen, and the rest."""
+def _divided(comparisons: Iterable[ByteComparison]) -> tuple[list[_ByteRange], list[ByteComparison]]:
+    """Return what lies one after another in both files, in the order of what is seen, and the other comparisons."""
     flat: list[_FlatComparison] = []
     scattered: list[ByteComparison] = []
     for comparison in comparisons:
@@ -163,18 +162,13 @@ def _divided(comparisons: Iterable[ByteComparison]) -> tuple[list[_FlatCompariso
     for each in flat:
         turns.setdefault(id(each.seen.checkpoint), len(turns))
     flat.sort(key=lambda each: (turns[id(each.seen.checkpoint)], each.seen.entry.shard, each.starts[0]))
-    return flat, scattered
-
-
-def _neighbours(flat: Iterable[_FlatComparison]) -> Iterator[list[_FlatComparison]]:
-    group: list[_FlatComparison] = []
+    groups: list[list[_FlatComparison]] = []
     for each in flat:
-        if group and not each.follows(group[-1]):
-            yield group
-            group = []
-        group.append(each)
-    if group:
-        yield group
+        if groups and each.follows(groups[-1][-1]):
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return [_ByteRange(tuple(parts)) for parts in groups], scattered
 
 
 def _start(part: StoredTensor) -> int:

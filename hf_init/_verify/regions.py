@@ -91,9 +91,23 @@ class StoredTensor:
         return contiguous_spans(self.whole, self.width)
 
     def flat(self) -> StoredTensor | None:
-        start = _contiguous_start(self.region, self.whole)
-        if start is None:
+        if 0 in self.whole:
             return None
+        box = self.region
+        if isinstance(box, Rows):
+            dim, index = box.dim, box.index
+            if not index or index != tuple(range(index[0], index[0] + len(index))):
+                return None
+            whole = Box.whole(self.whole)
+            box = Box(
+                (*whole.start[:dim], index[0], *whole.start[dim + 1 :]),
+                (*whole.stop[:dim], index[-1] + 1, *whole.stop[dim + 1 :]),
+            )
+        cut = [dim for dim, length in enumerate(box.shape) if length != self.whole[dim]]
+        if 0 in box.shape or (cut and any(length != 1 for length in box.shape[: cut[-1]])):
+            return None
+        spans = contiguous_spans(self.whole, 1)
+        start = sum(start * span for start, span in zip(box.start, spans, strict=True))
         region = Box((start,), (start + num_elements(self.shape),))
         return replace(self, whole=(num_elements(self.whole),), region=region)
 
@@ -171,27 +185,6 @@ def stored_tensor(checkpoint: Checkpoint, name: str, region: Region | None = Non
 def contiguous_spans(shape: Shape, width: int) -> Shape:
     """Return the bytes from one element to its neighbour along each dimension of a tensor in row-major order."""
     return tuple(width * math.prod(shape[dim + 1 :]) for dim in range(len(shape)))
-
-
-def _contiguous_start(region: Region, whole: Shape) -> int | None:
-    """Return where a region's elements start in the tensor, if they lie there one after another in its order."""
-    if 0 in whole:
-        return None
-    box = region
-    if isinstance(box, Rows):
-        dim, index = box.dim, box.index
-        if not index or index != tuple(range(index[0], index[0] + len(index))):
-            return None
-        start, stop = [0] * len(whole), list(whole)
-        start[dim], stop[dim] = index[0], index[-1] + 1
-        box = Box(tuple(start), tuple(stop))
-    if box.stop == whole and not any(box.start):
-        return 0
-    shape = box.shape
-    inside = [dim for dim, length in enumerate(shape) if length != whole[dim]]
-    if 0 in shape or any(length != 1 for length in shape[: inside[-1]]):
-        return None
-    return sum(start * span for start, span in zip(box.start, contiguous_spans(whole, 1), strict=True))
 
 
 def region_pieces(shape: Shape, spans: Shape) -> Iterator[Piece]:

@@ -91,7 +91,8 @@ def run_jobs(jobs: Iterable[VerifyJob], everything: bool = True, threads: int | 
     """
     jobs = iter(jobs)
     first = list(islice(jobs, 2))
-    queue, num_threads = _JobQueue(chain(first, jobs)), threads or min(_cores(), _MOST_THREADS)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    queue, num_threads = _JobQueue(chain(first, jobs)), threads or min(cores, _MOST_THREADS)
     if len(first) < 2 or num_threads == 1:  # nothing to share: no thread is worth its start
         _work_off(queue, everything)
         return
@@ -113,7 +114,3 @@ def _work_off(queue: _JobQueue, everything: bool) -> None:
                 return
     finally:
         queue.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -104,7 +104,7 @@ def verify_result(
             bytes_compared=nbytes["compared"],
             bytes_digested=nbytes["digested"],
             differences=differences,
-            notes=(*_link_notes(recorded, manifest), *_base_notes(proof, differences)),
+            notes=tuple(_notes(proof, recorded, differences)),
             base=None if source is None else str(source.root),
             complete=everything or not differences,
             bytes_linked=nbytes["linked"],
@@ -143,13 +143,14 @@ def open_base(manifest: Manifest, base: BaseFolders | None = None, **hub: Any) -
 
 def _link_from(base: Checkpoint, links: Sequence[Manifest]) -> Manifest:
     """Return the manifest that is of this base: by its headers, else by the names that it needs, else the first."""
-    same = (link for link in links if link.base.fingerprint == base.fingerprint())
-    return next(same, None) or next((link for link in links if _could_be_of(base, link)), links[0])
-
-
-def _could_be_of(base: Checkpoint, link: Manifest) -> bool:
-    copies = ((tensor, copy) for tensor in link.tensors for copy in tensor.kept)
-    return not any(unaccounted(base, link)) and not any(source_fault(base, tensor, copy) for tensor, copy in copies)
+    for link in links:
+        if link.base.fingerprint == base.fingerprint():
+            return link
+    for link in links:
+        copies = ((tensor, copy) for tensor in link.tensors for copy in tensor.kept)
+        if not any(unaccounted(base, link)) and not any(source_fault(base, *each) for each in copies):
+            return link
+    return links[0]
 
 
 def _proof_base(
@@ -258,27 +259,31 @@ def _planned_checks(proof: _Proof, tensors: list[TensorPlan], malformed: set[str
         yield check(result, manifest, tensor, digested)
 
 
-def _link_notes(recorded: Manifest, link: Manifest) -> Iterator[str]:
+def _notes(proof: _Proof, recorded: Manifest, differences: tuple[Difference, ...]) -> Iterator[str]:
+    base, link = proof.base, proof.manifest
     if link is not recorded:
         number = 1 + recorded.earlier.index(link)
         yield (
             f"compared with {link.base.origin.name}, from which {number} extension{'s' * (number > 1)} led to "
             f"{recorded.base.origin.name}, the base; what those made new has been compared with its digests"
         )
-
-
-def _base_notes(proof: _Proof, differences: tuple[Difference, ...]) -> Iterator[str]:
-    base = proof.base
     if base is None:
         yield (
             "without the base: what was kept has been compared with the digests in the manifest, and is proved as far "
             "as that file can be trusted"
         )
     else:
-        yield from _other_base(base, proof.manifest)
-        yield from _changed_base(
-            proof, {difference["name"] for difference in differences if difference["reason"] == KEPT}
-        )
+        yield from _other_base(base, link)
+        moved = {difference["name"] for difference in differences if difference["reason"] == KEPT}
+        with WorkerBuffers() as buffers:
+            good = [
+                tensor.name
+                for tensor in link.tensors
+                if tensor.name in moved and checks.has_kept_digests(proof.result, link, tensor, buffers)
+            ]
+        if good:
+            kept = f"what was kept in {join_names(good)}"
+            yield f"{kept} has the digests that were recorded: it is the base that has changed"
     for checkpoint in filter(None, (proof.result, base)):
         for stray in checkpoint.strays:
             yield f"{checkpoint.root}: {stray} is not read, another file goes before it"
@@ -297,12 +302,3 @@ def _other_base(base: Checkpoint, manifest: Manifest) -> Iterator[str]:
         )
     elif base.fingerprint() != manifest.base.fingerprint:
         yield f"{base.root} is not the very same files that the result was made from; the bytes decide"
-
-
-def _changed_base(proof: _Proof, names: set[str]) -> Iterator[str]:
-    """Say, where digests tell, that it is the base that has changed, and not what was kept of it."""
-    tensors = [tensor for tensor in proof.manifest.tensors if tensor.name in names]
-    with WorkerBuffers() as buffers:
-        good = [each.name for each in tensors if checks.has_kept_digests(proof.result, proof.manifest, each, buffers)]
-    if good:
-        yield f"what was kept in {join_names(good)} has the digests that were recorded: it is the base that has changed"
