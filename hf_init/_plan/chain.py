@@ -52,8 +52,8 @@ def _through_tensor(tensor: TensorPlan, before: Mapping[str, TensorPlan]) -> Ten
         return replace(tensor, source=None if tensor.source is None else before[tensor.source].source)
     bases = [before[copy.source] for copy in tensor.kept]
     if tensor.status is Status.KEPT and bases[0].status is Status.KEPT:
-        source, whole = bases[0].kept[0].source, Box.whole(tensor.shape)
-        return replace(tensor, source=source, kept=(Copy(whole, source, whole),))
+        source = bases[0].kept[0].source
+        return replace(tensor, source=source, kept=(Copy.whole(source, tensor.shape),))
     kept: list[Copy] = []
     new = list(tensor.new)
     for copy, base in zip(tensor.kept, bases, strict=True):

@@ -23,7 +23,12 @@ BRANCHES = {"attention": r"attn|attention", "mlp": r"mlp|ffn|feed_?forward|(^|[.
 
 def dead_paths(tensors: Sequence[TensorPlan]) -> list[str]:
     """Return a sentence for every branch that is closed by its projection and by a gate, a scale or a norm as well."""
-    closed = [tensor for tensor in tensors if tensor.new and _is_closed(tensor)]
+    closed: list[TensorPlan] = []
+    for tensor in tensors:  # those whose effective gain is zero everywhere
+        zero = -1.0 if matches(tensor.role, "norm_plus_one") else 0.0
+        drawn = [schemes.Constant(val=0.0) if isinstance(f.scheme, schemes.Zeros) else f.scheme for f in tensor.new]
+        if drawn and not tensor.kept and all(isinstance(s, schemes.Constant) and s.val == zero for s in drawn):
+            closed.append(tensor)
     scales = [tensor for tensor in closed if _has_role(tensor, SCALES)]
     pairs = ((p, s) for p in closed if _has_role(p, PROJECTIONS) for s in scales if _on_one_path(p, s, tensors))
     return [
@@ -59,13 +64,6 @@ def _layer_name(parameter: str) -> tuple[str, str]:
     """Return the module around a layer and its own name: ``("classifier", "dense")`` of ``classifier.dense.weight``."""
     place, _, name = parameter.removesuffix(".weight").rpartition(".")
     return place, name
-
-
-def _is_closed(tensor: TensorPlan) -> bool:
-    """Return whether the tensor's effective gain is zero everywhere."""
-    zero = -1.0 if matches(tensor.role, "norm_plus_one") else 0.0
-    drawn = [schemes.Constant(val=0.0) if isinstance(f.scheme, schemes.Zeros) else f.scheme for f in tensor.new]
-    return not tensor.kept and all(isinstance(s, schemes.Constant) and s.val == zero for s in drawn)
 
 
 def _on_one_path(projection: TensorPlan, scale: TensorPlan, tensors: Iterable[TensorPlan]) -> bool:

@@ -105,7 +105,14 @@ def checked_manifest(data: object, what: str) -> ManifestJson:
     """
     if not is_json_object(data):
         raise CheckpointError(f"{what} is {short_name(data)}, expected an object. {ADVICE}")
-    _check_version(data.get("version"), what)
+    version = data.get("version")
+    if not is_count(version) or version < 1:
+        raise CheckpointError(f"{what}: version is {short_name(version)}, expected an integer of at least 1. {ADVICE}")
+    if version > MANIFEST_VERSION:
+        raise CheckpointError(
+            f"{what} is of format {version}, newer than the {MANIFEST_VERSION} that this hf_init "
+            "reads. Install a newer hf_init."
+        )
     check_faults(what, _document_faults(data), ADVICE)
     document = cast(ManifestJson, data)
     tensors = document["plan"]["tensors"]
@@ -116,18 +123,8 @@ def checked_manifest(data: object, what: str) -> ManifestJson:
     return document
 
 
-def _check_version(version: object, what: str) -> None:
-    if not is_count(version) or version < 1:
-        raise CheckpointError(f"{what}: version is {short_name(version)}, expected an integer of at least 1. {ADVICE}")
-    if version > MANIFEST_VERSION:
-        raise CheckpointError(
-            f"{what} is of format {version}, newer than the {MANIFEST_VERSION} that this hf_init "
-            "reads. Install a newer hf_init."
-        )
-
-
 def _document_faults(data: JsonObject) -> Iterator[str]:
-    """Yield what is missing, or of a wrong kind, at the top."""
+    """Yield what is missing, or of a wrong kind, besides what a tensor's entry says."""
     plan, base = data.get("plan"), data.get("base")
     for key in ("plan", "base", "digests"):
         if not is_json_object(data.get(key)):
@@ -140,8 +137,17 @@ def _document_faults(data: JsonObject) -> Iterator[str]:
         yield f"earlier is {short_name(earlier)}, expected a list of manifests"
     if is_json_object(plan):
         yield from _plan_faults(plan)
-    if is_json_object(base):
-        yield from _base_faults(base)
+    if not is_json_object(base):
+        return
+    if not isinstance(base.get("fingerprint"), str):
+        yield f"base.fingerprint is {short_name(base.get('fingerprint'))}, expected a string"
+    for key in (*ORIGIN_KEYS, "link"):
+        if not isinstance(base.get(key, ""), str):
+            yield f"base.{key} is {short_name(base[key])}, expected a string"
+    if not is_json_object(parts := base.get("parts", {})) or not all(map(_is_names, parts.values())):
+        yield f"base.parts is {short_name(parts)}, expected prefix -> {', '.join(ORIGIN_KEYS)}, strings"
+    if not _is_digests(base.get("sha256", {})):
+        yield f"base.sha256 is {short_name(base['sha256'])}, expected file -> SHA-256 in hex"
 
 
 def _plan_faults(plan: JsonObject) -> Iterator[str]:
@@ -164,18 +170,6 @@ def _plan_faults(plan: JsonObject) -> Iterator[str]:
         yield f"plan.files is {short_name(files)}, expected lists of names: carried, left"
     if "record" in plan and not is_json_object(record):
         yield f"plan.record is {short_name(record)}, expected an object"
-
-
-def _base_faults(base: JsonObject) -> Iterator[str]:
-    if not isinstance(base.get("fingerprint"), str):
-        yield f"base.fingerprint is {short_name(base.get('fingerprint'))}, expected a string"
-    for key in (*ORIGIN_KEYS, "link"):
-        if not isinstance(base.get(key, ""), str):
-            yield f"base.{key} is {short_name(base[key])}, expected a string"
-    if not is_json_object(parts := base.get("parts", {})) or not all(map(_is_names, parts.values())):
-        yield f"base.parts is {short_name(parts)}, expected prefix -> {', '.join(ORIGIN_KEYS)}, strings"
-    if not _is_digests(base.get("sha256", {})):
-        yield f"base.sha256 is {short_name(base['sha256'])}, expected file -> SHA-256 in hex"
 
 
 def _name_faults(tensors: Sequence[TensorJson]) -> Iterator[str]:

@@ -85,7 +85,10 @@ def match_tensors(
     declared = {**(wished or {}), **_declared_mappings(keep or {}, chosen, layout)}
     matches = tuple(_matches(layout, chosen, declared))
     used = {copy.source for match in matches for copy in match.copies}
-    aliases = tuple(Alias(tie, _repeated_source(tie, claims[tie.of], used)) for tie in layout.ties)
+    aliases = tuple(
+        Alias(tie, next((t.name for t in claims[tie.of] if t.address in tie.addresses and t.name not in used), None))
+        for tie in layout.ties
+    )
     placed = used | {alias.source for alias in aliases}
     dropped = [chosen[name] for name in declared]
     rest = [tensor for tensor in source if tensor.name not in placed and not tensor.second]
@@ -116,7 +119,11 @@ def matches_glob(target: TensorSpec, glob: str) -> bool:
 
 
 def _chosen_sources(claims: Mapping[str, list[SourceTensor]], layout: Layout) -> dict[str, SourceTensor | None]:
-    return {target.name: _chosen_source(target, claims[target.name]) for target in layout.tensors}
+    """Return the source of each target tensor: the one under its own address before one under a tied name."""
+    return {
+        target.name: min(claims[target.name], key=lambda tensor: tensor.address != target.address, default=None)
+        for target in layout.tensors
+    }
 
 
 def _sources_by_target(source: Sequence[SourceTensor], layout: Layout) -> dict[str, list[SourceTensor]]:
@@ -128,16 +135,6 @@ def _sources_by_target(source: Sequence[SourceTensor], layout: Layout) -> dict[s
         if name is not None and not (tensor.second and claims[name]):
             claims[name].append(tensor)
     return claims
-
-
-def _chosen_source(target: TensorSpec, claims: list[SourceTensor]) -> SourceTensor | None:
-    """Return the source of a target tensor: the one under its own address before one under a tied name."""
-    return min(claims, key=lambda tensor: tensor.address != target.address, default=None)
-
-
-def _repeated_source(tie: Tie, claims: list[SourceTensor], used: set[str]) -> str | None:
-    """Return the source tensor that holds the tied values a second time."""
-    return next((t.name for t in claims if t.address in tie.addresses and t.name not in used), None)
 
 
 def _declared_mappings(keep: Keep, chosen: Mapping[str, SourceTensor | None], layout: Layout) -> dict[str, RowMapping]:
@@ -181,8 +178,7 @@ def _match_one(target: TensorSpec, source: SourceTensor | None, how: RowMapping 
     if source is None:
         return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))
     if how is None or (isinstance(how, Leading) and source.shape == target.shape):
-        whole = Box.whole(source.shape)
-        return Match(target, Status.KEPT, source.dtype, (Copy(whole, source.name, whole),))
+        return Match(target, Status.KEPT, source.dtype, (Copy.whole(source.name, source.shape),))
     copies, new = how.regions(source.name, source.shape, target.shape)
     if not copies:
         return Match(target, Status.NEW, target.dtype, new=(Box.whole(target.shape),))

@@ -9,11 +9,11 @@ from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._plan.auto import choose_auto
 from hf_init._plan.dead_paths import dead_paths
-from hf_init._plan.match import Alias, Match, MatchResult
+from hf_init._plan.match import Match, MatchResult
 from hf_init._plan.plan import Plan
 from hf_init._plan.recipe import Choice, Recipe
 from hf_init._plan.tensor_plan import Fill, TensorPlan
-from hf_init._tensors import Box, Copy, Layout, SourceTensor, Status
+from hf_init._tensors import Copy, Layout, Status
 
 Filler: TypeAlias = Callable[[Match, Choice], Sequence[Fill] | None]
 
@@ -33,58 +33,47 @@ def make_plan(diff: MatchResult, recipe: Recipe, layout: Layout, fillers: Sequen
     resized = [match.target.name for match in diff.matches if match.status is Status.RESIZED]
     choices = choose_auto(recipe, fill, rest, layout.std, layout.depth, resized)
     tensors = [_plan_tensor(match, choices.get(match.target.name), fillers) for match in diff.matches]
-    plan = Plan(
-        layout.architecture,
-        recipe.seed,
-        (*tensors, *map(_carried_tensor, diff.carried), *(_tied_tensor(alias, diff.matches) for alias in diff.aliases)),
-        diff.unused,
-    )
+    tensors += [  # the class ignores these when it loads: they stay under their own names
+        TensorPlan(
+            each.name, Status.CARRIED, each.shape, each.dtype, (Copy.whole(each.name, each.shape),), (), each.name
+        )
+        for each in diff.carried
+    ]
+    by_name = {match.target.name: match for match in diff.matches}
+    for alias in diff.aliases:
+        of = by_name[alias.tie.of]
+        tied = TensorPlan(
+            name=alias.tie.name,
+            status=Status.TIED,
+            shape=of.target.shape,
+            dtype=of.dtype,
+            source=alias.source,
+            tied_to=alias.tie.of,
+            parameter=alias.tie.name,
+            role=of.target.role,
+        )
+        tensors.append(tied)
+    plan = Plan(layout.architecture, recipe.seed, tuple(tensors), diff.unused)
     _check_misfits(plan)
     return plan
 
 
 def _plan_tensor(match: Match, choice: Choice | None, fillers: Sequence[Filler]) -> TensorPlan:
-    target = match.target
+    target, new = match.target, ()
+    if choice is not None:
+        default = [Fill(region, choice.scheme, choice.why) for region in match.new]
+        new = next((fills for filler in fillers if (fills := filler(match, choice)) is not None), default)
     return TensorPlan(
         name=target.name,
         status=match.status,
         shape=target.shape,
         dtype=match.dtype,
         kept=match.copies,
-        new=tuple(_new_fills(match, choice, fillers)) if choice else (),
+        new=tuple(new),
         source=match.copies[0].source if match.status is Status.KEPT else None,
         parameter=target.parameter,
         role=target.role,
         geometry=target.geometry if match.new else None,
-    )
-
-
-def _new_fills(match: Match, choice: Choice, fillers: Sequence[Filler]) -> Sequence[Fill]:
-    for filler in fillers:
-        given = filler(match, choice)
-        if given is not None:
-            return given
-    return [Fill(region, choice.scheme, choice.why) for region in match.new]
-
-
-def _carried_tensor(tensor: SourceTensor) -> TensorPlan:
-    """Carry along a tensor that the class ignores when it loads, under its own name."""
-    whole = Box.whole(tensor.shape)
-    copy = Copy(whole, tensor.name, whole)
-    return TensorPlan(tensor.name, Status.CARRIED, tensor.shape, tensor.dtype, (copy,), source=tensor.name)
-
-
-def _tied_tensor(alias: Alias, matches: Sequence[Match]) -> TensorPlan:
-    of = next(match for match in matches if match.target.name == alias.tie.of)
-    return TensorPlan(
-        name=alias.tie.name,
-        status=Status.TIED,
-        shape=of.target.shape,
-        dtype=of.dtype,
-        source=alias.source,
-        tied_to=alias.tie.of,
-        parameter=alias.tie.name,
-        role=of.target.role,
     )
 
 

@@ -193,11 +193,10 @@ class Recipe:
 
     def _dead_rules(self, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> list[str]:
         return [
-            problem
+            _dead_rule_text(number, rule, fill, rest)
             for number, rule in enumerate(self.rules, 1)
             if not rule.optional and not any(rule.matches(tensor) for tensor in fill)
             if not (self.standing and any(rule.matches(tensor) for tensor in rest))
-            for problem in [_dead_rule_text(number, rule, fill, rest)]
         ]
 
     def _uncovered(self, fill: Sequence[TensorSpec]) -> list[str]:

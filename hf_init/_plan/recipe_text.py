@@ -50,19 +50,13 @@ def _parsed_call(text: str) -> tuple[str, dict[str, object]]:
     names = [str(keyword.arg) for keyword in node.keywords]
     if len(set(names)) < len(names):
         raise RecipeError(f"scheme {text!r}: a setting is given twice; give each once")
-    return node.func.id, {
-        name: _literal(keyword.value, text) for name, keyword in zip(names, node.keywords, strict=True)
-    }
-
-
-def _literal(node: ast.expr, text: str) -> object:
-    """Return a literal; a bare word stands for itself (``nonlinearity=relu``)."""
-    if isinstance(node, ast.Name):
-        return node.id
-    try:
-        return ast.literal_eval(node)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise RecipeError(f"scheme {text!r}: {ast.unparse(node)!r} isn't a number or a word") from None
+    settings: dict[str, object] = {}
+    for name, value in zip(names, (keyword.value for keyword in node.keywords), strict=True):
+        try:  # a bare word stands for itself (``nonlinearity=relu``)
+            settings[name] = value.id if isinstance(value, ast.Name) else ast.literal_eval(value)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            raise RecipeError(f"scheme {text!r}: {ast.unparse(value)!r} isn't a number or a word") from None
+    return node.func.id, settings
 
 
 def _parsed_mapping(scheme: Mapping[str, object]) -> tuple[str, dict[str, object]]:

@@ -56,7 +56,9 @@ class Rule:
             object.__setattr__(self, key, format_condition(key, value))
         if not (name or module or role):
             raise RecipeError("a rule needs at least one condition: name (a glob), module (a class name) or role")
-        object.__setattr__(self, "optional", _checked_flag(optional))
+        if not isinstance(optional, bool):
+            raise RecipeError(f"optional is true or false, not {optional!r}")
+        object.__setattr__(self, "optional", optional)
         object.__setattr__(self, "scheme", parse_scheme(scheme))
 
     def __repr__(self) -> str:
@@ -90,19 +92,17 @@ def parse_rules(rules: Sequence[RuleLike] | None) -> tuple[Rule, ...]:
     """
     if isinstance(rules, str | Mapping | Rule):
         raise RecipeError(f"{option('rules')}: expected a list of rules, not {rules!r}")
-    return tuple(
-        _rule_of_text(rule) if isinstance(rule, str) else parsed_rule(rule, number)
-        for number, rule in enumerate(rules or (), 1)
-    )
-
-
-def _rule_of_text(text: str) -> Rule:
-    glob, equals, scheme = text.partition("=")
-    if not equals or not glob.strip() or not scheme.strip():
-        raise RecipeError(
-            f"{option('rules')} {text!r}: expected 'GLOB=SCHEME', such as 'classifier.weight=normal(std=0.02)'"
-        )
-    return Rule(scheme.strip(), name=glob.strip())
+    parsed: list[Rule] = []
+    for number, rule in enumerate(rules or (), 1):
+        if isinstance(rule, str):
+            glob, equals, scheme = rule.partition("=")
+            if not equals or not glob.strip() or not scheme.strip():
+                raise RecipeError(
+                    f"{option('rules')} {rule!r}: expected 'GLOB=SCHEME', such as 'classifier.weight=normal(std=0.02)'"
+                )
+            rule = Rule(scheme.strip(), name=glob.strip())
+        parsed.append(parsed_rule(rule, number))
+    return tuple(parsed)
 
 
 def parsed_rule(rule: Rule | Mapping[str, object], number: int) -> Rule:
@@ -119,12 +119,6 @@ def parsed_rule(rule: Rule | Mapping[str, object], number: int) -> Rule:
     except RecipeError as error:
         conditions = ", ".join(f"{key}: {value}" for key, value in rule.items() if key != "scheme") or "no condition"
         raise RecipeError(f"rule {number} ({conditions}): {error}") from None
-
-
-def _checked_flag(optional: object) -> bool:
-    if not isinstance(optional, bool):
-        raise RecipeError(f"optional is true or false, not {optional!r}")
-    return optional
 
 
 def check_keys(what: str, data: Mapping[str, object], known: Sequence[str]) -> None:

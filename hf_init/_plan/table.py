@@ -41,15 +41,16 @@ def alike_rows(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
         number = re.search(r"(?<![^.])\d+(?=\.)", name)
         key = (name[: number.start()], name[number.end() :], *rest) if number else (name, "", *rest)
         groups.setdefault(key, []).append(number.group() if number else "")
-    return [(before + _number_range(texts) + after, *rest) for (before, after, *rest), texts in groups.items()]
-
-
-def _number_range(texts: Sequence[str]) -> str:
-    numbers = sorted({int(text) for text in texts if text})
-    if len(numbers) < 2:
-        return texts[0]
-    runs = numbers == list(range(numbers[0], numbers[-1] + 1)) and len(numbers) > 2
-    return f"{{{numbers[0]}..{numbers[-1]}}}" if runs else "{" + ",".join(map(str, numbers)) + "}"
+    alike: list[tuple[str, ...]] = []
+    for (before, after, *rest), texts in groups.items():
+        numbers = sorted({int(text) for text in texts if text})
+        span = texts[0]
+        if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+            span = f"{{{numbers[0]}..{numbers[-1]}}}"
+        elif len(numbers) > 1:
+            span = "{" + ",".join(map(str, numbers)) + "}"
+        alike.append((before + span + after, *rest))
+    return alike
 
 
 def _count_tensors(number: int) -> str:

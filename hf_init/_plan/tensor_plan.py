@@ -12,7 +12,6 @@ from typing_extensions import assert_never
 from hf_init import schemes
 from hf_init._errors import RecipeError
 from hf_init._tensors import (
-    Box,
     Context,
     Copy,
     Geometry,
@@ -211,7 +210,7 @@ class TensorPlan:
 def _copies_from_json(entry: TensorJson, status: Status, shape: Shape) -> Iterator[Copy]:
     match status:
         case Status.KEPT | Status.CARRIED:
-            yield Copy(Box.whole(shape), entry.get("source", ""), Box.whole(shape))
+            yield Copy.whole(entry.get("source", ""), shape)
         case Status.RESIZED:
             for copy in entry.get("kept", ()):
                 region = region_from_json(copy["region"], shape)

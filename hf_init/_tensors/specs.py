@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
-from hf_init._tensors.regions import Region, Shape, region_key
+from hf_init._tensors.regions import Box, Region, Shape, region_key
 
 if TYPE_CHECKING:
     import torch
@@ -172,6 +172,12 @@ class Copy:
     region: Region
     source: str
     source_region: Region
+
+    @classmethod
+    def whole(cls, source: str, shape: Shape) -> Copy:
+        """Return that of all elements of a tensor."""
+        whole = Box.whole(shape)
+        return cls(whole, source, whole)
 
 
 class Context(Protocol):
