@@ -73,7 +73,13 @@ def open_pieces(folder: Path, pieces: Path) -> Checkpoint:
             f"{pieces} can't be read as a distributed checkpoint: {one_line(error)}. {AGAIN}"
         ) from None
     source = _Pieces(pieces, reader, metadata)
-    entries = [_entry_of(name, metadata.state_dict_metadata[key]) for key, name in names.items()]
+    entries: list[TensorEntry] = []
+    for key, name in names.items():
+        form = metadata.state_dict_metadata[key]
+        assert isinstance(form, TensorStorageMetadata)
+        shape, dtype = tuple(form.size), form.properties.dtype
+        nbytes = prod(shape) * dtype.itemsize
+        entries.append(TensorEntry(name, str(dtype).removeprefix("torch."), shape, name, 0, nbytes))
     return Checkpoint(
         folder,
         tuple(Header(entry.shard, entry.nbytes, "", (entry,), {}) for entry in entries),
@@ -174,9 +180,3 @@ def _faults(metadata: Metadata, names: Mapping[str, str]) -> Iterator[str]:
             yield f"{short_name(key)} is {form.properties.dtype}, which safetensors can't hold"
     if len({*names.values()}) < len(names):
         yield "two tensors have one name"
-
-
-def _entry_of(name: str, form: Any) -> TensorEntry:
-    dtype = form.properties.dtype
-    nbytes = prod(form.size) * dtype.itemsize
-    return TensorEntry(name, str(dtype).removeprefix("torch."), tuple(form.size), name, 0, nbytes)

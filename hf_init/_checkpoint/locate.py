@@ -149,10 +149,12 @@ class Origin:
         Args:
             home: that folder; None where there is none yet.
         """
-        path = "" if self.commit or home is None else _path_from(home, self.path)
         found: OriginJson = {"name": self.name}
-        if path:
-            found["path"] = path
+        if self.path and not self.commit and home is not None:
+            start = home.resolve()
+            common = PurePosixPath(os.path.commonpath([start, self.path])).as_posix()
+            if common not in ("/", "/home", "/Users"):  # else it would spell this machine's own folders
+                found["path"] = Path(os.path.relpath(self.path, start)).as_posix()
         if self.commit:
             found["commit"] = self.commit
         if self.subfolder:
@@ -165,15 +167,6 @@ class Origin:
         path = data.get("path", "")
         path = os.path.normpath(home.resolve() / path) if path and home is not None else ""
         return cls(data.get("name", ""), path, data.get("commit", ""), data.get("subfolder", ""))
-
-
-def _path_from(home: Path, path: str) -> str:
-    """Return a path as seen from a folder; empty where it would spell the machine's own from the root or its homes."""
-    if not path:
-        return ""
-    start = home.resolve()
-    common = PurePosixPath(os.path.commonpath([start, path])).as_posix()
-    return "" if common in ("/", "/home", "/Users") else Path(os.path.relpath(path, start)).as_posix()
 
 
 def place_anywhere(place: str, home: Path | None) -> str:

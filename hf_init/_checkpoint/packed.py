@@ -69,7 +69,13 @@ def packed_weights(entries: Iterable[TensorEntry]) -> list[str]:
         >>> packed_weights([TensorEntry(name, "int8", (2, 2), "", 0, 4) for name in ("h.weight", "mask")])
         ['h.weight']
     """
-    return [entry.name for entry in entries if _is_packed(entry)]
+    names: list[str] = []
+    for entry in entries:
+        narrow = entry.dtype.startswith("float") and dtype_bits(entry.dtype) <= 8
+        whole = re.fullmatch(r"u?int(8|16|32)", entry.dtype) is not None and len(entry.shape) > 1
+        if narrow or (whole and RAW.search(entry.key.rpartition(".")[2])):
+            names.append(entry.name)
+    return names
 
 
 def format_of(names: Collection[str]) -> str:
@@ -108,13 +114,6 @@ def plain_config(
             "you want, remove quantization_config from a copy's config.json, and give that"
         )
     return _without(config), tuple(f"{key} ({method})" for key, method in methods.items()), None
-
-
-def _is_packed(entry: TensorEntry) -> bool:
-    if entry.dtype.startswith("float") and dtype_bits(entry.dtype) <= 8:
-        return True
-    whole = re.fullmatch(r"u?int(8|16|32)", entry.dtype) is not None
-    return whole and len(entry.shape) > 1 and RAW.search(entry.key.rpartition(".")[2]) is not None
 
 
 def _methods(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

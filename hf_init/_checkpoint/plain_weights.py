@@ -42,7 +42,12 @@ def from_state_dict(tensors: object, what: str = "the state dict") -> Checkpoint
     if not isinstance(tensors, Mapping) or not tensors:
         raise CheckpointError(f"{what}: expected tensors by their names, found {type(tensors).__name__}")
     others = [str(name) for name, tensor in tensors.items() if not isinstance(tensor, torch.Tensor)]
-    odd = [str(name) for name, t in tensors.items() if isinstance(t, torch.Tensor) and not _has_values(t)]
+    odd = [  # on meta, one rank's part, packed by a quantizer
+        str(name)
+        for name, t in tensors.items()
+        if isinstance(t, torch.Tensor)
+        if t.is_meta or t.layout is not torch.strided or hasattr(t, "__tensor_flatten__")
+    ]
     if others or odd:
         raise CheckpointError(
             f"{what}: {join_names(others or odd)}: expected plain tensors with values, whole and unpacked; leave out "
@@ -60,8 +65,3 @@ def from_state_dict(tensors: object, what: str = "the state dict") -> Checkpoint
     checkpoint = Checkpoint.open(scratch.name)
     finalize(checkpoint, scratch.cleanup)
     return checkpoint
-
-
-def _has_values(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor's elements are all here: not on meta, not one rank's part, not packed by a quantizer."""
-    return tensor.layout is torch.strided and not tensor.is_meta and not hasattr(tensor, "__tensor_flatten__")

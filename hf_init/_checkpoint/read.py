@@ -63,7 +63,19 @@ class OpenFiles:
             return
         self.close()
         read = checkpoint.in_pieces.get(shard)
-        self._file = _opened(checkpoint, shard) if read is None else read()
+        if read is not None:
+            self._file = read()
+        else:
+            path = checkpoint.local(shard)
+            try:
+                file = FileIO(path)
+            except OSError as error:
+                raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
+            size, expected = os.fstat(file.fileno()).st_size, checkpoint.by_shard[shard].size
+            if size != expected:
+                file.close()
+                raise CheckpointError(f"{path} has changed since it was opened: {size} bytes, expected {expected}.")
+            self._file = file
         self._chosen = (checkpoint.root, shard)
 
     def fill(self, start: int, buffer: np.ndarray) -> None:
@@ -94,16 +106,3 @@ class OpenFiles:
                 f"{path} has changed while it was read: it ends at byte {start + done}, "
                 f"expected at least {start + len(view)}. {AGAIN}"
             )
-
-
-def _opened(checkpoint: Checkpoint, shard: str) -> FileIO:
-    path = checkpoint.local(shard)
-    try:
-        file = FileIO(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
-    size, expected = os.fstat(file.fileno()).st_size, checkpoint.by_shard[shard].size
-    if size != expected:
-        file.close()
-        raise CheckpointError(f"{path} has changed since it was opened: {size} bytes, expected {expected}.")
-    return file

@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ import torch
 
 from hf_init._checkpoint.checkpoint import Checkpoint
 from hf_init._checkpoint.header import DTYPES, GIT_LFS, PULL, Header, TensorEntry
-from hf_init._checkpoint.hub import fetch_to_plan, find_repository
+from hf_init._checkpoint.hub import Repository, fetch_to_plan, find_repository
 from hf_init._checkpoint.kinds import Listing, no_weights
 from hf_init._checkpoint.locate import local_folder
 from hf_init._checkpoint.strict import AGAIN, check_faults, short_name
@@ -59,10 +59,10 @@ class TorchWeights:
         if folder is None:
             repository = find_repository(str(base), subfolder, **hub)
             fetch_to_plan(repository)
-            listing, bring = Listing(repository.folder, (*repository.sizes,)), repository.fetch
+            listing = Listing(repository.folder, (*repository.sizes,))
         else:
-            listing, bring = Listing.of(folder / subfolder), _check_there(folder / subfolder)
-        files, places = _files_of(str(base), listing, bring)
+            listing = Listing.of(folder / subfolder)
+        files, places = _files_of(str(base), listing, repository)
         states = {file: _read_tensors(listing.folder / file) for file in files}
         check_faults(str(listing.folder), _misplaced(states, places), "Copy or download index and shards again.")
         headers = tuple(_header_of(file, state) for file, state in states.items())
@@ -83,17 +83,16 @@ def _misplaced(states: Mapping[str, Mapping[str, torch.Tensor]], places: Mapping
             yield f"{short_name(name)} is not in {file}, where the index has it"
 
 
-def _check_there(folder: Path) -> Callable[[Iterable[str]], None]:
-    def check(files: Iterable[str]) -> None:
-        missing = [f"{file} is not there" for file in files if not (folder / file).is_file()]
-        check_faults(str(folder), missing, "Copy or download the missing files.")
+def _bring(files: Sequence[str], listing: Listing, repository: Repository | None) -> None:
+    """Download files of a repository; of a folder, check that they are there."""
+    if repository is not None:
+        repository.fetch(files)
+        return
+    missing = [f"{file} is not there" for file in files if not (listing.folder / file).is_file()]
+    check_faults(str(listing.folder), missing, "Copy or download the missing files.")
 
-    return check
 
-
-def _files_of(
-    name: str, listing: Listing, bring: Callable[[Iterable[str]], None]
-) -> tuple[list[str], Mapping[str, str]]:
+def _files_of(name: str, listing: Listing, repository: Repository | None) -> tuple[list[str], Mapping[str, str]]:
     """Return the files in torch's format, by transformers' order, once all are there; and what an index says."""
     present = set(listing.files)
     here = [file for file in (named_weights(listing.folder), SINGLE, INDEX) if file in present]
@@ -102,12 +101,12 @@ def _files_of(
     if BIN not in present and BIN_INDEX not in present:
         raise CheckpointError(no_weights(name, listing, named_weights(listing.folder)))
     if BIN in present:
-        bring([BIN])
+        _bring([BIN], listing, repository)
         return [BIN], {}
-    bring([BIN_INDEX])
+    _bring([BIN_INDEX], listing, repository)
     places, _ = read_index(listing.folder / BIN_INDEX)
     files = sorted({*places.values()})
-    bring(files)
+    _bring(files, listing, repository)
     return files, places
 
 
@@ -145,24 +144,21 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     state = load_data(path)
     if not isinstance(state, Mapping) or not state:
         raise CheckpointError(f"{path} holds {short_name(type(state).__name__)}, expected tensors by their names")
-    faults = (f"{short_name(name)} {fault}" for name, value in state.items() if (fault := _fault_of(name, value)))
+    faults: list[str] = []
+    for name, value in state.items():
+        if not isinstance(name, str) or not name:
+            faults.append(f"{short_name(name)} is no name of a tensor")
+        elif not isinstance(value, torch.Tensor):
+            faults.append(f"{short_name(name)} is {type(value).__name__}, expected a tensor")
+        elif value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            seen = f"a tensor of layout {value.layout} and dtype {value.dtype} on {value.device}"
+            faults.append(f"{short_name(name)} is {seen}, expected a plain one")
+        elif str(value.dtype).removeprefix("torch.") not in _DTYPES:
+            faults.append(f"{short_name(name)} is {value.dtype}, which safetensors can't hold")
     check_faults(
         str(path), faults, "Load it with torch.load, take the tensors by their names out, and save those alone."
     )
     return {name: tensor.detach() for name, tensor in state.items()}
-
-
-def _fault_of(name: object, value: object) -> str:
-    """Return why a value can't be a tensor of safetensors; empty where it can."""
-    if not isinstance(name, str) or not name:
-        return "is no name of a tensor"
-    if not isinstance(value, torch.Tensor):
-        return f"is {type(value).__name__}, expected a tensor"
-    if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
-        return f"is a tensor of layout {value.layout} and dtype {value.dtype} on {value.device}, expected a plain one"
-    if str(value.dtype).removeprefix("torch.") not in _DTYPES:
-        return f"is {value.dtype}, which safetensors can't hold"
-    return ""
 
 
 def _header_of(file: str, state: Mapping[str, torch.Tensor]) -> Header:

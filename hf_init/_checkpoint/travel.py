@@ -105,7 +105,7 @@ def sort_files(
     paths = [PurePosixPath(name) for name in sorted({*names} - {*read})]
     paths = [path for path in paths if not any(_is_like(part, _UNLISTED) for part in path.parts)]
     everything = {*map(str, paths)}
-    inside = {path: _module_of(path, modules) for path in paths}
+    inside = {path: next((each for each in modules if PurePosixPath(each) in path.parents), "") for path in paths}
     # A folder with weights that nobody here reads is a model of its own, and all of it stays.
     foreign = {
         path.parent for path in paths if not inside[path] and path.parent.parts and _is_like(path.name, _WEIGHTS)
@@ -224,10 +224,6 @@ def _file_fault(path: Path) -> str:
     except OSError as error:
         return f"can't be read ({error.strerror})"
     return ""
-
-
-def _module_of(path: PurePosixPath, modules: Collection[str]) -> str:
-    return next((module for module in modules if PurePosixPath(module) in path.parents), "")
 
 
 def _is_like(name: str, patterns: Iterable[str]) -> bool:
