@@ -56,6 +56,7 @@ from hf_init._architecture.tokenizers import declared_vocabulary as declared_voc
 from hf_init._architecture.tokenizers import with_added_tokens as with_added_tokens
 from hf_init._architecture.towers import with_config as with_config
 from hf_init._architecture.tree import find_tensor as find_tensor
+from hf_init._architecture.tree import tensor_place as tensor_place
 from hf_init._architecture.zero3 import as_zero3_loads as as_zero3_loads
 from hf_init._architecture.zero3 import is_zero3_enabled as is_zero3_enabled
 from hf_init._architecture.zero3 import without_zero3 as without_zero3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -103,6 +103,14 @@ def find_tensor(model: nn.Module, name: str) -> torch.Tensor:
     found = module._buffers[leaf] if found is None else found
     assert found is not None
     return found
+
+
+def tensor_place(model: nn.Module, name: str) -> tuple[dict[str, Any], str]:
+    """Return the dict in which a module holds a parameter or buffer of this name, and its key there."""
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    store: dict[str, Any] = owner._parameters if leaf in owner._parameters else owner._buffers
+    return store, leaf
 
 
 def owner_of(name: str) -> tuple[str, str]:

@@ -13,8 +13,9 @@ from hf_init._architecture import InitialValues, describe_model, seed_generators
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._checkpoint import region_of
 from hf_init._load.known import keeping, loaded_names
-from hf_init._plan import Fill, Plan, TensorPlan
-from hf_init._tensors import Box, Rows, Status, key_of
+from hf_init._plan import Fill, Plan
+from hf_init._shards import write_region
+from hf_init._tensors import Box, Status, key_of
 from hf_init._text import qualified_name
 from hf_init.schemes import Model
 
@@ -47,28 +48,20 @@ def fill_by_function(
         entry = entries.get(name)
         in_part = entry is not None and entry.status is Status.RESIZED
         regions = [fill.region for fill in entry.new] if entry and in_part else [Box.whole(shapes[name])]
-        _write(tensor_of(model, name), values.fresh(name, seed), regions)
+        held, fresh = tensor_of(model, name), values.fresh(name, seed)
+        for region in regions:
+            write_region(held, region, region_of(fresh, region).to(held.device, held.dtype))
     _run_on_others(model, function, seed, (recorded | kept) & shapes.keys())
     if plan is not None:
         scheme = Model(then=qualified_name(function))
         why = {name: values.origin(name, seed) for name in written}
-        tensors = tuple(_refilled(t, scheme, why[t.parameter]) if t.parameter in why else t for t in plan.tensors)
-        vars(model)["init_plan"] = replace(plan, tensors=tensors)
-
-
-def _write(tensor: torch.Tensor, values: torch.Tensor, regions: list[Any]) -> None:
-    values = values.to(tensor.device, tensor.dtype)
-    with torch.no_grad():
-        for region in regions:
-            if isinstance(region, Rows):
-                index = torch.tensor(region.index, device=tensor.device)
-                tensor.index_copy_(region.dim, index, region_of(values, region))
-            else:
-                tensor[region.slices] = values[region.slices]
-
-
-def _refilled(tensor: TensorPlan, scheme: Model, why: str) -> TensorPlan:
-    return replace(tensor, new=tuple(Fill(fill.region, scheme, why) for fill in tensor.new))
+        tensors = [
+            replace(t, new=tuple(Fill(fill.region, scheme, why[t.parameter]) for fill in t.new))
+            if t.parameter in why
+            else t
+            for t in plan.tensors
+        ]
+        vars(model)["init_plan"] = replace(plan, tensors=tuple(tensors))
 
 
 def _run_on_others(model: nn.Module, function: Callable[[nn.Module], object], seed: int, done: set[str]) -> None:

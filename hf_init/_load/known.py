@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_init._architecture import is_loaded, storage_id, written_tensors
+from hf_init._architecture import is_loaded, storage_id, tensor_place, written_tensors
 
 RECORD = "_hf_init_known"
 _keeping = ContextVar("_keeping", default=False)
@@ -81,7 +81,8 @@ def keeping(module: nn.Module, names: Iterable[str] | None = None) -> Iterator[N
     Args:
         names: by default, of all that the modules know.
     """
-    places = _held_in(module, known_names(module) if names is None else names)
+    stores = [tensor_place(module, name) for name in (known_names(module) if names is None else names)]
+    places = [(store, leaf, store[leaf]) for store, leaf in stores if store[leaf].device.type != "meta"]
     if _keeping.get() or not places:
         yield
         return
@@ -98,17 +99,6 @@ def keeping(module: nn.Module, names: Iterable[str] | None = None) -> Iterator[N
                 tensor.data = data
             store[leaf] = tensor
         guard.put_back()
-
-
-def _held_in(module: nn.Module, names: Iterable[str]) -> list[tuple[dict[str, Any], str, torch.Tensor]]:
-    places: list[tuple[dict[str, Any], str, torch.Tensor]] = []
-    for name in names:
-        path, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(path)
-        store: dict[str, Any] = owner._parameters if leaf in owner._parameters else owner._buffers
-        if store[leaf].device.type != "meta":
-            places.append((store, leaf, store[leaf]))
-    return places
 
 
 class _CopyBeforeWrite(TorchDispatchMode):

@@ -266,11 +266,18 @@ def _load_proved(prepared: Prepared, spend: bool = False) -> tuple[PreTrainedMod
     with Reader(prepared.source) as reader:
         report = prove(prepared.plan, reader, prepared.initial_values, state, _finder_by_name(model, prepared))
     report = replace(report, restored=(*report.restored, *_restore_unsaved_buffers(model, wanted)))
-    _finish_model(model, prepared)
+    # What the library does only when it is given a name instead of a state dict.
+    base = prepared.target.base
+    model.config.name_or_path = model.name_or_path = base.name
+    asked = prepared.target.load_options.get("generation_config")
+    if asked is None and model.can_generate() and (base.folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(str(base.folder))
+    for change in prepared.change_plans:
+        change.finish(model)
     for name, parameter in model.named_parameters():
         # The loader freezes what isn't floating, complex numbers among it.
         parameter.requires_grad_((parameter.requires_grad or parameter.is_complex()) and name not in frozen)
-    place = None if prepared.source.parts else prepared.target.base.folder  # of a hub id, which is its name_or_path
+    place = None if prepared.source.parts else base.folder  # of a hub id, which is its name_or_path
     vars(model).update(init_plan=prepared.plan, init_report=report, init_base=place)
     return model, info
 
@@ -336,15 +343,3 @@ def _restore_unsaved_buffers(model: PreTrainedModel, wanted: Mapping[str, torch.
                 held.copy_(want)
             restored.append(name)
     return tuple(restored)
-
-
-def _finish_model(model: PreTrainedModel, prepared: Prepared) -> None:
-    """Do what the library does only when it is given a name instead of a state dict."""
-    target = prepared.target
-    model.config.name_or_path = target.base.name
-    model.name_or_path = target.base.name
-    asked = target.load_options.get("generation_config")
-    if asked is None and model.can_generate() and (target.base.folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(str(target.base.folder))
-    for change in prepared.change_plans:
-        change.finish(model)

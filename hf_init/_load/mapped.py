@@ -51,15 +51,14 @@ def mapped_areas(maps: str, inodes: Iterable[int]) -> tuple[MappedArea, ...]:
         >>> mapped_areas("7f00-8000 rw-p 00001000 fe:00 42   /models/model.safetensors", [42])[0].offset
         4096
     """
-    wanted = {str(inode) for inode in inodes}
-    fields = (line.split(maxsplit=5)[:5] for line in maps.splitlines())
-    return tuple(_parse_area(*five) for five in fields if len(five) == 5 and five[4] in wanted)
-
-
-def _parse_area(addresses: str, flags: str, offset: str, device: str, inode: str) -> MappedArea:
-    start, stop = (int(address, 16) for address in addresses.split("-"))
-    number = os.makedev(*(int(part, 16) for part in device.split(":")))
-    return MappedArea(start, stop, flags.endswith("p"), int(offset, 16), (number, int(inode)))
+    wanted, found = {str(inode) for inode in inodes}, list[MappedArea]()
+    for fields in (line.split(maxsplit=5)[:5] for line in maps.splitlines()):
+        if len(fields) == 5 and fields[4] in wanted:
+            addresses, flags, offset, device, inode = fields
+            start, stop = (int(address, 16) for address in addresses.split("-"))
+            number = os.makedev(*(int(part, 16) for part in device.split(":")))
+            found.append(MappedArea(start, stop, flags.endswith("p"), int(offset, 16), (number, int(inode))))
+    return tuple(found)
 
 
 def written_areas(entries: np.ndarray) -> np.ndarray:
@@ -97,7 +96,11 @@ class Pages:
 
         False where it isn't certain; then only a comparison can tell.
         """
-        if not _is_plain_memory(tensor) or tensor.numel() * tensor.element_size() != stop - start:
+        plain = type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.device.type == "cpu"
+        in_order = plain and tensor.layout is torch.strided and tensor.is_contiguous()
+        if not in_order or tensor.is_conj() or tensor.is_neg():  # its elements aren't in memory as they are
+            return False
+        if tensor.numel() * tensor.element_size() != stop - start:
             return False
         mapped, address = self._areas.get(self._file(path), ()), tensor.data_ptr()
         area = next((area for area in mapped if area.shows(address, stop - start, start)), None)
@@ -111,24 +114,23 @@ class Pages:
 
     def _any_written(self, area: MappedArea, start: int, stop: int) -> bool:
         if area not in self._written:
-            self._written[area] = _written_pages(self._pagemap, area)
+            self._written[area] = self._written_pages(area)
         pages = self._written[area]
         if not pages.size:
             return False
         first, last = start // mmap.PAGESIZE, -(-stop // mmap.PAGESIZE)
         return int(np.searchsorted(pages, first)) < int(np.searchsorted(pages, last))
 
-
-def _written_pages(pagemap: int, area: MappedArea) -> np.ndarray:
-    """Return the numbers of the pages of an area that aren't certain to be the file's, in order."""
-    first, last = area.start // mmap.PAGESIZE, area.stop // mmap.PAGESIZE
-    numbers = []
-    for page in range(first, last, BATCH):
-        num_pages = min(BATCH, last - page)
-        entries = np.frombuffer(os.pread(pagemap, num_pages * ENTRY, page * ENTRY), np.uint64)
-        unknown = np.arange(entries.size, num_pages)  # what the kernel doesn't answer for is the process's own
-        numbers += [np.flatnonzero(written_areas(entries)) + page, unknown + page]
-    return np.concatenate(numbers)
+    def _written_pages(self, area: MappedArea) -> np.ndarray:
+        """Return the numbers of the pages of an area that aren't certain to be the file's, in order."""
+        first, last = area.start // mmap.PAGESIZE, area.stop // mmap.PAGESIZE
+        numbers = []
+        for page in range(first, last, BATCH):
+            num_pages = min(BATCH, last - page)
+            entries = np.frombuffer(os.pread(self._pagemap, num_pages * ENTRY, page * ENTRY), np.uint64)
+            unknown = np.arange(entries.size, num_pages)  # what the kernel doesn't answer for is the process's own
+            numbers += [np.flatnonzero(written_areas(entries)) + page, unknown + page]
+        return np.concatenate(numbers)
 
 
 @contextmanager
@@ -163,15 +165,3 @@ def _tried_pages(paths: Collection[Path], pagemap: int) -> Pages | None:
     trial[0] = first
     seen_written = not Pages(found, pagemap).hold(shown, path, 0, size)
     return Pages(found, pagemap) if seen_read and seen_written else None
-
-
-def _is_plain_memory(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is on the CPU, its elements one after the other in memory as they are."""
-    return (
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
-        and tensor.device.type == "cpu"
-        and tensor.layout is torch.strided
-        and tensor.is_contiguous()
-        and not tensor.is_conj()
-        and not tensor.is_neg()
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_init._architecture import ModuleValues, buffers, module_layout, shared
+from hf_init._architecture import ModuleValues, buffers, module_layout, shared, tensor_place
 from hf_init._architecture import find_tensor as tensor_of
 from hf_init._checkpoint import Checkpoint, Origin, Reader, from_state_dict, open_tensors, region_of, tensor_digest
 from hf_init._errors import PlanError, option
@@ -129,8 +129,9 @@ def initialize(
     is_folder = not isinstance(base, Mapping) and not Path(base).expanduser().is_file()
     bare = from_state_dict(base) if isinstance(base, Mapping) else open_tensors(base)
     source = Checkpoint.merged({prefix: bare}) if prefix else bare
-    renamings = parse_renamings(key_mapping or {})
-    renamed = {name: _mapped_name(name, renamings) for name in source.entries}
+    renamed = {name: name for name in source.entries}
+    for pattern, new in parse_renamings(key_mapping or {}).items():
+        renamed = {name: re.sub(pattern, new, mapped) for name, mapped in renamed.items()}
     tensors = [SourceTensor(name, e.shape, e.dtype, (renamed[name],)) for name, e in source.entries.items()]
     plan = make_plan(match_tensors(tensors, layout, keep), chosen, layout)
     _check(plan, layout, module, source, renamed, drop, allow_new)
@@ -141,16 +142,16 @@ def initialize(
         _fill_module(module, plan, state.values)
         held = {tensor.name: LoadedTensor(tensor_of(module, tensor.parameter)) for tensor in plan.stored}
         report = prove(plan, reader, values, state, lambda tensor: held[tensor.name])
-        kept = None if is_folder else _digests_of_kept(plan, reader)
+        kept = {  # of a folder it can be compared with that later
+            tensor.name: [tensor_digest(region_of(reader.tensor(c.source), c.source_region)) for c in tensor.kept]
+            for tensor in plan.stored
+            if tensor.kept and not is_folder
+        }
     name = "a state dict" if isinstance(base, Mapping) else Path(base).name
     record = BaseRecord.of(source) if is_folder else BaseRecord(Origin(name), source.fingerprint())
-    return Initialized(plan, report, Manifest(plan, record, state.digests, f"hf_init {__version__}", kept_digests=kept))
-
-
-def _mapped_name(name: str, key_mapping: Mapping[str, str]) -> str:
-    for pattern, new in key_mapping.items():
-        name = re.sub(pattern, new, name)
-    return name
+    made_by = f"hf_init {__version__}"
+    manifest = Manifest(plan, record, state.digests, made_by, kept_digests=None if is_folder else kept)
+    return Initialized(plan, report, manifest)
 
 
 def _check(
@@ -234,16 +235,5 @@ def _fill_module(module: nn.Module, plan: Plan, values: Mapping[str, Any]) -> No
             if isinstance(held, nn.Parameter):
                 made = nn.Parameter(made, requires_grad=held.requires_grad)
             for name in (tensor.parameter, *(second for second, of in alias.items() if of == tensor.parameter)):
-                path, _, leaf = name.rpartition(".")
-                owner = module.get_submodule(path)
-                store: dict[str, Any] = owner._parameters if leaf in owner._parameters else owner._buffers
+                store, leaf = tensor_place(module, name)
                 store[leaf] = made
-
-
-def _digests_of_kept(plan: Plan, reader: Reader) -> dict[str, list[str]]:
-    """Return the digests of what is kept, where there is no folder to compare it with later."""
-    return {
-        tensor.name: [tensor_digest(region_of(reader.tensor(c.source), c.source_region)) for c in tensor.kept]
-        for tensor in plan.stored
-        if tensor.kept
-    }

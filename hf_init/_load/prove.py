@@ -105,26 +105,19 @@ def compose(plan: Plan, reader: Reader, context: Context | None) -> StateDict:
     """Return the complete state dict of a plan: with it, the library has nothing left to initialize."""
     fresh = [tensor for tensor in plan.stored if not tensor.status.is_whole]
     values = make_tensors(fresh, reader, plan.seed, context)
-    kept = dict(_lazy_values(plan, reader))
-    return StateDict(
-        {tensor.name: values.get(tensor.name, kept.get(tensor.name)) for tensor in plan.stored},
-        {tensor.name: region_digests(tensor, values[tensor.name]) for tensor in fresh},
-    )
-
-
-def _lazy_values(plan: Plan, reader: Reader) -> Iterator[tuple[str, object]]:
-    """Yield every kept tensor with its lazy slice; where the same bytes of a file are kept twice, then with a copy.
-
-    The two are not tied: what training does to one must not happen to the other, and ``save_pretrained`` must not take
-    them for one tensor and leave one out.
-    """
+    kept: dict[str, object] = {}
     places: set[object] = set()
     for tensor in plan.stored:
         if tensor.status.is_whole and tensor.source:
             place = reader.place(tensor.source)
-            again = place in places
+            # Where the same bytes of a file are kept twice, then a copy: the two are not tied. What training does to
+            # one must not happen to the other, nor may save_pretrained take them for one tensor and leave one out.
+            kept[tensor.name] = reader.tensor(tensor.source).clone() if place in places else reader.slice(tensor.source)
             places.add(place)
-            yield tensor.name, reader.tensor(tensor.source).clone() if again else reader.slice(tensor.source)
+    return StateDict(
+        {tensor.name: values.get(tensor.name, kept.get(tensor.name)) for tensor in plan.stored},
+        {tensor.name: region_digests(tensor, values[tensor.name]) for tensor in fresh},
+    )
 
 
 def prove(
@@ -254,14 +247,12 @@ def _restore_tensor(
     if held.own:
         write_region(held.tensor, Box.whole(tensor.shape), want.to(held.tensor.device))
     now = gathered_tensor(held.tensor)
-    return None if _equal_after_cast(now, want) else _first_difference(tensor, now, want)
-
-
-def _first_difference(tensor: TensorPlan, seen: torch.Tensor, want: torch.Tensor) -> str:
-    want = want.to(seen.dtype).to(seen.device)
-    differs = (seen != want) & ~(seen.isnan() & want.isnan()) if seen.is_floating_point() else seen != want
+    if _equal_after_cast(now, want):
+        return None
+    want = want.to(now.dtype).to(now.device)
+    differs = (now != want) & ~(now.isnan() & want.isnan()) if now.is_floating_point() else now != want
     first = tuple(int(i) for i in differs.nonzero()[0]) if bool(differs.any()) else ()
     return (
-        f"{tensor.name} {list(first)}: the model holds {seen[first].flatten()[:1].tolist()}, "
+        f"{tensor.name} {list(first)}: the model holds {now[first].flatten()[:1].tolist()}, "
         f"expected {want[first].flatten()[:1].tolist()}; the model can't be trusted"
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from hf_init._architecture import Architecture, InitialValues, Target
+from hf_init._architecture import Architecture, InitialValues
 from hf_init._checkpoint import Bases, Reader, as_bytes
 from hf_init._distill import GivenTexts, distilled_values, read_texts, reading_base
 from hf_init._errors import PlanError, option
@@ -89,8 +89,12 @@ def _context(
             "that has the function as its init_recipe, or verify without recompute, which compares their digests"
         )
     context = InitialValues(lambda: target.model, (), target.model_kwargs, function)
-    fits = {scheme for scheme in asking if isinstance(scheme, Fitted)}
-    return context.knowing(_solved(target, plan, next(iter(fits)), examples)) if fits else context
+    fitted = next((scheme for scheme in asking if isinstance(scheme, Fitted)), None)
+    if fitted is None:
+        return context
+    given = _same_data(Examples.of, examples, fitted, "the head was solved from examples", "examples")
+    model = from_pretrained(target.cls, target.base.folder, config=target.config)
+    return context.knowing(solve_last_layer(fitted.method, given, target.base.folder, solved_layer(plan), model))
 
 
 def _trained_again(out: Path, plan: Plan, base: Path, texts: object, trust: bool | None) -> dict[str, torch.Tensor]:
@@ -106,12 +110,6 @@ def _trained_again(out: Path, plan: Plan, base: Path, texts: object, trust: bool
     new = {id_ for fill in fills if isinstance(fill.region, Rows) for id_ in fill.region.index}
     read = read_texts(given.texts, load_tokenizer(base), load_tokenizer(out), new)
     return distilled_values(plan, reading_base(target), read)
-
-
-def _solved(target: Target, plan: Plan, scheme: Fitted, examples: object) -> dict[str, torch.Tensor]:
-    given = _same_data(Examples.of, examples, scheme, "the head was solved from examples", "examples")
-    model = from_pretrained(target.cls, target.base.folder, config=target.config)
-    return solve_last_layer(scheme.method, given, target.base.folder, solved_layer(plan), model)
 
 
 def _same_data(

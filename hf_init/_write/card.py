@@ -11,7 +11,6 @@ import yaml
 from huggingface_hub import ModelCardData, metadata_load
 
 from hf_init._architecture import pipeline_task
-from hf_init._checkpoint import Origin
 from hf_init._plan import Manifest
 from hf_init._verify import VerifyReport
 from hf_init._version import __version__
@@ -38,9 +37,15 @@ def write_card(folder: Path, home: Path, proof: VerifyReport) -> None:
         **{key: value for key, value in _metadata(folder / BASE_CARD).items() if key in _FROM_BASE},
     )
     base = "" if all(origin.commit for origin in bases) else " --base BASE"
+    links = [
+        f"[{each.name}](https://huggingface.co/{each.name}) at commit `{each.commit}`"
+        if each.commit
+        else f"`{each.name}`"
+        for each in bases
+    ]
     text = f"""# {manifest.plan.architecture} of {manifest.base.origin.name}
 
-Extended from {" and ".join(map(_link, bases))} by hf_init {__version__}.
+Extended from {" and ".join(links)} by hf_init {__version__}.
 {f"The card of the base is [{BASE_CARD}]({BASE_CARD})." if (folder / BASE_CARD).exists() else ""}
 
 ## What is new, and what was kept
@@ -59,12 +64,6 @@ hf-init verify FOLDER{base}
 """
     card = f"---\n{data.to_yaml()}\n---\n\n{text}"
     (folder / CARD).write_text(card, encoding="utf-8", errors="backslashreplace")  # a path needn't be UTF-8
-
-
-def _link(origin: Origin) -> str:
-    if not origin.commit:
-        return f"`{origin.name}`"
-    return f"[{origin.name}](https://huggingface.co/{origin.name}) at commit `{origin.commit}`"
 
 
 def _metadata(card: Path) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from hf_init._checkpoint import (
 from hf_init._errors import HfInitError, ProofError
 from hf_init._plan import BaseRecord, Manifest, Plan, TensorPlan, match_tensors, sources_of
 from hf_init._progress import Progress
-from hf_init._tensors import Box, Copy, Status
+from hf_init._tensors import Copy, Status
 from hf_init._verify import VerifyReport
 from hf_init._version import __version__
 from hf_init._write.extension import result_place
@@ -126,17 +126,15 @@ def prepare_conversion(base: str | Path, out: str | Path, **hub: Any) -> Convers
     tied = dict(_repeated_tensors(opened_base, weights.tensors))
     beside = files_beside(opened_base)
     fetch_files(opened_base, beside)
-    tensors = (_kept(entry.name, weights.tensors[entry.name], tied) for entry in source.entries.values())
+    tensors: list[TensorPlan] = []
+    for name in source.entries:
+        shape, dtype = tuple(weights.tensors[name].shape), str(weights.tensors[name].dtype).removeprefix("torch.")
+        if name in tied:
+            tensors.append(TensorPlan(name, Status.TIED, shape, dtype, source=name, tied_to=tied[name]))
+        else:
+            tensors.append(TensorPlan(name, Status.KEPT, shape, dtype, (Copy.whole(name, shape),), source=name))
     plan = Plan(opened_base.class_name or "no class named", 0, tuple(tensors), files=joined_files(beside))
     return Conversion(opened_base, weights, plan, beside, place)
-
-
-def _kept(name: str, tensor: torch.Tensor, tied: Mapping[str, str]) -> TensorPlan:
-    shape, dtype = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
-    if name in tied:
-        return TensorPlan(name, Status.TIED, shape, dtype, source=name, tied_to=tied[name])
-    whole = Box.whole(shape)
-    return TensorPlan(name, Status.KEPT, shape, dtype, (Copy(whole, name, whole),), source=name)
 
 
 def _repeated_tensors(base: BaseCheckpoint, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, str]]:

@@ -98,7 +98,7 @@ class Extension:
 
         prepared = with_fitted_values(self.prepared)
         with stage_result(self.out, self.room, resume=self.options.resume, rename=self.options.rename) as stage:
-            clones = _write_result(replace(self, prepared=prepared), stage, progress, log)
+            clones = replace(self, prepared=prepared)._write(stage, progress, log)
             base = prepared.target.base.location
             report = _verify.verify_result(stage.folder, base, progress=progress, clones=clones)
             report.raise_if_failed()
@@ -111,6 +111,40 @@ class Extension:
             uploaded = upload(self.out, self.options.push_to_hub, self.options.token)
             report = replace(report, notes=(*report.notes, uploaded))
         return report
+
+    def _write(self, stage: StagingDir, progress: Progress, log: Callable[[str], object]) -> Clones:
+        """Write everything into a folder that isn't at its place yet, the manifest last; return the result's clones."""
+        from hf_init._plan import BaseRecord, Manifest
+        from hf_init._prepare import quantization_config
+        from hf_init._version import __version__
+        from hf_init._write.other_files import carry_files, write_config
+        from hf_init._write.writing import write
+
+        prepared, options = self.prepared, self.options
+        written = write(
+            prepared.plan,
+            prepared.source,
+            stage,
+            prepared.initial_values,
+            link=options.link,
+            max_bytes=options.max_bytes,
+            total_parameters=prepared.model.num_parameters(),
+            identity=prepared.model.config.to_json_string(use_diff=False),
+            progress=progress,
+            log=log,
+        )
+        carry_files(self.beside, stage.folder)
+        write_config(prepared.model, stage.folder, quantization_config(prepared.target, prepared.plan))
+        for change in prepared.change_plans:
+            change.write(stage.folder)
+        record = BaseRecord.of(prepared.source, "" if options.link == "copy" else options.link)
+        manifest = Manifest(prepared.plan, record, written.digests, f"hf_init {__version__}")
+        if options.digest:
+            manifest = replace(manifest, **_verify.result_digests(stage.folder, prepared.plan.tensors, progress))
+        manifest = replace(manifest, earlier=_earlier_manifests(prepared, manifest, stage.folder))
+        # The stage flushes it with everything else, while the proof is read.
+        manifest.save(stage.folder, flush=False, home=self.out)
+        return written.clones
 
 
 def prepare_extension(
@@ -133,7 +167,14 @@ def prepare_extension(
     from hf_init._write.writing import room_needed
 
     path = result_place(out, base.values() if isinstance(base, Mapping) else [base])
-    _check_memory_options(words)
+    config = words.get("config")
+    asked = {**(config if isinstance(config, Mapping) else {}), **words}
+    given = [key for key in ("dtype", "torch_dtype", "device_map", "max_memory") if asked.get(key) is not None]
+    if given:
+        raise PlanError(
+            f"{', '.join(given)}: the bytes of a checkpoint are kept as they are, folder to folder; load the result "
+            "with from_pretrained and give it there"
+        )
     to_hub = push_to_hub or "", words.get("token")
     how = WriteOptions(link, _parse_size(max_shard_size), digest, resume, rename, prove_function, *to_hub)
     made, beside = prepared(base, architecture, **words)
@@ -187,41 +228,6 @@ def prepared(base: Any, architecture: Any, **options: Any) -> tuple[Prepared, Fi
     return replace(made, plan=plan), beside
 
 
-def _write_result(extension: Extension, stage: StagingDir, progress: Progress, log: Callable[[str], object]) -> Clones:
-    """Write everything of a result into a folder that isn't at its place yet, the manifest last; return its clones."""
-    from hf_init._plan import BaseRecord, Manifest
-    from hf_init._prepare import quantization_config
-    from hf_init._version import __version__
-    from hf_init._write.other_files import carry_files, write_config
-    from hf_init._write.writing import write
-
-    prepared, options = extension.prepared, extension.options
-    written = write(
-        prepared.plan,
-        prepared.source,
-        stage,
-        prepared.initial_values,
-        link=options.link,
-        max_bytes=options.max_bytes,
-        total_parameters=prepared.model.num_parameters(),
-        identity=prepared.model.config.to_json_string(use_diff=False),
-        progress=progress,
-        log=log,
-    )
-    carry_files(extension.beside, stage.folder)
-    write_config(prepared.model, stage.folder, quantization_config(prepared.target, prepared.plan))
-    for change in prepared.change_plans:
-        change.write(stage.folder)
-    record = BaseRecord.of(prepared.source, "" if options.link == "copy" else options.link)
-    manifest = Manifest(prepared.plan, record, written.digests, f"hf_init {__version__}")
-    if options.digest:
-        manifest = replace(manifest, **_verify.result_digests(stage.folder, prepared.plan.tensors, progress))
-    manifest = replace(manifest, earlier=_earlier_manifests(prepared, manifest, stage.folder))
-    # The stage flushes it with everything else, while the proof is read.
-    manifest.save(stage.folder, flush=False, home=extension.out)
-    return written.clones
-
-
 def _prove_function(prepared: Prepared, stage: StagingDir, home: Path) -> FunctionReport:
     """Run base and result, and put the outcome into the manifest.
 
@@ -266,17 +272,6 @@ def _earlier_manifests(prepared: Prepared, manifest: Manifest, folder: Path) -> 
         Manifest(plan, record, _verify.new_digests(folder, plan.tensors, known), manifest.made_by)
         for plan, record in links
     )
-
-
-def _check_memory_options(options: Mapping[str, Any]) -> None:
-    config = options.get("config")
-    asked = {**(config if isinstance(config, Mapping) else {}), **options}
-    given = [key for key in ("dtype", "torch_dtype", "device_map", "max_memory") if asked.get(key) is not None]
-    if given:
-        raise PlanError(
-            f"{', '.join(given)}: the bytes of a checkpoint are kept as they are, folder to folder; load the result "
-            "with from_pretrained and give it there"
-        )
 
 
 def _check_nested(base: Path, out: Path) -> None:

@@ -98,12 +98,18 @@ def is_filled(file: OutputFile, folder: Path, source: Checkpoint, digests: Diges
     path = folder / file.name
     if path.stat().st_size != file.form.size:
         return False
-    try:
-        with opened(path) as new:
+    with opened(path) as new:
+        try:
             header = new.read(0, len(file.form.header)).tobytes()
-    except CheckpointError:
-        return False
-    return header == file.form.header and _has_kept(file, path, source) and _digests_of_new(file, path) == dict(digests)
+        except CheckpointError:
+            return False
+        if header != file.form.header:
+            return False
+        for kept in _kept_runs(file, source):
+            with opened(source.local(kept.shard)) as old:
+                if not all(equal_blocks(old, new, kept.source, kept.target)):
+                    return False
+    return _digests_of_new(file, path) == dict(digests)
 
 
 def _kept_runs(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
@@ -122,15 +128,6 @@ def _kept_runs(file: OutputFile, source: Checkpoint) -> Iterator[KeptBytes]:
 def _target_runs(file: OutputFile, tensor: TensorPlan, region: Region) -> Runs:
     dims = outer(region, tensor.shape)
     return byte_runs(region, tensor.shape, dtype_bits(tensor.dtype), file.form.starts[tensor.name], dims)
-
-
-def _has_kept(file: OutputFile, path: Path, source: Checkpoint) -> bool:
-    with opened(path) as new:
-        for kept in _kept_runs(file, source):
-            with opened(source.local(kept.shard)) as old:
-                if not all(equal_blocks(old, new, kept.source, kept.target)):
-                    return False
-    return True
 
 
 def _digests_of_new(file: OutputFile, path: Path) -> dict[str, list[str]]:

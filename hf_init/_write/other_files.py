@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from hf_init._architecture import declared_vocabulary, save_code
 from hf_init._checkpoint import (
     BaseCheckpoint,
-    Checkpoint,
     FileLists,
     check_readable,
     declared_by_code,
@@ -36,20 +35,19 @@ def files_beside(base: BaseCheckpoint) -> FilesByFolder:
     Raises:
         CheckpointError: a file that has to go along can't be read. Of a hub id, only what is in the cache is looked at.
     """
-    return {part.root: _files_beside(part) for part in base.checkpoints}
-
-
-def _files_beside(checkpoint: Checkpoint) -> FileLists:
-    folder, repository = checkpoint.root, checkpoint.repository
-    found = files_in(folder) if repository is None else dict.fromkeys(repository.sizes, "")
-    read = {*_REWRITTEN, *checkpoint.shards, checkpoint.index}
-    modules, code = module_folders(folder), declared_by_code(folder, found)
-    files = sort_files(found, read, modules, code)
-    if any("/" not in name for name in files.left):  # else the class, which takes time to import, changes nothing
-        files = sort_files(found, read, modules, code | declared_vocabulary(folder))
-    if repository is None:
-        check_readable(folder, found, files.carried)
-    return files
+    beside: dict[Path, FileLists] = {}
+    for part in base.checkpoints:
+        folder, repository = part.root, part.repository
+        found = files_in(folder) if repository is None else dict.fromkeys(repository.sizes, "")
+        read = {*_REWRITTEN, *part.shards, part.index}
+        modules, code = module_folders(folder), declared_by_code(folder, found)
+        files = sort_files(found, read, modules, code)
+        if any("/" not in name for name in files.left):  # else the class, which takes time to import, changes nothing
+            files = sort_files(found, read, modules, code | declared_vocabulary(folder))
+        if repository is None:
+            check_readable(folder, found, files.carried)
+        beside[folder] = files
+    return beside
 
 
 def joined_files(files: FilesByFolder) -> FileLists:

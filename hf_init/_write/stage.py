@@ -54,6 +54,29 @@ class StagingDir(os.PathLike[str]):
     def in_place(self) -> bool:
         return self.work.parent == self.folder
 
+    def prepare(self, out: Path, needed: int) -> None:
+        """Make the folders, without what another way of writing left there, nor this one's own if it isn't resumed."""
+        if self.in_place:
+            _discard_renamed(out)
+        elif (out / WORK).is_dir():
+            with hold_lock(out / WORK):
+                clear_folder(out, keep=WORK)
+                discard(out / WORK)
+        if not self.resume:
+            clear_folder(self.work)
+            if self.in_place:
+                clear_folder(self.folder, keep=WORK)
+        self.folder.mkdir(exist_ok=True)
+        _fsync(self.work)
+        _fsync(self.work.parent)
+        needed -= sum(512 * path.stat().st_blocks for path in _real_paths(self.folder))
+        free = shutil.disk_usage(nearest_folder(out)).free
+        if free < needed:
+            raise PlanError(
+                f"no space for {out}: {format_bytes(needed)} needed, {format_bytes(free)} free; make "
+                "room, or give another place"
+            )
+
     def flush(self, path: Path) -> None:
         """Begin to bring a file down to the disk itself, while other work goes on; ``stage_result`` waits for it."""
         self._flushes.append(self._pool.submit(_fsync, path))
@@ -66,6 +89,26 @@ class StagingDir(os.PathLike[str]):
             flushed.result()
         for check in self.before_commit:
             check()
+
+    def commit(self, out: Path) -> None:
+        """Take the one step that makes it a result: it gets its name, or its lock goes."""
+        if self.in_place:
+            discard(self.work)
+            _fsync(out)
+            return
+        try:
+            self.folder.rename(out)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise PlanError(f"{out} appeared while the result was written; it was left as it is") from error
+            if error.errno in _NO_RENAME:
+                raise PlanError(
+                    f"{out}: the system doesn't let the finished folder take its name ({error.strerror}), as on some "
+                    f"network mounts; write it in place with {option('rename', False)}"
+                ) from error
+            raise
+        _fsync(out.parent)
+        discard(self.work)
 
     def close(self) -> None:
         self._pool.shutdown(cancel_futures=True)
@@ -92,10 +135,10 @@ def stage_result(out: Path, needed: int, *, resume: bool = False, rename: bool =
     with _explained(out, kept=work if resume else None), _parents(work), hold_lock(work):
         stage, stays = StagingDir(work / "result" if rename else out, work, resume), False
         try:
-            _prepare_stage(stage, out, needed)
+            stage.prepare(out, needed)
             yield stage
             stage.settle()
-            _commit(stage, out)
+            stage.commit(out)
             stays = True
         except _INTERRUPTIONS:
             stays = resume
@@ -142,58 +185,6 @@ def _discard_renamed(out: Path) -> None:
                 discard(work)
     with suppress(OSError):  # of a result in place, the empty rest
         (out / WORK).rmdir()
-
-
-def _prepare_stage(stage: StagingDir, out: Path, needed: int) -> None:
-    """Make the folders, without what another way of writing left there, nor this one's own if it isn't resumed."""
-    if stage.in_place:
-        _discard_renamed(out)
-    elif (out / WORK).is_dir():
-        with hold_lock(out / WORK):
-            clear_folder(out, keep=WORK)
-            discard(out / WORK)
-    if not stage.resume:
-        clear_folder(stage.work)
-        if stage.in_place:
-            clear_folder(stage.folder, keep=WORK)
-    stage.folder.mkdir(exist_ok=True)
-    _fsync(stage.work)
-    _fsync(stage.work.parent)
-    _check_full(out, needed - sum(512 * path.stat().st_blocks for path in _real_paths(stage.folder)))
-
-
-def _check_full(out: Path, needed: int) -> None:
-    free = shutil.disk_usage(nearest_folder(out)).free
-    if free < needed:
-        raise PlanError(
-            f"no space for {out}: {format_bytes(needed)} needed, {format_bytes(free)} free; make "
-            "room, or give another place"
-        )
-
-
-def _commit(stage: StagingDir, out: Path) -> None:
-    """Take the one step that makes it a result: it gets its name, or its lock goes."""
-    if stage.in_place:
-        discard(stage.work)
-        _fsync(out)
-        return
-    _take_name(stage.folder, out)
-    _fsync(out.parent)
-    discard(stage.work)
-
-
-def _take_name(folder: Path, out: Path) -> None:
-    try:
-        folder.rename(out)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise PlanError(f"{out} appeared while the result was written; it was left as it is") from error
-        if error.errno in _NO_RENAME:
-            raise PlanError(
-                f"{out}: the system doesn't let the finished folder take its name ({error.strerror}), as on some "
-                f"network mounts; write it in place with {option('rename', False)}"
-            ) from error
-        raise
 
 
 @contextmanager
