@@ -7,13 +7,13 @@ import shutil
 import pytest
 import torch
 import transformers
-from token_bases import TEXTS, TOKENS, tensors, tokenizer
+from token_bases import IDS, SIZE, TEXTS, TOKENS, tensors, tokenizer
 
 import hf_init
 from hf_init import HfInitError, compare_schemes, probe_vocabulary
 from hf_init._distill import places_behind, read_texts, spans
 from hf_init._distill.reading import StateReader
-from hf_init._distill.rows import Said
+from hf_init._distill.said import OutputReader, Places, Said
 
 SCHEME = "distilled(steps=20)"
 EMBEDDING = "model.embed_tokens.weight"
@@ -21,26 +21,28 @@ EMBEDDING = "model.embed_tokens.weight"
 
 @pytest.fixture(scope="module")
 def distilled(bases, tmp_path_factory):
-    """A base with an untied head, and two results: by `auto`, and distilled."""
+    """A base with an untied head, and three results: of `auto`, distilled, and distilled on the input alone."""
     base, folder = bases("qwen with tokens"), tmp_path_factory.mktemp("distilled")
     hf_init.extend(base, folder / "auto", add_tokens=TOKENS)
     hf_init.extend(base, folder / "out", add_tokens=TOKENS, row_scheme=SCHEME, texts=TEXTS)
-    return base, folder / "auto", folder / "out"
+    hf_init.extend(base, folder / "read", add_tokens=TOKENS, input_rows=SCHEME, texts=TEXTS)
+    return base, folder / "auto", folder / "out", folder / "read"
 
 
-def test_distilled_rows_read_more_like_the_pieces_than_those_of_auto_and_keep_greedy_choices(distilled):
-    base, auto, out = distilled
-    before, after = (probe_vocabulary(base, folder, TEXTS) for folder in (auto, out))
+def test_distilled_rows_read_more_like_the_pieces_than_those_of_auto(distilled):
+    base, auto, out, read = distilled
+    before, both, after = (probe_vocabulary(base, folder, TEXTS) for folder in (auto, out, read))
     assert {*after.behind} == {*TOKENS} and after.all_behind.positions > 50
     assert all(after.behind[token].kl < before.behind[token].kl for token in TOKENS)
     assert "greedy kept" in after.guarantees and after.most_kl == 0
+    assert both.behind == after.behind and "greedy kept" not in both.guarantees  # an output row may win
     kls = [each.kl for each in after.behind.values()]
     assert kls == sorted(kls, reverse=True) and f"{next(iter(after.behind))!r} {kls[0]:.3f}" in str(after)
     assert after.to_json()["all_behind"]["kl"] == pytest.approx(after.all_behind.kl)
 
 
 def test_the_texts_prove_it_and_no_others_do(distilled):
-    base, _, out = distilled
+    base, _, out, _ = distilled
     assert hf_init.verify(out, base, recompute=True, texts=TEXTS).ok
     with pytest.raises(HfInitError, match=r"rows were distilled from texts .*give them \(texts=FILE\)"):
         hf_init.verify(out, base, recompute=True)
@@ -49,12 +51,12 @@ def test_the_texts_prove_it_and_no_others_do(distilled):
 
 
 def test_a_row_depends_on_no_other_new_token_and_on_no_order(distilled, tmp_path):
-    base, _, out = distilled
+    base, _, out, _ = distilled
     hf_init.extend(base, tmp_path / "out", add_tokens=[" dog", *TOKENS[::-1]], row_scheme=SCHEME, texts=TEXTS)
     rows = []
     for folder in (out, tmp_path / "out"):
         ids = transformers.AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(TOKENS)
-        rows.append(tensors(folder)[EMBEDDING][ids])
+        rows.append(torch.cat([tensors(folder)[name][ids] for name in (EMBEDDING, "lm_head.weight")]))
     assert torch.equal(*rows)
 
 
@@ -101,11 +103,32 @@ def test_only_the_layers_up_to_the_one_that_is_compared_run(bases):
     assert len(model.model.layers) == 2
 
 
-def test_what_a_row_says_is_best_where_it_is_as_likely_as_the_pieces():
-    said = Said(torch.eye(3), torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.25, 0.5, 0.0]))
-    row = torch.tensor([[0.25, 0.5, 1e-9]]).logit() + said.totals
-    (slope,) = torch.autograd.grad(said.loss(row.requires_grad_()).sum(), row)
-    torch.testing.assert_close(slope, torch.zeros(1, 3))
+def test_a_solved_row_is_as_likely_as_the_token_is_often_and_held_where_it_starts():
+    totals, nowhere = torch.tensor([1.0, 2.0]), torch.arange(0)
+    here = Places(torch.eye(2)[:1], totals[:1], nowhere, 1.0)
+    elsewhere = Places(torch.eye(2), totals, nowhere, 1.0)
+    start, root = torch.tensor([0.5, -0.5]), torch.eye(2)
+    row = Said(here, elsewhere, 8.0, start, 0.25, root, 1e-6).solved()
+    likely = torch.sigmoid(row[0] + 0.25 - 1.0)
+    assert float(likely) == pytest.approx(1 / (1 + 8 / 2), rel=1e-3) and float(row[1]) < -5
+    torch.testing.assert_close(Said(here, elsewhere, 8.0, start, 0.25, root, 1e6).solved(), start, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_place_has_what_the_model_makes_of_a_row(bases, scaled):
+    model = transformers.AutoModelForCausalLM.from_pretrained(bases("phi with tokens")).eval()
+    if scaled:
+        config = transformers.CohereConfig(vocab_size=len(tokenizer()), **SIZE, **IDS)
+        model = transformers.CohereForCausalLM(config).eval()
+    before = tokenizer()
+    read, reader = read_texts(TEXTS, before, before, ()), OutputReader(model)
+    with reader.listening(), torch.no_grad():
+        places = reader.places(read, [30, 40], 6, 2)
+        logits = model(read.around([30, 40], 6, 2)).logits[:, 5:].flatten(0, 1)
+        bias = 0 if reader.layer.bias is None else reader.layer.bias * places.scale
+        torch.testing.assert_close(places.states @ reader.layer.weight.T + bias, logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(places.totals, logits.logsumexp(-1))
+    assert places.following.tolist() == [29, 30, 31, 32, 39, 40, 41, 42]
 
 
 def test_a_tied_row_is_told_what_to_say(bases):
@@ -128,6 +151,8 @@ def test_schemes_are_ranked_by_how_they_read_on(bases):
         bases("qwen with tokens"), TOKENS, TEXTS, 1, chosen, batch_tokens=32, longest=24, held_out=2
     )
     assert found.ranked_by_reading == ("distilled", "auto") and "other greedy choices" in str(found)
+    auto, said = (run.bits[0] for run in found.runs)
+    assert said < auto  # before any training
     assert found.to_json()["ranked_by_reading"] == ["distilled", "auto"]
 
 

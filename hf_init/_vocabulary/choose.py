@@ -21,8 +21,6 @@ TokenKind: TypeAlias = Literal["word", "described", "control", "bare", "padding"
 
 LEAN = 0.05
 """Of an all but uniform mean: with equal weights two tokens of the same pieces in another order would be one row."""
-TIED_OUTPUT = 1.0
-"""How much what a tied row says counts beside how it is read."""
 NOISE = 0.1
 """Of a control token's input row, in standard deviations of the trained rows: it parts the tokens, and no more."""
 
@@ -111,11 +109,13 @@ def auto_row_scheme(side: str, kind: TokenKind, guarantee: Guarantee) -> Choice:
     return _SIDES[side][kind]
 
 
-def distilled_scheme(asked: schemes.Distilled, side: str, data: str) -> schemes.Distilled:
-    """Return a scheme with what it says nothing of: where it starts, what its row is to say, and its texts."""
+def distilled_scheme(
+    asked: schemes.Distilled, side: Literal["input", "output", "tied"], data: str
+) -> schemes.Distilled:
+    """Return a scheme with what it says nothing of: where it starts, its side, and its texts."""
     start = _SIDES[side]["word"].scheme
     assert isinstance(start, schemes.SubTokens)
-    scheme = replace(asked, data=data, output=asked.output or (TIED_OUTPUT if side == "tied" else 0.0))
+    scheme = replace(asked, data=data, side=side)
     if asked.start != schemes.SubTokens():
         return scheme
     return replace(scheme, weights=start.weights, alpha=start.alpha, norm=start.norm)

@@ -19,7 +19,7 @@ from hf_init._options import TokenOptions, options_of
 from hf_init._paths import user_path
 from hf_init._plan import parse_scheme
 from hf_init._text import join_names
-from hf_init._vocabulary.choose import Guarantee
+from hf_init._vocabulary.choose import BIAS, Guarantee
 from hf_init._vocabulary.tokenizer_files import FLAGS
 from hf_init.schemes import Distilled, Scheme
 
@@ -191,7 +191,8 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
         _template(given["chat_template"]) if "chat_template" in given else None,
         GivenTexts.of(given["texts"]) if "texts" in given else None,
     )
-    others = [key for key, scheme in row_schemes if key != "output_rows" and not isinstance(scheme, Distilled)]
+    distils = any(isinstance(scheme, Distilled) for _, scheme in row_schemes)
+    others = [key for key, scheme in row_schemes if key != "output_rows" and not distils]
     if request.texts is not None and others:
         raise PlanError(f"texts: the scheme of {others[0]} reads none; leave out one of the two, or say distilled")
     idle = [key for key in ("guarantee", "existing", "texts", *FLAGS, *ROW_SCHEME_OPTIONS) if key in given]
@@ -202,19 +203,9 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
 
 
 def _sides_of(key: str, scheme: Scheme) -> tuple[str, ...]:
-    """Return the sides of a model that a scheme is for, given by this option: what isn't read can't be distilled.
-
-    Raises:
-        PlanError: it is for none of them.
-    """
+    """Return the sides of a model that a scheme is for, given by this option: a bias isn't distilled."""
     sides = ROW_SCHEME_OPTIONS[key]
-    if not isinstance(scheme, Distilled):
-        return sides
-    if key == "output_rows":
-        raise PlanError(
-            "output_rows: distilled is for rows that are read, those of the input and tied ones; say another"
-        )
-    return tuple(side for side in sides if side in ("input", "tied"))
+    return tuple(side for side in sides if side not in BIAS) if isinstance(scheme, Distilled) else sides
 
 
 def _template(given: str | Path) -> str:

@@ -144,7 +144,7 @@ def _row_fills(
         return None
     table = EmbeddingTable(match.copies[0].source, sides[name], change.trained, change.order, change.splitter)
     scheme = choice.scheme if by_rule else change.request.schemes.get(sides[name])
-    distilled = _distilled_words(change, scheme, table.side, base)
+    distilled = _distilled_words(change, scheme, sides, table.side, base)
     if isinstance(scheme, Distilled):
         scheme = None
     fills = []
@@ -153,7 +153,8 @@ def _row_fills(
         if scheme is not None and kind != "padding":
             chosen = Choice(scheme, choice.why if by_rule else "asked for")
         if distilled is not None and kind == "word":
-            found = [token for token in tokens if _writes(distilled.scheme) or token.id in change.read.found]
+            written = table.side != "output" and _writes(distilled.scheme)
+            found = [token for token in tokens if written or token.id in change.read.found]
             tokens = [token for token in tokens if token not in found]
             if found:
                 fills.append(_row_fill(region, table, found, distilled))
@@ -167,26 +168,38 @@ def _row_fill(region: Rows, table: EmbeddingTable, tokens: Sequence[NewToken], c
     return Fill(rows, bind_row_scheme(chosen.scheme, table, tokens), chosen.why)
 
 
-def _distilled_words(change: VocabularyChange, scheme: object, side: str, base: Target | None) -> Choice | None:
+def _distilled_words(
+    change: VocabularyChange, scheme: object, sides: Mapping[str, str], side: str, base: Target | None
+) -> Choice | None:
     """Return the choice for words that the texts have, or the base writes; None where they aren't distilled.
 
     Raises:
-        PlanError: they are to be, and there are no texts, or the base can't write them.
+        PlanError: they are to be, and there are no texts, or the base can't write them, or says no tokens in turn.
     """
-    texts = change.request.texts
+    texts, guarantee = change.request.texts, change.request.guarantee
     asked = isinstance(scheme, Distilled)
     if asked and base is None:
         raise PlanError(
             f"{scheme}: rows are distilled from texts with the new tokens in them; give some "
             f"({option('texts', 'FILE')}), or let the base write them ({option('row_scheme', 'distilled(written=12)')})"
         )
-    if base is None or side not in ("input", "tied") or not (asked or (scheme is None and side == "input")):
+    by_default = scheme is None and (side == "input" or (side == "output" and guarantee == "learning"))
+    if base is None or not (asked or by_default):
+        return None
+    words = scheme if isinstance(scheme, Distilled) else Distilled()
+    data = "" if texts is None else texts.fingerprint
+    if side == "output":
+        speaks = base.cls.can_generate() and [*sides.values()].count("output") == 1
+        if speaks and texts is not None:
+            return Choice(distilled_scheme(words, "output", data), "a word: solved to be said where the texts say it")
+        if "output_rows" in change.request.one_sided:
+            lacks = f"give some ({option('texts', 'FILE')})" if speaks else f"{base.cls.__name__} has no such head"
+            raise PlanError(f"output_rows: distilled rows of a causal head are solved from texts; {lacks}")
         return None
     if _writes(scheme) and not base.cls.can_generate():
         raise PlanError(f"{scheme}: {base.cls.__name__} writes no texts; give some ({option('texts', 'FILE')})")
-    data = "" if texts is None else texts.fingerprint
-    words = distilled_scheme(scheme if isinstance(scheme, Distilled) else Distilled(), side, data)
-    return Choice(words, "a word: trained to be read as its pieces are, in texts with it")
+    assert side in ("input", "tied")
+    return Choice(distilled_scheme(words, side, data), "a word: trained to be read as its pieces are, in texts with it")
 
 
 def _writes(scheme: object) -> bool:

@@ -1,4 +1,4 @@
-"""Rows trained so that a model reads on behind a token as it does behind the token's old pieces."""
+"""Rows made from texts: read as the token's old pieces are, and said where the texts say the token."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from hf_init._tensors import Slot
 from hf_init.schemes._rows import SubTokens
-from hf_init.schemes._settings import Above0, AtLeast0, AtLeast1, Share, Text, WholeNumber
+from hf_init.schemes._settings import Above0, AtLeast0, AtLeast1, Share, TableSide, Text, WholeNumber
 
 if TYPE_CHECKING:
     import torch
@@ -17,18 +17,23 @@ __all__ = ["Distilled"]
 
 @dataclass(frozen=True)
 class Distilled(SubTokens):
-    """Trained to be read as the token's old pieces are.
+    """Read as the token's pieces are, and said where texts say it.
 
-    From the mean of the pieces on, the row alone is trained by Adam: behind the token, in texts with it, the states of
-    a layer are to be those behind the pieces; in an encoder those before it, too. Each row is trained on its own, with
-    every other word in pieces, so what it becomes depends on no other new token. The base's states are computed once.
+    An input row is trained by Adam from the mean of the pieces on: behind the token, in texts with it, the states of a
+    layer are to be those behind the pieces; in an encoder those before it, too. An output row is solved, by logistic
+    regression on the states that the output layer of a causal model is handed: where the texts have the token next,
+    and where they don't, around it and anywhere, held to where it starts by how far that moves its logits. Old tokens
+    keep their ratios to each other, but the new one may win over them. A tied row has both aims at once. Each row is
+    made on its own, with every other word in pieces, so what it becomes depends on no other new token.
 
-    Formula: least mean over texts and places of |h(before, token, after) - h(before, pieces, after)|^2 / |h|^2, h the
-        states of a layer; tied: plus output times the cross-entropy of p(token) to p(pieces) where it stands, elsewhere
-        to 0
-    Use: New words, where texts with them are at hand: input rows and tied ones; written as row_scheme='distilled',
-        texts=FILE; or without texts as 'distilled(written=12)'.
-    Source: Dobler, Elliott and de Melo, Token Distillation: Attention-Aware Input Embeddings for New Tokens, 2026.
+    Formula: input: least mean over texts and places of |h(before, token, after) - h(before, pieces, after)|^2 / |h|^2,
+        h the states of a layer; output: least mean of -log p where the token is next + r * mean of -log(1 - p)
+        elsewhere + hold/n * mean of (h.w - h.start)^2 anywhere, p = sigmoid(h.w - log sum_old exp(h.e)), r the places
+        for each with the token, n of which are seen; tied: the first + output * the second
+    Use: New words, where texts with them are at hand; written as row_scheme='distilled', texts=FILE; without texts
+        input rows alone, as 'distilled(written=12)'. With guarantee='greedy' auto distils input rows alone.
+    Source: Dobler, Elliott and de Melo, Token Distillation: Attention-Aware Input Embeddings for New Tokens, 2026, for
+        input rows.
 
     Args:
         passages: of the texts, with the token in them, that are read; drawn by the seed where there are more.
@@ -40,7 +45,9 @@ class Distilled(SubTokens):
         depth: share of the layers behind which the states are compared; those behind it aren't run.
         before: tokens that are read before the token.
         after: tokens that are read behind it, and count.
-        output: weight of what the row says as an output row; for tied tables.
+        output: weight of what a tied row says, beside how it is read.
+        hold: how much an output row is held to where it starts, in places of the token.
+        side: of the table; bound by the plan.
         data: SHA-256 of the texts, if there are any; bound by the plan.
 
     Raises:
@@ -54,7 +61,7 @@ class Distilled(SubTokens):
 
     name: ClassVar[str] = "distilled"
     needs_model: ClassVar[bool] = True
-    bound: ClassVar[tuple[str, ...]] = (*SubTokens.bound, "data")
+    bound: ClassVar[tuple[str, ...]] = (*SubTokens.bound, "side", "data")
     passages: AtLeast1 = 12
     steps: AtLeast1 = 9
     batch: AtLeast1 = 4
@@ -63,7 +70,9 @@ class Distilled(SubTokens):
     depth: Share = 0.25
     before: AtLeast1 = 8
     after: AtLeast1 = 6
-    output: AtLeast0 = 0.0
+    output: AtLeast0 = 1.0
+    hold: AtLeast0 = 16.0
+    side: TableSide = "input"
     data: Text = ""
 
     @property

@@ -220,3 +220,4 @@ PieceWeights: TypeAlias = Annotated[
 ]
 Norm: TypeAlias = Annotated[str | None, OneOf(("median", "mean", "centred"), optional=True)]
 Way: TypeAlias = Annotated[str, OneOf(("linear", "slerp"))]
+TableSide: TypeAlias = Annotated[str, OneOf(("input", "output", "tied"))]

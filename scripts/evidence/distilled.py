@@ -160,6 +160,8 @@ def schemes(trial: Trial, args: argparse.Namespace) -> dict[str, Callable[[int],
     return {
         "auto": planned(),
         "distilled": planned(row_scheme=args.scheme, texts=trial.texts),
+        "input rows alone": planned(input_rows=args.scheme, texts=trial.texts),
+        "written": planned(row_scheme="distilled(written=12)"),
         "published": lambda seed: published(trial, seed, args),
     }
 
