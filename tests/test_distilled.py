@@ -13,7 +13,7 @@ import hf_init
 from hf_init import HfInitError, compare_schemes, probe_vocabulary
 from hf_init._distill import places_behind, read_texts, spans
 from hf_init._distill.reading import StateReader
-from hf_init._distill.said import OutputReader, Places, Said
+from hf_init._distill.said import Coordinates, OutputReader, Places, Said
 
 SCHEME = "distilled(steps=20)"
 EMBEDDING = "model.embed_tokens.weight"
@@ -104,14 +104,21 @@ def test_only_the_layers_up_to_the_one_that_is_compared_run(bases):
 
 
 def test_a_solved_row_is_as_likely_as_the_token_is_often_and_held_where_it_starts():
-    totals, nowhere = torch.tensor([1.0, 2.0]), torch.arange(0)
-    here = Places(torch.eye(2)[:1], totals[:1], nowhere, 1.0)
-    elsewhere = Places(torch.eye(2), totals, nowhere, 1.0)
-    start, root = torch.tensor([0.5, -0.5]), torch.eye(2)
-    row = Said(here, elsewhere, 8.0, start, 0.25, root, 1e-6).solved()
-    likely = torch.sigmoid(row[0] + 0.25 - 1.0)
-    assert float(likely) == pytest.approx(1 / (1 + 8 / 2), rel=1e-3) and float(row[1]) < -5
-    torch.testing.assert_close(Said(here, elsewhere, 8.0, start, 0.25, root, 1e6).solved(), start, atol=1e-3, rtol=0)
+    totals, nowhere, eye = torch.tensor([1.0, 2.0]), torch.arange(0), torch.eye(2)
+    here, elsewhere = Places(eye[:1], totals[:1], nowhere, 1.0), Places(eye, totals, nowhere, 1.0)
+    start, coordinates = torch.tensor([0.5, -0.5]), Coordinates(eye, eye)
+    free, held = (start + Said(coordinates, here, elsewhere, 8.0, start, 0.25, hold).solved() for hold in (1e-6, 1e6))
+    likely = torch.sigmoid(free[0] + 0.25 - 1.0)
+    assert float(likely) == pytest.approx(1 / (1 + 8 / 2), rel=1e-3) and float(free[1]) < -5
+    torch.testing.assert_close(held, start, atol=1e-3, rtol=0)
+
+
+def test_in_coordinates_every_direction_moves_logits_alike():
+    states = torch.randn(400, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 7) ** 2
+    found = Coordinates.of(states)
+    torch.testing.assert_close(found.there @ found.back, torch.eye(6), atol=1e-4, rtol=0)
+    logits = states @ found.back.T  # of one step in each
+    torch.testing.assert_close(logits.square().mean(0).sqrt(), torch.ones(6), atol=0.3, rtol=0)
 
 
 @pytest.mark.parametrize("scaled", [False, True])
@@ -131,18 +138,20 @@ def test_a_place_has_what_the_model_makes_of_a_row(bases, scaled):
     assert places.following.tolist() == [29, 30, 31, 32, 39, 40, 41, 42]
 
 
-def test_a_tied_row_is_told_what_to_say(bases):
-    rows = [
-        hf_init.from_pretrained(
-            transformers.LlamaForCausalLM,
-            bases("llama with tokens"),
-            add_tokens=TOKENS,
-            row_scheme=f"distilled(steps=2, output={output})",
-            texts=TEXTS,
-        ).get_input_embeddings().weight[-2:]
-        for output in (0.001, 10.0)
-    ]  # fmt: skip
-    assert not torch.equal(*rows)
+def test_a_tied_row_says_its_token_too(bases):
+    chosen = {str(weight): {"row_scheme": f"distilled(output={weight})", "texts": TEXTS} for weight in (1e-9, 0.1)}
+    found = compare_schemes(
+        bases("llama with tokens"), TOKENS, TEXTS, 1, chosen, batch_tokens=32, longest=24, held_out=2
+    )
+    unsaid, said = (run.bits[0] for run in found.runs)
+    assert said < unsaid
+
+
+@pytest.mark.parametrize(("name", "side"), [("llama with tokens", EMBEDDING), ("qwen with tokens", "lm_head.weight")])
+def test_auto_distils_rows_that_may_win_where_that_is_no_promise(bases, name, side):
+    for guarantee, scheme in (("greedy", "subtokens"), ("learning", "distilled")):
+        plan = hf_init.plan(bases(name), add_tokens=TOKENS, texts=TEXTS, guarantee=guarantee)
+        assert {fill.scheme.name for fill in plan[side].new} == {scheme}
 
 
 def test_schemes_are_ranked_by_how_they_read_on(bases):

@@ -38,7 +38,7 @@ class Passages:
     after: torch.Tensor
     expected: torch.Tensor
 
-    def unlike(self, reader: StateReader, row: torch.nn.Parameter) -> torch.Tensor:
+    def unlike(self, reader: StateReader, row: torch.Tensor) -> torch.Tensor:
         """Return the squared distance of the states with a row of ``(1, d)``, in those of the base, ``(n, places)``."""
         ids = torch.cat([self.now, self.after], 1)
         old = reader.embedding(ids.clamp(min=0))
@@ -66,7 +66,6 @@ def distilled_rows(
         done: called when a row is.
     """
     reader = StateReader(model, scheme.depth)
-    rate = scheme.rate * float(reader.embedding.get_parameter("weight").detach().std())
     output = OutputReader(model) if scheme.side != "input" and reader.is_causal else None
 
     def row(number: int, aims: OutputAims | None) -> torch.Tensor:
@@ -80,8 +79,8 @@ def distilled_rows(
         chosen.sort(key=lambda each: each.start)
         said = None if aims is None else aims.said(texts, chosen, found, number, begins, scheme)
         if scheme.side == "output":
-            return begins if said is None else said.solved()
-        return _train([*_batches(reader, texts, chosen, scheme)], said, reader, begins, scheme, rate)
+            return begins if said is None else begins + said.solved()
+        return _train([*_batches(reader, texts, chosen, scheme)], said, reader, begins, scheme)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # how many share a product shows in its last bits
@@ -124,17 +123,23 @@ def _train(
     reader: StateReader,
     start: torch.Tensor,
     scheme: Distilled,
-    rate: float,
 ) -> torch.Tensor:
-    row = torch.nn.Parameter(start[None].clone())
-    optimizer = torch.optim.Adam([row], lr=rate, betas=BETAS)
+    moved = torch.zeros_like(start, requires_grad=True)
+    rate = scheme.rate * float(reader.embedding.get_parameter("weight").std())
+    if said is not None:  # a step moves the row as far, most of all where that changes no logit
+        rate *= len(start) ** 0.5 / float(said.coordinates.back.norm())
+    optimizer = torch.optim.Adam([moved], lr=rate, betas=BETAS)
+
+    def row() -> torch.Tensor:
+        return start + (moved if said is None else moved @ said.coordinates.back)
+
     for step in range(scheme.steps):
         optimizer.param_groups[0]["lr"] = rate * (1 - step / scheme.steps)
         optimizer.zero_grad()
         passages = batches[step % len(batches)]
-        loss = passages.unlike(reader, row).mean() * len(passages.now)  # what is left over of a shape may be few
+        loss = passages.unlike(reader, row()[None]).mean()
         if said is not None:
-            loss = loss + scheme.output * scheme.batch * said.loss(row[0])
-        loss.backward()
+            loss = loss + scheme.output * said.loss(moved)
+        (loss * len(passages.now)).backward()  # what is left over of a shape may be few
         optimizer.step()
-    return row.detach()[0]
+    return row().detach()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from transformers import PreTrainedModel
@@ -40,6 +40,12 @@ class Places:
     totals: torch.Tensor
     following: torch.Tensor
     scale: float
+
+    def where(self, mask: torch.Tensor) -> Places:
+        return Places(self.states[mask], self.totals[mask], self.following[mask], self.scale)
+
+    def seen_in(self, coordinates: Coordinates) -> Places:
+        return replace(self, states=self.states @ coordinates.back.T)
 
 
 @dataclass(frozen=True)
@@ -96,106 +102,88 @@ def joined(parts: Sequence[Places]) -> Places:
     return Places(*map(torch.cat, columns), parts[0].scale)
 
 
-def root_of_moments(states: torch.Tensor) -> torch.Tensor:
-    """Return the Cholesky factor of the mean of s s^T over states s of ``(m, d)``."""
-    moments = states.T @ states / len(states)
-    return torch.linalg.cholesky(moments + STEADY * moments.diagonal().mean() * torch.eye(len(moments)))
+@dataclass(frozen=True)
+class Coordinates:
+    """Coordinates of a row in which one step in any direction moves its logits by as much, on average over states.
+
+    Attributes:
+        there: a row times it is in coordinates, ``(d, d)``. back: what undoes it.
+    """
+
+    there: torch.Tensor
+    back: torch.Tensor
+
+    @classmethod
+    def of(cls, states: torch.Tensor) -> Coordinates:
+        """Return those of the eigenvectors of the mean of s s^T over states s of ``(m, d)``."""
+        moments = states.T @ states / len(states)
+        values, vectors = torch.linalg.eigh(moments + STEADY * moments.diagonal().mean() * torch.eye(len(moments)))
+        return cls(vectors * values.sqrt(), (vectors * values.rsqrt()).T.contiguous())
 
 
 @dataclass(frozen=True)
 class Said:
-    """Where the texts say a token, and where they don't.
+    """Where the texts say a token, and where they don't, for a row that moves in coordinates.
 
     Attributes:
-        here: places behind which the token stands. elsewhere: others.
+        here: places behind which the token stands. elsewhere: others. Both have states as the coordinates have them.
         rarity: how many places there are for each where it stands.
-        start: the row that is held to, ``(d,)``. offset: what is added to its product with a state, as a bias.
-        root: Cholesky factor of the moments of states that may be anywhere. hold: how strongly, in places.
+        start: the row that is held to, in coordinates, ``(d,)``. hold: how strongly, in places of the token.
+        offset: what is added to its product with a state, as a bias.
     """
 
+    coordinates: Coordinates
     here: Places
     elsewhere: Places
     rarity: float
     start: torch.Tensor
     offset: float
-    root: torch.Tensor
     hold: float
 
-    @classmethod
-    def of(
-        cls,
-        around: Places,
-        found: Sequence[Occurrence],
-        rarity: float,
-        start: torch.Tensor,
-        offset: float,
-        root: torch.Tensor,
-        hold: float,
-    ) -> Said:
-        """Sort places by what follows, from where the token stands: the middle of its pieces is no place any more."""
-        begins = torch.tensor([each.start for each in found])
-        inside = torch.tensor([each.start + by for each in found for by in range(1, each.length)])
-        here = torch.isin(around.following, begins)
-        elsewhere = ~here & ~torch.isin(around.following, inside)
-
-        def those(mask: torch.Tensor) -> Places:
-            return Places(around.states[mask], around.totals[mask], around.following[mask], around.scale)
-
-        return cls(those(here), those(elsewhere), rarity, start, offset * around.scale, root, hold)
-
-    def loss(self, row: torch.Tensor) -> torch.Tensor:
-        """Return the nats that a row of ``(d,)`` costs a place of the token, with how far it is from its start."""
+    def loss(self, moved: torch.Tensor) -> torch.Tensor:
+        """Return the nats that the row costs a place of the token, and how far it is from its start."""
+        row = self.start + moved
         here, elsewhere = (each.states @ row + self.offset - each.totals for each in (self.here, self.elsewhere))
-        return self._nats(here, elsewhere, (row - self.start) @ self.root)
+        says = torch.nn.functional.softplus(-here).sum() / max(1, len(here))
+        taken = self.rarity * torch.nn.functional.softplus(elsewhere).mean()
+        return says + taken + self.hold / max(1, len(here)) * moved.square().sum()
 
     def solved(self) -> torch.Tensor:
-        """Return the row of the least loss, by L-BFGS in coordinates where all directions count alike."""
-        sides = [
-            (
-                torch.linalg.solve_triangular(self.root, each.states.T, upper=False).T,
-                each.states @ self.start + self.offset - each.totals,
-            )
-            for each in (self.here, self.elsewhere)
-        ]
+        """Return how far the row of the least loss is from its start, ``(d,)``, by L-BFGS."""
         moved = torch.zeros_like(self.start, requires_grad=True)
         optimizer = torch.optim.LBFGS([moved], max_iter=STEPS, line_search_fn="strong_wolfe")
 
         def closure() -> float:
             optimizer.zero_grad()
-            loss = self._nats(*(white @ moved + rest for white, rest in sides), moved)
+            loss = self.loss(moved)
             loss.backward()
             return loss.item()
 
         optimizer.step(closure)
-        back = torch.linalg.solve_triangular(self.root.T, moved.detach()[:, None], upper=True)
-        return self.start + back[:, 0]
-
-    def _nats(self, here: torch.Tensor, elsewhere: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
-        """Return the loss from the token's logits less the logarithm of what all others sum up to."""
-        says = torch.nn.functional.softplus(-here).sum() / max(1, len(here))
-        taken = self.rarity * torch.nn.functional.softplus(elsewhere).mean()
-        return says + taken + self.hold / max(1, len(here)) * moved.square().sum()
+        return moved.detach() @ self.coordinates.back
 
 
 @dataclass(frozen=True)
 class OutputAims:
-    """What texts have for all rows alike: places anywhere in them, and the moments of their states.
+    """What texts have for all rows alike.
 
     Attributes:
-        anywhere, root: None where there are no texts but those that the base writes.
+        anywhere: places all over the texts, with states as ``coordinates`` has them; both are None where there are no
+            texts but those that the base writes.
     """
 
     reader: OutputReader
     read: ReadTexts
-    anywhere: Places | None
-    root: torch.Tensor | None
+    anywhere: Places | None = None
+    coordinates: Coordinates | None = None
 
     @classmethod
     def of(cls, reader: OutputReader, read: ReadTexts) -> OutputAims:
         if not read.stream:
-            return cls(reader, read, None, None)
+            return cls(reader, read)
         anywhere = reader.anywhere(read)
-        return cls(reader, read, anywhere, root_of_moments(anywhere.states))
+        coordinates = Coordinates.of(anywhere.states)
+        return cls(reader, read, anywhere.seen_in(coordinates), coordinates)
 
     def said(
         self,
@@ -208,21 +196,29 @@ class OutputAims:
     ) -> Said:
         """Return what a row is to say; in texts that the base wrote behind a word, not where it stands.
 
+        One in the middle of the token's pieces is no place any more.
+
         Args:
             chosen: the places in ``texts`` that the row is trained on. found: all of the token's.
             row: which of the scheme's.
         """
         given, starts = texts is self.read, [each.start for each in chosen]
-        before, after = (CONTEXT, 0) if given else (0, chosen[0].length + scheme.after)
-        around = self.reader.places(texts, starts, before, after)
+        around = self.reader.places(texts, starts, *((CONTEXT, 0) if given else (0, found[0].length + scheme.after)))
+        coordinates = self.coordinates or Coordinates.of(around.states)
+        around = around.seen_in(coordinates)
+        places = around if self.anywhere is None else joined([around, self.anywhere])
+        stands = found if given else ()
+        here = torch.isin(places.following, torch.tensor([each.start for each in stands]))
+        inside = torch.tensor([each.start + by for each in stands for by in range(1, each.length)])
         bias = getattr(self.reader.layer, "bias", None)
         shares = zip(scheme.shares(row), scheme.pieces[row], strict=True)
-        return Said.of(
-            around if self.anywhere is None else joined([around, self.anywhere]),
-            found if given else (),
+        offset = 0.0 if bias is None else sum(share * float(bias[piece]) for share, piece in shares)
+        return Said(
+            coordinates,
+            places.where(here),
+            places.where(~here & ~torch.isin(places.following, inside)),
             len(texts.stream) / len(found),
-            start,
-            0.0 if bias is None else sum(share * float(bias[piece]) for share, piece in shares),
-            root_of_moments(around.states) if self.root is None else self.root,
+            start @ coordinates.there,
+            offset * places.scale,
             scheme.hold,
         )

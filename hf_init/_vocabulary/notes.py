@@ -150,10 +150,10 @@ def text_notes(change: VocabularyChange, sides: Collection[str]) -> Iterator[str
     """
     if change.request.texts is None:
         return
-    if "tied" in sides and "tied" not in change.request.schemes:
+    if "tied" in sides and "tied" not in change.request.schemes and change.request.guarantee != "learning":
         yield (
             "the texts are of no use: the table is tied, and a distilled row may win over old tokens in old texts; "
-            "where that may be, say row_scheme=distilled"
+            "where that may be, say guarantee=learning, or row_scheme=distilled"
         )
         return
     found = change.read.found

@@ -19,6 +19,7 @@ from hf_init._plan import Choice, Fill, Match, Plan
 from hf_init._tensors import Rows, Status
 from hf_init._text import join_names
 from hf_init._vocabulary.choose import (
+    BIAS,
     EmbeddingTable,
     NewToken,
     TokenKind,
@@ -176,15 +177,14 @@ def _distilled_words(
     Raises:
         PlanError: they are to be, and there are no texts, or the base can't write them, or says no tokens in turn.
     """
-    texts, guarantee = change.request.texts, change.request.guarantee
-    asked = isinstance(scheme, Distilled)
+    texts, asked = change.request.texts, isinstance(scheme, Distilled)
     if asked and base is None:
         raise PlanError(
             f"{scheme}: rows are distilled from texts with the new tokens in them; give some "
             f"({option('texts', 'FILE')}), or let the base write them ({option('row_scheme', 'distilled(written=12)')})"
         )
-    by_default = scheme is None and (side == "input" or (side == "output" and guarantee == "learning"))
-    if base is None or not (asked or by_default):
+    by_default = scheme is None and (side == "input" or change.request.guarantee == "learning")
+    if base is None or side in BIAS or not (asked or by_default):
         return None
     words = scheme if isinstance(scheme, Distilled) else Distilled()
     data = "" if texts is None else texts.fingerprint

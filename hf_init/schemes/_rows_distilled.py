@@ -23,15 +23,17 @@ class Distilled(SubTokens):
     layer are to be those behind the pieces; in an encoder those before it, too. An output row is solved, by logistic
     regression on the states that the output layer of a causal model is handed: where the texts have the token next,
     and where they don't, around it and anywhere, held to where it starts by how far that moves its logits. Old tokens
-    keep their ratios to each other, but the new one may win over them. A tied row has both aims at once. Each row is
-    made on its own, with every other word in pieces, so what it becomes depends on no other new token.
+    keep their ratios to each other, but the new one may win over them. A tied row has both aims at once, and is trained
+    in coordinates where it moves most easily where no logit changes. Each row is made on its own, with every other
+    word in pieces, so what it becomes depends on no other new token.
 
     Formula: input: least mean over texts and places of |h(before, token, after) - h(before, pieces, after)|^2 / |h|^2,
         h the states of a layer; output: least mean of -log p where the token is next + r * mean of -log(1 - p)
         elsewhere + hold/n * mean of (h.w - h.start)^2 anywhere, p = sigmoid(h.w - log sum_old exp(h.e)), r the places
         for each with the token, n of which are seen; tied: the first + output * the second
     Use: New words, where texts with them are at hand; written as row_scheme='distilled', texts=FILE; without texts
-        input rows alone, as 'distilled(written=12)'. With guarantee='greedy' auto distils input rows alone.
+        input rows alone, as 'distilled(written=12)'. With texts auto distils input rows, and others
+        under guarantee='learning'.
     Source: Dobler, Elliott and de Melo, Token Distillation: Attention-Aware Input Embeddings for New Tokens, 2026, for
         input rows.
 
@@ -45,7 +47,7 @@ class Distilled(SubTokens):
         depth: share of the layers behind which the states are compared; those behind it aren't run.
         before: tokens that are read before the token.
         after: tokens that are read behind it, and count.
-        output: weight of what a tied row says, beside how it is read.
+        output: weight of what a tied row says, in nats, beside how it is read.
         hold: how much an output row is held to where it starts, in places of the token.
         side: of the table; bound by the plan.
         data: SHA-256 of the texts, if there are any; bound by the plan.
@@ -70,7 +72,7 @@ class Distilled(SubTokens):
     depth: Share = 0.25
     before: AtLeast1 = 8
     after: AtLeast1 = 6
-    output: AtLeast0 = 1.0
+    output: AtLeast0 = 0.01
     hold: AtLeast0 = 16.0
     side: TableSide = "input"
     data: Text = ""
