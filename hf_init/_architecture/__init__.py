@@ -16,6 +16,8 @@ from hf_init._architecture.config import dtype_of as dtype_of
 from hf_init._architecture.config import label_values as label_values
 from hf_init._architecture.config import nested_configs as nested_configs
 from hf_init._architecture.config import text_config as text_config
+from hf_init._architecture.constructor_faults import UNBUILDABLE as UNBUILDABLE
+from hf_init._architecture.constructor_faults import initialization_fault as initialization_fault
 from hf_init._architecture.constructor_faults import plain_attributes as plain_attributes
 from hf_init._architecture.describe import buffers as buffers
 from hf_init._architecture.describe import describe_model as describe_model
@@ -48,7 +50,6 @@ from hf_init._architecture.packed import with_left_alone as with_left_alone
 from hf_init._architecture.recording import seed_generators as seed_generators
 from hf_init._architecture.recording import storage_id as storage_id
 from hf_init._architecture.recording import written_tensors as written_tensors
-from hf_init._architecture.target import UNBUILDABLE as UNBUILDABLE
 from hf_init._architecture.target import Architecture as Architecture
 from hf_init._architecture.target import NamedClass as NamedClass
 from hf_init._architecture.target import Target as Target

@@ -1,4 +1,4 @@
-"""What a user's class does in its constructor that transformers can't load: said in words, with the line to change."""
+"""What a class does when it is made that transformers can't load: said in words, with the line to change."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
+from transformers import initialization as library_init
 
-from hf_init._architecture.library import is_the_librarys
+from hf_init._architecture.library import building_on_meta, is_the_librarys, without_drawing
 from hf_init._errors import PlanError
 from hf_init._text import join_names, one_line
+
+UNBUILDABLE = (ImportError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError,
+               AssertionError)  # fmt: skip
+"""What the constructors of models raise for values that they can't use."""
 
 _NOT_THE_USERS = frozenset(["transformers", "torch", "hf_init", "huggingface_hub", "safetensors", "contextlib"])
 _LOADERS = frozenset(["transformers.modeling_utils", "transformers.models.auto.auto_factory"])
@@ -48,6 +54,33 @@ def constructor_fault(cls: type, error: Exception) -> PlanError:
             "(math, numpy), or in forward"
         )
     return PlanError(f"{cls.__name__} can't be built with this config: {what}{line}. {advice}")
+
+
+def initialization_fault(model: PreTrainedModel) -> str:
+    """Return what ``_init_weights`` raises for a model on meta, and in which line; empty where it raises nothing.
+
+    The loader calls it for every module, also where each tensor comes from a file: such a config can't be loaded. Not
+    so of code that isn't the library's own; there it leaves out what was loaded.
+    """
+    if model.is_custom_code():
+        return ""
+    with building_on_meta(), library_init.meta_device_safe_creation_ops(), torch.no_grad(), without_drawing():
+        failure = next(_initialized(model, model), None)
+    if failure is None:
+        return ""
+    at = traceback.extract_tb(failure.__traceback__)[-1]
+    return f"{one_line(failure)} (at {at.filename}:{at.lineno}: `{at.line}`)"
+
+
+def _initialized(owner: PreTrainedModel, module: nn.Module) -> Iterator[Exception]:
+    """Initialize a module after those in it, and yield what is raised, but for want of values."""
+    for child in module.children():
+        yield from _initialized(child if isinstance(child, PreTrainedModel) else owner, child)
+    try:
+        owner._init_weights(module)
+    except UNBUILDABLE as error:
+        if "meta" not in str(error):
+            yield error
 
 
 def check_not_lazy(model: nn.Module) -> None:

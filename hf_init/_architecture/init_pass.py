@@ -17,9 +17,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as library_init
 
+from hf_init._architecture.constructor_faults import UNBUILDABLE
 from hf_init._architecture.library import plain_call
 from hf_init._architecture.recording import RecordedCall, Tape, code_of, running_classes, storage_id
-from hf_init._architecture.target import UNBUILDABLE
 from hf_init._errors import RecipeError
 from hf_init._text import one_line, qualified_name
 

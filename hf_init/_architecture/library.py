@@ -144,7 +144,7 @@ def build_on_meta(
     """
     if getattr(config, "fusion_config", None) is not None:
         return None
-    drawing = _without_drawing() if is_the_librarys(cls) else nullcontext()
+    drawing = without_drawing() if is_the_librarys(cls) else nullcontext()
     with building_on_meta(), library_init.meta_device_safe_creation_ops(), drawing:
         model = PreTrainedModel.__dict__["_from_config"].__func__(cls, deepcopy(config), dtype=dtype, **options)
     if not hasattr(model, "all_tied_weights_keys"):
@@ -185,7 +185,7 @@ def is_the_librarys(cls: type) -> bool:
 
 
 @contextmanager
-def _without_drawing() -> Iterator[None]:
+def without_drawing() -> Iterator[None]:
     """Let torch's initialization functions leave meta tensors as they are: nothing is drawn, and it takes time."""
     originals = dict(library_init.TORCH_INIT_FUNCTIONS)
     library_init.TORCH_INIT_FUNCTIONS.update({name: _off_meta(function) for name, function in originals.items()})

@@ -12,12 +12,12 @@ import torch
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
+from hf_init._architecture.constructor_faults import UNBUILDABLE
 from hf_init._architecture.describe import buffers
 from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text, standing_for
 from hf_init._architecture.library import is_the_librarys, on_disk, quiet_library, untouched_random_state
 from hf_init._architecture.recording import Memory, Recording, Tape, named_tensors, storage_id
 from hf_init._architecture.replay import replay
-from hf_init._architecture.target import UNBUILDABLE
 from hf_init._architecture.zero3 import without_zero3
 from hf_init._checkpoint import region_of
 from hf_init._errors import RecipeError

@@ -26,7 +26,7 @@ from hf_init._architecture.config import (
     nested_configs,
 )
 from hf_init._architecture.constructed import construct, in_kept_dtypes
-from hf_init._architecture.constructor_faults import check_not_lazy, constructor_fault
+from hf_init._architecture.constructor_faults import UNBUILDABLE, check_not_lazy, constructor_fault
 from hf_init._architecture.layout import layout_of, stored_tensors
 from hf_init._architecture.library import (
     Address,
@@ -54,10 +54,6 @@ NamedClass: TypeAlias = "type[_BaseAutoModelClass] | str | None"
 """What names a class without being it: ``AutoModelFor*``, a name; None: the checkpoint's own."""
 Architecture: TypeAlias = "type[PreTrainedModel] | NamedClass"
 Origin: TypeAlias = "tuple[str, Target, bool]"
-
-UNBUILDABLE = (ImportError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError,
-               AssertionError)  # fmt: skip
-"""What the constructors of models raise for values that they can't use."""
 
 NOT_ON_META = ("device_map", "max_memory", "key_mapping", "distributed_config")
 IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")

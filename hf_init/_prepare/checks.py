@@ -12,6 +12,7 @@ from hf_init._architecture import (
     NOWHERE,
     Address,
     Target,
+    initialization_fault,
     nested_configs,
     own_tensors,
     plain_attributes,
@@ -209,6 +210,15 @@ def tensors_without_values(inputs: PlanInputs) -> Iterator[Problem]:
         )
 
 
+def unusable_values(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if the class can be built with this config, and not be initialized: nor can it be loaded then."""
+    if fault := initialization_fault(inputs.target.model):
+        yield Problem(
+            f"transformers can't load a {inputs.target.cls.__name__} of this config: its _init_weights fails: {fault}",
+            "Give values that fit together",
+        )
+
+
 def undone_ties(inputs: PlanInputs) -> Iterator[Problem]:
     """Yield a problem if a constructor gives two modules one parameter without telling the loader, which parts them."""
     model, layout = inputs.target.model, inputs.target.layout
@@ -254,6 +264,7 @@ INPUT_CHECKS = (
     tied_against_the_files,
     more_chosen_than_there_are,
     emptied_tensors,
+    unusable_values,
     undone_ties,
     packed_values,
     misplaced_pieces,
