@@ -85,8 +85,8 @@ def is_divided(tensor: torch.Tensor) -> bool:
 
 
 @contextmanager
-def under_zero3() -> Iterator[dict[str, Any]]:
-    """DeepSpeed divides what is loaded, small tensors too; gives what its engine is to be told."""
+def under_zero3(**more: Any) -> Iterator[dict[str, Any]]:
+    """DeepSpeed divides what is loaded, small tensors too; gives what its engine is to be told, and more."""
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # nothing is compiled
@@ -94,7 +94,7 @@ def under_zero3() -> Iterator[dict[str, Any]]:
     config = {
         "train_micro_batch_size_per_gpu": 6 // dist.get_world_size(), "gradient_accumulation_steps": 2,
         "gradient_clipping": 0.5, "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
-        "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False, **more,
     }  # fmt: skip
     held = HfDeepSpeedConfig(config)  # the library has a weak reference to it
     try:

@@ -211,6 +211,27 @@ def test_a_plan_is_made_from_a_divided_model_and_its_base(one_rank, bases):
     assert plan_against(model, bases / "untied-base").counts == hf_init.Plan.load(bases / "untied").counts
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*all_gather_into_tensor:FutureWarning")  # of torch, by DeepSpeed
+def test_under_zero3_one_process_loads_what_it_loads_without(one_rank, bases, monkeypatch):
+    """In the dtype of DeepSpeed's config, which transformers takes whatever is asked for: so another one is refused."""
+    monkeypatch.setenv("LOCAL_RANK", "0")  # as a launcher sets it
+    for name in sharded_ranks.LOADS:
+        seen, whole = (sharded_ranks.opened(bases, name, kind) for kind in ("zero3", None))
+        assert seen["digests"] == whole["digests"] and seen["undrawn"] and not seen["restored"]
+    load = partial(hf_init.from_pretrained, transformers.LlamaForCausalLM, bases / "tied", num_hidden_layers=3)
+    with (
+        sharded_ranks.under_zero3(),
+        pytest.raises(HfInitError, match=r"every parameter is torch\.float32.*leave it out"),
+    ):
+        load(dtype="bfloat16")
+    for asked in ({}, {"dtype": "auto"}, {"torch_dtype": torch.bfloat16}):
+        with sharded_ranks.under_zero3(bf16={"enabled": True}):
+            model = load(**asked)
+        assert {each.dtype for each in model.parameters()} == {torch.bfloat16} == {model.config.dtype}
+        assert {each.dtype for each in model.init_plan.tensors if each.new} == {"bfloat16"}
+
+
 def tensor_parallel(model, mesh):
     layer = model.model.layers[0].mlp.up_proj
     layer.weight = torch.nn.Parameter(distribute_tensor(layer.weight.detach(), mesh, [Shard(0)]))

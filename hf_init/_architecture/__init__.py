@@ -60,4 +60,5 @@ from hf_init._architecture.tree import find_tensor as find_tensor
 from hf_init._architecture.tree import tensor_place as tensor_place
 from hf_init._architecture.zero3 import as_zero3_loads as as_zero3_loads
 from hf_init._architecture.zero3 import is_zero3_enabled as is_zero3_enabled
+from hf_init._architecture.zero3 import with_zero3_dtype as with_zero3_dtype
 from hf_init._architecture.zero3 import without_zero3 as without_zero3

@@ -22,6 +22,7 @@ from hf_init._architecture import (
     on_disk,
     own_loader,
     tolerated,
+    with_zero3_dtype,
     without_zero3,
 )
 from hf_init._architecture import find_tensor as tensor_of
@@ -139,7 +140,7 @@ def load_class(
     if isinstance(cls, type) and issubclass(cls, PreTrainedModel) and (own := own_loader(cls, past)):
         return _load_around(own, cls, base, *model_args, **said, **options)
     _check_places(options.get("device_map"))
-    prepared = prepare_plan(base, cls, *model_args, **options)
+    prepared = prepare_plan(base, cls, *model_args, **with_zero3_dtype(options))
     check_in_memory(prepared.target)
     if prepared.target.cls is not cls and own_loader(prepared.target.cls):
         return load_class(prepared.target.cls, base, *model_args, **said, **options)
@@ -291,8 +292,7 @@ def _library_load(
         into: a model on meta; by default, the library makes one.
     """
     target = prepared.target
-    # The names are planned already.
-    load = {key: value for key, value in target.load_options.items() if key != "key_mapping"}
+    load = {key: value for key, value in target.load_options.items() if key != "key_mapping"}  # which is planned
     options = dict(dtype=target.dtype, output_loading_info=True, **load)
     values = as_zero3_loads(state.values) if is_zero3_enabled() else state.values
     try:
