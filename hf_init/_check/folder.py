@@ -71,24 +71,16 @@ def check_folder(
     place = folder_of(folder, subfolder, **hub)
     if labels is not None and texts is not None and len(labels) != len(texts):
         raise PlanError(f"{len(texts)} texts and {len(labels)} labels: give one label a text")
-    model = _load_folder(place, architecture, trust_remote_code)
-    batch = (
-        _image_batch(model, labels)
-        if model.main_input_name == "pixel_values"
-        else _text_batch(model, place, texts, labels)
-    )
-    model.train(train)
-    return check(model, batch, plan=place if (place / MANIFEST_NAME).is_file() else None, verbose=verbose)
-
-
-def _load_folder(place: Path, architecture: Architecture, trust_remote_code: bool | None) -> PreTrainedModel:
-    base = BaseCheckpoint.open(place)
-    target = Target.of(base, architecture, values={}, changed={}, trust=trust_remote_code)
+    target = Target.of(BaseCheckpoint.open(place), architecture, values={}, changed={}, trust=trust_remote_code)
     try:
         with quiet_library(), without_zero3():
-            return target.cls.from_pretrained(place, config=target.config, local_files_only=True)
+            model = target.cls.from_pretrained(place, config=target.config, local_files_only=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{place} can't be loaded: {one_line(error)}") from error
+    of_images = model.main_input_name == "pixel_values"
+    batch = _image_batch(model, labels) if of_images else _text_batch(model, place, texts, labels)
+    model.train(train)
+    return check(model, batch, plan=place if (place / MANIFEST_NAME).is_file() else None, verbose=verbose)
 
 
 def _text_batch(model: PreTrainedModel, place: Path, texts: Sequence[str] | None, labels: Labels) -> dict[str, object]:
@@ -100,18 +92,14 @@ def _text_batch(model: PreTrainedModel, place: Path, texts: Sequence[str] | None
     given = list(texts) if texts is not None else [*TEXTS][: len(labels) if labels is not None else len(TEXTS)]
     if not given:
         raise PlanError("no text: give one at least, or leave texts out")
-    encoded = _tokenize(place, given)
-    return {**encoded, **_text_labels(model, encoded, labels)}
-
-
-def _tokenize(place: Path, texts: list[str]) -> dict[str, torch.Tensor]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{place} has no tokenizer that can be loaded: {one_line(error)}") from error
     if tokenizer.pad_token is None:  # the mask covers it, whatever it is
         tokenizer.pad_token = tokenizer.eos_token
-    return dict(tokenizer(texts, padding=True, truncation=True, max_length=128, return_tensors="pt"))
+    encoded = dict(tokenizer(given, padding=True, truncation=True, max_length=128, return_tensors="pt"))
+    return {**encoded, **_text_labels(model, encoded, labels)}
 
 
 def _text_labels(model: PreTrainedModel, encoded: Mapping[str, torch.Tensor], labels: Labels) -> dict[str, object]:

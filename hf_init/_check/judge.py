@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hf_init._check.facts import Facts, Units, WeightFacts
+from hf_init._check.facts import Facts, Units
 from hf_init._text import format_count, join_names
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
@@ -245,7 +245,14 @@ def _judge_optimizer(facts: Facts) -> Iterator[CheckFinding]:
         )
     shut = [weight for weight in facts.weights if weight.held and not weight.trains]
     if shut:
-        yield _shut(shut)
+        names, moving = tuple(weight.name for weight in shut), [weight.name for weight in shut if weight.leftover]
+        text = (
+            f"the optimizer holds {format_count(len(names))} frozen parameters ({join_names(names)}): "
+            "it was made before freezing"
+        )
+        moved = f"a gradient still lies on {join_names(moving)}, so a step moves it: zero_grad(), and make it again"
+        severity, advice = (ERROR, moved) if moving else (WARNING, "make it again, of what trains")
+        yield CheckFinding(severity, "optimizer before freezing", f"{text}; {advice}", names)
     if facts.strange:
         shapes = join_names(["x".join(map(str, shape)) or "scalar" for shape in facts.strange])
         text = (
@@ -254,20 +261,6 @@ def _judge_optimizer(facts: Facts) -> Iterator[CheckFinding]:
             "before the model was resized or moved; make it again"
         )
         yield CheckFinding(ERROR, "optimizer of another model", text)
-
-
-def _shut(shut: Sequence[WeightFacts]) -> CheckFinding:
-    """Report parameters that the optimizer holds and that are frozen."""
-    names = tuple(weight.name for weight in shut)
-    moving = [weight.name for weight in shut if weight.leftover]
-    text = (
-        f"the optimizer holds {format_count(len(names))} frozen parameters ({join_names(names)}): "
-        "it was made before freezing"
-    )
-    if moving:
-        text += f"; a gradient still lies on {join_names(moving)}, so a step moves it: zero_grad(), and make it again"
-        return CheckFinding(ERROR, "optimizer before freezing", text, names)
-    return CheckFinding(WARNING, "optimizer before freezing", f"{text}; make it again, of what trains", names)
 
 
 def _judge_setup(facts: Facts) -> Iterator[CheckFinding]:

@@ -15,31 +15,33 @@ from hf_init._checkpoint import equal_bytes
 
 @contextmanager
 def model_untouched(model: nn.Module) -> Iterator[None]:
-    """Put back, at the end, what a forward pass may write to: buffers and training modes; and all random states."""
+    """Put back, at the end, what a forward pass may write to: buffers and training modes; and all random states.
+
+    The random states are those of torch on every device of the model, of numpy and of Python.
+    """
     modes = [(module, module.training) for module in model.modules()]
-    buffers = _saved_buffers(model)
-    with _random_states(model):
+    # Every module's own buffers: the tensors themselves, and copies of their values.
+    buffers = [
+        (module, dict(module._buffers), {n: b.detach().clone() for n, b in module._buffers.items() if b is not None})
+        for module in model.modules()
+        if module._buffers
+    ]
+    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
         try:
             yield
         finally:
+            random.setstate(of_python)
+            np.random.set_state(of_numpy)
             _restore_buffers(model, buffers)
             for module, mode in modes:
                 module.training = mode
 
 
-SavedState = list[tuple[nn.Module, dict[str, torch.Tensor | None], dict[str, torch.Tensor]]]
-
-
-def _saved_buffers(model: nn.Module) -> SavedState:
-    """Return every module's own buffers: the tensors themselves, and copies of their values."""
-    return [
-        (module, dict(module._buffers), {n: b.detach().clone() for n, b in module._buffers.items() if b is not None})
-        for module in model.modules()
-        if module._buffers
-    ]
-
-
-def _restore_buffers(model: nn.Module, kept: SavedState) -> None:
+def _restore_buffers(
+    model: nn.Module, kept: list[tuple[nn.Module, dict[str, torch.Tensor | None], dict[str, torch.Tensor]]]
+) -> None:
     known = {id(module) for module, _, _ in kept}
     with torch.no_grad():
         for module, tensors, values in kept:
@@ -52,16 +54,3 @@ def _restore_buffers(model: nn.Module, kept: SavedState) -> None:
     for module in model.modules():
         if module._buffers and id(module) not in known:
             module._buffers.clear()
-
-
-@contextmanager
-def _random_states(model: nn.Module) -> Iterator[None]:
-    """Restore the random states of torch on every device of the model, of numpy and of Python."""
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)

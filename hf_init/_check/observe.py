@@ -63,13 +63,13 @@ def observe(
 
 def _checksums(model: nn.Module) -> dict[str, int]:
     """Return a number for each parameter that changes with its bits."""
-    return {name: _checksum(p.detach()) for name, p in model.named_parameters() if p.device.type != "meta"}
-
-
-def _checksum(values: torch.Tensor) -> int:
-    flat = as_bytes(values)
-    words = len(flat) // 8 * 8
-    return int(flat[:words].view(torch.int64).sum()) ^ int(flat[words:].sum())
+    sums = {}
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != "meta":
+            flat = as_bytes(parameter.detach())
+            words = len(flat) // 8 * 8
+            sums[name] = int(flat[:words].view(torch.int64).sum()) ^ int(flat[words:].sum())
+    return sums
 
 
 def _loss_of(output: object) -> torch.Tensor:
@@ -105,12 +105,6 @@ def _parameter_gradients(model: nn.Module, loss: torch.Tensor) -> dict[str, torc
     return dict(zip(trained, found, strict=True))
 
 
-def _all_new(model: nn.Module, head: str, new: New) -> bool:
-    """Tell whether a module has no pretrained element."""
-    own = list(model.get_submodule(head).named_parameters(head, recurse=False))
-    return all(sum(num_elements(region.shape) for region in new.get(name, ())) == p.numel() for name, p in own)
-
-
 def _new_feeds(model: nn.Module, name: str, new: New) -> bool:
     """Tell whether the nearest enclosing module with parameters has new ones; of the model itself, whether all are."""
     path = name
@@ -130,8 +124,13 @@ def _observe_head(
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point() or not logits.numel() or not logits.ndim:
         return None, None
     head = next((name for name, sums in reversed(record.modules.items()) if sums.width == logits.shape[-1]), "")
-    known = None if new is None or not head else _all_new(model, head, new)
-    bias = getattr(model.get_submodule(head), "bias", None) if head else None
+    known = bias = None
+    if head:
+        module = model.get_submodule(head)
+        bias = getattr(module, "bias", None)
+        if new is not None:  # the head is new if it has no pretrained element
+            own = module.named_parameters(head, recurse=False)
+            known = all(sum(num_elements(region.shape) for region in new.get(name, ())) == p.numel() for name, p in own)
     fits = isinstance(bias, torch.Tensor) and bias.shape == logits.shape[-1:]
     problem = getattr(getattr(model, "config", None), "problem_type", None) or ""
     return _logit_scale(logits, head, known), reference_loss(logits.detach(), batch, bias if fits else None, problem)

@@ -55,7 +55,10 @@ def draw_check(
         gradients = [layer.gradient for layer in layers]
         _draw_points(axes[1, 0], layers, gradients, "gradient of the loss by outputs, root mean square")
         if zeros:
-            _draw_zero_shares(axes[2, 0], layers)
+            colours = [ON_PAPER["new"] if layer.new else _OLD for layer in layers]
+            axes[2, 0].bar(range(len(layers)), [100 * layer.zeros for layer in layers], color=colours, width=0.8)
+            axes[2, 0].set_ylim(0, 100)
+            _frame_layers(axes[2, 0], layers, "outputs that are exactly zero, %")
         return save_picture(figure, report, path)
 
 
@@ -98,25 +101,20 @@ def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[floa
         axes.legend(fontsize=7, frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1.0, 1.0))
 
 
-def _draw_zero_shares(axes: Axes, layers: Sequence[LayerFacts]) -> None:
-    colours = [ON_PAPER["new"] if layer.new else _OLD for layer in layers]
-    axes.bar(range(len(layers)), [100 * layer.zeros for layer in layers], color=colours, width=0.8)
-    axes.set_ylim(0, 100)
-    _frame_layers(axes, layers, "outputs that are exactly zero, %")
-
-
 def _frame_layers(axes: Axes, layers: Sequence[LayerFacts], title: str) -> None:
     axes.set_title(title, fontsize=8, loc="left")
     axes.set_xlim(-0.8, len(layers) - 0.2)
     marks = _block_marks(layers)
     for at, _ in marks if len(marks) <= _LINES else ():
         axes.axvline(at - 0.5, color="#dcdfe5", linewidth=0.8, zorder=1)
-    shown = _marks_that_fit(marks, len(layers))
-    names = [plain_text(name) for _, name in shown]
-    axes.set_xticks([at for at, _ in shown], names, fontsize=7, ha="left", parse_math=False)
+    shown, free = {}, 0.0  # the marks that don't run into the one before, or out of the picture
+    for at, name in marks:
+        end = at + (len(name) + 1) * len(layers) / _LETTERS
+        if at >= free and end <= len(layers) * 1.02:
+            shown[at], free = plain_text(name), end
+    axes.set_xticks([*shown], [*shown.values()], fontsize=7, ha="left", parse_math=False)
     axes.tick_params(which="both", length=0, labelsize=7, colors=_SOFT)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _block_marks(layers: Sequence[LayerFacts]) -> list[tuple[int, str]]:
@@ -125,15 +123,3 @@ def _block_marks(layers: Sequence[LayerFacts]) -> list[tuple[int, str]]:
     runs = [(next(run)[0], name) for name, run in groupby(enumerate(names), key=lambda pair: pair[1])]
     paths = [(at, (name or layers[at].name).split(".")) for at, name in runs]
     return [(at, ".".join(path[-2:]) if path[-1].isdecimal() else path[-1]) for at, path in paths]
-
-
-def _marks_that_fit(marks: Sequence[tuple[int, str]], many: int) -> list[tuple[int, str]]:
-    """Return the marks that don't run into the one before, or out of the picture."""
-    shown: list[tuple[int, str]] = []
-    free = 0.0
-    for at, name in marks:
-        end = at + (len(name) + 1) * many / _LETTERS
-        if at >= free and end <= many * 1.02:
-            shown.append((at, name))
-            free = end
-    return shown

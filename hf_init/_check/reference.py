@@ -31,9 +31,14 @@ def reference_loss(
     labels = labels.detach().cpu()
     start = torch.zeros(logits.shape[-1]) if bias is None else bias.detach().float().cpu()
     if problem == "regression" or (not problem and logits.shape[-1] == 1):
-        return _regression_reference(labels, start)
+        values = labels.double().reshape(-1, len(start))
+        error, variance = float(((values - start.double()) ** 2).mean()), float(values.var(0, unbiased=False).mean())
+        formula = f"the mean square of the labels less the bias; the variance of the labels is {variance:.4g}"
+        return Reference("regression", error, formula, variance)
     if problem == "multi_label_classification" or (labels.is_floating_point() and labels.shape == logits.shape):
-        return _multilabel_reference(labels, start)
+        loss = float(F.binary_cross_entropy_with_logits(start.expand(labels.shape), labels.float()))
+        formula = "the bias's prior on these labels" if bool(start.any()) else "ln 2: each label is as likely as not"
+        return Reference("several labels", loss, formula)
     if labels.is_floating_point() or labels.ndim > logits.ndim - 1:
         return None
     return _class_reference(labels, start)
@@ -58,16 +63,3 @@ def _class_reference(labels: torch.Tensor, bias: torch.Tensor) -> Reference | No
         loss,
         f"the bias's prior on these labels; its entropy is {entropy:.4g}, ln {many} is {math.log(many):.4g}",
     )
-
-
-def _multilabel_reference(labels: torch.Tensor, bias: torch.Tensor) -> Reference:
-    loss = float(F.binary_cross_entropy_with_logits(bias.expand(labels.shape), labels.float()))
-    formula = "the bias's prior on these labels" if bool(bias.any()) else "ln 2: each label is as likely as not"
-    return Reference("several labels", loss, formula)
-
-
-def _regression_reference(labels: torch.Tensor, bias: torch.Tensor) -> Reference:
-    values = labels.double().reshape(-1, len(bias))
-    error, variance = float(((values - bias.double()) ** 2).mean()), float(values.var(0, unbiased=False).mean())
-    formula = f"the mean square of the labels less the bias; the variance of the labels is {variance:.4g}"
-    return Reference("regression", error, formula, variance)

@@ -58,7 +58,8 @@ def _weight_facts(
     value, rate = parameter.detach(), held.rates.get(id(parameter))
     size = None if gradient is None else _tensor_norm(gradient)
     twins, rows = _repeated_rows(value, new)
-    update = _first_update(rate, held, size, value.numel())
+    # The first update of an element: of Adam's kind the rate itself (Kingma and Ba, 2015).
+    update = rate if rate is None or held.normalised else rate * (size or 0.0) / max(value.numel(), 1) ** 0.5
     lost, least = _lost_updates(value, new, update)
     return WeightFacts(
         name=name,
@@ -85,13 +86,6 @@ def _tensor_norm(values: torch.Tensor) -> float:
     return float(torch.linalg.vector_norm(values.detach().float(), dtype=torch.float64))
 
 
-def _first_update(rate: float | None, held: OptimizerEntry, gradient: float | None, many: int) -> float | None:
-    """Return the size of the first update of an element: of Adam's kind the rate itself (Kingma and Ba, 2015)."""
-    if rate is None:
-        return None
-    return rate if held.normalised else rate * (gradient or 0.0) / max(many, 1) ** 0.5
-
-
 def _lost_updates(value: torch.Tensor, new: Sequence[Region], update: float | None) -> tuple[float, float]:
     """Return the share of elements whose half unit in the last place exceeds an update, and that half's median."""
     bits = _BITS.get(value.dtype)
@@ -115,16 +109,13 @@ def _repeated_rows(value: torch.Tensor, new: Sequence[Region]) -> tuple[int, int
     rows = torch.cat([piece.reshape(piece.shape[0], -1) for piece in pieces])
     if bool((rows == rows[0, 0]).all()):
         return 0, len(rows)
-    _, inverse, counts = torch.unique(_keys(rows), return_inverse=True, return_counts=True)
-    groups = (torch.nonzero(inverse == at).reshape(-1) for at in torch.nonzero(counts > 1).reshape(-1))
-    return sum(int((rows[group] == rows[group[0]]).all(dim=1).sum()) - 1 for group in groups), len(rows)
-
-
-def _keys(rows: torch.Tensor) -> torch.Tensor:
-    """Return a number for each row that equal rows share, and others hardly ever."""
+    # Each row gets a number that equal rows share, and others hardly ever.
     weights = torch.cos(torch.arange(rows.shape[1], dtype=torch.float64, device=rows.device) ** 2 + 1.0)
     step = max(_BLOCK // rows.shape[1], 1)
-    return torch.cat([(rows[at : at + step].double() * weights).sum(1) for at in range(0, len(rows), step)])
+    keys = torch.cat([(rows[at : at + step].double() * weights).sum(1) for at in range(0, len(rows), step)])
+    _, inverse, counts = torch.unique(keys, return_inverse=True, return_counts=True)
+    groups = (torch.nonzero(inverse == at).reshape(-1) for at in torch.nonzero(counts > 1).reshape(-1))
+    return sum(int((rows[group] == rows[group[0]]).all(dim=1).sum()) - 1 for group in groups), len(rows)
 
 
 def foreign_shapes(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> tuple[tuple[int, ...], ...]:

@@ -54,6 +54,65 @@ class _Adapter:
         module = (tensor.parameter or tensor.name).rpartition(".")[0]
         return any(name.removeprefix(_PREFIX).startswith(f"{module}.") for name in self.files.entries)
 
+    def part(self, entry: TensorEntry, target: str) -> TensorPart:
+        """Return a tensor of the adapter with the base's tensor that it replaces."""
+        before, tokens = self.base.entries[target], entry.name.endswith(_TOKENS)
+        region = _token_rows(self.config, target, entry, before) if tokens else Box.whole(before.shape)
+        fits = region is not None and region.shape == entry.shape
+        comparable = fits and (before.dtype == entry.dtype or castable(before.dtype, entry.dtype))
+        shapes = f"was {before.dtype} {list(before.shape)}, is {entry.dtype} {list(entry.shape)}"
+        pair = TensorPair(
+            stored_tensor(self.files, entry.name), lambda: stored_tensor(self.base, target, region), before.dtype
+        )
+        return TensorPart(
+            target,
+            NEW if any(tensor.name == target and tensor.new for tensor in self.tensors) else KEPT,
+            False,
+            entry.shape,
+            entry.dtype,
+            num_elements(entry.shape),
+            f"{format_count(entry.shape[0])} rows" if tokens else ALL,
+            before.dtype,
+            (pair,) if comparable else (),
+            fault="" if comparable else f"{shapes}: it can't be compared",
+        )
+
+    def notes(self) -> Iterator[str]:
+        added = [name for name in self.files.entries if self.replaced(name) is None]
+        yield (
+            f"{self.folder} is an adapter of PEFT ({self.config.get('peft_type', 'of no type')}): the base isn't in "
+            "it, and is proved in its own folder"
+        )
+        if added:
+            many = format_count(len(added))
+            yield f"{many} tensors of the adapter's own, which are added to the base when it is loaded"
+        for key in ("modules_to_save", "trainable_token_indices"):
+            if self.config.get(key):
+                yield f"{key} of the adapter: {json.dumps(self.config[key])}"
+        if self.plan is None:
+            yield f"the base has no {MANIFEST_NAME}: whether it is what it was isn't known"
+
+    def warnings(self, tensors: tuple[TensorDrift, ...]) -> Iterator[str]:
+        carried = {tensor.name for tensor in tensors}
+        bare = [each.name for each in self.tensors if each.new and each.name not in carried and not self.adds_to(each)]
+        if bare:
+            yield (
+                f"new, and the adapter doesn't carry it: {join_names(bare)}. It stays as it was made: see what to paste"
+            )
+        yield from untrained_warning(tensors)
+
+    def paste(self) -> str:
+        """Return the arguments of a PEFT config that the plan of the base asks for; or why there are none."""
+        from hf_init.finetune import peft_arguments  # brings torch, which only an adapter's report needs
+
+        if self.plan is None:
+            return ""
+        try:
+            arguments = peft_arguments(self.plan)
+        except PlanError as error:
+            return str(error)
+        return ",\n".join(f"{key}={value!r}" for key, value in arguments.items())
+
 
 def adapter_drift(
     base: TrainedFolder | None,
@@ -77,10 +136,12 @@ def adapter_drift(
             "`hf-init diff`."
         )
     proof = verify_result(base_folder, progress=progress) if planned else None
-    with _adapter_files(folder) as files, Checkpoint.open(base_folder) as source:
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(f"{folder} has {ADAPTER} and no {WEIGHTS}: save the adapter again with save_pretrained.")
+    with Checkpoint.of_file(folder / WEIGHTS) as files, Checkpoint.open(base_folder) as source:
         adapter = _Adapter(folder, config, files, source, Manifest.load(base_folder).plan if planned else None)
         targets = {name: target for name in files.entries if (target := adapter.replaced(name)) is not None}
-        parts = [_adapter_part(adapter, files.entries[name], target) for name, target in targets.items()]
+        parts = [adapter.part(files.entries[name], target) for name, target in targets.items()]
         tensors = judge_parts(parts, progress)
         return DriftReport(
             trained=str(folder),
@@ -88,11 +149,11 @@ def adapter_drift(
             plan=str(source.root / MANIFEST_NAME) if planned else "none",
             frozen="the base, which an adapter doesn't hold",
             tensors=tensors,
-            notes=(*notes, *_adapter_notes(adapter)),
-            warnings=tuple(_adapter_warnings(adapter, tensors)),
+            notes=(*notes, *adapter.notes()),
+            warnings=tuple(adapter.warnings(tensors)),
             bytes_compared=sum(files.entries[name].nbytes for name in targets),
             proof=proof,
-            paste=_peft_config(adapter),
+            paste=adapter.paste(),
         )
 
 
@@ -106,35 +167,6 @@ def _adapter_base(base: TrainedFolder | None, folder: Path, config: Mapping[str,
     )
 
 
-def _adapter_files(folder: Path) -> Checkpoint:
-    if not (folder / WEIGHTS).is_file():
-        raise CheckpointError(f"{folder} has {ADAPTER} and no {WEIGHTS}: save the adapter again with save_pretrained.")
-    return Checkpoint.of_file(folder / WEIGHTS)
-
-
-def _adapter_part(adapter: _Adapter, entry: TensorEntry, target: str) -> TensorPart:
-    before, tokens = adapter.base.entries[target], entry.name.endswith(_TOKENS)
-    region = _token_rows(adapter.config, target, entry, before) if tokens else Box.whole(before.shape)
-    fits = region is not None and region.shape == entry.shape
-    comparable = fits and (before.dtype == entry.dtype or castable(before.dtype, entry.dtype))
-    shapes = f"was {before.dtype} {list(before.shape)}, is {entry.dtype} {list(entry.shape)}"
-    pair = TensorPair(
-        stored_tensor(adapter.files, entry.name), lambda: stored_tensor(adapter.base, target, region), before.dtype
-    )
-    return TensorPart(
-        target,
-        NEW if any(tensor.name == target and tensor.new for tensor in adapter.tensors) else KEPT,
-        False,
-        entry.shape,
-        entry.dtype,
-        num_elements(entry.shape),
-        f"{format_count(entry.shape[0])} rows" if tokens else ALL,
-        before.dtype,
-        (pair,) if comparable else (),
-        fault="" if comparable else f"{shapes}: it can't be compared",
-    )
-
-
 def _token_rows(config: Mapping[str, object], target: str, entry: TensorEntry, before: TensorEntry) -> Rows | None:
     """Return the rows of an embedding that trainable tokens stand for."""
     indices, module = config.get("trainable_token_indices"), target.removesuffix(".weight")
@@ -144,41 +176,3 @@ def _token_rows(config: Mapping[str, object], target: str, entry: TensorEntry, b
         if is_shape(rows) and len(rows) == entry.shape[0]:
             return Rows(0, tuple(rows), before.shape) if all(row < before.shape[0] for row in rows) else None
     return None
-
-
-def _adapter_notes(adapter: _Adapter) -> Iterator[str]:
-    added = [name for name in adapter.files.entries if adapter.replaced(name) is None]
-    yield (
-        f"{adapter.folder} is an adapter of PEFT ({adapter.config.get('peft_type', 'of no type')}): the base isn't in "
-        "it, and is proved in its own folder"
-    )
-    if added:
-        yield f"{format_count(len(added))} tensors of the adapter's own, which are added to the base when it is loaded"
-    for key in ("modules_to_save", "trainable_token_indices"):
-        if adapter.config.get(key):
-            yield f"{key} of the adapter: {json.dumps(adapter.config[key])}"
-    if adapter.plan is None:
-        yield f"the base has no {MANIFEST_NAME}: whether it is what it was isn't known"
-
-
-def _adapter_warnings(adapter: _Adapter, tensors: tuple[TensorDrift, ...]) -> Iterator[str]:
-    carried = {tensor.name for tensor in tensors}
-    bare = [
-        each.name for each in adapter.tensors if each.new and each.name not in carried and not adapter.adds_to(each)
-    ]
-    if bare:
-        yield f"new, and the adapter doesn't carry it: {join_names(bare)}. It stays as it was made: see what to paste"
-    yield from untrained_warning(tensors)
-
-
-def _peft_config(adapter: _Adapter) -> str:
-    """Return the arguments of a PEFT config that the plan of the base asks for; or why there are none."""
-    from hf_init.finetune import peft_arguments  # brings torch, which only an adapter's report needs
-
-    if adapter.plan is None:
-        return ""
-    try:
-        arguments = peft_arguments(adapter.plan)
-    except PlanError as error:
-        return str(error)
-    return ",\n".join(f"{key}={value!r}" for key, value in arguments.items())

@@ -28,11 +28,16 @@ def parts_by_name(inputs: DriftInputs) -> Iterator[TensorPart]:
 
 def _common_parts(inputs: DriftInputs, before: TensorEntry, after: TensorEntry) -> Iterator[TensorPart]:
     """Yield the parts of a tensor that both have: all of it, or its common leading rows and the rest."""
-    common = _common_box(before, after)
-    fault = uncastable(before, after) if common else f"its shape was {list(before.shape)}, is {list(after.shape)}"
-    box = common or Box.whole(after.shape)
+    box, fault, remark = Box.whole(after.shape), "", ""
+    if before.shape == after.shape:
+        fault = uncastable(before, after)
+    elif not before.shape or not after.shape or before.shape[1:] != after.shape[1:] or dtype_bits(after.dtype) < 8:
+        fault = f"its shape was {list(before.shape)}, is {list(after.shape)}"
+    else:
+        box = Box((0,) * len(after.shape), (min(before.shape[0], after.shape[0]), *after.shape[1:]))
+        fault = uncastable(before, after)
+        remark = "" if fault else f"{box.shape[0]} common rows, taken to be the same ones"
     whole, names = box.shape == after.shape, tuple(dict.fromkeys((after.name, before.name)))
-    remark = "" if before.shape == after.shape or fault else f"{box.shape[0]} common rows, taken to be the same ones"
     yield TensorPart(
         after.name,
         KEPT,
@@ -51,12 +56,3 @@ def _common_parts(inputs: DriftInputs, before: TensorEntry, after: TensorEntry) 
         rest = sum(num_elements(piece.shape) for piece in subtract_boxes(after.shape, [box]))
         frozen = inputs.frozen.holds(names, NEW)
         yield TensorPart(after.name, NEW, frozen, after.shape, after.dtype, rest, NEW, also=names[1:])
-
-
-def _common_box(before: TensorEntry, after: TensorEntry) -> Box | None:
-    """Return what two tensors of one name have in common, all of it or leading rows; None where nothing is."""
-    if before.shape == after.shape:
-        return Box.whole(after.shape)
-    if not before.shape or not after.shape or before.shape[1:] != after.shape[1:] or dtype_bits(after.dtype) < 8:
-        return None
-    return Box((0,) * len(after.shape), (min(before.shape[0], after.shape[0]), *after.shape[1:]))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from hf_init._checkpoint import Checkpoint, TensorEntry
 from hf_init._drift.frozen_globs import KEPT
-from hf_init._drift.measure import TensorPair
 from hf_init._drift.parts import ALL, NEW, DriftInputs, TensorPart, pair_part, uncastable, unplanned_part
 from hf_init._plan import TensorPlan, region_fault
 from hf_init._tensors import Copy, Region, Status, num_elements
@@ -126,9 +125,16 @@ def _base_dtype(base: Checkpoint, name: str) -> str | None:
 
 def _new_part(inputs: DriftInputs, tensor: _TrainedTensor, portion: str) -> TensorPart:
     entry, plan, names = tensor.entry, tensor.plan, tensor.names
-    pairs, dtype, fault = _new_pairs(inputs, plan, entry)
+    pairs, dtype, fault = [], None, ""
+    if inputs.extended:  # such a base alone says what new regions were before training
+        dtype, fault = (
+            _base_dtype(inputs.base, plan.name),
+            _base_fault(inputs.base, plan.name, plan.new[0].region, entry),
+        )
+        regions = [] if fault else [fill.region for fill in plan.new]
+        pairs = [pair_part(inputs, entry, region, plan.name, region) for region in regions]
     digests = inputs.source.digests.get(plan.name, []) if entry.dtype == plan.dtype else []
-    regions = [stored_tensor(inputs.trained, entry.name, fill.region) for fill in plan.new]
+    stored = [stored_tensor(inputs.trained, entry.name, fill.region) for fill in plan.new]
     return TensorPart(
         entry.name,
         NEW,
@@ -138,24 +144,9 @@ def _new_part(inputs: DriftInputs, tensor: _TrainedTensor, portion: str) -> Tens
         sum(num_elements(fill.region.shape) for fill in plan.new),
         portion,
         dtype,
-        pairs,
-        tuple(zip(regions, digests, strict=True)) if digests else (),
+        tuple(pairs),
+        tuple(zip(stored, digests, strict=True)) if digests else (),
         fault=fault,
         remark=tensor.remark,
         also=names[1:],
     )
-
-
-def _new_pairs(
-    inputs: DriftInputs, plan: TensorPlan, after: TensorEntry
-) -> tuple[tuple[TensorPair, ...], str | None, str]:
-    """Return the new regions with what they were before training: in the extended base alone.
-
-    With the dtype that they had, and why they can't be compared, if they can't.
-    """
-    if not inputs.extended:
-        return (), None, ""
-    fault = _base_fault(inputs.base, plan.name, plan.new[0].region, after)
-    regions = [] if fault else [fill.region for fill in plan.new]
-    pairs = [pair_part(inputs, after, region, plan.name, region) for region in regions]
-    return tuple(pairs), _base_dtype(inputs.base, plan.name), fault

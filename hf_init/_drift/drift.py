@@ -89,15 +89,26 @@ def measure_drift(
             plan=source.where,
             frozen=str(globs),
             tensors=tensors,
-            notes=(*notes, *_name_notes(inputs, parts), *_drift_notes(inputs, tensors)),
+            notes=(*notes, *_drift_notes(inputs, parts, tensors)),
             warnings=tuple(_drift_warnings(tensors)),
             bytes_compared=sum(part_bytes(part) for part in parts if part.pairs),
         )
 
 
-def _drift_notes(inputs: DriftInputs, tensors: Sequence[TensorDrift]) -> Iterator[str]:
-    yield from _plan_notes(inputs)
-    digests_alone = inputs.source.digests and not inputs.extended
+def _drift_notes(inputs: DriftInputs, parts: Sequence[TensorPart], tensors: Sequence[TensorDrift]) -> Iterator[str]:
+    source, base = inputs.source, inputs.base
+    if source.plan is None:
+        renamed = Counter(describe_renaming(part.also[0], part.name) for part in parts if part.also)
+        for (was, name), number in renamed.most_common():
+            yield f"under another name: {was} is {name} ({format_count(number)} tensors)"
+        yield (
+            "no plan: tensors are brought together by their names, and all that both have counts as pretrained. Which "
+            "rows of a resized tensor are which, and how new values were made, isn't known; "
+            "give the folder that extend wrote as plan"
+        )
+    if not inputs.extended and source.base is not None and base.fingerprint() != source.base.fingerprint:
+        yield f"{base.root} is not the very same files that the plan was made from; the bytes decide"
+    digests_alone = source.digests and not inputs.extended
     if digests_alone and any(tensor.status == "new" and tensor.change is None for tensor in tensors):
         yield "how far new values moved isn't known from their digests; give the extended folder as base for that"
     cast = sorted({(t.dtype_before, t.dtype) for t in tensors if t.dtype_before not in (None, t.dtype)})
@@ -105,34 +116,11 @@ def _drift_notes(inputs: DriftInputs, tensors: Sequence[TensorDrift]) -> Iterato
         yield f"saved in {after}, was {before}: what stayed equals its exact cast, bit for bit"
     missing = [tensor.name for tensor in tensors if tensor.status == "missing" and not tensor.failed]
     if missing:
-        planned = inputs.source.plan is not None
-        why = "the library drops them, or they were left out" if planned else "no plan says why"
+        why = "no plan says why" if source.plan is None else "the library drops them, or they were left out"
         yield f"not in the trained checkpoint: {join_names(missing)} ({why})"
-    for checkpoint in (inputs.trained, inputs.base):
+    for checkpoint in (inputs.trained, base):
         for stray in checkpoint.strays:
             yield f"{checkpoint.root}: {stray} is not read, another file goes before it"
-
-
-def _name_notes(inputs: DriftInputs, parts: Sequence[TensorPart]) -> Iterator[str]:
-    """Say, where there is no plan, which names belong together though they aren't equal."""
-    if inputs.source.plan is None:
-        renamed = Counter(describe_renaming(part.also[0], part.name) for part in parts if part.also)
-        for (was, name), number in renamed.most_common():
-            yield f"under another name: {was} is {name} ({format_count(number)} tensors)"
-
-
-def _plan_notes(inputs: DriftInputs) -> Iterator[str]:
-    source, base = inputs.source, inputs.base
-    if source.plan is None:
-        yield (
-            "no plan: tensors are brought together by their names, and all that both have counts as pretrained. Which "
-            "rows of a resized tensor are which, and how new values were made, isn't known; "
-            "give the folder that extend wrote as plan"
-        )
-    if inputs.extended:
-        return
-    if source.base is not None and base.fingerprint() != source.base.fingerprint:
-        yield f"{base.root} is not the very same files that the plan was made from; the bytes decide"
 
 
 def _drift_warnings(tensors: Sequence[TensorDrift]) -> Iterator[str]:

@@ -87,19 +87,15 @@ def plan_source(plan: PlanLike, trained: Path, base: TrainedFolder | None) -> Pl
     if isinstance(plan, Manifest):
         return PlanSource.of(plan, "as it was given")
     if plan is not None:
-        return _given_source(plan)
+        if not isinstance(plan, str | os.PathLike):
+            raise PlanError(f"plan: expected a Plan, or a folder with {MANIFEST_NAME}, not {type(plan).__name__}")
+        path = user_path(plan)
+        folder = path.parent if path.name == MANIFEST_NAME else path
+        return PlanSource.of(Manifest.load(folder), str(folder / MANIFEST_NAME))
     for folder in (trained, trained.parent if trained.name.startswith("checkpoint-") else None, base):
         if folder is not None and os.path.isfile(user_path(folder) / MANIFEST_NAME):
             return PlanSource.of(Manifest.load(folder), str(user_path(folder) / MANIFEST_NAME))
     return PlanSource(None, "none")
-
-
-def _given_source(plan: object) -> PlanSource:
-    if not isinstance(plan, str | os.PathLike):
-        raise PlanError(f"plan: expected a Plan, or a folder with {MANIFEST_NAME}, not {type(plan).__name__}")
-    path = user_path(plan)
-    folder = path.parent if path.name == MANIFEST_NAME else path
-    return PlanSource.of(Manifest.load(folder), str(folder / MANIFEST_NAME))
 
 
 def open_drift_base(base: TrainedFolder | None, source: PlanSource, prefix: str = "") -> Checkpoint:

@@ -45,8 +45,12 @@ class FrozenGlobs:
 
     def holds(self, names: tuple[str, ...], origin: str) -> bool:
         """Return whether a part of a tensor was meant to stay; a tensor may have several names."""
-        fitting = [word for word in self.words if _word_fits(word.removeprefix("!"), names, origin)]
-        return bool(fitting) and not fitting[-1].startswith("!")
+        held = False
+        for word in self.words:
+            glob = word.removeprefix("!")
+            if origin == KEPT if glob == KEPT else any(fits_glob(name, glob) for name in names):
+                held = glob == word
+        return held
 
     def check_used(self, parts: Sequence[tuple[tuple[str, ...], str]]) -> None:
         """Raise PlanError for globs that fit no tensor."""
@@ -57,7 +61,3 @@ class FrozenGlobs:
         if not self.words:
             return "nothing"
         return ", ".join("everything kept" if word == KEPT else word for word in self.words)
-
-
-def _word_fits(word: str, names: tuple[str, ...], origin: str) -> bool:
-    return origin == KEPT if word == KEPT else any(fits_glob(name, word) for name in names)

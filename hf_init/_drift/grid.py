@@ -55,19 +55,18 @@ def grids(tensors: Iterable[TensorDrift]) -> tuple[Grid, ...]:
         stack, index, kind = tensor.layer
         if index is not None and tensor.change is not None:
             stacks.setdefault(stack, {}).setdefault((kind, index), []).append(tensor)
-    return tuple(_stack_grid(stack, cells) for stack, cells in stacks.items())
-
-
-def _stack_grid(stack: str, cells: dict[tuple[str, int], list[TensorDrift]]) -> Grid:
-    layers = tuple(sorted({layer for _, layer in cells}))
-    every = list(dict.fromkeys(kind for kind, _ in cells))
-    values = {cell: relative_change(tensors) for cell, tensors in cells.items()}
-    most = {kind: max(_zero_if_nan(values.get((kind, layer), 0.0)) for layer in layers) for kind in every}
-    shown = set(sorted(every, key=lambda kind: -most[kind])[:MOST_KINDS])
-    kinds = tuple(kind for kind in every if kind in shown)
-    table = [[values.get((kind, layer), math.nan) for layer in layers] for kind in kinds]
-    states = [[state_of(cells.get((kind, layer), ())) for layer in layers] for kind in kinds]
-    return Grid(stack, kinds, layers, np.array(table), np.array(states), len(every) - len(kinds))
+    found = []
+    for stack, cells in stacks.items():
+        layers = tuple(sorted({layer for _, layer in cells}))
+        every = list(dict.fromkeys(kind for kind, _ in cells))
+        values = {cell: relative_change(tensors) for cell, tensors in cells.items()}
+        most = {kind: max(_zero_if_nan(values.get((kind, layer), 0.0)) for layer in layers) for kind in every}
+        shown = set(sorted(every, key=lambda kind: -most[kind])[:MOST_KINDS])
+        kinds = tuple(kind for kind in every if kind in shown)
+        table = [[values.get((kind, layer), math.nan) for layer in layers] for kind in kinds]
+        states = [[state_of(cells.get((kind, layer), ())) for layer in layers] for kind in kinds]
+        found.append(Grid(stack, kinds, layers, np.array(table), np.array(states), len(every) - len(kinds)))
+    return tuple(found)
 
 
 def _zero_if_nan(value: float) -> float:
@@ -78,22 +77,19 @@ def bars(tensors: Iterable[TensorDrift]) -> tuple[Bar, ...]:
     """Return a bar for each tensor in no stack of layers: those that changed most, in the order of the files."""
     outside = [tensor for tensor in tensors if tensor.layer[1] is None and tensor.status != "missing"]
     most = sorted(range(len(outside)), key=lambda number: -_zero_if_nan(_relative_of(outside[number])))[:MOST_BARS]
-    return tuple(_bar_of(outside[number]) for number in sorted(most))
-
-
-def _bar_of(tensor: TensorDrift) -> Bar:
-    label = tensor.name if tensor.portion == "all" else f"{tensor.name} ({tensor.portion})"
-    relative = _relative_of(tensor)
-    return Bar(label, relative, state_of([tensor]), tensor.origin == "new", _bar_note(tensor, relative))
-
-
-def _bar_note(tensor: TensorDrift, value: float) -> str:
-    """Return what is written where there is a bar's end, or no bar."""
-    if math.isinf(value) and tensor.change is not None:
-        return f"from zero, by up to {tensor.change.largest:.2g}"
-    if math.isnan(value):
-        return "how far isn't known"
-    return f"{value:.2g}" if value else "stayed, bit for bit"
+    found = []
+    for tensor in (outside[number] for number in sorted(most)):
+        relative = _relative_of(tensor)
+        # What is written where there is a bar's end, or no bar.
+        if math.isinf(relative) and tensor.change is not None:
+            note = f"from zero, by up to {tensor.change.largest:.2g}"
+        elif math.isnan(relative):
+            note = "how far isn't known"
+        else:
+            note = f"{relative:.2g}" if relative else "stayed, bit for bit"
+        label = tensor.name if tensor.portion == "all" else f"{tensor.name} ({tensor.portion})"
+        found.append(Bar(label, relative, state_of([tensor]), tensor.origin == "new", note))
+    return tuple(found)
 
 
 def _relative_of(tensor: TensorDrift) -> float:

@@ -100,8 +100,12 @@ def judge_parts(parts: Sequence[TensorPart], progress: Progress | None) -> tuple
 
 def judge_tensor(part: TensorPart, buffers: WorkerBuffers, progress: Progress) -> TensorDrift:
     """Compare a part with what it was."""
-    change = measure_part(part.pairs, buffers, progress) if part.pairs else None
-    same = not change.elements if change is not None else _as_made(part, buffers, progress)
+    change, same = None, None
+    if part.pairs:
+        change = measure_part(part.pairs, buffers, progress)
+        same = not change.elements
+    elif part.stored and part.made:
+        same = all(bytes_digest(region, buffers.seen, progress) == digest for region, digest in part.made)
     status = _drift_status(part, same)
     rounding = ""
     if change is not None and change.rounded is not None and change.elements:  # a way to move that isn't training
@@ -136,10 +140,3 @@ def _drift_status(part: TensorPart, same: bool | None) -> str:
     if part.origin == NEW:
         return "untrained" if same else "new"
     return "unchanged" if same else "trained"
-
-
-def _as_made(part: TensorPart, buffers: WorkerBuffers, progress: Progress) -> bool | None:
-    """Return whether new regions still have the digests that they were made with; None where those aren't known."""
-    if not part.stored or not part.made:
-        return None
-    return all(bytes_digest(region, buffers.seen, progress) == digest for region, digest in part.made)

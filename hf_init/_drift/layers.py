@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hf_init._block_names import layer_of
@@ -61,24 +61,23 @@ def by_layer(tensors: Iterable[TensorDrift]) -> tuple[LayerDrift, ...]:
             key = (layer_of(tensor.name), None) if index is None else (stack, index)
             layers.setdefault(key, []).append(tensor)
     first = {stack: number for number, (stack, _) in reversed([*enumerate(layers)])}
-    order = sorted(layers, key=lambda key: (first[key[0]], -1 if key[1] is None else key[1]))
-    return tuple(_layer_drift(*key, layers[key]) for key in order)
-
-
-def _layer_drift(stack: str, index: int | None, tensors: Sequence[TensorDrift]) -> LayerDrift:
-    changes = [(tensor, tensor.change) for tensor in tensors if tensor.change is not None]
-    moved = [(tensor, change) for tensor, change in changes if change.elements]
-    numbers = [change for _, change in moved if not math.isnan(change.change)]
-    most = max(moved, key=lambda pair: -1.0 if math.isnan(pair[1].relative) else pair[1].relative, default=None)
-    label = "" if most is None else most[0].name if index is None else most[0].layer[2]
-    return LayerDrift(
-        stack if index is None else f"{stack}.{index}".lstrip("."),
-        stack,
-        index,
-        len(changes),
-        len(changes) - len(moved),
-        math.hypot(*(change.before for change in numbers)),
-        math.hypot(*(change.change for change in numbers)),
-        max((change.largest for change in numbers), default=0.0),
-        label,
-    )
+    found = []
+    for stack, index in sorted(layers, key=lambda key: (first[key[0]], -1 if key[1] is None else key[1])):
+        changes = [(tensor, tensor.change) for tensor in layers[stack, index] if tensor.change is not None]
+        moved = [(tensor, change) for tensor, change in changes if change.elements]
+        numbers = [change for _, change in moved if not math.isnan(change.change)]
+        most = max(moved, key=lambda pair: -1.0 if math.isnan(pair[1].relative) else pair[1].relative, default=None)
+        found.append(
+            LayerDrift(
+                name=stack if index is None else f"{stack}.{index}".lstrip("."),
+                stack=stack,
+                index=index,
+                compared=len(changes),
+                stayed=len(changes) - len(moved),
+                before=math.hypot(*(change.before for change in numbers)),
+                change=math.hypot(*(change.change for change in numbers)),
+                largest=max((change.largest for change in numbers), default=0.0),
+                most="" if most is None else most[0].name if index is None else most[0].layer[2],
+            )
+        )
+    return tuple(found)

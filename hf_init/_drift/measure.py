@@ -96,7 +96,13 @@ class _ChangeSums:
         self.largest = max(self.largest, float(change.max(initial=0.0)))
         self.change += float(change @ change)
         self.add_before(before)
-        self.roundings = tuple(each for each in self.roundings if _is_rounded(seen, expected, dtype, each))
+        self.roundings = tuple(
+            narrow
+            for narrow in self.roundings
+            if dtype != narrow
+            and castable(dtype, narrow)
+            and np.array_equal(seen, cast_values(cast_values(expected, dtype, narrow), narrow, dtype))
+        )
 
     def add_before(self, values: np.ndarray) -> None:
         values = values[np.isfinite(values)]
@@ -110,15 +116,14 @@ class _Sides:
     after: RegionPart
     before: RegionPart
     pair: TensorPair
-    number: int
 
     @classmethod
-    def of(cls, pair: TensorPair, number: int) -> _Sides:
+    def of(cls, pair: TensorPair) -> _Sides:
         before = pair.before()
         flat = pair.after.flat(), before.flat()
         if flat[0] is None or flat[1] is None:
-            return cls(pair.after, before, pair, number)
-        return cls(flat[0], flat[1], pair, number)
+            return cls(pair.after, before, pair)
+        return cls(flat[0], flat[1], pair)
 
     def cuts(self) -> list[Piece]:
         return list(region_pieces(self.after.shape, tuple(map(max, self.after.spans, self.before.spans))))
@@ -135,13 +140,18 @@ class _Sides:
 def measure_part(pairs: Sequence[TensorPair], buffers: WorkerBuffers, progress: Progress) -> Movement:
     """Compare every region of a part of one tensor with what it was, in the dtype that it has now."""
     dtype = pairs[0].dtype
-    diff, sums = TensorDiff.of(pairs[0].after.whole, dtype), _ChangeSums()
-    equal = [
-        (sides, piece)
-        for sides in map(_Sides.of, pairs, range(len(pairs)))
-        for piece in sides.cuts()
-        if not _note_changes(sides, piece, buffers, diff, sums, progress)
-    ]
+    diff, sums, equal = TensorDiff.of(pairs[0].after.whole, dtype), _ChangeSums(), []
+    for number, pair in enumerate(pairs):
+        sides = _Sides.of(pair)
+        for piece in sides.cuts():
+            seen, expected = sides.read(piece, buffers)
+            progress(seen.nbytes)
+            if np.array_equal(seen, expected):
+                equal.append((sides, piece))
+                continue
+            diff.add_piece(pair.after.region, sides.after.shape, piece, seen, expected, number)
+            if is_decoded(dtype):
+                sums.add(seen.reshape(-1), expected.reshape(-1), dtype)
     if not diff.elements:
         return Movement()
     if not is_decoded(dtype):
@@ -163,28 +173,3 @@ def _movement(
 ) -> Movement:
     first = {key: value for key, value in diff.first.items() if key != "region"}
     return Movement(diff.elements, int(diff.rows.sum()), first, before, change, largest, not_finite, rounded)
-
-
-def _note_changes(
-    sides: _Sides,
-    piece: Piece,
-    buffers: WorkerBuffers,
-    diff: TensorDiff,
-    sums: _ChangeSums,
-    progress: Progress,
-) -> bool:
-    """Note how a piece differs from what it was; return whether it does."""
-    seen, expected = sides.read(piece, buffers)
-    progress(seen.nbytes)
-    if np.array_equal(seen, expected):
-        return False
-    diff.add_piece(sides.pair.after.region, sides.after.shape, piece, seen, expected, sides.number)
-    if is_decoded(sides.pair.dtype):
-        sums.add(seen.reshape(-1), expected.reshape(-1), sides.pair.dtype)
-    return True
-
-
-def _is_rounded(seen: np.ndarray, expected: np.ndarray, dtype: str, narrow: str) -> bool:
-    if dtype == narrow or not castable(dtype, narrow):
-        return False
-    return np.array_equal(seen, cast_values(cast_values(expected, dtype, narrow), narrow, dtype))

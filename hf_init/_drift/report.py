@@ -127,27 +127,40 @@ class DriftReport(Report):
         yield f"for the adapter's config, from the plan:\n{self.paste}" if self.paste else ""
 
     def _first_failures(self, draw: Draw) -> str:
-        rows = [(_part_name(tensor), describe_failure(tensor)) for tensor in self.failures]
+        rows = []
+        for tensor in self.failures:
+            part = "" if tensor.portion == "all" else f" ({tensor.portion} elements)"
+            rows.append((f"{tensor.name}{part}", describe_failure(tensor)))
         return draw_lines(draw, ("tensor", "failure"), rows)
 
     def _tables(self, draw: Draw) -> Iterator[str]:
-        new = [tensor for tensor in self.tensors if tensor.status in ("new", "untrained")]
+        new: list[tuple[str, ...]] = []
+        for tensor in self.tensors:
+            moved = ("not known", "-")
+            if tensor.status == "untrained":
+                moved = ("none: still as it was made", "0")
+            elif tensor.change is not None:
+                moved = (_relative(tensor.change.relative), figure(tensor.change.largest))
+            if tensor.status in ("new", "untrained"):
+                new.append((tensor.name, tensor.portion, format_count(tensor.elements), *moved))
         if new:
-            yield draw(
-                "new",
-                ("tensor", "part", "elements", "relative change", "largest change"),
-                [_tensor_row(tensor) for tensor in new],
-            )
+            yield draw("new", ("tensor", "part", "elements", "relative change", "largest change"), new)
         groups = [group for group in self.layers() if group.compared]
         if any(group.change for group in groups):
-            yield draw("pretrained, by layer: ||after - before|| / ||before||", _COLUMNS, list(map(_group_row, groups)))
-
-
-_COLUMNS = ("layer", "tensors", "stayed", "changed", "relative change", "largest change", "most changed")
-
-
-def _part_name(tensor: TensorDrift) -> str:
-    return tensor.name if tensor.portion == "all" else f"{tensor.name} ({tensor.portion} elements)"
+            rows = [
+                (
+                    group.name,
+                    format_count(group.compared),
+                    format_count(group.stayed),
+                    format_count(group.compared - group.stayed),
+                    _relative(group.relative),
+                    figure(group.largest),
+                    group.most,
+                )
+                for group in groups
+            ]
+            columns = ("layer", "tensors", "stayed", "changed", "relative change", "largest change", "most changed")
+            yield draw("pretrained, by layer: ||after - before|| / ||before||", columns, rows)
 
 
 def describe_failure(tensor: TensorDrift) -> str:
@@ -181,29 +194,6 @@ def figure(value: float) -> str:
         ('0.000123', '-')
     """
     return "-" if math.isnan(value) else f"{value:.3g}"
-
-
-def _tensor_row(tensor: TensorDrift) -> tuple[str, ...]:
-    change = tensor.change
-    if tensor.status == "untrained":
-        moved = ("none: still as it was made", "0")
-    elif change is None:
-        moved = ("not known", "-")
-    else:
-        moved = (_relative(change.relative), figure(change.largest))
-    return tensor.name, tensor.portion, format_count(tensor.elements), *moved
-
-
-def _group_row(group: LayerDrift) -> tuple[str, ...]:
-    return (
-        group.name,
-        format_count(group.compared),
-        format_count(group.stayed),
-        format_count(group.compared - group.stayed),
-        _relative(group.relative),
-        figure(group.largest),
-        group.most,
-    )
 
 
 def _relative(value: float) -> str:

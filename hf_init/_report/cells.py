@@ -80,18 +80,18 @@ def region_text(region: Region, of: Shape) -> str:
         return "all"
     if not isinstance(region, Box):
         return f"{format_count(len(region.index))} rows along dimension {region.dim}"
-    cut = [(dim, a, b) for dim, (a, b, n) in enumerate(zip(region.start, region.stop, of, strict=True)) if b - a < n]
-    return ", ".join(_format_cut(dim, a, b, of[dim]) for dim, a, b in cut)
-
-
-def _format_cut(dim: int, start: int, stop: int, size: int) -> str:
-    what = ("rows", "columns")[dim] if dim < 2 else f"dimension {dim}:"
-    span = (
-        f"{what} {format_count(start)} to {format_count(stop - 1)}"
-        if stop - start > 1
-        else f"{what.rstrip('s')} {format_count(start)}"
-    )
-    return f"{span} of {format_count(size)}" if stop > start else f"no {what}"
+    cuts = []
+    for dim, (start, stop, size) in enumerate(zip(region.start, region.stop, of, strict=True)):
+        what = ("rows", "columns")[dim] if dim < 2 else f"dimension {dim}:"
+        if stop - start == size:
+            continue
+        if start == stop:
+            cuts.append(f"no {what}")
+        elif stop - start == 1:
+            cuts.append(f"{what.rstrip('s')} {format_count(start)} of {format_count(size)}")
+        else:
+            cuts.append(f"{what} {format_count(start)} to {format_count(stop - 1)} of {format_count(size)}")
+    return ", ".join(cuts)
 
 
 def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | None = None) -> Html:
@@ -101,13 +101,12 @@ def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | Non
         name = dotted(finding.tensor)
         linked = tag("a", name, href=links[finding.tensor]) if links and finding.tensor in links else name
         kinds.setdefault(finding.kind, []).append(tag("li", linked, f": {finding.text}"))
-    return join_html(_kind_findings(kind, items) for kind, items in kinds.items())
-
-
-def _kind_findings(kind: str, items: Sequence[Html]) -> Html:
-    rest = tag("details", tag("summary", f"{len(items) - 1} more"), tag("ul", *items[1:]))
-    heading = tag("strong", f"{kind} ({format_count(len(items))})")
-    return tag("div", heading, tag("ul", items[0]), rest if len(items) > 1 else "", class_="note warn")
+    lists = []
+    for kind, items in kinds.items():
+        heading = tag("strong", f"{kind} ({format_count(len(items))})")
+        rest = tag("details", tag("summary", f"{len(items) - 1} more"), tag("ul", *items[1:])) if items[1:] else ""
+        lists.append(tag("div", heading, tag("ul", items[0]), rest, class_="note warn"))
+    return join_html(lists)
 
 
 def wide_table(head: object, columns: Sequence[object], rows: Sequence[Sequence[object]]) -> Html:

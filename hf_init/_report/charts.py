@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_init._figure import ON_PAPER, drawing, plain_text, png_of, svg_of
 from hf_init._html import Html, tag
-from hf_init._report.picture import Chart, Trace
+from hf_init._report.picture import Chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,15 +35,13 @@ def picture_of(chart: Chart, colours: Sequence[str], label: str) -> Html:
         colours: of the traces, by name.
         label: what it shows, for those who can't see it.
     """
-    light, dark = (_data_url(chart, colours, palette) for palette in (ON_PAPER, ON_DARK))
-    source = tag("source", srcset=dark, media="(prefers-color-scheme: dark)")
-    return tag("picture", source, tag("img", src=light, alt=label))
-
-
-def _data_url(chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> str:
-    with drawing(3.6, 1.5) as (figure, axes):
-        _draw_chart(axes, chart, colours, palette)
-        return f"data:image/svg+xml;base64,{b64encode(svg_of(figure)).decode()}"
+    images = []
+    for palette in (ON_PAPER, ON_DARK):
+        with drawing(3.6, 1.5) as (figure, axes):
+            _draw_chart(axes, chart, colours, palette)
+            images.append(f"data:image/svg+xml;base64,{b64encode(svg_of(figure)).decode()}")
+    source = tag("source", srcset=images[1], media="(prefers-color-scheme: dark)")
+    return tag("picture", source, tag("img", src=images[0], alt=label))
 
 
 def png_panels(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], title: str) -> bytes:
@@ -64,39 +62,31 @@ def png_panels(panels: Sequence[Sequence[tuple[str, Chart, Sequence[str]]]], tit
 
 
 def _draw_chart(axes: Axes, chart: Chart, colours: Sequence[str], palette: Mapping[str, str]) -> None:
-    _frame_chart(axes, chart, palette["ink"])
-    for trace, colour in zip(chart.traces, colours, strict=True):
-        _draw_trace(axes, trace, palette[colour], chart.top, filled=colour in ("new", "kept-1"))
-    if chart.curve is not None:
-        axes.plot(*chart.curve, color=palette["expected"], linewidth=1.6, clip_on=False, label="expected")
-    for constant in chart.constants:
-        label = None if chart.curve is not None else "expected"
-        _draw_stem(
-            axes, constant, chart.top, linestyle=(0, (2, 1)), linewidth=1.6, color=palette["expected"], label=label
-        )
-
-
-def _frame_chart(axes: Axes, chart: Chart, ink: str) -> None:
+    ink = palette["ink"]
     axes.set_xlim(*chart.span)
     axes.set_ylim(0, chart.top * 1.04)
     axes.set_yticks([])
     axes.tick_params(bottom=False, labelsize=8, labelcolor=ink)
     axes.locator_params(axis="x", nbins=5)
     axes.patch.set_visible(False)
-    for side in ("top", "left", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "left", "right"]].set_visible(False)
     axes.spines["bottom"].set_color(ink)
     axes.xaxis.offsetText.set(color=ink, fontsize=8)
-
-
-def _draw_trace(axes: Axes, trace: Trace, colour: str, top: float, filled: bool) -> None:
-    if trace.heights.any():
-        # Without a line around it: a fill says it all, and a line alone can lie over it.
-        style: dict[str, Any] = {"fill": True, "alpha": 0.45, "linewidth": 0} if filled else {"linewidth": 1.2}
-        axes.stairs(trace.heights, trace.edges, color=colour, clip_on=False, label=plain_text(trace.label), **style)
-    if trace.spike is not None:
-        label = None if trace.heights.any() else plain_text(trace.label)
-        _draw_stem(axes, trace.spike, top, color=colour, linewidth=3, alpha=0.7, label=label)
+    for trace, name in zip(chart.traces, colours, strict=True):
+        colour, label = palette[name], plain_text(trace.label)
+        if trace.heights.any():
+            # Without a line around it: a fill says it all, and a line alone can lie over it.
+            filled = {"fill": True, "alpha": 0.45, "linewidth": 0}
+            style: dict[str, Any] = filled if name in ("new", "kept-1") else {"linewidth": 1.2}
+            axes.stairs(trace.heights, trace.edges, color=colour, clip_on=False, label=label, **style)
+        if trace.spike is not None:
+            label = None if trace.heights.any() else label
+            _draw_stem(axes, trace.spike, chart.top, color=colour, linewidth=3, alpha=0.7, label=label)
+    if chart.curve is not None:
+        axes.plot(*chart.curve, color=palette["expected"], linewidth=1.6, clip_on=False, label="expected")
+    dashes = {"linestyle": (0, (2, 1)), "linewidth": 1.6, "color": palette["expected"]}
+    for constant in chart.constants:
+        _draw_stem(axes, constant, chart.top, label=None if chart.curve is not None else "expected", **dashes)
 
 
 def _draw_stem(axes: Axes, at: tuple[float, float], top: float, **style: Any) -> None:

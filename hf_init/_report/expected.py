@@ -43,17 +43,13 @@ def _part_density(part: Part, x: np.ndarray) -> np.ndarray:
         return inside / (part.high - part.low)
     if part.kind == "truncated_normal":
         return np.where(inside, _bell(x, part.center, part.scale) / mass(*part.cut), 0.0)
-    return np.where(inside, _sphere_density(part, np.clip(x, part.low, part.high)), 0.0)
+    # A coordinate of a point drawn evenly from a sphere: as (1 - x^2)^((d - 3) / 2).
+    if part.dimension < 4:  # infinite at its ends, or no density at all
+        return np.zeros_like(x)
+    log = math.lgamma(part.dimension / 2) - math.lgamma((part.dimension - 1) / 2) - 0.5 * math.log(math.pi)
+    inner = np.maximum(1 - (np.clip(x, part.low, part.high) / part.high) ** 2, 1e-300)
+    return np.where(inside, np.exp(log + (part.dimension - 3) / 2 * np.log(inner)) / part.high, 0.0)
 
 
 def _bell(x: np.ndarray, mean: float, std: float) -> np.ndarray:
     return np.exp(-0.5 * ((x - mean) / std) ** 2) / (std * math.sqrt(2 * math.pi))
-
-
-def _sphere_density(part: Part, x: np.ndarray) -> np.ndarray:
-    """Return that of a coordinate of a point drawn evenly from a sphere: as ``(1 - x^2)^((d - 3) / 2)``."""
-    if part.dimension < 4:  # infinite at its ends, or no density at all
-        return np.zeros_like(x)
-    log = math.lgamma(part.dimension / 2) - math.lgamma((part.dimension - 1) / 2) - 0.5 * math.log(math.pi)
-    inner = np.maximum(1 - (x / part.high) ** 2, 1e-300)
-    return np.exp(log + (part.dimension - 3) / 2 * np.log(inner)) / part.high

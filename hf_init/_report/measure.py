@@ -85,22 +85,16 @@ def measure_values(
     if not is_decoded(dtype):
         return Measure(name, dtype, region.shape, None, None), np.zeros(0)
     array, step = checkpoint.array(name), sample_stride(region.shape)
-    stats, sample = _stats_and_sample(array, region, dtype, step)
-    matrix = len(region.shape) - stack > 1 and is_floating(dtype) and num_elements(region.shape)
-    found = _row_stats(array, region, dtype, stack, side) if matrix else None
-    return Measure(name, dtype, region.shape, stats, found, step), sample
-
-
-def _stats_and_sample(array: np.ndarray, region: Region, dtype: str, step: int) -> tuple[Stats, np.ndarray]:
-    """Return, in one pass, the statistics of all values and every ``step``-th finite one."""
-    stats, at, sample = Stats(), 0, []
+    stats, at, samples = Stats(), 0, [np.zeros(0)]
     for piece in value_pieces(array, region):
         values = decode_values(piece, dtype)
         stats = stats + Stats.of(values)
         taken = values[-at % step :: step]
-        sample.append(taken[np.isfinite(taken)])
+        samples.append(taken[np.isfinite(taken)])
         at += len(values)
-    return stats, np.concatenate(sample) if sample else np.zeros(0)
+    matrix = len(region.shape) - stack > 1 and is_floating(dtype) and num_elements(region.shape)
+    found = _row_stats(array, region, dtype, stack, side) if matrix else None
+    return Measure(name, dtype, region.shape, stats, found, step), np.concatenate(samples)
 
 
 def _row_stats(array: np.ndarray, region: Region, dtype: str, stack: int, side: int) -> RowStats | None:

@@ -19,7 +19,7 @@ from hf_init._report.cells import (
     wide_table,
 )
 from hf_init._report.measure import ROWS, SIDE
-from hf_init._report.picture import Chart, Trace
+from hf_init._report.picture import Chart
 from hf_init._report.statuses import status_tables
 from hf_init._report.survey import GROUPS, PICTURES, PLAIN_SIDE, CheckpointSurvey, NewRegion, ResultSurvey
 from hf_init._tensors import num_elements
@@ -28,9 +28,11 @@ from hf_init._text import format_bytes, format_count
 
 def page(survey: ResultSurvey | CheckpointSurvey) -> str:
     """Return the whole document."""
-    parts = _result_page(survey) if isinstance(survey, ResultSurvey) else _checkpoint_page(survey)
-    title = survey.plan.architecture if isinstance(survey, ResultSurvey) else survey.folder
-    return html_page(title, parts, _page_footer(SIDE if isinstance(survey, ResultSurvey) else PLAIN_SIDE))
+    result = isinstance(survey, ResultSurvey)
+    parts = _result_page(survey) if result else _checkpoint_page(survey)
+    return html_page(
+        survey.plan.architecture if result else survey.folder, parts, _page_footer(SIDE if result else PLAIN_SIDE)
+    )
 
 
 def _result_page(survey: ResultSurvey) -> Iterator[Html]:
@@ -167,17 +169,14 @@ def _chart_figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], 
     entries = [tag("li", text, class_=colour) for colour, text in key]
     outside, seen = sum(trace.outside for trace in chart.traces), sum(trace.seen for trace in chart.traces)
     rest = f"{format_count(outside)} of {format_count(seen)} values lie outside the picture" if outside else ""
-    notes = "; ".join(filter(None, dict.fromkeys((note, *map(_spike_note, chart.traces), rest))))
+    # A line stands for many equal values.
+    lines = [
+        f"line: {'all values are' if share == 1 else f'{share:.1%} are'} {format_value(value)}"
+        for value, share in (trace.spike for trace in chart.traces if trace.spike)
+    ]
+    notes = "; ".join(filter(None, dict.fromkeys((note, *lines, rest))))
     caption = tag("figcaption", tag("ul", *entries, class_="key"), notes)
     return tag("figure", _charts.picture_of(chart, colours, label), caption)
-
-
-def _spike_note(trace: Trace) -> str:
-    """Describe a line that stands for many equal values."""
-    if trace.spike is None:
-        return ""
-    value, share = trace.spike
-    return f"line: {'all values are' if share == 1 else f'{share:.1%} are'} {format_value(value)}"
 
 
 def _region_table(subject: NewRegion) -> Html:
@@ -212,7 +211,12 @@ def _checkpoint_page(survey: CheckpointSurvey) -> Iterator[Html]:
         f"The first, middle and last of the tensors whose names differ in numbers alone; the {GROUPS} largest groups.",
         class_="soft",
     )
-    yield tag("div", *(_group(name, many, chart) for name, many, chart in survey.charts), class_="charts")
+    groups = []
+    for name, many, chart in survey.charts:
+        key = [(colour, trace.label) for colour, trace in zip(_charts.KEPT, chart.traces, strict=False)]
+        drawn = _chart_figure(chart, [colour for colour, _ in key], key, f"histograms of {name}")
+        groups.append(tag("div", tag("h3", dotted(name), f" ({many})" if many > 1 else ""), drawn, class_="card"))
+    yield tag("div", *groups, class_="charts")
     yield tag("h2", "Every tensor")
     rows = [
         [
@@ -224,12 +228,6 @@ def _checkpoint_page(survey: CheckpointSurvey) -> Iterator[Html]:
         for each in measures
     ]
     yield wide_table("", ["tensor", tag("th", "shape", class_="n"), "dtype", *column_heads()], rows)
-
-
-def _group(name: str, many: int, chart: Chart) -> Html:
-    key = [(colour, trace.label) for colour, trace in zip(_charts.KEPT, chart.traces, strict=False)]
-    drawn = _chart_figure(chart, [colour for colour, _ in key], key, f"histograms of {name}")
-    return tag("div", tag("h3", dotted(name), f" ({many})" if many > 1 else ""), drawn, class_="card")
 
 
 def _page_footer(side: int) -> Iterator[Html]:

@@ -31,6 +31,22 @@ class Trace:
     outside: int
     seen: int
 
+    @classmethod
+    def of(cls, label: str, values: np.ndarray, span: Span) -> Trace:
+        """Return the histogram of values over a range."""
+        value = float(values[0]) if values.size and values.min() == values.max() else 0.0
+        share = float((values == value).mean()) if values.size else 0.0
+        spike = (value, share) if share > SPIKE else None
+        rest = values[values != value] if spike else values
+        # So many bins that the values themselves get about the square root of their number.
+        fine = min(max(math.isqrt(rest.size), 12), 64)
+        low, high = _value_span(rest) or span
+        bins = int(min(max(fine * (span[1] - span[0]) / (high - low or 1.0), fine), 240))
+        edges = np.linspace(*span, bins + 1)
+        counts, _ = np.histogram(rest, edges)
+        heights = counts / (max(values.size, 1) * (edges[1] - edges[0]))
+        return cls(label, edges, heights, spike, rest.size - int(counts.sum()), values.size)
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -72,7 +88,10 @@ def picture(
     drawn = [(max(part.low, part.mean - 4 * part.std), min(part.high, part.mean + 4 * part.std)) for part in parts]
     own = _union_span([_value_span(sample), *drawn])
     others = _union_span([_value_span(values) for _, values in neighbours])
-    shared = _shared_span(own, others)
+    both = _union_span([own, others])
+    widths = [high - low for low, high in filter(None, (own, others)) if high > low]
+    narrow = both is not None and bool(widths) and both[1] - both[0] > SCALES * min(widths)
+    shared = both if own and others and not narrow else None
     return Picture(
         chart([(label, sample)], _padded_span(shared or own), expected),
         chart(neighbours, _padded_span(shared or others)) if neighbours else None,
@@ -85,27 +104,12 @@ def chart(
 ) -> Chart:
     """Return histograms of samples, over the range of them all unless it is given."""
     span = span or _padded_span(_union_span([_value_span(values) for _, values in samples]))
-    traces = tuple(_histogram(label, values, span) for label, values in samples)
+    traces = tuple(Trace.of(label, values, span) for label, values in samples)
     if expected is None:
         return Chart(span, traces)
     x = np.linspace(*span, 241)
     curve = (x, density(expected, x))
     return Chart(span, traces, curve if curve[1].any() else None, expected.atoms)
-
-
-def _histogram(label: str, values: np.ndarray, span: Span) -> Trace:
-    value = float(values[0]) if values.size and values.min() == values.max() else 0.0
-    share = float((values == value).mean()) if values.size else 0.0
-    spike = (value, share) if share > SPIKE else None
-    rest = values[values != value] if spike else values
-    # So many bins that the values themselves get about the square root of their number.
-    fine = min(max(math.isqrt(rest.size), 12), 64)
-    low, high = _value_span(rest) or span
-    bins = int(min(max(fine * (span[1] - span[0]) / (high - low or 1.0), fine), 240))
-    edges = np.linspace(*span, bins + 1)
-    counts, _ = np.histogram(rest, edges)
-    heights = counts / (max(values.size, 1) * (edges[1] - edges[0]))
-    return Trace(label, edges, heights, spike, rest.size - int(counts.sum()), values.size)
 
 
 def _value_span(values: np.ndarray) -> Span | None:
@@ -119,15 +123,6 @@ def _value_span(values: np.ndarray) -> Span | None:
 def _union_span(spans: Sequence[Span | None]) -> Span | None:
     known = [span for span in spans if span]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
-
-
-def _shared_span(one: Span | None, other: Span | None) -> Span | None:
-    """Return the range of both, where neither becomes too narrow in it."""
-    both = _union_span([one, other])
-    if one is None or other is None or both is None:
-        return None
-    widths = [high - low for low, high in (one, other) if high > low]
-    return both if not widths or both[1] - both[0] <= SCALES * min(widths) else None
 
 
 def _padded_span(span: Span | None) -> Span:

@@ -22,7 +22,7 @@ def poster(survey: ResultSurvey | CheckpointSurvey) -> bytes:
         HfInitError: there is nothing to draw.
     """
     if isinstance(survey, ResultSurvey):
-        rows = [[*_region_panels(subject)] for subject in survey.subjects if subject.picture is not None]
+        rows = [panels for subject in survey.subjects if (panels := [*_region_panels(subject)])]
     else:
         groups = [
             (f"{name} ({number})", chart, [*_charts.KEPT[: len(chart.traces)]]) for name, number, chart in survey.charts

@@ -14,7 +14,23 @@ from hf_init._text import format_count
 def status_tables(plan: Plan, links: dict[str, str]) -> Iterator[Html]:
     """Yield tables of all that isn't kept, one by one; kept tensors by role, each role folded away."""
     for status in (Status.NEW, Status.RESIZED):
-        yield from _filled_table(status, [tensor for tensor in plan.tensors if tensor.status is status], links)
+        tensors = [tensor for tensor in plan.tensors if tensor.status is status]
+        rows = [
+            (
+                tag("a", dotted(tensor.name), href=links[tensor.name]) if tensor.name in links else dotted(tensor.name),
+                tag("td", shape_text(tensor.shape), class_="fixed"),
+                tag("td", tensor.dtype, class_="fixed"),
+                tensor.role,
+                region_text(fill.region, tensor.shape),
+                tag("code", fill.scheme),
+                fill.why,
+            )
+            for tensor in tensors
+            for fill in tensor.new
+        ]
+        columns = ("tensor", "shape", "dtype", "role", "region", "scheme", "why")
+        if tensors:
+            yield wide_table(f"{status.value} ({format_count(len(tensors))})", columns, rows)
     tied = [(dotted(t.name), dotted(t.tied_to or "")) for t in plan.tensors if t.status is Status.TIED]
     if tied:
         yield wide_table(f"tied ({format_count(len(tied))})", ("tensor", "is"), tied)
@@ -25,53 +41,29 @@ def status_tables(plan: Plan, links: dict[str, str]) -> Iterator[Html]:
     if plan.unused:
         unused = [(dotted(each.name), each.reason) for each in plan.unused]
         yield wide_table(f"unused ({format_count(len(unused))})", ("source tensor", "why"), unused)
-    yield from _kept_tables([tensor for tensor in plan.tensors if tensor.status is Status.KEPT])
+    if kept := [tensor for tensor in plan.tensors if tensor.status is Status.KEPT]:
+        yield from _kept_tables(kept)
 
 
-def _filled_table(status: Status, tensors: Sequence[TensorPlan], links: dict[str, str]) -> Iterator[Html]:
-    if not tensors:
-        return
-    rows = [
-        (
-            tag("a", dotted(tensor.name), href=links[tensor.name]) if tensor.name in links else dotted(tensor.name),
-            tag("td", shape_text(tensor.shape), class_="fixed"),
-            tag("td", tensor.dtype, class_="fixed"),
-            tensor.role,
-            region_text(fill.region, tensor.shape),
-            tag("code", fill.scheme),
-            fill.why,
-        )
-        for tensor in tensors
-        for fill in tensor.new
-    ]
-    columns = ("tensor", "shape", "dtype", "role", "region", "scheme", "why")
-    yield wide_table(f"{status.value} ({format_count(len(tensors))})", columns, rows)
-
-
-def _kept_tables(tensors: Sequence[TensorPlan]) -> Iterator[Html]:
-    if not tensors:
-        return
+def _kept_tables(kept: Sequence[TensorPlan]) -> Iterator[Html]:
     roles: dict[str, list[TensorPlan]] = {}
-    for tensor in tensors:
+    for tensor in kept:
         roles.setdefault(tensor.role, []).append(tensor)
-    head = f"kept, byte for byte ({format_tensors(len(tensors))}, {format_count(_elements(tensors))} values)"
-    yield tag("p", tag("strong", head))
-    yield from (_role_table(role, roles[role]) for role in sorted(roles))
+    yield tag("p", tag("strong", f"kept, byte for byte ({_amount(kept)})"))
+    for role, tensors in sorted(roles.items()):
+        rows = [
+            (
+                dotted(t.name),
+                tag("td", shape_text(t.shape), class_="fixed"),
+                tag("td", t.dtype, class_="fixed"),
+                "" if t.source in (None, t.name) else dotted(t.source),
+            )
+            for t in tensors
+        ]
+        table = wide_table("", ("tensor", "shape", "dtype", "in the base"), rows)
+        yield tag("details", tag("summary", f"{role}: {_amount(tensors)}"), table)
 
 
-def _role_table(role: str, tensors: Sequence[TensorPlan]) -> Html:
-    summary = f"{role}: {format_tensors(len(tensors))}, {format_count(_elements(tensors))} values"
-    rows = [
-        (
-            dotted(t.name),
-            tag("td", shape_text(t.shape), class_="fixed"),
-            tag("td", t.dtype, class_="fixed"),
-            "" if t.source in (None, t.name) else dotted(t.source),
-        )
-        for t in tensors
-    ]
-    return tag("details", tag("summary", summary), wide_table("", ("tensor", "shape", "dtype", "in the base"), rows))
-
-
-def _elements(tensors: Sequence[TensorPlan]) -> int:
-    return sum(num_elements(tensor.shape) for tensor in tensors)
+def _amount(tensors: Sequence[TensorPlan]) -> str:
+    values = sum(num_elements(tensor.shape) for tensor in tensors)
+    return f"{format_tensors(len(tensors))}, {format_count(values)} values"

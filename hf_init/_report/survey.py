@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from hf_init._report.neighbours import Candidate, layer_numbers, nearest_neighbo
 from hf_init._report.picture import Chart, Picture, chart, picture
 from hf_init._report.token_rows import TokenRows, norm_picture, token_rows, token_texts
 from hf_init._report.untrained import Untrained, untrained_tables
-from hf_init._tensors import Slot, num_elements
+from hf_init._tensors import num_elements
 from hf_init.schemes import Distribution
 
 PICTURES = 200
@@ -85,9 +85,15 @@ def survey(folder: Path) -> ResultSurvey | CheckpointSurvey:
 
 
 def _survey_result(checkpoint: Checkpoint, manifest: Manifest) -> ResultSurvey:
-    plan = manifest.plan
+    plan, faults = manifest.plan, []
     plan.check_schemes(checkpoint.root)
-    faults = (fault for tensor in plan.stored for fault in _shape_faults(tensor, checkpoint))
+    for tensor in plan.stored:
+        entry = checkpoint.entries.get(tensor.name)
+        if entry is None:
+            faults.append(f"{short_name(tensor.name)} is in the manifest, but in no file")
+        elif entry.shape != tensor.shape:
+            seen = f"{short_name(tensor.name)} has the shape {entry.shape}"
+            faults.append(f"{seen}, the manifest says {tensor.shape}")
     check_faults(
         str(checkpoint.root), faults, f"Its {MANIFEST_NAME} is of other files: make the result again, or remove it."
     )
@@ -109,64 +115,39 @@ def _new_regions_of(checkpoint: Checkpoint, plan: Plan) -> Iterator[NewRegion]:
         if tensor.left_out:
             continue
         near = nearest_neighbours(whole_tensor(tensor.name, tensor.role, tensor.shape, at), candidates)
+        stack = tensor.geometry.stack if tensor.geometry and len(tensor.shape) - tensor.geometry.stack > 1 else 0
         for fill, (_, slot) in zip(tensor.new, tensor.slots(plan.seed), strict=True):
-            found = _new_region(tensor, fill, slot, near, observer, next(pictures) < PICTURES)
+            own, sample = observer.measure(tensor.name, fill.region, stack)
+            others = [observer.measure(each.name, each.region, stack) for each in near]
+            measures = tuple(measure for measure, _ in others)
+            traces = [(f"{m.name}{' (kept)' if m.name == tensor.name else ''}", values) for m, values in others]
+            expected = expected_distribution(fill.scheme, slot)
             tokens = token_rows(checkpoint, tensor, fill, text)
-            drawn = norm_picture(tokens) if found.picture and tokens else found.picture
-            yield replace(found, tokens=tokens, picture=drawn)
-
-
-def _new_region(
-    tensor: TensorPlan, fill: Fill, slot: Slot, near: list[Candidate], observer: RegionMeasurer, pictured: bool
-) -> NewRegion:
-    stack = tensor.geometry.stack if tensor.geometry and len(tensor.shape) - tensor.geometry.stack > 1 else 0
-    own, sample = observer.measure(tensor.name, fill.region, stack)
-    others = [observer.measure(each.name, each.region, stack) for each in near]
-    expected = expected_distribution(fill.scheme, slot)
-    measures = tuple(measure for measure, _ in others)
-    traces = [(f"{m.name}{' (kept)' if m.name == tensor.name else ''}", values) for m, values in others]
-    return NewRegion(
-        tensor=tensor,
-        fill=fill,
-        measure=own,
-        expected=expected,
-        neighbours=measures,
-        picture=picture(tensor.name, sample, expected, traces) if pictured and sample.size else None,
-        findings=judge_report(own, fill.scheme, expected, measures),
-    )
+            drawn = None
+            if next(pictures) < PICTURES and sample.size:
+                drawn = norm_picture(tokens) if tokens else picture(tensor.name, sample, expected, traces)
+            findings = judge_report(own, fill.scheme, expected, measures)
+            yield NewRegion(tensor, fill, own, expected, measures, drawn, findings, tokens)
 
 
 def _survey_checkpoint(checkpoint: Checkpoint) -> CheckpointSurvey:
     observer = RegionMeasurer(checkpoint, PLAIN_SIDE)
-    tensors = [
-        whole_tensor(name, name_pattern(name), entry.shape, at)
-        for at, (name, entry) in enumerate(checkpoint.entries.items())
-    ]
-    measures = {tensor.name: observer.measure(tensor.name, tensor.region)[0] for tensor in tensors}
-    groups = _group_by_name(tensors)
-    return CheckpointSurvey(
-        _folder_name(checkpoint),
-        checkpoint.nbytes,
-        tuple(measures.values()),
-        tuple(finding for group in groups.values() for finding in _judge_group(group, measures)),
-        tuple(_group_charts(groups, observer)),
-    )
-
-
-def _group_by_name(tensors: Iterable[Candidate]) -> dict[str, list[Candidate]]:
-    """Group tensors whose names differ in numbers alone, in the order of those."""
+    # Tensors whose names differ in numbers alone are a group, in the order of those.
     groups: dict[str, list[Candidate]] = {}
-    for tensor in tensors:
+    measures, findings = {}, []
+    for at, (name, entry) in enumerate(checkpoint.entries.items()):
+        tensor = whole_tensor(name, name_pattern(name), entry.shape, at)
         groups.setdefault(tensor.role, []).append(tensor)
-    return {role: sorted(group, key=layer_numbers) for role, group in groups.items()}
-
-
-def _judge_group(group: list[Candidate], measures: dict[str, Measure]) -> Iterator[ReportFinding]:
-    for tensor in group:
-        others = [other for other in group if other is not tensor]
-        yield from judge_report(
-            measures[tensor.name], neighbours=[measures[near.name] for near in nearest_neighbours(tensor, others)]
-        )
+        measures[name] = observer.measure(name, tensor.region)[0]
+    for group in groups.values():
+        group.sort(key=layer_numbers)
+        for tensor in group:
+            near = nearest_neighbours(tensor, (other for other in group if other is not tensor))
+            findings += judge_report(measures[tensor.name], neighbours=[measures[each.name] for each in near])
+    charts = tuple(_group_charts(groups, observer))
+    return CheckpointSurvey(
+        _folder_name(checkpoint), checkpoint.nbytes, tuple(measures.values()), tuple(findings), charts
+    )
 
 
 def _group_charts(groups: dict[str, list[Candidate]], observer: RegionMeasurer) -> Iterator[tuple[str, int, Chart]]:

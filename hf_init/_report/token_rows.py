@@ -70,14 +70,16 @@ def token_rows(checkpoint: Checkpoint, tensor: TensorPlan, fill: Fill, text: Tex
     new = frozenset(id_ for each in tensor.new for id_ in _ids_of(each))
     listed = torch.tensor(list(ids)[:TOKENS])
     with Reader(checkpoint) as reader:
-        own = torch.cat([block[_within(listed, first, block)] for first, block in _blocks(reader, tensor)])
-        norms, near = _norms_and_nearest(reader, tensor, own, new)
+        own = []
+        for first, block in _blocks(reader, tensor):
+            own.append(block[listed[(listed >= first) & (listed < first + len(block))] - first])
+        norms, cosines, nearest = _norms_and_nearest(reader, tensor, torch.cat(own), new)
     old = norms[[id_ for id_ in range(len(norms)) if id_ not in new]]
     pieces = getattr(fill.scheme, "pieces", None) or ((),) * len(ids)
-    rows = (
-        TokenRow(id_, text(id_), float(norms[id_]), float((old < norms[id_]).mean()), tuple(map(text, made)), each)
-        for id_, made, each in zip(listed.tolist(), pieces, _named(near, text), strict=False)
-    )
+    rows = []
+    for id_, made, likeness, near in zip(listed.tolist(), pieces, cosines.tolist(), nearest.tolist(), strict=False):
+        norm, named = norms[id_], tuple(zip(map(text, near), likeness, strict=True))
+        rows.append(TokenRow(id_, text(id_), float(norm), float((old < norm).mean()), tuple(map(text, made)), named))
     return TokenRows(tuple(rows), norms[list(ids)], old)
 
 
@@ -101,13 +103,9 @@ def _blocks(reader: Reader, tensor: TensorPlan) -> Iterator[tuple[int, torch.Ten
         first += len(block)
 
 
-def _within(ids: torch.Tensor, first: int, block: torch.Tensor) -> torch.Tensor:
-    return ids[(ids >= first) & (ids < first + len(block))] - first
-
-
 def _norms_and_nearest(
     reader: Reader, tensor: TensorPlan, own: torch.Tensor, new: frozenset[int]
-) -> tuple[np.ndarray, tuple[torch.Tensor, torch.Tensor]]:
+) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
     """Return the norms of all rows, and of the given ones the nearest old rows: cosines and numbers."""
     unit = torch.nn.functional.normalize(own, dim=1)
     norms, cosines, numbers = [], torch.zeros(len(own), 0), torch.zeros(len(own), 0, dtype=torch.int64)
@@ -119,9 +117,4 @@ def _norms_and_nearest(
         of = torch.cat([numbers, ids[old].expand(len(own), -1)], 1)
         cosines, places = found.topk(min(NEAREST, found.shape[1]), dim=1)
         numbers = of.gather(1, places)
-    return torch.cat(norms).numpy(), (cosines, numbers)
-
-
-def _named(near: tuple[torch.Tensor, torch.Tensor], text: Texts) -> Iterator[tuple[tuple[str, float], ...]]:
-    for cosines, numbers in zip(*near, strict=True):
-        yield tuple((text(id_), cosine) for cosine, id_ in zip(cosines.tolist(), numbers.tolist(), strict=True))
+    return torch.cat(norms).numpy(), cosines, numbers

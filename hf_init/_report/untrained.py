@@ -79,13 +79,13 @@ def untrained_rows(folder: str | Path, rows: int) -> tuple[Untrained, ...]:
         CheckpointError: the folder can't be read.
     """
     with Checkpoint.open(folder) as source, Reader(source) as reader:
-        names = [name for name, entry in source.entries.items() if len(entry.shape) == 2 and entry.shape[0] == rows]
-        tables = [_untrained_of(reader, name, source.entries[name].shape) for name in names]
-    return tuple(table for table in tables if table.rows)
-
-
-def _untrained_of(reader: Reader, name: str, shape: tuple[int, ...]) -> Untrained:
-    largest = torch.cat([block.float().abs().amax(1) for block in reader.rows(name, Box.whole(shape))])
-    typical = float(largest.median())
-    rows = (largest <= SHARE * typical).nonzero().flatten()
-    return Untrained(name, tuple(rows.tolist()), float(largest[rows].max()) if len(rows) else 0.0, typical)
+        tables = []
+        for name, entry in source.entries.items():
+            if len(entry.shape) != 2 or entry.shape[0] != rows:
+                continue
+            largest = torch.cat([block.float().abs().amax(1) for block in reader.rows(name, Box.whole(entry.shape))])
+            typical = float(largest.median())
+            untrained = (largest <= SHARE * typical).nonzero().flatten()
+            if len(untrained):
+                tables.append(Untrained(name, tuple(untrained.tolist()), float(largest[untrained].max()), typical))
+    return tuple(tables)
