@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 from hf_init import schemes
@@ -194,18 +193,13 @@ def _donor_settings(scheme: schemes.Omp, table: EmbeddingTable, tokens: Sequence
         for text, id_ in base_ids.items()
         if text in by_text and by_text[text] not in rows and any(start <= id_ < stop for start, stop in trained)
     )
-    return {
-        "donor_table": scheme.donor_table or _donor_table(folder, table.source),
-        "rows": tuple(row for row in rows if row is not None),
-        "shared": tuple(shared),
-    }
-
-
-def _donor_table(folder: Path, name: str) -> str:
-    """Return the donor's tensor of this name, whatever it is nested in."""
-    leaf = name.split(".")[-2:]
-    with Checkpoint.open(folder) as donor:
-        names = [other for other in donor.entries if other == name or other.split(".")[-2:] == leaf]
-    if not names:
-        raise RecipeError(f"omp: {folder} has no tensor like {name}; say which is meant: donor_table")
-    return min(names, key=lambda other: (other != name, len(other)))
+    donor_table = scheme.donor_table
+    if not donor_table:  # the donor's tensor of this name, whatever it is nested in
+        name, leaf = table.source, table.source.split(".")[-2:]
+        with Checkpoint.open(folder) as checkpoint:
+            names = [other for other in checkpoint.entries if other == name or other.split(".")[-2:] == leaf]
+        if not names:
+            raise RecipeError(f"omp: {folder} has no tensor like {name}; say which is meant: donor_table")
+        donor_table = min(names, key=lambda other: (other != name, len(other)))
+    rows = tuple(row for row in rows if row is not None)
+    return {"donor_table": donor_table, "rows": rows, "shared": tuple(shared)}

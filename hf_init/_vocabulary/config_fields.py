@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
@@ -38,6 +38,10 @@ class VocabularyFields:
     values: Mapping[str, object]
     reserved: Mapping[str, int]
     offset: int = 0
+
+    def rows_of(self, ids: Collection[int]) -> set[int]:
+        """Return the rows of the tables that ids of tokens have."""
+        return {*range(self.rows)} & {id_ - self.offset for id_ in ids}
 
     def of_ids(self, end: int) -> VocabularyFields:
         """Return the same of the tables that have the ids up to ``end``, where those of this one are fewer."""

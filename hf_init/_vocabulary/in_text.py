@@ -112,7 +112,10 @@ def check_in_text(
     special = {str(token.content) for token in added.values() if token.special}
     old = (before.text_of(spelled) for spelled in before.vocabulary if spelled not in before.special)
     whole = [text for text in _containing(old, tokens) if len(before.encode(text)) == 1]
-    frames = {text: _frames(text) for text in tokens}
+    frames = {}
+    for text in tokens:  # inside a text, at its start, behind a bracket
+        left, right = ("" if end.isspace() else " " for end in (text[:1], text[-1:]))
+        frames[text] = (f"x{left}{text}{right}y", f"{text.lstrip()}{right}y", f"x ({text.strip()}) y")
     reached = {text: [tokens[text] in after.encode(frame) for frame in frames[text]] for text in tokens}
     plain = [text for text in tokens if text.strip()]
     read = [text for text in tokens if reached[text][0]]
@@ -137,12 +140,6 @@ def split_words(
     """Return the words of texts that are split otherwise though none is a new token, with their pieces."""
     words = dict.fromkeys(f" {word}" for text in texts for word in text.split())
     return dict(_split_otherwise(words, tokens, before, after))
-
-
-def _frames(text: str) -> tuple[str, str, str]:
-    """Return texts with a token: inside one, at its start, behind a bracket."""
-    left, right = ("" if end.isspace() else " " for end in (text[:1], text[-1:]))
-    return f"x{left}{text}{right}y", f"{text.lstrip()}{right}y", f"x ({text.strip()}) y"
 
 
 def _broken(

@@ -6,11 +6,11 @@ Of a base that an earlier extension wrote it reads the rows that are named there
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from transformers import PreTrainedTokenizerBase
 
@@ -18,11 +18,11 @@ from hf_init._checkpoint import BaseCheckpoint
 from hf_init._distill import ReadTexts, read_texts
 from hf_init._errors import PlanError
 from hf_init._text import join_names
-from hf_init._vocabulary.choose import NewToken
+from hf_init._vocabulary.choose import NewToken, TokenKind
 from hf_init._vocabulary.config_fields import VocabularyFields, vocabulary_fields
 from hf_init._vocabulary.in_text import TextCheck, check_in_text
 from hf_init._vocabulary.record import EarlierTokens, earlier_tokens
-from hf_init._vocabulary.request import ROLE_OPTIONS, RequestedToken, TokenRequest
+from hf_init._vocabulary.request import ROLE_OPTIONS, TokenRequest
 from hf_init._vocabulary.rows import Vocabulary, format_ids, id_ranges, rows_needed
 from hf_init._vocabulary.token_ids import MovedIds, generation_values, id_fields, ids_within, moved_ids, text_ends
 from hf_init._vocabulary.tokenizer import TokenSplitter, has_tokenizer, ids_of, load_tokenizer, text_of
@@ -83,6 +83,16 @@ class VocabularyChange:
         """Return the new tokens that stand for what their pieces say, by their ids: those that can be distilled."""
         return {token.id: token.text for token in self.new_tokens if token.kind == "word"}
 
+    def tokens_by_kind(self, rows: Sequence[int], together: bool) -> Iterator[tuple[TokenKind, list[NewToken]]]:
+        """Yield the tokens of those rows by kind, or all but padding as one; rows without a token are padding."""
+        by_id = {token.id: token for token in self.new_tokens}
+        tokens = [by_id.get(row, NewToken(row, "", "padding")) for row in rows]
+        kinds: tuple[TokenKind, ...] = ("word", "padding") if together else get_args(TokenKind)
+        for kind in kinds:
+            group = [t for t in tokens if t.kind == kind or (together and kind == "word" and t.kind != "padding")]
+            if group:
+                yield kind, group
+
     @cached_property
     def read(self) -> ReadTexts:
         """Return the request's texts with the new words that are found in them."""
@@ -128,7 +138,7 @@ def vocabulary_change(base: BaseCheckpoint, request: TokenRequest) -> Vocabulary
         tokenizer=tokenizer,
         splitter=splitter,
         new_tokens=tuple(_new_tokens(request, wanted, vocabulary, tokenizer, splitter, fields.offset)),
-        trained=id_ranges(_trained(fields, base_ids) - earlier.ids - {*request.reinit_ids}),
+        trained=id_ranges(fields.rows_of(base_ids.values()) - earlier.ids - {*request.reinit_ids}),
         earlier=earlier,
         files=files if wanted.edit or request.tokenizer is not None else None,
         moved=moved,
@@ -156,11 +166,6 @@ def _tried(
     in_text = check_in_text(edit.tokens, splitter, after)
     check_read(in_text, edit.tokens, start, before)
     return in_text
-
-
-def _trained(fields: VocabularyFields, ids: Mapping[str, int]) -> set[int]:
-    """Return the rows of a table that have a token."""
-    return {*range(fields.rows)} & {id_ - fields.offset for id_ in ids.values()}
 
 
 def _without_tokenizer(request: TokenRequest, fields: VocabularyFields, earlier: EarlierTokens) -> VocabularyChange:
@@ -227,8 +232,13 @@ def _ids_that_move(
     renamed: Mapping[str, str],
 ) -> MovedIds:
     """Return the values of the configs that change: ids, roles, and where texts end."""
-    base_ids, ids, roles = ids_of(old), ids_of(new), _moved_roles(request, old, new)
-    moved = MovedIds()
+    base_ids, ids, moved = ids_of(old), ids_of(new), MovedIds()
+    # The roles that go to another token than the base's tokenizer says, or that were asked for.
+    roles: dict[str, int] = {}
+    for key in dict.fromkeys((*ROLE_OPTIONS, "sep_token", "cls_token")):
+        id_ = getattr(new, f"{key}_id", None)
+        if id_ is not None and (key in request.roles or getattr(new, key) != getattr(old, key)):
+            roles[key.removesuffix("_token")] = id_
     if request.tokenizer is not None or roles:
         texts = {id_: renamed.get(text, text) for text, id_ in base_ids.items()}
         generation = generation_values(base.folder)
@@ -253,16 +263,6 @@ def _taken_ids(fields: VocabularyFields, moved: MovedIds, added: Collection[int]
     return taken
 
 
-def _moved_roles(request: TokenRequest, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the ids of the roles that go to another token than the base's tokenizer says, or that were asked for."""
-    roles: dict[str, int] = {}
-    for key in dict.fromkeys((*ROLE_OPTIONS, "sep_token", "cls_token")):
-        id_ = getattr(new, f"{key}_id", None)
-        if id_ is not None and (key in request.roles or getattr(new, key) != getattr(old, key)):
-            roles[key.removesuffix("_token")] = id_
-    return roles
-
-
 def _new_tokens(
     request: TokenRequest,
     wanted: WantedTokens,
@@ -281,37 +281,25 @@ def _new_tokens(
                 yield NewToken(id_ - offset, text, "bare")
         return
     control = {str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    for id_, requested in wanted.new.items():
-        yield _requested_token(requested, id_, splitter)
-    for text, id_ in ids_of(tokenizer).items():
-        if id_ in wanted.new or vocabulary.source(id_) is not None:
-            continue
-        reinit = id_ in request.reinit_ids
-        plain = text if reinit or text in control else text_of(tokenizer, text)
-        yield _spelled_token(text, id_, plain, splitter, request.reinit_ids, reinit or text in control)
-
-
-def _requested_token(token: RequestedToken, id_: int, splitter: TokenSplitter) -> NewToken:
-    if token.description is not None:
-        pieces = splitter.pieces(token.description)
-        if not pieces:
+    for id_, token in wanted.new.items():
+        described = token.description is not None
+        pieces = splitter.pieces(token.text if token.description is None else token.description)
+        if described and not pieces:
             raise PlanError(
                 f"add_tokens: the description of {token.text!r} comes to no piece but the unknown token under the "
                 "base's tokenizer; say it in its words, or leave it out"
             )
-        return NewToken(id_, token.text, "described", pieces)
-    pieces = splitter.pieces(token.text)
-    return NewToken(id_, token.text, "bare" if not pieces else "control" if token.special else "word", pieces)
-
-
-def _spelled_token(
-    text: str, id_: int, plain: str, splitter: TokenSplitter, reinit_ids: Collection[int], control: bool = True
-) -> NewToken:
-    """Return a token that nobody describes; its pieces may be rows that are re-initialized themselves."""
-    pieces = splitter.pieces(plain) if plain else ()
-    if not pieces or not set(pieces).isdisjoint(reinit_ids):
-        return NewToken(id_, text, "bare")
-    return NewToken(id_, text, "control" if control else "word", pieces)
+        kind = "described" if described else "bare" if not pieces else "control" if token.special else "word"
+        yield NewToken(id_, token.text, kind, pieces)
+    for text, id_ in ids_of(tokenizer).items():
+        if id_ in wanted.new or vocabulary.source(id_) is not None:
+            continue
+        named = id_ in request.reinit_ids or text in control
+        plain = text if named else text_of(tokenizer, text)
+        pieces = splitter.pieces(plain) if plain else ()
+        if not set(pieces).isdisjoint(request.reinit_ids):  # rows that are re-initialized themselves say nothing
+            pieces = ()
+        yield NewToken(id_, text, "bare" if not pieces else "control" if named else "word", pieces)
 
 
 def _check_reinit(request: TokenRequest, rows: int) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
@@ -22,7 +22,6 @@ from hf_init._vocabulary.choose import (
     BIAS,
     EmbeddingTable,
     NewToken,
-    TokenKind,
     auto_row_scheme,
     bind_row_scheme,
     distilled_scheme,
@@ -149,7 +148,7 @@ def _row_fills(
     if isinstance(scheme, Distilled):
         scheme = None
     fills = []
-    for kind, tokens in _tokens_by_kind(change, region.index, together=scheme is not None):
+    for kind, tokens in change.tokens_by_kind(region.index, together=scheme is not None):
         chosen = auto_row_scheme(table.side, kind, change.request.guarantee)
         if scheme is not None and kind != "padding":
             chosen = Choice(scheme, choice.why if by_rule else "asked for")
@@ -204,16 +203,3 @@ def _distilled_words(
 
 def _writes(scheme: object) -> bool:
     return isinstance(scheme, Distilled) and scheme.written > 0
-
-
-def _tokens_by_kind(
-    change: VocabularyChange, rows: Sequence[int], together: bool
-) -> Iterator[tuple[TokenKind, list[NewToken]]]:
-    """Yield the tokens of those rows by kind, or all but padding as one; rows without a token are padding."""
-    by_id = {token.id: token for token in change.new_tokens}
-    tokens = [by_id.get(row, NewToken(row, "", "padding")) for row in rows]
-    kinds: tuple[TokenKind, ...] = ("word", "padding") if together else get_args(TokenKind)
-    for kind in kinds:
-        group = [t for t in tokens if t.kind == kind or (together and kind == "word" and t.kind != "padding")]
-        if group:
-            yield kind, group

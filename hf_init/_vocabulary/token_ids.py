@@ -96,9 +96,9 @@ def moved_ids(
         elif moved != value:
             config[path] = moved
     for path, value in config_leaves(fields.values):
-        role = _role(path)
-        if role in roles and path[: path.rfind(".") + 1] in parts:
-            config |= {path: _with_role(config.get(path, value), roles[role])}
+        named = re.search(r"([^.]*)_(?:token_id|index)\Z", path)
+        if named and named[1] in roles and path[: path.rfind(".") + 1] in parts:
+            config |= {path: _with_role(config.get(path, value), roles[named[1]])}
             lost = [each for each in lost if each != path]
     after: dict[str, object] = {}
     for path, value in id_fields(generation):
@@ -130,10 +130,6 @@ def text_ends(
         if path.endswith("eos_token_id") and value == 2
     ]
     return {f"{part}eos_token_id": eos for part in parts if leaves.get(f"{part}model_type") in HIGHEST_ID_ENDS}
-
-
-def _role(path: str) -> str:
-    return re.sub(r"_(token_id|index)$", "", path.rpartition(".")[2]) if path.endswith(("_token_id", "_index")) else ""
 
 
 def _with_role(value: object, id_: int) -> object:

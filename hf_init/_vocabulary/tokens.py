@@ -64,7 +64,11 @@ def wanted_tokens(
     for token in request.tokens:
         text = token.text if token.special or token.text in ids else _text_form(token.text, tokenizer)
         if text is None:
-            faults.append(_inside_word(token.text))
+            faults.append(
+                f"add_tokens: {token.text!r} is how the vocabulary spells the inside of a word, which no text has; "
+                f"give {token.text[2:]!r} (a word of its own; with {option('single_word', False)} inside others, too), "
+                f"or a tokenizer that was built with it: {option('tokenizer', 'DIR')}"
+            )
             continue
         if text != token.text:
             respelled[token.text] = text
@@ -135,14 +139,6 @@ def _text_form(text: str, tokenizer: PreTrainedTokenizerBase) -> str | None:
     if text.startswith(MARKERS[1]) and is_byte_level(tokenizer):
         return text_of(tokenizer, text) or text.replace(MARKERS[1], " ")
     return text
-
-
-def _inside_word(text: str) -> str:
-    return (
-        f"add_tokens: {text!r} is how the vocabulary spells the inside of a word, which no text has; give {text[2:]!r} "
-        f"(a word of its own; with {option('single_word', False)} inside others, too), or a tokenizer that was built "
-        f"with it: {option('tokenizer', 'DIR')}"
-    )
 
 
 def _rename_faults(
