@@ -48,18 +48,14 @@ def check(
     bare = unwrapped(model)
     check_undivided(bare, "check it before that: every rank would see the facts of its own part")
     check_here(bare)
-    facts = observe(bare, batch, optimizer, _new_regions(bare, plan))
-    return CheckReport(type(bare).__name__, facts, judge_facts(facts), verbose)
-
-
-def _new_regions(model: nn.Module, plan: PlanLike) -> New | None:
-    """Return the new regions of parameters by name; None where there is no plan."""
+    new: New | None = None  # where there is no plan, nobody knows
     try:
-        origin = origin_of(model, plan)
+        origin = origin_of(bare, plan)
     except CheckpointError:
         if plan is not None:
             raise
-        return None
-    found = model_tensors(model, origin.plan)
-    shared = {name: place for place in found for name in (place.name, *place.aliases)}
-    return {name: shared[name].new for name, _ in model.named_parameters() if name in shared and shared[name].new}
+    else:
+        places = {name: each for each in model_tensors(bare, origin.plan) for name in (each.name, *each.aliases)}
+        new = {name: places[name].new for name, _ in bare.named_parameters() if name in places and places[name].new}
+    facts = observe(bare, batch, optimizer, new)
+    return CheckReport(type(bare).__name__, facts, judge_facts(facts), verbose)

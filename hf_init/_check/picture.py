@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 
 from hf_init._base_report import Report
 from hf_init._block_names import name_pattern, stack_blocks
-from hf_init._check.facts import Facts, LayerFacts
-from hf_init._check.judge import CheckFinding
+from hf_init._check.facts import LayerFacts
 from hf_init._check.usual import distance, usual_range
 from hf_init._errors import HfInitError
 from hf_init._figure import ON_PAPER, drawing, plain_text, require, save_picture, verdict_of
-from hf_init._text import format_count
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,26 +28,26 @@ _LETTERS = 150  # that fit under the picture
 
 
 def draw_check(
-    report: Report, model: str, facts: Facts, findings: Sequence[CheckFinding], path: str | os.PathLike[str]
+    report: Report, model: str, layers: Sequence[LayerFacts], seen: str, path: str | os.PathLike[str]
 ) -> Path:
     """Write the picture of a check, a PNG or a page, in place of what is there.
 
     Args:
         report: of the check, which is on the page.
         model: what the model is called.
-        facts, findings: of the check.
+        layers: that ran.
+        seen: loss and findings, in a line.
 
     Raises:
         HfInitError: matplotlib isn't installed, the name ends in something else, or no module ran.
     """
     require()
-    layers = facts.layers
     if not layers:
         raise HfInitError(f"no module with parameters of {model} ran: there is nothing to draw")
     zeros = any(layer.zeros > _SEEN for layer in layers)
     heights = [3, 3, 1.6] if zeros else [3, 3]
     with drawing(10.0, 0.4 + sum(heights), len(heights), 1, heights) as (figure, axes):
-        title = f"{verdict_of(report)}: {plain_text(model)}, {_described(facts, findings)}"
+        title = f"{verdict_of(report)}: {plain_text(model)}, {seen}"
         figure.suptitle(title, fontsize=10, x=0.01, ha="left", parse_math=False)
         _draw_points(axes[0, 0], layers, [layer.rms for layer in layers], "outputs, root mean square")
         gradients = [layer.gradient for layer in layers]
@@ -62,14 +60,6 @@ def draw_check(
         return save_picture(figure, report, path)
 
 
-def _described(facts: Facts, findings: Sequence[CheckFinding]) -> str:
-    word = "expected about" if facts.logits is None or facts.logits.new else "knowing nothing gives"
-    due = f", {word} {facts.reference.value:.4g}" if facts.reference else ""
-    counts = {kind: sum(f.severity == kind for f in findings) for kind in ("error", "warning", "note")}
-    found = ", ".join(f"{format_count(many)} {kind}{'s' if many > 1 else ''}" for kind, many in counts.items() if many)
-    return f"loss {facts.loss:.4g}{due}; {found or 'no problems found'}"
-
-
 def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[float | None], title: str) -> None:
     known = [(at, value) for at, value in enumerate(values) if value and math.isfinite(value)]
     for new, colour, label in ((False, _OLD, "pretrained"), (True, ON_PAPER["new"], "new")):
@@ -78,7 +68,7 @@ def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[floa
             axes.scatter(
                 *zip(*mine, strict=True), s=30 if new else 14, color=colour, label=label, zorder=3 if new else 2
             )
-    for kind in {name_pattern(layer.name) for layer in layers}:
+    for kind in dict.fromkeys(name_pattern(layer.name) for layer in layers):
         line = [(at, value) for at, value in known if name_pattern(layers[at].name) == kind]
         axes.plot(*zip(*line, strict=True), color=_OLD, linewidth=0.7, alpha=0.45, zorder=1) if len(line) > 1 else None
     if known:

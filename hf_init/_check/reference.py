@@ -41,25 +41,18 @@ def reference_loss(
         return Reference("several labels", loss, formula)
     if labels.is_floating_point() or labels.ndim > logits.ndim - 1:
         return None
-    return _class_reference(labels, start)
+    counted = labels[labels != IGNORED]
+    if not counted.numel() or int(counted.min()) < 0 or int(counted.max()) >= len(start):
+        return None
+    chances = F.log_softmax(start.double(), 0)
+    loss, many = float(-chances[counted].mean()), len(start)
+    formula = f"ln {many}: all {many} classes are equally likely"
+    if bool((start != start[0]).any()):
+        entropy = float(-(chances.exp() * chances).sum())
+        formula = f"the bias's prior on these labels; its entropy is {entropy:.4g}, ln {many} is {math.log(many):.4g}"
+    return Reference("classes", loss, formula)
 
 
 def span_reference(length: int) -> Reference:
     """Return the reference for a start and an end among so many positions, all equally likely."""
     return Reference("span", math.log(length), f"ln {length}: all positions of the text are equally likely")
-
-
-def _class_reference(labels: torch.Tensor, bias: torch.Tensor) -> Reference | None:
-    counted = labels[labels != IGNORED]
-    if not counted.numel() or int(counted.min()) < 0 or int(counted.max()) >= len(bias):
-        return None
-    chances = F.log_softmax(bias.double(), 0)
-    loss, many = float(-chances[counted].mean()), len(bias)
-    if not bool((bias != bias[0]).any()):
-        return Reference("classes", loss, f"ln {many}: all {many} classes are equally likely")
-    entropy = float(-(chances.exp() * chances).sum())
-    return Reference(
-        "classes",
-        loss,
-        f"the bias's prior on these labels; its entropy is {entropy:.4g}, ln {many} is {math.log(many):.4g}",
-    )

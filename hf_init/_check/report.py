@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import ClassVar
 from hf_init._base_report import Draw, Report
 from hf_init._block_names import stack_blocks
 from hf_init._check.facts import Facts, LayerFacts
-from hf_init._check.judge import ERROR, WARNING, CheckFinding
+from hf_init._check.judge import ERROR, NOTE, WARNING, CheckFinding
 from hf_init._check.usual import distance, usual_range
 from hf_init._errors import HfInitError, PlanError, option
 from hf_init._text import format_count, text_table
@@ -47,7 +48,10 @@ class CheckReport(Report):
 
     @property
     def headline(self) -> str:
-        return f"{self.model}: loss {self.facts.loss:.4g}{self._due()}{self._scale()}"
+        due, logits = self.facts.reference, self.facts.logits
+        formula = f" ({due.formula})" if due else ""
+        scale = f"; logits {logits.mean:.3g} +- {logits.std:.3g}, at most {logits.largest:.3g}" if logits else ""
+        return f"{self.model}: {self._loss}{formula}{scale}"
 
     @property
     def failure(self) -> str:
@@ -61,7 +65,11 @@ class CheckReport(Report):
         """Write a picture (``.png``) or a page (``.html``): outputs and gradients of all modules, as they ran."""
         from hf_init._check.picture import draw_check
 
-        return draw_check(self, self.model, self.facts, self.findings, path)
+        counts = Counter(finding.severity for finding in self.findings)
+        kinds = [(counts[kind], kind) for kind in (ERROR, WARNING, NOTE) if counts[kind]]
+        found = ", ".join(f"{format_count(many)} {kind}{'s' if many > 1 else ''}" for many, kind in kinds)
+        seen = f"{self._loss}; {found or 'no problems found'}"
+        return draw_check(self, self.model, self.facts.layers, seen, path)
 
     def document(self) -> Mapping[str, object]:
         facts = self.facts
@@ -83,19 +91,29 @@ class CheckReport(Report):
         yield "\n".join((self.headline, *training, *findings))
         yield from self._tables(draw)
 
-    def _due(self) -> str:
+    @property
+    def _loss(self) -> str:
         due, head = self.facts.reference, self.facts.logits
         word = "expected about" if head is None or head.new else "knowing nothing gives"
-        return f", {word} {due.value:.4g} ({due.formula})" if due else ""
+        return f"loss {self.facts.loss:.4g}" + (f", {word} {due.value:.4g}" if due else "")
 
-    def _scale(self) -> str:
-        logits = self.facts.logits
-        return f"; logits {logits.mean:.3g} +- {logits.std:.3g}, at most {logits.largest:.3g}" if logits else ""
+    def _strangeness(self, group: Sequence[LayerFacts]) -> float:
+        """Return how far the outputs or gradients of a group are from what is usual in the model."""
+        found, layers = [0.0 if any(layer.not_finite for layer in group) else -math.inf], self.facts.layers
+        for values, own in (
+            ([layer.rms for layer in layers], [layer.rms for layer in group]),
+            ([layer.gradient or 0.0 for layer in layers], [layer.gradient or 0.0 for layer in group]),
+        ):
+            known = [value for value in values if value > 0 and math.isfinite(value)]
+            if known:
+                low, high = usual_range(known)
+                found += [distance(each, low, high) if each > 0 and math.isfinite(each) else math.inf for each in own]
+        return max(found)
 
     def _tables(self, draw: Draw) -> Iterator[str]:
         groups = grouped(self.facts.layers)
         if draw is text_table and not self.verbose and len(groups) > _WORST:
-            worst = sorted(groups, key=lambda name: -_strangeness(groups[name], self.facts.layers))[:_WORST]
+            worst = sorted(groups, key=lambda name: -self._strangeness(groups[name]))[:_WORST]
             rows = [self._row(name, groups[name]) for name in groups if name in worst]
             title = f"the {_WORST} farthest from what is usual, of {len(groups)} ({option('verbose')} lists all)"
             yield draw(f"{title}; * holds new parameters", _COLUMNS, rows)
@@ -130,20 +148,6 @@ class CheckReport(Report):
             _value_range(gradients),
             f"{math.hypot(*norms):.3g}" if norms else "-",
         )
-
-
-def _strangeness(group: Sequence[LayerFacts], layers: Sequence[LayerFacts]) -> float:
-    """Return how far the outputs or gradients of a group are from what is usual in the model."""
-    found = [0.0 if any(layer.not_finite for layer in group) else -math.inf]
-    for values, own in (
-        ([layer.rms for layer in layers], [layer.rms for layer in group]),
-        ([layer.gradient or 0.0 for layer in layers], [layer.gradient or 0.0 for layer in group]),
-    ):
-        known = [value for value in values if value > 0 and math.isfinite(value)]
-        if known:
-            low, high = usual_range(known)
-            found += [distance(value, low, high) if value > 0 and math.isfinite(value) else math.inf for value in own]
-    return max(found)
 
 
 def grouped(layers: Sequence[LayerFacts]) -> dict[str, list[LayerFacts]]:

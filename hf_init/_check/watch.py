@@ -51,9 +51,22 @@ class _OutputSums:
     gradients: int = 0
 
     def add(self, output: torch.Tensor) -> None:
+        """Count an output in, summed on its own device."""
         self.calls += 1
-        self.stats += _output_stats(output.detach())
         self.width = output.shape[-1] if output.ndim else 1
+        values = output.detach()
+        known = torch.isfinite(values)
+        count, nans = int(known.sum()), int(torch.isnan(values).sum())
+        stats = Stats(values.numel(), nans, values.numel() - count - nans)
+        if count:
+            finite = values.float() if count == values.numel() else values[known].float()
+            mean = float(finite.mean(dtype=torch.float64))
+            energy = float(torch.linalg.vector_norm(finite, dtype=torch.float64)) ** 2
+            low, high = map(float, torch.aminmax(finite))
+            zeros = int((finite == 0).sum())
+            squares = max(energy - count * mean * mean, 0.0)
+            stats = replace(stats, zeros=zeros, mean=mean, squares=squares, energy=energy, low=low, high=high)
+        self.stats += stats
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
         self.gradient += float(torch.linalg.vector_norm(gradient.detach().float(), dtype=torch.float64)) ** 2
@@ -73,22 +86,6 @@ class _OutputSums:
             not_finite=stats.count - stats.finite,
             gradient=(self.gradient / self.gradients) ** 0.5 if self.gradients else None,
         )
-
-
-def _output_stats(values: torch.Tensor) -> Stats:
-    """Return the statistics of an output, summed on its own device."""
-    known = torch.isfinite(values)
-    count, nans = int(known.sum()), int(torch.isnan(values).sum())
-    lost = Stats(values.numel(), nans, values.numel() - count - nans)
-    finite = values.float() if count == values.numel() else values[known].float()
-    if not count:
-        return lost
-    mean = float(finite.mean(dtype=torch.float64))
-    energy = float(torch.linalg.vector_norm(finite, dtype=torch.float64)) ** 2
-    low, high = map(float, torch.aminmax(finite))
-    zeros = int((finite == 0).sum())
-    squares = max(energy - count * mean * mean, 0.0)
-    return replace(lost, zeros=zeros, mean=mean, squares=squares, energy=energy, low=low, high=high)
 
 
 @dataclass
@@ -122,9 +119,37 @@ class LayerRecord:
 class _ActivationMode(TorchFunctionMode):
     """Sees activation functions wherever they are called, in modules of their own or in a forward method."""
 
-    def __init__(self, record: LayerRecord, stack: list[tuple[str, nn.Module]], channels: list[torch.Tensor]) -> None:
+    def __init__(self, record: LayerRecord) -> None:
         super().__init__()
-        self.record, self.stack, self.channels = record, stack, channels
+        self.record = record
+        self.stack: list[tuple[str, nn.Module]] = []  # the modules that run
+        self.channels: list[torch.Tensor] = []  # what a convolution put out last
+
+    def watch(self, name: str, module: nn.Module) -> list[RemovableHandle]:
+        """Follow a module as it runs; return the hooks."""
+        owns = bool(name) and any(p is not None for p in module._parameters.values())
+        modules, stack = self.record.modules, self.stack
+
+        def enter(module: nn.Module, args: object) -> None:
+            stack.append((name, module))
+
+        def leave(module: nn.Module, args: object, output: object) -> None:
+            if stack and stack[-1][1] is module:
+                stack.pop()
+            tensor = first_tensor(output)
+            if tensor is None or not tensor.is_floating_point():
+                return
+            if isinstance(module, _CONVOLUTIONS):
+                self.channels[:] = [tensor]
+            if not owns:
+                return
+            sums = modules.pop(name, None) or _OutputSums(type(module).__name__)
+            modules[name] = sums  # at the end: the last one called is last
+            sums.add(tensor)
+            if tensor.requires_grad:
+                tensor.register_hook(sums.add_gradient)
+
+        return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         function = _FUNCTIONS.get(func)
@@ -170,43 +195,15 @@ def _is_part_of_function(function: str, module: nn.Module) -> bool:
 @contextmanager
 def watch_layers(model: nn.Module) -> Iterator[LayerRecord]:
     """Record what runs through a model; no hook is left behind."""
-    record, stack, channels = LayerRecord(), [], []
-    handles = []
+    mode, handles = _ActivationMode(LayerRecord()), []
     try:
         for name, module in model.named_modules():
-            handles += _register_hooks(name, module, record, stack, channels)
-        with _ActivationMode(record, stack, channels):
-            yield record
+            handles += mode.watch(name, module)
+        with mode:
+            yield mode.record
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _register_hooks(
-    name: str, module: nn.Module, record: LayerRecord, stack: list[tuple[str, nn.Module]], channels: list[torch.Tensor]
-) -> list[RemovableHandle]:
-    owns = bool(name) and any(p is not None for p in module._parameters.values())
-
-    def enter(module: nn.Module, args: object) -> None:
-        stack.append((name, module))
-
-    def leave(module: nn.Module, args: object, output: object) -> None:
-        if stack and stack[-1][1] is module:
-            stack.pop()
-        tensor = first_tensor(output)
-        if tensor is None or not tensor.is_floating_point():
-            return
-        if isinstance(module, _CONVOLUTIONS):
-            channels[:] = [tensor]
-        if not owns:
-            return
-        sums = record.modules.pop(name, None) or _OutputSums(type(module).__name__)
-        record.modules[name] = sums  # at the end: the last one called is last
-        sums.add(tensor)
-        if tensor.requires_grad:
-            tensor.register_hook(sums.add_gradient)
-
-    return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
 
 def first_tensor(output: object) -> torch.Tensor | None:

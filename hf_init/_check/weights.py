@@ -48,37 +48,35 @@ def weight_facts(
     optimizer: torch.optim.Optimizer | None,
 ) -> tuple[WeightFacts, ...]:
     """Return the facts of each parameter of a model, shared ones once."""
-    held = OptimizerEntry.of(optimizer)
-    return tuple(_weight_facts(n, p, new.get(n, ()), gradients.get(n), held) for n, p in model.named_parameters())
-
-
-def _weight_facts(
-    name: str, parameter: torch.Tensor, new: Sequence[Region], gradient: torch.Tensor | None, held: OptimizerEntry
-) -> WeightFacts:
-    value, rate = parameter.detach(), held.rates.get(id(parameter))
-    size = None if gradient is None else _tensor_norm(gradient)
-    twins, rows = _repeated_rows(value, new)
-    # The first update of an element: of Adam's kind the rate itself (Kingma and Ba, 2015).
-    update = rate if rate is None or held.normalised else rate * (size or 0.0) / max(value.numel(), 1) ** 0.5
-    lost, least = _lost_updates(value, new, update)
-    return WeightFacts(
-        name=name,
-        new=bool(new),
-        shape=tuple(value.shape),
-        dtype=str(value.dtype).removeprefix("torch."),
-        trains=parameter.requires_grad,
-        norm=_tensor_norm(value),
-        gradient=size,
-        leftover=parameter.grad is not None,
-        finite=bool(torch.isfinite(value).all()),
-        gradient_finite=gradient is None or bool(torch.isfinite(gradient).all()),
-        twins=twins,
-        rows=rows,
-        held=id(parameter) in held.rates,
-        rate=rate,
-        lost=lost,
-        least=least,
-    )
+    held, facts = OptimizerEntry.of(optimizer), []
+    for name, parameter in model.named_parameters():
+        value, regions, gradient = parameter.detach(), new.get(name, ()), gradients.get(name)
+        size, rate = None if gradient is None else _tensor_norm(gradient), held.rates.get(id(parameter))
+        twins, rows = _repeated_rows(value, regions)
+        # The first update of an element: of Adam's kind the rate itself (Kingma and Ba, 2015).
+        update = rate if rate is None or held.normalised else rate * (size or 0.0) / max(value.numel(), 1) ** 0.5
+        lost, least = _lost_updates(value, regions, update)
+        facts.append(
+            WeightFacts(
+                name=name,
+                new=bool(regions),
+                shape=tuple(value.shape),
+                dtype=str(value.dtype).removeprefix("torch."),
+                trains=parameter.requires_grad,
+                norm=_tensor_norm(value),
+                gradient=size,
+                leftover=parameter.grad is not None,
+                finite=bool(torch.isfinite(value).all()),
+                gradient_finite=gradient is None or bool(torch.isfinite(gradient).all()),
+                twins=twins,
+                rows=rows,
+                held=id(parameter) in held.rates,
+                rate=rate,
+                lost=lost,
+                least=least,
+            )
+        )
+    return tuple(facts)
 
 
 def _tensor_norm(values: torch.Tensor) -> float:

@@ -55,6 +55,32 @@ class RowStats:
     side: tuple[int, int]
     whole: bool
 
+    @classmethod
+    def of(cls, array: np.ndarray, region: Region, dtype: str, stack: int, side: int) -> RowStats | None:
+        """Measure a region; None where a row isn't finite."""
+        codes = value_rows(array, region, stack, ROWS, _ELEMENTS)
+        values = decode_values(codes, dtype)
+        if not np.isfinite(values).all():
+            return None
+        alive = codes[(values != 0).any(axis=1)]
+        repeated = len(alive) - len({row.tobytes() for row in alive})
+        total, length = num_elements(region.shape[: stack + 1]), num_elements(region.shape[stack + 1 :])
+        part = values[np.ix_(*(np.linspace(0, n - 1, min(n, side)).astype(int) for n in values.shape))]
+        rank, effective = _matrix_ranks(part)
+        size = math.sqrt(float(np.mean(values**2)))
+        spread = math.sqrt(float(np.mean((values - values.mean(axis=0)) ** 2)))
+        return cls(
+            total=total,
+            seen=len(codes),
+            repeated=repeated,
+            length=length,
+            spread=spread / size if size else 0.0,
+            rank=rank,
+            effective=effective,
+            side=part.shape,
+            whole=part.shape == (total, length),
+        )
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -93,32 +119,8 @@ def measure_values(
         samples.append(taken[np.isfinite(taken)])
         at += len(values)
     matrix = len(region.shape) - stack > 1 and is_floating(dtype) and num_elements(region.shape)
-    found = _row_stats(array, region, dtype, stack, side) if matrix else None
+    found = RowStats.of(array, region, dtype, stack, side) if matrix else None
     return Measure(name, dtype, region.shape, stats, found, step), np.concatenate(samples)
-
-
-def _row_stats(array: np.ndarray, region: Region, dtype: str, stack: int, side: int) -> RowStats | None:
-    codes = value_rows(array, region, stack, ROWS, _ELEMENTS)
-    values = decode_values(codes, dtype)
-    if not np.isfinite(values).all():
-        return None
-    alive = codes[(values != 0).any(axis=1)]
-    repeated = len(alive) - len({row.tobytes() for row in alive})
-    total, length = num_elements(region.shape[: stack + 1]), num_elements(region.shape[stack + 1 :])
-    part = values[np.ix_(*(np.linspace(0, n - 1, min(n, side)).astype(int) for n in values.shape))]
-    rank, effective = _matrix_ranks(part)
-    size, spread = math.sqrt(float(np.mean(values**2))), math.sqrt(float(np.mean((values - values.mean(axis=0)) ** 2)))
-    return RowStats(
-        total=total,
-        seen=len(codes),
-        repeated=repeated,
-        length=length,
-        spread=spread / size if size else 0.0,
-        rank=rank,
-        effective=effective,
-        side=part.shape,
-        whole=part.shape == (total, length),
-    )
 
 
 def _matrix_ranks(matrix: np.ndarray) -> tuple[int, float]:

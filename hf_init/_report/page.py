@@ -28,11 +28,22 @@ from hf_init._text import format_bytes, format_count
 
 def page(survey: ResultSurvey | CheckpointSurvey) -> str:
     """Return the whole document."""
-    result = isinstance(survey, ResultSurvey)
-    parts = _result_page(survey) if result else _checkpoint_page(survey)
-    return html_page(
-        survey.plan.architecture if result else survey.folder, parts, _page_footer(SIDE if result else PLAIN_SIDE)
+    if isinstance(survey, ResultSurvey):
+        title, side, parts = survey.plan.architecture, SIDE, _result_page(survey)
+    else:
+        title, side, parts = survey.folder, PLAIN_SIDE, _checkpoint_page(survey)
+    footer = (
+        "Mean, standard deviation, norm, share of zeros, least and greatest value are of all finite values, decoded "
+        f"from the files' bytes. Histograms are of at most {format_count(SAMPLE)} evenly spaced ones, "
+        "between the 0.1% and the 99.9% quantile. Farthest: the greatest distance from the mean in standard deviations "
+        "(for a new region in the expected ones).",
+        "Rank: singular values above the rounding of float32, out of as many as there can be, on at most "
+        f"{side} x {side} evenly spaced rows and columns; eff.: the exponential of the entropy of the singular values "
+        f"(Roy and Vetterli, 2007). At most {format_count(ROWS)} evenly spaced rows are compared with each other.",
+        "Neighbours: pretrained tensors of the same role and number of dimensions, nearest by the numbers in their "
+        "names. Nothing is expected of schemes such as model, whose distribution isn't known.",
     )
+    return html_page(title, parts, [tag("p", text) for text in footer])
 
 
 def _result_page(survey: ResultSurvey) -> Iterator[Html]:
@@ -100,6 +111,12 @@ def _region_card(at: int, subject: NewRegion) -> Html:
     named = subject.expected is None or str(subject.expected) == str(fill.scheme)
     expected = "" if named else f" (expected: {subject.expected})"
     warnings = [tag("li", finding.text) for finding in subject.findings]
+    rows = [[tag("td", "new", class_="name"), *measure_cells(subject.measure, subject.expected)]]
+    if subject.expected is not None:
+        rows.append([tag("td", "expected", class_="name"), *expected_cells(subject.expected)])
+    for each in subject.neighbours:
+        kept = " (kept)" if each.name == tensor.name else ""
+        rows.append([tag("td", dotted(each.name), kept, class_="name"), *measure_cells(each)])
     return tag(
         "section",
         tag("h3", dotted(tensor.name)),
@@ -108,7 +125,7 @@ def _region_card(at: int, subject: NewRegion) -> Html:
         tag("div", tag("ul", *warnings), class_="note warn") if warnings else "",
         _region_charts(subject),
         _token_table(subject),
-        _region_table(subject),
+        wide_table("", [tag("th", "values"), *column_heads()], rows),
         class_="card",
         id=f"new-{at}",
     )
@@ -179,20 +196,6 @@ def _chart_figure(chart: Chart, colours: list[str], key: list[tuple[str, str]], 
     return tag("figure", _charts.picture_of(chart, colours, label), caption)
 
 
-def _region_table(subject: NewRegion) -> Html:
-    rows = [[tag("td", "new", class_="name"), *measure_cells(subject.measure, subject.expected)]]
-    if subject.expected is not None:
-        rows.append([tag("td", "expected", class_="name"), *expected_cells(subject.expected)])
-    rows += [
-        [
-            tag("td", dotted(each.name), " (kept)" if each.name == subject.tensor.name else "", class_="name"),
-            *measure_cells(each),
-        ]
-        for each in subject.neighbours
-    ]
-    return wide_table("", [tag("th", "values"), *column_heads()], rows)
-
-
 def _checkpoint_page(survey: CheckpointSurvey) -> Iterator[Html]:
     measures = survey.measures
     total = sum(num_elements(measure.shape) for measure in measures)
@@ -228,24 +231,3 @@ def _checkpoint_page(survey: CheckpointSurvey) -> Iterator[Html]:
         for each in measures
     ]
     yield wide_table("", ["tensor", tag("th", "shape", class_="n"), "dtype", *column_heads()], rows)
-
-
-def _page_footer(side: int) -> Iterator[Html]:
-    yield tag(
-        "p",
-        "Mean, standard deviation, norm, share of zeros, least and greatest value are of all finite values, decoded "
-        f"from the files' bytes. Histograms are of at most {format_count(SAMPLE)} evenly spaced ones, "
-        "between the 0.1% and the 99.9% quantile. Farthest: the greatest distance from the mean in standard deviations "
-        "(for a new region in the expected ones).",
-    )
-    yield tag(
-        "p",
-        "Rank: singular values above the rounding of float32, out of as many as there can be, on at most "
-        f"{side} x {side} evenly spaced rows and columns; eff.: the exponential of the entropy of the singular values "
-        f"(Roy and Vetterli, 2007). At most {format_count(ROWS)} evenly spaced rows are compared with each other.",
-    )
-    yield tag(
-        "p",
-        "Neighbours: pretrained tensors of the same role and number of dimensions, nearest by the numbers in their "
-        "names. Nothing is expected of schemes such as model, whose distribution isn't known.",
-    )

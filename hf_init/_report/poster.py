@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from hf_init._errors import HfInitError
 from hf_init._figure import plain_text
 from hf_init._report import charts as _charts
 from hf_init._report.cells import format_value, region_text
-from hf_init._report.picture import Chart
+from hf_init._report.picture import Chart, Picture
 from hf_init._report.survey import CheckpointSurvey, NewRegion, ResultSurvey
 from hf_init._text import format_count
 
@@ -22,7 +20,7 @@ def poster(survey: ResultSurvey | CheckpointSurvey) -> bytes:
         HfInitError: there is nothing to draw.
     """
     if isinstance(survey, ResultSurvey):
-        rows = [panels for subject in survey.subjects if (panels := [*_region_panels(subject)])]
+        rows = [_region_panels(subject, subject.picture) for subject in survey.subjects if subject.picture is not None]
     else:
         groups = [
             (f"{name} ({number})", chart, [*_charts.KEPT[: len(chart.traces)]]) for name, number, chart in survey.charts
@@ -36,12 +34,9 @@ def poster(survey: ResultSurvey | CheckpointSurvey) -> bytes:
     return _charts.png_panels(rows[: _charts.PANELS], f"{name}{more}")
 
 
-def _region_panels(subject: NewRegion) -> Iterator[Panel]:
-    picture, tensor = subject.picture, subject.tensor
-    if picture is None:
-        return
+def _region_panels(subject: NewRegion, picture: Picture) -> list[Panel]:
+    tensor, stats = subject.tensor, subject.measure.stats
     where = region_text(subject.fill.region, tensor.shape)
-    stats = subject.measure.stats
     numbers = f"std {format_value(stats.std)}" if stats else ""
     if subject.expected is not None:
         numbers += f", expected {format_value(subject.expected.std)}"
@@ -49,8 +44,6 @@ def _region_panels(subject: NewRegion) -> Iterator[Panel]:
     name = f"{plain_text(tensor.name)}{'' if where == 'all' else f', {where}'}\n{what}"
     kept = [*_charts.KEPT[: len(picture.neighbours.traces)]] if picture.neighbours else []
     if picture.overlay is not None:
-        yield name, picture.overlay, [*kept, "new"]
-        return
-    yield name, picture.new, ["new"]
-    if picture.neighbours is not None:
-        yield f"pretrained, {tensor.role}", picture.neighbours, kept
+        return [(name, picture.overlay, [*kept, "new"])]
+    beside = [(f"pretrained, {tensor.role}", picture.neighbours, kept)] if picture.neighbours is not None else []
+    return [(name, picture.new, ["new"]), *beside]

@@ -59,6 +59,28 @@ class ResultSurvey:
     def findings(self) -> tuple[ReportFinding, ...]:
         return tuple(finding for subject in self.subjects for finding in subject.findings)
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, manifest: Manifest) -> ResultSurvey:
+        """Read a result.
+
+        Raises:
+            CheckpointError: the manifest describes other tensors than the files hold.
+        """
+        plan = manifest.plan
+        plan.check_schemes(checkpoint.root)
+        faults: list[str] = []
+        for tensor in plan.stored:
+            entry = checkpoint.entries.get(tensor.name)
+            if entry is None:
+                faults.append(f"{short_name(tensor.name)} is in the manifest, but in no file")
+            elif entry.shape != tensor.shape:
+                seen = f"{short_name(tensor.name)} has the shape {entry.shape}"
+                faults.append(f"{seen}, the manifest says {tensor.shape}")
+        check_faults(
+            str(checkpoint.root), faults, f"Its {MANIFEST_NAME} is of other files: make the result again, or remove it."
+        )
+        return cls(_folder_name(checkpoint), manifest, plan, tuple(_new_regions_of(checkpoint, plan)))
+
 
 @dataclass(frozen=True)
 class CheckpointSurvey:
@@ -71,6 +93,35 @@ class CheckpointSurvey:
     charts: tuple[tuple[str, int, Chart], ...]
     untrained: tuple[Untrained, ...] = ()
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> CheckpointSurvey:
+        """Measure every tensor, and judge and draw those whose names differ in numbers alone together."""
+        observer = RegionMeasurer(checkpoint, PLAIN_SIDE)
+        groups: dict[str, list[Candidate]] = {}
+        measures: dict[str, Measure] = {}
+        findings: list[ReportFinding] = []
+        for at, (name, entry) in enumerate(checkpoint.entries.items()):
+            tensor = whole_tensor(name, name_pattern(name), entry.shape, at)
+            groups.setdefault(tensor.role, []).append(tensor)
+            measures[name] = observer.measure(name, tensor.region)[0]
+        for group in groups.values():
+            group.sort(key=layer_numbers)
+            for tensor in group:
+                near = nearest_neighbours(tensor, (other for other in group if other is not tensor))
+                findings += judge_report(measures[tensor.name], neighbours=[measures[each.name] for each in near])
+        # Charts are of the first, the middle and the last tensor of the largest groups.
+        numeric = {role: group for role, group in groups.items() if is_floating(observer.dtype(group[0].name))}
+        sizes = {role: sum(num_elements(each.region.shape) for each in group) for role, group in numeric.items()}
+        largest, charts = sorted(sizes, key=lambda role: -sizes[role])[:GROUPS], []
+        for role, group in numeric.items():
+            shown = {at: group[at] for at in (0, len(group) // 2, len(group) - 1)} if role in largest else {}
+            samples = [(each.name, observer.measure(each.name, each.region)[1]) for each in shown.values()]
+            if any(values.size for _, values in samples):
+                charts.append((role, len(group), chart(samples)))
+        return cls(
+            _folder_name(checkpoint), checkpoint.nbytes, tuple(measures.values()), tuple(findings), tuple(charts)
+        )
+
 
 def survey(folder: Path) -> ResultSurvey | CheckpointSurvey:
     """Read a folder, with or without a manifest.
@@ -80,32 +131,8 @@ def survey(folder: Path) -> ResultSurvey | CheckpointSurvey:
     """
     with Checkpoint.open(folder) as checkpoint:
         extended = os.path.lexists(folder / MANIFEST_NAME)
-        found = _survey_result(checkpoint, Manifest.load(folder)) if extended else _survey_checkpoint(checkpoint)
+        found = ResultSurvey.of(checkpoint, Manifest.load(folder)) if extended else CheckpointSurvey.of(checkpoint)
     return replace(found, untrained=untrained_tables(folder))
-
-
-def _survey_result(checkpoint: Checkpoint, manifest: Manifest) -> ResultSurvey:
-    plan, faults = manifest.plan, []
-    plan.check_schemes(checkpoint.root)
-    for tensor in plan.stored:
-        entry = checkpoint.entries.get(tensor.name)
-        if entry is None:
-            faults.append(f"{short_name(tensor.name)} is in the manifest, but in no file")
-        elif entry.shape != tensor.shape:
-            seen = f"{short_name(tensor.name)} has the shape {entry.shape}"
-            faults.append(f"{seen}, the manifest says {tensor.shape}")
-    check_faults(
-        str(checkpoint.root), faults, f"Its {MANIFEST_NAME} is of other files: make the result again, or remove it."
-    )
-    return ResultSurvey(_folder_name(checkpoint), manifest, plan, tuple(_new_regions_of(checkpoint, plan)))
-
-
-def _shape_faults(tensor: TensorPlan, checkpoint: Checkpoint) -> Iterator[str]:
-    entry = checkpoint.entries.get(tensor.name)
-    if entry is None:
-        yield f"{short_name(tensor.name)} is in the manifest, but in no file"
-    elif entry.shape != tensor.shape:
-        yield f"{short_name(tensor.name)} has the shape {entry.shape}, the manifest says {tensor.shape}"
 
 
 def _new_regions_of(checkpoint: Checkpoint, plan: Plan) -> Iterator[NewRegion]:
@@ -128,38 +155,6 @@ def _new_regions_of(checkpoint: Checkpoint, plan: Plan) -> Iterator[NewRegion]:
                 drawn = norm_picture(tokens) if tokens else picture(tensor.name, sample, expected, traces)
             findings = judge_report(own, fill.scheme, expected, measures)
             yield NewRegion(tensor, fill, own, expected, measures, drawn, findings, tokens)
-
-
-def _survey_checkpoint(checkpoint: Checkpoint) -> CheckpointSurvey:
-    observer = RegionMeasurer(checkpoint, PLAIN_SIDE)
-    # Tensors whose names differ in numbers alone are a group, in the order of those.
-    groups: dict[str, list[Candidate]] = {}
-    measures, findings = {}, []
-    for at, (name, entry) in enumerate(checkpoint.entries.items()):
-        tensor = whole_tensor(name, name_pattern(name), entry.shape, at)
-        groups.setdefault(tensor.role, []).append(tensor)
-        measures[name] = observer.measure(name, tensor.region)[0]
-    for group in groups.values():
-        group.sort(key=layer_numbers)
-        for tensor in group:
-            near = nearest_neighbours(tensor, (other for other in group if other is not tensor))
-            findings += judge_report(measures[tensor.name], neighbours=[measures[each.name] for each in near])
-    charts = tuple(_group_charts(groups, observer))
-    return CheckpointSurvey(
-        _folder_name(checkpoint), checkpoint.nbytes, tuple(measures.values()), tuple(findings), charts
-    )
-
-
-def _group_charts(groups: dict[str, list[Candidate]], observer: RegionMeasurer) -> Iterator[tuple[str, int, Chart]]:
-    """Yield charts of the first, the middle and the last tensor of the largest groups."""
-    numeric = {role: group for role, group in groups.items() if is_floating(observer.dtype(group[0].name))}
-    largest = sorted(numeric, key=lambda role: -sum(num_elements(each.region.shape) for each in numeric[role]))[:GROUPS]
-    for role in (role for role in numeric if role in set(largest)):
-        group = numeric[role]
-        shown = {at: group[at] for at in (0, len(group) // 2, len(group) - 1)}.values()
-        samples = [(each.name, observer.measure(each.name, each.region)[1]) for each in shown]
-        if any(values.size for _, values in samples):
-            yield role, len(group), chart(samples)
 
 
 def _folder_name(checkpoint: Checkpoint) -> str:
