@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hf_init import _verify
 from hf_init._checkpoint import open_tensors
@@ -147,8 +147,13 @@ def verify(
         verify("out").raise_if_failed()
         verify("out", merge=[verify("out", part=f"{number}/4") for number in (1, 2, 3, 4)])
     """
-    if "merge" in options:
-        return _merged(user_path(out), base, dict(options))
+    if "merge" in options:  # the report of the whole from those of its parts
+        reports = options["merge"]
+        if idle := [*(name for name in options if name != "merge"), *(["base"] if base is not None else [])]:
+            raise PlanError(f"{option('merge')}: nothing is read; leave out {', '.join(map(option, idle))}")
+        with open_tensors(user_path(out)) as result:
+            parts = [reports] if isinstance(reports, str | Path) else [*reports]
+            return _verify.merge_reports(parts, _verify.result_identity(user_path(out), result))
     if prefix := options.get("prefix"):
         if base is None or base is False or isinstance(base, Mapping):
             raise PlanError(f"{option('prefix', prefix)}: give the one folder that it is for, {option('base', 'DIR')}")
@@ -166,17 +171,6 @@ def verify(
     return _verify.verify_result(
         user_path(out), base, recompute=recompute, progress=progress, everything=everything, hub=hub, part=part
     )
-
-
-def _merged(out: Path, base: object, options: dict[str, Any]) -> VerifyReport:
-    """Return the report of the whole from those of its parts."""
-    reports: Sequence[VerifyReport | str | Path] = options.pop("merge")
-    if idle := [*options, *(["base"] if base is not None else [])]:
-        raise PlanError(f"{option('merge')}: nothing is read; leave out {', '.join(map(option, idle))}")
-    with open_tensors(out) as result:
-        return _verify.merge_reports(
-            [reports] if isinstance(reports, str | Path) else [*reports], _verify.result_identity(out, result)
-        )
 
 
 @takes(DriftCallOptions)

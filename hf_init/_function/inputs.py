@@ -26,7 +26,7 @@ def seeded_inputs(model: PreTrainedModel, seed: int = 0) -> Iterator[dict[str, t
     generator = torch.Generator().manual_seed(seed)
     names = [name for name in inspect.signature(model.forward).parameters if name in MAKERS]
     main = model.main_input_name if model.main_input_name in names else next(iter(names), "")
-    needed = {main, *(["decoder_input_ids"] if main != "decoder_input_ids" and _decodes(model.config) else ())}
+    needed = {main, *(["decoder_input_ids"] if getattr(model.config, "is_encoder_decoder", False) else ())}
     made = {name: MAKERS[name](model.config, generator) for name in names}
     first = {name: made[name] for name in names if name in needed}
     yield first
@@ -66,10 +66,6 @@ def main_output(output: object) -> tuple[str, torch.Tensor] | None:
     tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
     name = "logits" if "logits" in tensors else next(iter(tensors), None)
     return None if name is None else (name, tensors[name])
-
-
-def _decodes(config: PreTrainedConfig) -> bool:
-    return bool(getattr(config, "is_encoder_decoder", False))
 
 
 def _first_value(config: PreTrainedConfig, *names: str) -> object:

@@ -84,12 +84,9 @@ class _Scores(TorchDispatchMode):
         others = [each for each in args[:2] if self.kind(each) != "scores"]
         if len(others) != 1 or (operation == "div" and others[0] is args[0]):
             return None
-        return "scores" if _for_all(others[0]) or (operation == "add" and self.kind(others[0]) == "bias") else None
-
-
-def _for_all(value: object) -> bool:
-    """Return whether a factor, or what is added, is the same for all tokens."""
-    return not isinstance(value, torch.Tensor) or value.dim() == 0 or value.shape[-1] == 1
+        other = others[0]
+        same_for_all = not isinstance(other, torch.Tensor) or other.dim() == 0 or other.shape[-1] == 1
+        return "scores" if same_for_all or (operation == "add" and self.kind(other) == "bias") else None
 
 
 def scores_are_mixed(model: PreTrainedModel, tables: Mapping[str, int], capped: bool = True) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import starmap, zip_longest
 from typing import Any
@@ -69,8 +69,13 @@ def other_step(
         resized: sizes of dimensions that may differ: that of the one, and that of the other.
         factor: how many times larger any other size may be.
     """
-    if setting := next(_other_numbers(before, after), ""):
-        return setting
+    # Numbers with a fraction that modules hold, scales and the like, are in no operation's shapes.
+    modules = dict(before.named_modules())
+    for name, module in after.named_modules():
+        for setting, value in vars(module).items():
+            was = vars(modules[name]).get(setting) if name in modules else value
+            if isinstance(value, float) and value != was:
+                return f"{name}.{setting} is {value!r}, and {was!r} in the base"
     seen = "nothing can be seen without values"
     for one, other in zip(seeded_inputs(before), seeded_inputs(shown), strict=False):
         (old, failure), (new, refusal) = steps_of(before, one), steps_of(after, other)
@@ -84,16 +89,6 @@ def other_step(
             return ""
         seen = f"the rest can't be seen without values: {one_line(failure)}"
     return seen
-
-
-def _other_numbers(before: PreTrainedModel, after: PreTrainedModel) -> Iterator[str]:
-    """Yield the numbers with a fraction that the modules of two models hold, and that differ: scales and the like."""
-    old = dict(before.named_modules())
-    for name, module in after.named_modules():
-        for setting, value in vars(module).items():
-            was = vars(old[name]).get(setting) if name in old else value
-            if isinstance(value, float) and value != was:
-                yield f"{name}.{setting} is {value!r}, and {was!r} in the base"
 
 
 def _is_same(one: Step | None, other: Step | None, resized: Collection[tuple[int, int]], factor: int) -> bool:

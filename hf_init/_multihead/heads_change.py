@@ -9,7 +9,7 @@ from typing import Any
 
 import transformers
 
-from hf_init._architecture import BAD_VALUE, NOWHERE, Target, building_on_meta, quiet_library
+from hf_init._architecture import BAD_VALUE, NOWHERE, building_on_meta, quiet_library
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint, place_anywhere
 from hf_init._errors import PlanError
@@ -56,24 +56,30 @@ class HeadsChange(Change):
         """
         self._check_alone(request)
         origin = HeadOrigin.of(request.base, self.request.name_head, request.values)
-        return (
-            _export(request, origin, self.request) if self.request.export else _reshape(request, origin, self.request)
-        )
+        return self._export(request, origin) if self.request.export else self._reshape(request, origin)
 
     def rules(self) -> tuple[Rule, ...]:
         return tuple(self.request.recipe_rules())
 
     def plan(self, context: TargetContext) -> ChangePlan:
-        if self.request.export:
-            return ChangePlan(drop=_backbone_names(context.target), write=_remove_code)
-        new_modules, prefixes = _new_modules(context.target), tuple(f"heads.{name}." for name in self.request.add)
-        new = frozenset(t.name for t in context.target.layout.tensors if t.parameter.startswith(prefixes))
+        if self.request.export:  # a plain class may be without a module of the backbone
+            tensors = context.target.own.whole_layout.tensors if context.target.own else ()
+            drop = frozenset(tensor.name for tensor in tensors if tensor.name.startswith("trunk."))
+            return ChangePlan(drop=drop, write=_remove_code)
+        target, prefixes = context.target, tuple(f"heads.{name}." for name in self.request.add)
+        new = frozenset(t.name for t in target.layout.tensors if t.parameter.startswith(prefixes))
         notes = [
             f"head {name} is that of {place_anywhere(folder, None)}, trained on the backbone there, which isn't "
             "compared"
             for name, (folder, _) in self.request.take.items()
         ]
-        notes += [f"{module} is new: the base is without, and a head reads it" for module in new_modules]
+        # Modules of the backbone that a head reads, and that some class of a head is without, as is the base.
+        model: Any = target.model
+        without = {name for plain in model.plain_heads.values() for name in plain.without}
+        there = {tensor.address[0].split(".")[1] for tensor in target.source if tensor.address[0].startswith("trunk.")}
+        modules = [name for name, module in model.trunk._modules.items() if module is not None]
+        added = [name for name in modules if name in without and name not in there]
+        notes += [f"trunk.{name} is new: the base is without, and a head reads it" for name in added]
         return ChangePlan(new=new, notes=tuple(notes))
 
     def _check_alone(self, request: TargetRequest) -> None:
@@ -88,50 +94,50 @@ class HeadsChange(Change):
         if problems:
             raise PlanError("; ".join(problems))
 
+    def _reshape(self, request: TargetRequest, origin: HeadOrigin) -> TargetRequest:
+        """Return the request for ``MultiHead``, whose base is one with those that heads are taken from."""
+        heads = self.request
+        bases = {name: request.open_other(folder) for name, (folder, _) in heads.take.items()}
+        donors = {name: HeadOrigin.of(base, None) for name, base in bases.items()}
+        specs, moves = heads.resolve_heads(origin, donors)
+        renaming: dict[str, str] = {}
+        for name, donor in donors.items():
+            moved = {heads.name_there(name, donor): name}
+            renaming |= donor.renaming_rules(f"take.{name}.", moved, keep_backbone=False)
+        # The library tries a name that has no place once more as it is: a removed head's must not be that of another.
+        own = "base." if not specs.keys().isdisjoint(heads.remove) else ""
+        renaming |= {**dict(origin.renaming_rules(own, moves)), f"^{RENAMED}": ""}
+        base = request.base
+        if own or bases:
+            parts = {own: base.source, **{f"take.{name}.": each.source for name, each in bases.items()}}
+            base = replace(base, source=Checkpoint.merged(parts))
+        config = _multi_head_config(origin, specs)
+        config.left_out = _unread_modules(config, origin, request.base)
+        return replace(request, base=base, architecture=MultiHead, config=config, values={}, key_mapping=renaming)
 
-def _reshape(request: TargetRequest, origin: HeadOrigin, heads: HeadRequest) -> TargetRequest:
-    """Return the request for ``MultiHead``, whose base is one with those that heads are taken from."""
-    bases = {name: request.open_other(folder) for name, (folder, _) in heads.take.items()}
-    donors = {name: HeadOrigin.of(base, None) for name, base in bases.items()}
-    specs, moves = heads.resolve_heads(origin, donors)
-    renaming: dict[str, str] = {}
-    for name, donor in donors.items():
-        renaming |= donor.renaming_rules(f"take.{name}.", {heads.name_there(name, donor): name}, keep_backbone=False)
-    # The library tries a name that has no place once more as it is: a removed head's must not be that of another.
-    own = "base." if not specs.keys().isdisjoint(heads.remove) else ""
-    renaming |= {**dict(origin.renaming_rules(own, moves)), f"^{RENAMED}": ""}
-    base = request.base
-    if own or bases:
-        parts = {own: base.source, **{f"take.{name}.": each.source for name, each in bases.items()}}
-        base = replace(base, source=Checkpoint.merged(parts))
-    config = _multi_head_config(origin, specs)
-    config.left_out = _unread_modules(config, origin, request.base)
-    return replace(request, base=base, architecture=MultiHead, config=config, values={}, key_mapping=renaming)
-
-
-def _export(request: TargetRequest, origin: HeadOrigin, heads: HeadRequest) -> TargetRequest:
-    """Return the request for one head as transformers' own class."""
-    head = heads.export or ""
-    if others := [key for key in ("add", "remove", "rename", "take", "name_head") if getattr(heads, key)]:
-        raise PlanError(
-            f"export_head: the result is one plain class, so {', '.join(others)} has no meaning; leave it out"
-        )
-    if not origin.multi or head not in origin.heads:
-        names = ", ".join(origin.heads) or "none"
-        raise PlanError(f"export_head: {origin.name} has no head {head!r}; its heads: {names}")
-    spec = origin.heads[head]
-    if spec.plain is None:
-        raise PlanError(f"export_head: {head!r} can't be exported: {spec.plain_class(origin.backbone)[1]}")
-    cls = getattr(transformers, spec.plain)
-    renaming = {
-        "^trunk\\.": f"{RENAMED}{cls.base_model_prefix}.",
-        f"^heads\\.{head}\\.": RENAMED,
-        "^heads\\.": f"{RENAMED}{NOWHERE}heads.",
-        f"^{RENAMED}": "",
-    }
-    config = _multi_head_config(origin, origin.heads).plain_config(head)
-    config.dtype = origin.dtype
-    return replace(request, architecture=cls, config=config, values={}, key_mapping=renaming)
+    def _export(self, request: TargetRequest, origin: HeadOrigin) -> TargetRequest:
+        """Return the request for one head as transformers' own class."""
+        head = self.request.export or ""
+        if others := [key for key in ("add", "remove", "rename", "take", "name_head") if getattr(self.request, key)]:
+            raise PlanError(
+                f"export_head: the result is one plain class, so {', '.join(others)} has no meaning; leave it out"
+            )
+        if not origin.multi or head not in origin.heads:
+            names = ", ".join(origin.heads) or "none"
+            raise PlanError(f"export_head: {origin.name} has no head {head!r}; its heads: {names}")
+        spec = origin.heads[head]
+        if spec.plain is None:
+            raise PlanError(f"export_head: {head!r} can't be exported: {spec.plain_class(origin.backbone)[1]}")
+        cls = getattr(transformers, spec.plain)
+        renaming = {
+            "^trunk\\.": f"{RENAMED}{cls.base_model_prefix}.",
+            f"^heads\\.{head}\\.": RENAMED,
+            "^heads\\.": f"{RENAMED}{NOWHERE}heads.",
+            f"^{RENAMED}": "",
+        }
+        config = _multi_head_config(origin, origin.heads).plain_config(head)
+        config.dtype = origin.dtype
+        return replace(request, architecture=cls, config=config, values={}, key_mapping=renaming)
 
 
 def _multi_head_config(origin: HeadOrigin, specs: Mapping[str, HeadSpec]) -> MultiHeadConfig:
@@ -159,21 +165,6 @@ def _unread_modules(config: MultiHeadConfig, origin: HeadOrigin, base: BaseCheck
     present = {name.partition(".")[0] for name in names}
     children = [name for name, module in model.trunk._modules.items() if module is not None]
     return [name for name in children if name not in present and all(name in each for each in without)]
-
-
-def _new_modules(target: Target) -> list[str]:
-    """Return the backbone's modules that a head reads, some class of a head is without, and the base hasn't."""
-    model: Any = target.model
-    without = {name for plain in model.plain_heads.values() for name in plain.without}
-    present = {tensor.address[0].split(".")[1] for tensor in target.source if tensor.address[0].startswith("trunk.")}
-    children = [name for name, module in model.trunk._modules.items() if module is not None]
-    return [f"trunk.{name}" for name in children if name in without and name not in present]
-
-
-def _backbone_names(target: Target) -> frozenset[str]:
-    """Return the names of the backbone, of which a plain class may be without a module."""
-    tensors = target.own.whole_layout.tensors if target.own else ()
-    return frozenset(tensor.name for tensor in tensors if tensor.name.startswith("trunk."))
 
 
 def _remove_code(out: Path) -> None:

@@ -155,20 +155,6 @@ def _modules_besides(own: type[PreTrainedModel], raw: Mapping[str, object], pref
 
 def _plain_spec(raw: Mapping[str, object], backbone: PreTrainedConfig, own: type[PreTrainedModel]) -> HeadSpec | None:
     """Return the spec of a plain class's head; None where the class is of no kind."""
-    names = names_of(raw)
-    kind = _kind_of_class(raw, len(names), backbone, own)
-    if kind is None:
-        return None
-    labels, outputs = names if kind in LABELLED_KINDS else None, len(names) if kind == "regression" else None
-    spec = HeadSpec.of(kind, {"kind": kind, "labels": labels, "outputs": outputs})
-    with quiet_library():
-        fits = spec.plain_class(backbone)[0] == own.__name__
-    return replace(spec, plain=own.__name__) if fits else None
-
-
-def _kind_of_class(
-    raw: Mapping[str, object], num_labels: int, backbone: PreTrainedConfig, own: type[PreTrainedModel]
-) -> str | None:
     try:
         reads = input_modality(backbone)
     except ValueError:  # no head goes on it; one that is added is refused with this message
@@ -179,9 +165,15 @@ def _kind_of_class(
         if reads in kind.inputs
         and any(own in auto_classes(getattr(transformers, auto), backbone) for auto in kind.autos)
     ]
-    problem = raw.get("problem_type")
+    if not kinds:
+        return None
+    names, problem, kind = names_of(raw), raw.get("problem_type"), kinds[0]
     if problem == MULTI and "multi-label" in kinds:
-        return "multi-label"
-    if (problem == NUMBER or num_labels == 1) and "regression" in kinds:
-        return "regression"
-    return kinds[0] if kinds else None
+        kind = "multi-label"
+    elif (problem == NUMBER or len(names) == 1) and "regression" in kinds:
+        kind = "regression"
+    labels, outputs = names if kind in LABELLED_KINDS else None, len(names) if kind == "regression" else None
+    spec = HeadSpec.of(kind, {"kind": kind, "labels": labels, "outputs": outputs})
+    with quiet_library():
+        fits = spec.plain_class(backbone)[0] == own.__name__
+    return replace(spec, plain=own.__name__) if fits else None

@@ -70,7 +70,11 @@ def catalogue_entry(name: str) -> CatalogueEntry:
         ['a=0', 'mode=fan_in', 'nonlinearity=leaky_relu']
     """
     kind = schemes.find(name)
-    text, meanings = docstring_sections(kind), _setting_meanings(kind)
+    text = docstring_sections(kind)
+    meanings: dict[str, str] = {}
+    for base in reversed(kind.__mro__):  # the class's own word on a setting counts
+        for names, meaning in _SETTING.findall(docstring_sections(base).get("Args", "")):
+            meanings.update(dict.fromkeys(names.split(", "), _one_line(meaning)))
     settings = tuple(
         Setting(setting, "" if default is MISSING else schemes.format_setting(default), meanings.get(setting, ""))
         for setting, default in schemes.settings_of(kind).items()
@@ -140,15 +144,6 @@ def describe_scheme(name: str) -> str:
     wrap = textwrap.TextWrapper(PAGE_WIDTH, subsequent_indent=" " * 9, break_on_hyphens=False)
     lines = [wrap.fill(f"{label:<9}{text}") for label, text in facts if text]
     return "\n".join([f"{each.name}: {each.idea}", "", *lines])
-
-
-def _setting_meanings(kind: type) -> dict[str, str]:
-    """Return what the docstrings of a class and its bases say about each setting; the class's own word counts."""
-    meanings: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        for names, meaning in _SETTING.findall(docstring_sections(base).get("Args", "")):
-            meanings.update(dict.fromkeys(names.split(", "), _one_line(meaning)))
-    return meanings
 
 
 def _one_line(text: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from hf_init._errors import PlanError
 from hf_init._options import (
@@ -26,8 +26,6 @@ from hf_init.cli._values import long_name, option_values
 if TYPE_CHECKING:
     from hf_init._base_report import Report
     from hf_init._checkpoint import Bases
-    from hf_init._plan import Plan
-    from hf_init._probe import SchemeComparison
 
 
 def given_options(args: Namespace, group: type) -> dict[str, Any]:
@@ -62,14 +60,10 @@ def run_plan(args: Namespace, terminal: Terminal) -> Outcome:
         plan = _api.plan(base, _text(args.architecture), **given_options(args, PlanOptions))
     if compared is None:
         return Outcome.of(plan)
-    comparison = _compare(args, compared, terminal)
-    return Outcome({**plan.to_json(), "comparison": comparison.to_json()}, (plan, comparison))
-
-
-def _compare(args: Namespace, options: Mapping[str, Any], terminal: Terminal) -> SchemeComparison:
     from hf_init._probe import compare_schemes
 
-    return compare_schemes(args.base, **options, done=lambda run: terminal.notice(f"{run.scheme}: done"))
+    comparison = compare_schemes(args.base, **compared, done=lambda run: terminal.notice(f"{run.scheme}: done"))
+    return Outcome({**plan.to_json(), "comparison": comparison.to_json()}, (plan, comparison))
 
 
 def comparison_options(args: Namespace) -> dict[str, Any] | None:
@@ -118,8 +112,12 @@ def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
             given_bases(args), args.out, _text(args.architecture), **given_options(args, ExtendOptions)
         )
     plan = extension.plan
-    if texts is not None:
-        _check_probe(args, plan, texts)
+    if texts is not None:  # what can't be probed is refused while nothing is written
+        from hf_init._probe import check_kind, checked_texts
+
+        checked_texts(texts)
+        for folder in (args.base, args.out):
+            check_kind(folder, plan.architecture)
     with terminal.progress_bar("extend", lambda: extension.nbytes) as progress, terminal.stopped_by_signal():
         report = extension.run(progress, terminal.notice)
     document: dict[str, object] = {"out": args.out, "plan": plan.to_json(), "verify": report.to_json()}
@@ -132,15 +130,6 @@ def run_extend(args: Namespace, terminal: Terminal) -> Outcome:
         document["probe"] = probe.to_json()
         reports.append(probe)
     return Outcome(document, reports, f"written: {args.out}")
-
-
-def _check_probe(args: Namespace, plan: Plan, texts: Sequence[str]) -> None:
-    """Refuse what can't be probed while nothing is written."""
-    from hf_init._probe import check_kind, checked_texts
-
-    checked_texts(texts)
-    for folder in (args.base, args.out):
-        check_kind(folder, plan.architecture)
 
 
 def run_convert(args: Namespace, terminal: Terminal) -> Outcome:
@@ -163,19 +152,10 @@ def run_verify(args: Namespace, terminal: Terminal) -> Outcome:
     if (idle := [name for name in ("examples", "texts") if name in options]) and "recompute" not in options:
         raise PlanError(f"--{idle[0]} is for --recompute; leave out what isn't meant")
     base = args.base if args.base is False else _text(args.base)
-    if args.after_training:
-        return _run_after_training(args, base, options, terminal)
-    with terminal.hub_bars(), terminal.progress_bar("verify", lambda: _nbytes(args.out, {})) as progress:
-        report = _api.verify(args.out, base, progress=progress, **options)
-    return Outcome.of(report)
-
-
-def _run_after_training(
-    args: Namespace, base: str | Literal[False] | None, options: Mapping[str, Any], terminal: Terminal
-) -> Outcome:
-    """Prove that everything pretrained is as it was, wherever training has left it."""
-    from hf_init import _api
-
+    if not args.after_training:
+        with terminal.hub_bars(), terminal.progress_bar("verify", lambda: _nbytes(args.out, {})) as progress:
+            return Outcome.of(_api.verify(args.out, base, progress=progress, **options))
+    # Everything pretrained is to be as it was, wherever training has left it.
     hub = given_options(args, CacheOptions)
     if idle := [long_name(name) for name in options if name not in (*hub, "prefix")]:
         raise PlanError(f"--after-training compares what is kept, and nothing else; leave out {', '.join(idle)}")

@@ -69,7 +69,14 @@ class Terminal(NamedTuple):
         else:
             texts = [self._paint(report.text(command_line_spelling), report) for report in outcome.reports]
         if self.format == "github":
-            lines = (line for report in outcome.reports for line in _annotations(f"hf-init {command}", report))
+            title, lines = f"hf-init {command}", []
+            for report in outcome.reports:
+                lines += [_annotation("warning", title, text) for text in report.worries()]
+                if report.ok:
+                    lines.append(_annotation("notice", title, report.headline))
+                else:
+                    failure = spell_options(report.failure, command_line_spelling)
+                    lines.append(_annotation("error", title, failure))
             texts.append(printable("\n".join(lines)))
         return self.print_text("\n\n".join(filter(None, (*texts, printable(outcome.text)))), code)
 
@@ -166,15 +173,6 @@ def _wants_color(when: str, stream: TextIO | None) -> bool:
 
 def _color(text: str, code: int) -> str:
     return f"\x1b[{code}m{text}\x1b[0m"
-
-
-def _annotations(title: str, report: Report) -> Iterator[str]:
-    """Yield a report's failure and its warnings as commands of a GitHub workflow; its outcome where all is well."""
-    yield from (_annotation("warning", title, text) for text in report.worries())
-    if report.ok:
-        yield _annotation("notice", title, report.headline)
-    else:
-        yield _annotation("error", title, spell_options(report.failure, command_line_spelling))
 
 
 def _annotation(level: str, title: str, text: str) -> str:

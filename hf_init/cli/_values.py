@@ -106,21 +106,17 @@ def option_values(given: Mapping[str, object], options: Mapping[str, Option]) ->
     Raises:
         PlanError: a value that can't be read, or two for an option that takes one.
     """
-    return {
-        name: _parsed(name, described, value)
-        for name, described in options.items()
-        for value in [given.get(name)]
-        if value is not None
-    }
-
-
-def _parsed(name: str, described: Option, value: object) -> object:
-    if not isinstance(value, list):
-        return value
-    texts = [str(text) for text in value]
-    if described.form not in REPEATED and len(texts) > 1:
-        raise PlanError(f"{option(name)}: given twice, as {texts[0]!r} and as {texts[1]!r}; give it once")
-    return PARSERS[described.form](name, texts)
+    values: dict[str, object] = {}
+    for name, described in options.items():
+        value = given.get(name)
+        if isinstance(value, list):
+            texts = [str(text) for text in value]
+            if described.form not in REPEATED and len(texts) > 1:
+                raise PlanError(f"{option(name)}: given twice, as {texts[0]!r} and as {texts[1]!r}; give it once")
+            values[name] = PARSERS[described.form](name, texts)
+        elif value is not None:
+            values[name] = value
+    return values
 
 
 def key_value_pairs(name: str, texts: Sequence[str]) -> dict[str, str]:

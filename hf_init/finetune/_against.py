@@ -42,7 +42,10 @@ def plan_against(model: nn.Module, base: str | Path) -> Plan:
     state, prefix = named_state(model), getattr(model, "base_model_prefix", "")
     specs, ties = describe_model(model), shared(model)
     with open_checkpoint(base, beside=False) as source, Reader(source) as reader:
-        names = {name: _name_in_base(name, source, prefix) for name in state}
+        names = {}
+        for name in state:
+            candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
+            names[name] = next((each for each in candidates if each in source.entries), None)
         tensors = [_planned_by_bytes(specs[n], state[n], names[n], source, reader) for n in state if n not in ties]
     if not any(tensor.kept for tensor in tensors):
         raise PlanError(f"nothing in {type(model).__name__} is of {base}: no tensor holds its bytes. Is it the base?")
@@ -55,11 +58,6 @@ def plan_against(model: nn.Module, base: str | Path) -> Plan:
     if larger := [each.name for each in tensors if each.status is Status.RESIZED]:
         notes.append(f"larger than in the base, whose elements are at the beginning: {join_names(larger)}")
     return Plan(type(model).__name__, 0, (*tensors, *tied), notes=tuple(notes))
-
-
-def _name_in_base(name: str, source: Checkpoint, prefix: str) -> str | None:
-    candidates = (name, name.removeprefix(f"{prefix}."), f"{prefix}.{name}")
-    return next((each for each in candidates if each in source.entries), None)
 
 
 def _planned_by_bytes(

@@ -71,7 +71,9 @@ def parameter_groups(
     for each, parameter, new in _trainable(model, tensors, opened):
         rate = rates["new_lr"] if new else lr * layer_decay ** (top - depth[each.name])
         name = "new" if new else "pretrained" if layer_decay == 1 else f"pretrained/{depth[each.name]}"
-        groups[name, rate, _decays(each)].append(parameter)
+        vector = len(whole_shape(each.tensor)) <= 1 or each.role.endswith(".bias")
+        decays = not vector and not any(matches(each.role, pattern) for pattern in _NO_DECAY)
+        groups[name, rate, decays].append(parameter)
     if not groups:
         raise PlanError("no parameter of the model is trainable, so there is nothing for an optimizer; freeze less")
     return [
@@ -139,8 +141,3 @@ def _trainable(
     parts: NewParts | None = getattr(model, CHILD, None)
     for part, parameter in parts.parts if parts is not None else ():
         yield part.origin, parameter, True
-
-
-def _decays(tensor: ModelTensor) -> bool:
-    vector = len(whole_shape(tensor.tensor)) <= 1 or tensor.role.endswith(".bias")
-    return not vector and not any(matches(tensor.role, pattern) for pattern in _NO_DECAY)

@@ -199,7 +199,7 @@ def _outer_block(name: str) -> str:
 def _check_planned_model(
     model: nn.Module, plan: Plan, state: Mapping[str, torch.Tensor], entries: Mapping[str, list[TensorPlan]]
 ) -> None:
-    faults = [*_plan_mismatches(state, entries), *_tie_mismatches(plan, state)]
+    faults = [*_mismatches(plan, state, entries)]
     if faults:
         same_class = plan.architecture in (cls.__name__ for cls in type(model).__mro__)
         headline = (
@@ -212,7 +212,9 @@ def _check_planned_model(
         raise PlanError("\n  ".join([f"{headline}:", *faults[:10], *more]) + f"\n{advice}")
 
 
-def _plan_mismatches(state: Mapping[str, torch.Tensor], entries: Mapping[str, list[TensorPlan]]) -> Iterator[str]:
+def _mismatches(
+    plan: Plan, state: Mapping[str, torch.Tensor], entries: Mapping[str, list[TensorPlan]]
+) -> Iterator[str]:
     for name, planned in entries.items():
         if name not in state:
             yield f"{name} ({planned[0].status.value} in the plan) isn't in the model"
@@ -225,9 +227,6 @@ def _plan_mismatches(state: Mapping[str, torch.Tensor], entries: Mapping[str, li
     for name, tensor in state.items():
         if tensor.requires_grad and id(tensor) not in known:  # a table that is computed, not trained, may be unknown
             yield f"{name} is in the model and not in the plan"
-
-
-def _tie_mismatches(plan: Plan, state: Mapping[str, torch.Tensor]) -> Iterator[str]:
     first_name: dict[int, str] = {}
     for entry in (entry for entry in plan.tensors if entry.parameter in state):
         name = entry.parameter

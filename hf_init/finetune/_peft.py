@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypedDict
 
 from torch import nn
@@ -67,8 +67,12 @@ def peft_arguments(plan: Plan, model: nn.Module | None = None) -> PeftArguments:
             "Use hf_init.finetune.train_only_new, put new parameters in modules of their own, or train these modules "
             "as a whole by your own modules_to_save"
         )
-    if model is not None:
-        _check_unpacked(model, {*new, *tables})
+    modules = () if model is None else dict.fromkeys(name.rpartition(".")[0] for name in packed_names(model))
+    if packed := [module for module in modules if module in {*new, *tables}]:
+        raise PlanError(
+            f"{join_names(packed)}: packed by the quantizer, and what is new can't be trained there. Load the model "
+            "with these left alone: quantization_arguments(plan) is for its quantization config"
+        )
     arguments: PeftArguments = {}
     if new:
         arguments["modules_to_save"] = new
@@ -102,17 +106,6 @@ def check_rewriting(config: object) -> None:
         raise PlanError(
             f"init_lora_weights={setting!r}: {REWRITING[method]}, so the kept bytes would move and the base "
             "couldn't be proved any more. Use True, 'gaussian', 'orthogonal' or 'eva', which leave the base as it is"
-        )
-
-
-def _check_unpacked(model: nn.Module, modules: Collection[str]) -> None:
-    packed = [
-        name for name in dict.fromkeys(name.rpartition(".")[0] for name in packed_names(model)) if name in modules
-    ]
-    if packed:
-        raise PlanError(
-            f"{join_names(packed)}: packed by the quantizer, and what is new can't be trained there. Load the model "
-            "with these left alone: quantization_arguments(plan) is for its quantization config"
         )
 
 

@@ -233,7 +233,9 @@ class NewParts(nn.Module):
 
     def _link_after_steps(self) -> None:
         """Write the new rows into the tables after every step: FSDP2 gathers shards before any hook of a module."""
-        loose = [str(part) for part, each in self.parts if self._gathers(part) and not _is_in_care(self, each)]
+        # Else the gradient of a new part is averaged: by FSDP2, or by the route.
+        alone = not isinstance(self._root[0], FSDPModule)
+        loose = [str(part) for part, each in self.parts if self._gathers(part) and alone and not is_sharded(each)]
         if loose:
             raise PlanError(
                 f"{join_names(loose)}: the model's own fully_shard is missing, so that nobody would average the "
@@ -306,11 +308,6 @@ def straight(region: Region, shape: Sequence[int]) -> Region:
     start, stop = list(box.start), list(box.stop)
     start[region.dim], stop[region.dim] = region.index[0], region.index[-1] + 1
     return Box(tuple(start), tuple(stop))
-
-
-def _is_in_care(parts: NewParts, parameter: nn.Parameter) -> bool:
-    """Return whether the gradient of a new part is averaged: by FSDP2, or by the route."""
-    return is_sharded(parameter) or isinstance(parts._root[0], FSDPModule)
 
 
 def needs_copy(origin: ModelTensor, dtype: torch.dtype | None) -> bool:

@@ -119,11 +119,8 @@ def _region_of(tensor: nn.Parameter, region: Region) -> tuple[torch.Tensor | Non
 
 
 def _total_norm(tensors: Iterable[torch.Tensor]) -> float:
-    norms = [_norm(tensor) for tensor in tensors]
-    return float(torch.stack([norm.cpu() for norm in norms]).norm()) if norms else 0.0
-
-
-def _norm(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the norm of a tensor; where DTensors can work it out among the ranks, they do."""
-    whole = gathered_tensor(tensor) if is_under_zero3(tensor) else tensor.detach()
-    return gathered_tensor(whole.norm(dtype=torch.float32))
+    norms = []
+    for tensor in tensors:  # where DTensors can work it out among the ranks, they do
+        whole = gathered_tensor(tensor) if is_under_zero3(tensor) else tensor.detach()
+        norms.append(gathered_tensor(whole.norm(dtype=torch.float32)).cpu())
+    return float(torch.stack(norms).norm()) if norms else 0.0
