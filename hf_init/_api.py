@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from hf_init import _verify
 from hf_init._checkpoint import open_tensors
@@ -148,7 +148,7 @@ def verify(
         verify("out", merge=[verify("out", part=f"{number}/4") for number in (1, 2, 3, 4)])
     """
     if "merge" in options:  # the report of the whole from those of its parts
-        reports = options["merge"]
+        reports = cast("Sequence[VerifyReport | str | Path]", options["merge"])
         if idle := [*(name for name in options if name != "merge"), *(["base"] if base is not None else [])]:
             raise PlanError(f"{option('merge')}: nothing is read; leave out {', '.join(map(option, idle))}")
         with open_tensors(user_path(out)) as result:
