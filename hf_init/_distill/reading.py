@@ -132,10 +132,10 @@ def _own_children(module: torch.nn.Module) -> torch.nn.Module:
     return same
 
 
-def layer_like(module: torch.nn.Module, parameters: Mapping[str, torch.nn.Parameter]) -> torch.nn.Module:
+def layer_like(module: torch.nn.Module, parameters: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     """Return a layer that computes as another one, with other parameters."""
     layer = copy.copy(module)
-    layer._parameters = {**dict.fromkeys(module._parameters), **parameters}
+    vars(layer)["_parameters"] = {**dict.fromkeys(module._parameters), **parameters}
     if hasattr(layer, "padding_idx"):
         vars(layer)["padding_idx"] = None
     return layer

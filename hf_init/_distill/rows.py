@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -54,16 +54,16 @@ def distilled_rows(
     start: torch.Tensor,
     scheme: Distilled,
     seed: int,
-    done: Callable[[], object],
-) -> torch.Tensor:
-    """Train the rows of tokens, ``(n, d)`` in float32, from those in ``start``.
+    numbers: Sequence[int],
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Train the rows of tokens, each of ``(d,)`` in float32, from those in ``start``; yield them with their numbers.
 
     A row doesn't depend on the others, on how many threads there are, or on the order.
 
     Args:
         model: the base, frozen.
         ids: of the new tokens; for those that aren't in the texts the model writes some.
-        done: called when a row is.
+        numbers: of the rows that are wanted.
     """
     reader = StateReader(model, scheme.depth)
     output = OutputReader(model) if scheme.side != "input" and reader.is_causal else None
@@ -87,11 +87,7 @@ def distilled_rows(
     try:
         with nullcontext() if output is None else output.listening(), ThreadPoolExecutor(os.cpu_count()) as pool:
             aims = None if output is None else OutputAims.of(output, read)
-            rows = []
-            for each in pool.map(partial(row, aims=aims), range(len(ids))):
-                rows.append(each)
-                done()
-            return torch.stack(rows)
+            yield from zip(numbers, pool.map(partial(row, aims=aims), numbers), strict=True)
     finally:
         torch.set_num_threads(threads)
 

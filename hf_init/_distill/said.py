@@ -98,8 +98,8 @@ class OutputReader:
 
 
 def joined(parts: Sequence[Places]) -> Places:
-    columns = zip(*((each.states, each.totals, each.following) for each in parts), strict=True)
-    return Places(*map(torch.cat, columns), parts[0].scale)
+    states, totals, following = ([getattr(each, name) for each in parts] for name in ("states", "totals", "following"))
+    return Places(torch.cat(states), torch.cat(totals), torch.cat(following), parts[0].scale)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from transformers import PreTrainedModel
@@ -9,6 +11,7 @@ from transformers.utils import logging
 
 from hf_init._architecture import Target, load_plainly, quiet_library, without_zero3
 from hf_init._checkpoint import Reader
+from hf_init._distill.journal import RowJournal
 from hf_init._distill.occurrences import ReadTexts
 from hf_init._distill.rows import distilled_rows
 from hf_init._errors import PlanError
@@ -52,15 +55,28 @@ def distilled_values(plan: Plan, base: Target, read: ReadTexts) -> dict[str, tor
         model = load_plainly(base.cls, str(base.base.folder), config=base.config, **options)
     model.eval().requires_grad_(False)
     with Reader(base.base.source) as reader:
-        return {tensor.name: _values(tensor, reader, plan.seed, model, read) for tensor in tensors}
+        return {tensor.name: _values(tensor, base, reader, plan.seed, model, read) for tensor in tensors}
 
 
-def _values(tensor: TensorPlan, reader: Reader, seed: int, model: PreTrainedModel, read: ReadTexts) -> torch.Tensor:
+def _values(
+    tensor: TensorPlan, base: Target, reader: Reader, seed: int, model: PreTrainedModel, read: ReadTexts
+) -> torch.Tensor:
     whole = torch.from_numpy(np.zeros(tensor.shape, np.float32))  # pages that nothing is written to take no memory
     for scheme, slot in slots_of(tensor, reader, seed):
-        if isinstance(scheme, Distilled) and isinstance(slot.region, Rows):
-            ids = slot.region.index
-            with logging.tqdm(total=len(ids), desc="distill", unit="token", leave=False, disable=None) as bar:
-                rows = distilled_rows(model, read, ids, scheme.start(slot), scheme, seed, bar.update)
-            whole[list(ids)] = rows
+        if not isinstance(scheme, Distilled) or not isinstance(slot.region, Rows):
+            continue
+        ids = slot.region.index
+        found = [(each.start, each.tokens) for id_ in ids for each in read.found.get(id_, ())]
+        depends = (seed, tensor.name, scheme.to_json(), ids, found, str(model.dtype))
+        journal = RowJournal.of(Path(base.base.folder), tensor.shape[1], *depends)
+        for number, row in (rows := journal.rows()).items():
+            whole[ids[number]] = row
+        left = [number for number in range(len(ids)) if number not in rows]
+        bar = logging.tqdm(total=len(ids), initial=len(rows), desc="distill", unit="token", leave=False, disable=None)
+        with bar:
+            for number, row in distilled_rows(model, read, ids, scheme.start(slot), scheme, seed, left):
+                whole[ids[number]] = row
+                journal.keep(number, row)
+                bar.update()
+        journal.close()
     return whole
