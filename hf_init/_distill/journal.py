@@ -50,7 +50,7 @@ class RowJournal:
         return {
             int(record["number"]): torch.from_numpy(record["row"].copy())
             for record in records
-            if record["check"] == _checksum(record)
+            if record["check"] == _crc(record)
         }
 
     def keep(self, number: int, row: torch.Tensor) -> None:
@@ -59,7 +59,7 @@ class RowJournal:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / f"{self.key}.{os.getpid()}").open("ab") as file:
                 record = np.array((number, row.numpy(), 0), self.record)
-                record["check"] = _checksum(record)
+                record["check"] = _crc(record)
                 file.write(record.tobytes())
 
     def close(self) -> None:
@@ -72,5 +72,5 @@ class RowJournal:
         return [*self.folder.glob(f"{self.key}.*")]
 
 
-def _checksum(record: np.ndarray | np.void) -> int:
+def _crc(record: np.ndarray | np.void) -> int:
     return zlib.crc32(record["row"].tobytes(), int(record["number"]))
