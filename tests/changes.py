@@ -284,6 +284,10 @@ CHANGES: dict[str, Change] = {
         "gpt2", options={"name_head": "lm", "add_heads": {"more": TAGGING}},
         names=instead(("transformer.", "trunk.")), new=("heads.more.*",),
     ),
+    "its language and a reward, bfloat16": Change(
+        "llama in bfloat16", options={"add_heads": {"reward": "reward"}}, names=instead(("model.", "trunk.")),
+        new=("heads.reward.*",),
+    ),
     "heads on experts": Change(
         "mixtral", options={"name_head": "lm", "add_heads": {"more": TAGGING}},
         names=instead(("model.", "trunk."), ("", "heads.lm.")), new=("heads.more.*",),
@@ -310,17 +314,11 @@ CHANGES: dict[str, Change] = {
         options={"recipe": Recipe([Rule("orthogonal", name="*_projection.weight")])}, new=("*_projection.weight",),
     ),
     # Real checkpoints.
-    "MiniLM, a head": Change(
-        "minilm", "AutoModelForSequenceClassification", {"labels": SENTIMENTS},
-        instead(("embeddings.position_ids",) * 2, ("", "bert.")), CLASSIFIER, ignored=("*position_ids",), slow=True,
-    ),
-    "MiniLM, tokens and padding": Change(
-        "minilm", options={"add_tokens": REAL_WORDS, "pad_to_multiple_of": 128},
-        moved={"embeddings.word_embeddings.weight": grown(30522, 30592 - 30522)}, ignored=("*position_ids",), slow=True,
-    ),
-    "SmolLM2, its language and a reward": Change(
-        "smollm2", options={"add_heads": {"reward": "reward"}}, names=instead(("model.", "trunk.")),
-        new=("heads.reward.*",), slow=True,
+    "MiniLM, a head, tokens and padding": Change(
+        "minilm", "AutoModelForSequenceClassification",
+        {"labels": SENTIMENTS, "add_tokens": REAL_WORDS, "pad_to_multiple_of": 128},
+        instead(("embeddings.position_ids",) * 2, ("", "bert.")), CLASSIFIER,
+        {"bert.embeddings.word_embeddings.weight": grown(30522, 30592 - 30522)}, ignored=("*position_ids",), slow=True,
     ),
     "SmolLM2, tokens": Change(
         "smollm2", options={"add_tokens": REAL_WORDS}, moved={"model.embed_tokens.weight": grown(49152, 2)}, slow=True

@@ -247,7 +247,8 @@ def done(change: Change, bases: Callable[[str], Path], scratch: Path) -> Result:
 
     def run(name: str, verb: Callable[[], Any]) -> Any:
         with seeded(len(worlds)):
-            before = world(parts, said)
+            last = next(reversed(worlds.values()), None)
+            before = world(parts, said, last and last[1]["files"])
             answer = verb()
             worlds[name] = before, world(parts, said)
         return answer

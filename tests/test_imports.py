@@ -102,8 +102,13 @@ def _imported(node: ast.AST) -> Iterator[str]:
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom) and not node.level:
         yield node.module or ""
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("import_module", "__import__"):
+    elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
         yield from (str(each.value) for each in node.args[:1] if isinstance(each, ast.Constant))
+
+
+def _called(node: ast.Call) -> str:
+    """The last part of the name of what is called."""
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:
@@ -132,9 +137,9 @@ def _hidden(tree: ast.AST) -> Iterator[str]:
     """The attributes with an underscore that are asked of anything but the object itself, by name or by ``getattr``."""
     for node in ast.walk(tree):
         name = None
-        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls", "super()"):
-            name = node.attr
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr") and len(node.args) > 1:
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
+            name = node.attr if ast.unparse(node.value) not in ("self", "cls", "super()") else None
+        elif isinstance(node, ast.Call) and _called(node) in ("getattr", "hasattr") and len(node.args) > 1:
             name = ast.literal_eval(node.args[1]) if isinstance(node.args[1], ast.Constant) else None
         if name and name.startswith("_") and not name.startswith("__") and name not in TORCHS:
             yield name

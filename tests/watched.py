@@ -17,8 +17,12 @@ from refusals import snapshot
 from transformers import PreTrainedConfig
 
 
-def world(folders: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What is the caller's: random states, torch's settings, the words that were given, the bases' bytes and times."""
+def world(folders: Mapping[str, Path], options: Mapping[str, Any], files: Any = None) -> dict[str, Any]:
+    """What is the caller's: random states, torch's settings, the words that were given, the bases' bytes and times.
+
+    Args:
+        files: the bases' bytes and times, where they are known.
+    """
     return {
         "python's random state": random.getstate(),
         "numpy's random state": repr(np.random.get_state()),
@@ -29,7 +33,7 @@ def world(folders: Mapping[str, Path], options: Mapping[str, Any]) -> dict[str, 
         "torch's functions": [getattr(torch.nn.init, name) for name in ("normal_", "zeros_", "kaiming_uniform_")],
         "the library's verbosity": transformers.logging.get_verbosity(),
         "options": json.dumps(options, default=_spelled),
-        "files": {prefix: snapshot(folder) for prefix, folder in folders.items()},
+        "files": files or {prefix: snapshot(folder) for prefix, folder in folders.items()},
     }
 
 
