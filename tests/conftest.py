@@ -17,6 +17,7 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed prints what it 
 import pytest
 from hub_server import serve as serve
 from hypothesis import settings
+from warm_process import WarmProcess
 
 # The same examples on every run, and no limit on the time of one: machines differ.
 settings.register_profile("hf_init", deadline=None, derandomize=True)
@@ -25,12 +26,30 @@ settings.load_profile("hf_init")
 FETCH = Path(__file__).parent.parent / "scripts" / "fetch_checkpoints.py"
 
 
+LONG = ("sharded", "laws", "guides", "sweep", "law", "multihead_model", "growth_sizes", "write_stage", "growth")
+"""The files that take longest: they come first, so that several processes end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let no test read or leave a note of where a base is in the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmProcess]:
+    """A user's process that has imported torch and transformers, and not hf_init; it has no model code of others."""
+    bring = "import torch, transformers; transformers.BertModel; torch.set_num_threads(1)"
+    process = WarmProcess(bring, HF_HOME=str(tmp_path_factory.mktemp("home")))
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")

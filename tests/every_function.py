@@ -47,7 +47,13 @@ def calls(make: Callable[[], Any], folder: Path, plan: Path, out: Path) -> dict[
             hf_init.MultiHead, folder, add_heads={"v": "regression"}, drop=["lm_head*"]
         ),
         "check": lambda: hf_init.check(make(), BATCH),
-        "compare_schemes": lambda: hf_init.compare_schemes(folder, ["zz"], ["a b zz"] * 3, steps=1),
+        "compare_schemes": lambda: hf_init.compare_schemes(
+            folder,
+            ["zz"],
+            ["a b zz"] * 3,
+            steps=1,
+            schemes={"mean": {"row_scheme": "mean"}, "resize_token_embeddings": None},
+        ),
         "convert": lambda: hf_init.convert(folder, out / "converted"),
         "diff": lambda: str(hf_init.diff(folder, plan)),
         "drift": lambda: str(hf_init.drift(plan, folder, frozen="kept")),

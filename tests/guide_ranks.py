@@ -1,6 +1,6 @@
 """Two processes that do what a guide's scripts do, one after the other, as ``accelerate launch`` would start them.
 
-``torchrun --nproc_per_node 2 tests/guide_ranks.py`` in a folder with the guide's files, ``base`` and ``with-tokens``.
+They are run in a folder with the guide's files, ``base`` and ``with-tokens``.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def main() -> None:
     torch.set_num_threads(1)
     take_cpu()
     check_divided("fsdp2.py", runpy.run_path("fsdp2.py", run_name="__main__"))
-    # A store of their own: in torchrun's, addresses of the groups that are gone have the names of the new ones, and a
-    # rank that reads one before it is replaced waits for ever.
+    # A store of their own: in the one before, addresses of the groups that are gone have the names of the new ones,
+    # and a rank that reads one before it is replaced waits for ever.
     store, rank = f"file://{Path('store').resolve()}", int(os.environ["RANK"])
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=int(os.environ["WORLD_SIZE"]))
     for run, (changes, arguments) in RUNS.items():
@@ -100,7 +100,3 @@ def main() -> None:
             copies = runpy.run_path("qlora.py", run_name="__main__")["trainer"].model_wrapped
             assert isinstance(copies, DistributedDataParallel), "each process has trained alone"
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

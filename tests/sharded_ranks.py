@@ -1,7 +1,7 @@
 """What ``test_sharded.py`` has several processes do, each of which writes what it saw to ``rank-N.json``.
 
-``torchrun --nproc_per_node 2 tests/sharded_ranks.py BASES OUT`` with what ``test_sharded.py`` made as
-BASES: ``tied`` and ``untied``, Llama with eight new tokens, and ``words``, with a tokenizer.
+BASES are what ``test_sharded.py`` made: ``tied`` and ``untied``, Llama with eight new tokens, and ``words``, with a
+tokenizer.
 """
 
 from __future__ import annotations
@@ -263,7 +263,9 @@ def refusal(work: Callable[[], object]) -> str | None:
     return None
 
 
-def main(bases: Path, out: Path) -> None:
+def main(*folders: str) -> None:
+    """See to the work of one process, with the folders of the bases and of what is written."""
+    bases, out = map(Path, folders)
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())  # nothing may come of it
@@ -283,11 +285,7 @@ def main(bases: Path, out: Path) -> None:
         kinds += ["zero3"]
         seen |= {f"{name} zero3": opened(bases, name, "zero3") for name in LOADS}
         seen |= {run: trained(bases, run) for run in ZERO3_RUNS}
-    for kind in kinds:
+    for kind in kinds if dist.get_world_size() == 2 else ():
         seen[f"every {kind}"] = every_function(bases, out / f"every-{kind}-{dist.get_rank()}", kind)
     (out / f"rank-{dist.get_rank()}.json").write_text(json.dumps(seen), encoding="utf-8")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

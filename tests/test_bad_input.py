@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -306,7 +304,8 @@ EXTENDED_AND_LOADED = """
 import sys
 from hf_init.cli import main
 assert main(["extend", *sys.argv[1:], "--trust-remote-code", "--labels", "a,b,c"]) == 0
-from transformers import AutoModelForSequenceClassification as Auto
+from transformers import AutoModelForSequenceClassification as Auto, logging
+logging.disable_progress_bar()
 model, info = Auto.from_pretrained(sys.argv[2], trust_remote_code=True, output_loading_info=True)
 assert not any(info.values()), info
 print(type(model).__name__, model.config.num_labels, model.odd.layer.weight.eq(1).all().item())
@@ -314,10 +313,8 @@ print(type(model).__name__, model.config.num_labels, model.odd.layer.weight.eq(1
 
 
 @pytest.mark.slow
-def test_code_of_the_checkpoint_runs_when_it_is_trusted(odd, tmp_path):
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    command = [sys.executable, "-c", EXTENDED_AND_LOADED, odd, tmp_path / "out", "--architecture", ODD]
+def test_code_of_the_checkpoint_runs_when_it_is_trusted(odd, warm, tmp_path):
     before = snapshot(odd)
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = warm.run(EXTENDED_AND_LOADED, odd, tmp_path / "out", "--architecture", ODD)
     assert done.stdout.splitlines()[-1].split() == [ODD, "3", "True"] and done.stderr == ""
     assert snapshot(odd) == before

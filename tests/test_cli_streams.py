@@ -43,7 +43,7 @@ def test_python_m_hf_init_is_the_command():
 SEVERAL = "import json, sys\nfrom hf_init.cli import main\nprint([main(argv) for argv in json.loads(sys.argv[1])])"
 
 
-def test_clean_runs_are_silent_in_a_pipe(base, tmp_path):
+def test_clean_runs_are_silent_in_a_pipe(base, warm, tmp_path):
     out = str(tmp_path / "out")
     runs = [
         ["plan", str(base), *HEAD],
@@ -51,7 +51,7 @@ def test_clean_runs_are_silent_in_a_pipe(base, tmp_path):
         ["verify", out, "--recompute"],
         ["diff", out, out],
     ]
-    done = fresh("-c", SEVERAL, json.dumps(runs))
+    done = warm.run(SEVERAL, json.dumps(runs))
     assert done.stderr == "" and done.stdout.splitlines()[-1] == "[0, 0, 0, 0]"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bases import BASES
 from change import Change
 from changes import CHANGES
 from results import Result, digests, flipped, spread, stored, tensors
@@ -282,34 +283,39 @@ def is_drawn(scheme: dict[str, Any], bits: np.ndarray) -> bool:
 
 
 @pytest.mark.slow
-def test_another_process_makes_the_same(results, tmp_path):
+def test_another_process_makes_the_same(results, bases, tmp_path):
     """Every row in the opposite order, after other hashes and on several threads."""
     rows = [name for name, change in CHANGES.items() if not change.slow]
-    theirs = run_python(MAKE, tmp_path, json.dumps(rows[::-1]), PYTHONHASHSEED="7", OMP_NUM_THREADS="2")
-    assert json.loads(theirs) == {name: digests(results(name).written) for name in rows}
+    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2"}
+    arguments = json.dumps(rows[::-1]), json.dumps({name: str(bases(name)) for name in BASES})
+    command = [sys.executable, "-W", "error", "-c", MAKE, tmp_path, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == {name: digests(results(name).written) for name in rows}
 
 
 @pytest.mark.slow
-def test_a_process_without_hf_init_loads_the_same(results):
+def test_a_process_without_hf_init_loads_the_same(results, warm):
     rows = [name for name, change in CHANGES.items() if not change.skipped]
     known = {name: results(name) for name in rows if results(name).cls.__module__ != "bases"}
     folders = {name: [str(result.out), result.cls.__name__] for name, result in known.items()}
-    theirs = json.loads(run_python(LOAD, json.dumps(folders)))
+    done = warm.run(LOAD, json.dumps(folders))
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = json.loads(done.stdout.splitlines()[-1])
     for name, result in known.items():
         assert theirs[name] == digests({key: stored(value) for key, value in result.model.state_dict().items()}), name
 
 
 MAKE = """
 import json, sys
-from functools import cache
 from pathlib import Path
 import hf_init
-from bases import make_base
 from changes import CHANGES
 from results import asked, digests, tensors
 
 scratch, made = Path(sys.argv[1]), {}
-bases = cache(lambda name: make_base(name, scratch / "bases" / name))
+bases = {name: Path(folder) for name, folder in json.loads(sys.argv[3]).items()}.__getitem__
 for name in json.loads(sys.argv[2]):
     (scratch / name).mkdir()
     base, _, _, options = asked(CHANGES[name], bases, scratch / name)
@@ -318,8 +324,9 @@ for name in json.loads(sys.argv[2]):
 print(json.dumps(made))
 """
 LOAD = """
-import hashlib, json, sys
+import hashlib, json, sys, warnings
 
+warnings.simplefilter("error")
 sys.modules["hf_init"] = None
 import torch, transformers
 
@@ -337,14 +344,3 @@ for name, (folder, cls) in json.loads(sys.argv[1]).items():
     found[name] = {key: digest(value) for key, value in model.state_dict().items()}
 print(json.dumps(found))
 """
-
-
-def run_python(program: str, *arguments: Any, **environment: str) -> str:
-    """The last line that a program prints in a process of its own."""
-    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-    command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path, **environment}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.splitlines()[-1]

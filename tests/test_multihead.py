@@ -320,7 +320,10 @@ for config in (AutoConfig.from_pretrained(sys.argv[1]), AutoModel.from_pretraine
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", [OURS_FIRST, OURS_LAST], ids=["first", "last"])
-def test_auto_classes_know_it_after_the_import_and_bring_it_when_it_is_asked_for(multi, program):
-    done = subprocess.run([sys.executable, "-c", program, multi], capture_output=True, text=True)
+def test_auto_classes_know_it_after_the_import_and_bring_it_when_it_is_asked_for(multi, warm, program):
+    if program is OURS_LAST:
+        done = warm.run(program, multi)
+    else:
+        done = subprocess.run([sys.executable, "-c", program, multi], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == ["MultiHeadConfig"] * 2

@@ -6,8 +6,6 @@ import copy
 import inspect
 import json
 import pickle
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -203,21 +201,12 @@ print(type(plain).__name__, sorted(again.heads), "hf_init" in sys.modules)
 
 
 @pytest.mark.slow
-def test_it_loads_where_hf_init_is_not(tmp_path):
+def test_it_loads_where_hf_init_is_not(warm, tmp_path):
     """Another process, that refuses to import hf_init, and is offline."""
     model = multi(TEXTS["bert"](), THREE)
     model.save_pretrained(tmp_path / "folder")
     torch.save((text(), dict(model(**text()).logits)), tmp_path / "expected.pt")
-    (tmp_path / "foreign.py").write_text(FOREIGN)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "DS_ACCELERATOR": "cpu",
-    }
-    command = [sys.executable, "foreign.py", "folder", "expected.pt"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    done = warm.run(FOREIGN, "folder", "expected.pt", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "BertForSequenceClassification ['entities', 'meaning', 'topic'] False"
 

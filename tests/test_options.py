@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 import sys
 import textwrap
 
@@ -116,7 +115,7 @@ CUSTOM = '''
 '''
 
 
-def test_a_class_of_the_user_s_own_travels_with_its_checkpoint(tiny, tmp_path, monkeypatch):
+def test_a_class_of_the_user_s_own_travels_with_its_checkpoint(tiny, warm, tmp_path, monkeypatch):
     """Registered for auto classes, saved with its code, loaded by name with trust and refused without."""
     (tmp_path / "gated.py").write_text(textwrap.dedent(CUSTOM))
     monkeypatch.syspath_prepend(tmp_path)
@@ -140,15 +139,7 @@ def test_a_class_of_the_user_s_own_travels_with_its_checkpoint(tiny, tmp_path, m
             raise AssertionError("ran code that nobody trusted")
         assert not hf_init.plan(folder, trust_remote_code=True).counts["new"]
     """
-    run(program, HF_MODULES_CACHE=str(tmp_path / "modules"))
-
-
-def run(program: str, **env: str) -> None:
-    import os
-
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, env={**os.environ, **env}
-    )
+    done = warm.run(textwrap.dedent(program))
     assert done.returncode == 0, done.stderr[-2000:]
 
 

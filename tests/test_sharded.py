@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +20,7 @@ from token_bases import ROWS, tokenizer
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
+from warm_process import WarmProcess
 
 import hf_init
 from hf_init import HfInitError
@@ -55,21 +53,37 @@ def small_llama(rows, tied, **ids):
     return transformers.LlamaForCausalLM(config)
 
 
-def launch(ranks, *command, **options):
-    """Run a script in several processes; a hang ends in TimeoutExpired."""
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *command]
-    paths = [str(Path(hf_init.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(run, env=environment, timeout=600, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def launched():
+    """What runs a script's ``main`` in several processes."""
+    modules = "sharded_ranks, guide_ranks, deepspeed" if find_spec("deepspeed") else "sharded_ranks, guide_ranks"
+    process = WarmProcess(f"import {modules}", OMP_NUM_THREADS="1")
+
+    def launch(ranks, script, *arguments, **options):
+        call = f"import sys, {script}; {script}.main(*sys.argv[1:])"
+        done = process.run(call, *arguments, ranks=ranks, **options)
+        assert done.returncode == 0, done.stderr[-10_000:]
+
+    yield launch
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def several(launched, bases, tmp_path_factory):
+    """What each of so many processes saw, which do their work once."""
+
+    @cache
+    def seen(size):
+        out = tmp_path_factory.mktemp("ranks")
+        launched(size, "sharded_ranks", bases, out)
+        return [json.loads((out / f"rank-{n}.json").read_text(encoding="utf-8")) for n in range(size)]
+
+    return seen
 
 
 @pytest.fixture(scope="module", params=[2, 3])
-def ranks(request, bases, tmp_path_factory):
-    """What each of some processes saw."""
-    out = tmp_path_factory.mktemp("ranks")
-    launch(request.param, sharded_ranks.__file__, bases, out)
-    return [json.loads((out / f"rank-{n}.json").read_text(encoding="utf-8")) for n in range(request.param)]
+def ranks(request, several):
+    return several(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +157,8 @@ def test_what_the_ranks_leave_in_pieces_is_read_by_one_process(bases, ranks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fsdp", "zero3"])
-def test_every_function_gives_a_result_or_a_refusal_on_every_rank(ranks, kind):
+def test_every_function_gives_a_result_or_a_refusal_on_every_rank(several, kind):
+    ranks = several(2)
     for seen in (rank[f"every {kind}"] for rank in zero3(ranks)):
         assert not {name: said for name, said in seen.items() if said.startswith("FAULT")}
         assert seen.keys() == ranks[0][f"every {kind}"].keys()
@@ -274,7 +289,7 @@ def test_what_cannot_be_told_apart_is_refused(one_rank, bases, make, said, verb)
 
 
 @pytest.fixture(scope="module")
-def guide(smollm2, tmp_path_factory):
+def guide(launched, smollm2, tmp_path_factory):
     """The folder in which two processes have run what the guide to fine-tuning shows."""
     folder = tmp_path_factory.mktemp("guide")
     small_llama(49152, True, bos_token_id=1, eos_token_id=2, pad_token_id=2).save_pretrained(folder / "base")
@@ -285,7 +300,7 @@ def guide(smollm2, tmp_path_factory):
     for kind, body in BLOCK.findall(page.read_text(encoding="utf-8")):
         if kind in ("py", "yaml"):
             (folder / body[2:].partition("\n")[0]).write_text(body, encoding="utf-8")
-    launch(2, guide_ranks.__file__, cwd=folder)
+    launched(2, "guide_ranks", cwd=folder)
     return folder
 
 

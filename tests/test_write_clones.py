@@ -6,8 +6,6 @@ import errno
 import fcntl
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -203,10 +201,8 @@ print(peak_of(lambda: load_file(folder / "base" / "model.safetensors")["w"].clon
 
 
 @pytest.mark.slow
-def test_memory_is_that_of_what_is_new(tmp_path):
+def test_memory_is_that_of_what_is_new(warm, tmp_path):
     """Ten new rows on 256 MiB take less than 64; and the measure would see the whole tensor in memory."""
-    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-    done = subprocess.run([sys.executable, "-c", CHILD, tmp_path], stdout=subprocess.PIPE, text=True, check=True,
-                          env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    done = warm.run(CHILD, tmp_path)
     writing, loading = map(float, done.stdout.split())
     assert writing < 64 < 200 < loading

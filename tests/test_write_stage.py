@@ -6,8 +6,6 @@ import errno
 import os
 import resource
 import shutil
-import subprocess
-import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -146,13 +144,11 @@ def test_a_result_that_is_not_what_was_planned_never_appears_nor_is_kept_to_be_r
 
 KILLING = """
 import os, shutil, signal, sys
-import torch
 from pathlib import Path
 from small_model import extend_small
 from disturbed_writes import CALLS, disturbed
 
 folder = Path(sys.argv[1])
-torch.set_num_threads(1)
 extend_small(folder / "base", folder / "first" / "out")  # brings what the children would else bring one by one
 shutil.rmtree(folder / "first")
 for call in ("open", "pwrite", "fsync", "mkdir", "rename", "io.open", "unlink", "rmdir"):
@@ -171,10 +167,10 @@ for call in ("open", "pwrite", "fsync", "mkdir", "rename", "io.open", "unlink", 
 
 
 @pytest.mark.slow
-def test_killed_at_any_call_of_the_system_and_run_again(base, tmp_path, fresh):
+def test_killed_at_any_call_of_the_system_and_run_again(base, warm, tmp_path, fresh):
     """In processes forked from one that isn't the tests' own: there is no result then, or a whole one."""
-    path = os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))
-    subprocess.run([sys.executable, "-c", KILLING, tmp_path], check=True, env={**os.environ, "PYTHONPATH": path})
+    done = warm.run(KILLING, tmp_path)
+    assert done.returncode == 0, done.stderr
     places = [place for place in tmp_path.iterdir() if place.name != "base"]
     finished = 0
     for number, place in enumerate(places):
