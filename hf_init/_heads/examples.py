@@ -129,7 +129,17 @@ class Examples:
             raise PlanError(
                 f"examples: labels that the config doesn't have: {join_names(unknown)}; its labels: {names}"
             )
-        _check_uneven(numbers, self.texts, kind)
+        # The labels of whole texts make one tensor: one each, or as many each.
+        whole = [number for number, text in zip(numbers, self.texts, strict=True) if isinstance(text.text, str)]
+        sizes = {len(number) if isinstance(number, list) else 0 for number in whole}
+        if kind == "softmax" and sizes - {0}:
+            raise PlanError(
+                f"{option('examples')}: a text has several labels; say "
+                f"{option('config', {'problem_type': 'multi_label_classification'})}, or 'regression' where they are "
+                "numbers"
+            )
+        if len(sizes) > 1:
+            raise PlanError("examples: some texts have more labels than others; give as many numbers for each")
         return numbers
 
 
@@ -209,20 +219,6 @@ def _label_answers(label: object, label2id: Mapping[str, int]) -> LabelNumber:
     return [float(name in names) for name in label2id]
 
 
-def _check_uneven(numbers: Sequence[LabelNumber], texts: Sequence[ExampleText], kind: TaskKind) -> None:
-    """Raise PlanError unless the labels of whole texts make one tensor: one each, or as many each."""
-    mine = [number for number, text in zip(numbers, texts, strict=True) if isinstance(text.text, str)]
-    sizes = {len(number) if isinstance(number, list) else 0 for number in mine}
-    if kind == "softmax" and sizes - {0}:
-        raise PlanError(
-            f"{option('examples')}: a text has several labels; say "
-            f"{option('config', {'problem_type': 'multi_label_classification'})}, or 'regression' where they are "
-            "numbers"
-        )
-    if len(sizes) > 1:
-        raise PlanError("examples: some texts have more labels than others; give as many numbers for each")
-
-
 def _is_unknown(number: LabelNumber) -> bool:
     return any(map(_is_unknown, number)) if isinstance(number, list) else number is None
 
@@ -251,16 +247,12 @@ def _encode_batch(tokenizer: Any, texts: Sequence[ExampleText], numbers: Sequenc
     )
     if not encoded["attention_mask"].sum(1).all():
         raise HfInitError("examples: a text tokenizes to nothing; remove it")
-    labels = _align_words(encoded, numbers) if words else torch.tensor(numbers)
-    return {**encoded, "labels": labels}
-
-
-def _align_words(encoded: Any, numbers: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return a label for the first piece of each word; other pieces are ignored."""
+    if not words:
+        return {**encoded, "labels": torch.tensor(numbers)}
     labels = torch.full(encoded["input_ids"].shape, IGNORED)
     for row, mine in enumerate(numbers):
-        words = encoded.word_ids(row)
-        for index, word in enumerate(words):
-            if word is not None and (index == 0 or words[index - 1] != word):
+        word_ids = encoded.word_ids(row)
+        for index, word in enumerate(word_ids):
+            if word is not None and (index == 0 or word_ids[index - 1] != word):  # its first piece; others are ignored
                 labels[row, index] = mine[word]
-    return labels
+    return {**encoded, "labels": labels}

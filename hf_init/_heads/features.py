@@ -38,24 +38,22 @@ def labelled_features(
     with _layer_removed(model, layer), torch.no_grad():
         for batch in batches:
             inputs = {key: value.to(model.device) for key, value in batch.items() if key != "labels"}
-            parts.append(_pair_with_labels(model(**inputs).logits, batch["labels"], layer))
+            features, labels = model(**inputs).logits, batch["labels"]
+            if features.dim() == 3 and labels.shape == features.shape[:2]:
+                wanted = labels != IGNORED
+                parts.append((features[wanted.to(features.device)], labels[wanted]))
+            elif features.dim() == 2 and len(labels) == len(features):
+                parts.append((features, labels))
+            else:
+                raise PlanError(
+                    f"examples: {layer} sees features of shape {tuple(features.shape)} for labels of shape "
+                    f"{tuple(labels.shape)}; a head can be solved where each example, or each token, has one vector "
+                    "and one label"
+                )
     if not parts:
         raise PlanError("examples: there is none; give at least a few for each label")
     features = torch.cat([each for each, _ in parts]).double().cpu()
     return LabelledFeatures(features, TARGETS_BY_KIND[kind](torch.cat([each for _, each in parts]), names), names)
-
-
-def _pair_with_labels(features: torch.Tensor, labels: torch.Tensor, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return one row of features a label; those of ignored labels are left out."""
-    if features.dim() == 3 and labels.shape == features.shape[:2]:
-        wanted = labels != IGNORED
-        return features[wanted.to(features.device)], labels[wanted]
-    if features.dim() == 2 and len(labels) == len(features):
-        return features, labels
-    raise PlanError(
-        f"examples: {layer} sees features of shape {tuple(features.shape)} for labels of shape {tuple(labels.shape)}; "
-        "a head can be solved where each example, or each token, has one vector and one label"
-    )
 
 
 def _class_targets(targets: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:

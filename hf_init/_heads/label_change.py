@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import Any, cast
@@ -82,9 +82,16 @@ class LabelChange(Change):
     def of(cls, base: BaseCheckpoint, options: Mapping[str, object]) -> LabelChange:
         given = cast("LabelOptions", options)
         (before, named), number = read_config_labels(base.config), given.get("num_labels")
-        renames = _read_renames(given.get("rename_labels"))
+        renames: object = given.get("rename_labels")
+        if not isinstance(renames, Mapping | None):
+            raise PlanError(f"rename_labels: expected {{OLD: NEW}}, not {renames!r}")
+        renames = {str(old): new for old, new in (renames or {}).items()}
         known = rename_labels(before, renames)
-        labels, mode = _requested_labels(given, known), given.get("labels_keep")
+        labels, entities, mode = given.get("labels"), given.get("entities"), given.get("labels_keep")
+        if labels is not None and entities is not None:
+            raise PlanError("labels and entities: give one of the two")
+        if entities is not None:
+            labels = tag_labels(entities, known)
         label_values(labels, number)  # raises for what can't be labels
         if mode is not None and mode not in KEEP_MODES:
             raise PlanError(f"labels_keep: expected one of {', '.join(KEEP_MODES)}, not {mode!r}")
@@ -204,14 +211,20 @@ class LabelChange(Change):
     ) -> ChangePlan:
         """Return the plan with what becomes of the trained rows."""
         stays = index == tuple(range(len(self.before)))
-        moved = describe_rows(self.before, after, index) if not stays or self.before != after else ()
+        notes = [*describe_rows(self.before, after, index)] if not stays or self.before != after else []
+        if trained.kind:
+            notes.append(f"the trained head ({trained}) is that of {trained.kind}")
+        if lacking := unpaired_tags(after):
+            notes.append(f"labels without {join_names(lacking)}, though most types have that tag")
+        if getattr(target.config, "problem_type", None) == "regression" and len(after) > 1:
+            notes.append(f"problem_type is 'regression', with {len(after)} labels")
         gone = [name for row, name in enumerate(self.before) if row not in index]
         claim = no_claim(f"labels go: {join_names(gone)}") if gone else EXACT if stays else ROUNDING
         return replace(
             plan,
             claim=lambda plan: claim,
             keep=trained.keep(head, index, len(self.before)),
-            notes=(*moved, *_doubtful_notes(target, trained, after)),
+            notes=tuple(notes),
             record={"labels": {"before": list(self.before), "after": list(after), "rows": list(index)}},
         )
 
@@ -295,36 +308,9 @@ def labels_of_config(config: PreTrainedConfig) -> LabelNames:
     return numbered_labels(number) if isinstance(number, int) and number != len(names) else names
 
 
-def _requested_labels(options: LabelOptions, known: LabelNames) -> Sequence[str] | None:
-    labels, entities = options.get("labels"), options.get("entities")
-    if labels is not None and entities is not None:
-        raise PlanError("labels and entities: give one of the two")
-    return labels if entities is None else tag_labels(entities, known)
-
-
-def _read_renames(given: object) -> dict[str, str]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise PlanError(f"rename_labels: expected {{OLD: NEW}}, not {given!r}")
-    return {str(old): new for old, new in given.items()}
-
-
 def _unnamed_notes(target: Target, after: LabelNames, plan: Plan) -> Sequence[str]:
     """Return a note on the labels of a new classifier that nobody has named."""
     rows = {tensor.shape[:1] for tensor in plan.tensors if tensor.status is Status.NEW}
     is_new = "Classification" in target.cls.__name__ and len(after) > 1 and (len(after),) in rows
     advice = f"the {len(after)} labels have no names ({join_names(after)}): give labels to name them"
     return [advice] if is_new and generic_names(after) else []
-
-
-def _doubtful_notes(target: Target, trained: TrainedLabels, after: LabelNames) -> Iterator[str]:
-    """Yield notes on what is done as requested, and may not be what was meant."""
-    if trained.kind:
-        yield f"the trained head ({trained}) is that of {trained.kind}"
-    lacking = unpaired_tags(after)
-    if lacking:
-        yield f"labels without {join_names(lacking)}, though most types have that tag"
-    problem = getattr(target.config, "problem_type", None)
-    if problem == "regression" and len(after) > 1:
-        yield f"problem_type is 'regression', with {len(after)} labels"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from hf_init._errors import PlanError
@@ -57,25 +57,19 @@ def rename_labels(names: LabelNames, renames: Mapping[str, str]) -> LabelNames:
     after = tuple(renames.get(name, name) for name in names)
     counts = Counter(after)
     twice = sorted({str(name) for name in renames.values() if counts[name] > 1})
-    problems = [*_unfit_renames(names, renames)]
+    known, problems = Counter(names), list[str]()
+    for old, new in renames.items():
+        if not isinstance(new, str) or not new.strip():
+            problems.append(f"{old!r} -> {new!r}: expected a name")
+        if not known[old]:
+            hint = closest_labels(str(old), names)
+            problems.append(f"the checkpoint has no label {old!r}{hint}; its labels: {list_labels(names)}")
+        if known[old] > 1:
+            problems.append(f"{old!r} is the name of {known[old]} labels, so it doesn't say which")
     problems += [f"{counts[new]} labels would be named {new!r}; give each a name of its own" for new in twice]
     if problems:
         raise PlanError("rename_labels: " + "; ".join(problems))
     return after
-
-
-def _unfit_renames(names: LabelNames, renames: Mapping[str, object]) -> Iterator[str]:
-    counts = Counter(names)
-    for old, new in renames.items():
-        if not isinstance(new, str) or not new.strip():
-            yield f"{old!r} -> {new!r}: expected a name"
-        if not counts[old]:
-            yield (
-                f"the checkpoint has no label {old!r}{closest_labels(str(old), names)}; its labels: "
-                f"{list_labels(names)}"
-            )
-        if counts[old] > 1:
-            yield f"{old!r} is the name of {counts[old]} labels, so it doesn't say which"
 
 
 def tag_labels(entities: Sequence[str], like: LabelNames = ()) -> LabelNames:

@@ -150,8 +150,14 @@ class LabelStarts:
         each = counts_by_row("label_counts", counts, self.names, extra)
         rows = (*self.names, *extra)
         empty = [rows[row] for region in match.new for row in rows_of(region) if each[row] <= 0]
+        if empty == [NO_OBJECT]:
+            raise PlanError(
+                "label_counts: the head has a row for no object after those of the labels; say how often it is right, "
+                f"by the name {NO_OBJECT!r} or as the last number"
+            )
         if empty:
-            raise PlanError(f"label_counts: {_why_empty(empty)}")
+            names = ", ".join(map(repr, empty))
+            raise PlanError(f"label_counts: no example of {names}: leave the label out, or count it once")
         if self.kind == "sigmoid":
             if wrong := [value for value in each if not 0 < value < 1]:
                 raise PlanError(
@@ -192,12 +198,3 @@ def rows_of(region: Region) -> Sequence[int]:
     if isinstance(region, Rows):
         return region.index
     return range(region.start[0], region.stop[0])
-
-
-def _why_empty(names: Sequence[str]) -> str:
-    if names == [NO_OBJECT]:
-        return (
-            f"the head has a row for no object after those of the labels; say how often it is right, by the name "
-            f"{NO_OBJECT!r} or as the last number"
-        )
-    return f"no example of {', '.join(map(repr, names))}: leave the label out, or count it once"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import product
 from typing import TypeAlias
 
 from transformers import PreTrainedConfig
@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from hf_init._architecture import Target, has_same_head
 from hf_init._errors import PlanError, option
 from hf_init._heads.label_names import MOST, LabelNames, closest_labels, generic_names, list_labels
-from hf_init._plan import Boxes, Nothing, RowMap, RowMapping, format_shape, matches_glob, sources_of
+from hf_init._plan import Boxes, Nothing, RowMap, RowMapping, format_shape, matches_glob, neighbour_runs, sources_of
 from hf_init._roles import matches
 from hf_init._tensors import Box, Shape, SourceTensor, TensorSpec
 from hf_init._text import join_names
@@ -46,7 +46,14 @@ def follow_labels(before: LabelNames, after: LabelNames, mode: str | None = None
     if mode == "leading" or before == after:
         return tuple(row if row < len(before) else None for row in range(len(after)))
     _check_unnamed(before, after)
-    _check_ambiguous(before, after)
+    for what, names in (("has", before), ("would have", after)):
+        counts = Counter(names)
+        twice = [name for name in sorted(set(before) & set(after)) if counts[name] > 1]
+        if twice:
+            raise ValueError(
+                f"{what} more than one label named {', '.join(map(repr, twice))}: give each a name of its own, or say "
+                f"{option('labels_keep', 'leading')}, or a list of rows with {option('keep')}"
+            )
     row_of = {name: row for row, name in enumerate(before)}
     index = tuple(row_of.get(name) for name in after)
     if any(row is not None for row in index):
@@ -75,25 +82,17 @@ def _check_unnamed(before: LabelNames, after: LabelNames) -> None:
     )
 
 
-def _check_ambiguous(before: LabelNames, after: LabelNames) -> None:
-    for what, names in (("has", before), ("would have", after)):
-        counts = Counter(names)
-        twice = [name for name in sorted(set(before) & set(after)) if counts[name] > 1]
-        if twice:
-            raise ValueError(
-                f"{what} more than one label named {', '.join(map(repr, twice))}: give each a name of its own, or say "
-                f"{option('labels_keep', 'leading')}, or a list of rows with {option('keep')}"
-            )
-
-
 def describe_rows(before: LabelNames, after: LabelNames, index: RowIndex) -> Iterator[str]:
     """Yield sentences for the plan: where each row comes from, which labels are new, which are gone.
 
     Args:
         before: the labels of the source under their own names.
     """
-    kept = [_move(before[at], name, at, row) for row, (name, at) in enumerate(zip(after, index, strict=True))
-            if at is not None]  # fmt: skip
+    kept: list[str] = []
+    for row, (name, at) in enumerate(zip(after, index, strict=True)):
+        if at is not None:
+            where = f"row {at}" if at == row else f"row {at} -> {row}"
+            kept.append(f"{name} ({where})" if name == before[at] else f"{name} ({where}, was {before[at]})")
     new = [name for name, at in zip(after, index, strict=True) if at is None]
     gone = [name for at, name in enumerate(before) if at not in index]
     if kept:
@@ -102,11 +101,6 @@ def describe_rows(before: LabelNames, after: LabelNames, index: RowIndex) -> Ite
         yield f"labels new, {len(new)} of {len(after)}: {join_names(new, MOST)}"
     if gone:
         yield f"labels removed with their rows, {len(gone)} of {len(before)}: {join_names(gone, MOST)}"
-
-
-def _move(old: str, new: str, at: int, row: int) -> str:
-    where = f"row {at}" if at == row else f"row {at} -> {row}"
-    return f"{new} ({where})" if old == new else f"{new} ({where}, was {old})"
 
 
 @dataclass(frozen=True)
@@ -175,29 +169,19 @@ def label_row_map(
     drop = any(at not in index for at in range(labels))
     if len(axes) == 1:
         return RowMap(maps[0], axes[0].dim, drop)
-    return Boxes(tuple(_label_boxes(maps, axes, before)), drop)
-
-
-def _label_boxes(maps: Sequence[RowIndex], axes: Sequence[LabelAxis], shape: Shape) -> Iterator[tuple[Box, Box]]:
-    """Yield every pair of runs of neighbours, of a matrix whose rows and columns are labels."""
-    whole = [[(0, 0, size)] for size in shape]
-    for axis, index in zip(axes, maps, strict=True):
-        whole[axis.dim] = list(_label_runs(index))
-    for runs in product(*whole):
-        rows, origins, lengths = zip(*runs, strict=True)
-        yield _box_from(rows, lengths), _box_from(origins, lengths)
+    # The rows and columns of a matrix are labels: every run of neighbours of the ones with every run of the others.
+    runs = [[(0, 0, size)] for size in before]
+    for axis, places in zip(axes, maps, strict=True):
+        runs[axis.dim] = list(neighbour_runs(places))
+    boxes: list[tuple[Box, Box]] = []
+    for each in product(*runs):
+        rows, origins, lengths = zip(*each, strict=True)
+        boxes.append((_box_from(rows, lengths), _box_from(origins, lengths)))
+    return Boxes(tuple(boxes), drop)
 
 
 def _box_from(start: Shape, lengths: Shape) -> Box:
     return Box(tuple(start), tuple(a + n for a, n in zip(start, lengths, strict=True)))
-
-
-def _label_runs(index: RowIndex) -> Iterator[tuple[int, int, int]]:
-    """Yield neighbours that stay neighbours: the first target row, the first source row, how many."""
-    for offset, run in groupby(enumerate(index), key=lambda pair: None if pair[1] is None else pair[1] - pair[0]):
-        rows = [row for row, _ in run]
-        if offset is not None:
-            yield rows[0], rows[0] + offset, len(rows)
 
 
 TrainedHead = Mapping[str, tuple[LabelAxis, ...]]

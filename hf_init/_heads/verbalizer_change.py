@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hf_init import schemes
@@ -116,25 +116,23 @@ def _word_table(target: Target, layer: LastLayer) -> WordTable:
         )
     placed = {tensor.address for tensor in target.layout.tensors}
     head = next((tensor for tensor in found if tensor.address not in placed), None)
-    _check_transform(target, placed, head)
-    weight = head or found[0]
-    is_head = head is not None or any(word in target.base.class_name for word in TIED)
-    own = weight.name.removesuffix("weight") + "bias"
-    spare = [tensor.name for tensor in held if tensor.shape == (size,) and tensor.address not in placed]
-    tied = spare[0] if spare and is_head else None  # a tied head's bias has a name of its own
-    return WordTable(weight, own if own in spare else tied, is_head)
-
-
-def _check_transform(target: Target, placed: Collection[object], head: SourceTensor | None) -> None:
-    """Raise PlanError if the language-model head has a layer of its own: it sees other features than a classifier."""
-    held = (*target.source, *target.dropped)
-    layers = [t.name for t in held if t.address not in placed and len(t.shape) == 2 and t != head]
+    layers = [  # of a head of its own: it sees other features than a classifier
+        tensor.name
+        for tensor in (*target.source, *target.dropped)
+        if tensor.address not in placed and len(tensor.shape) == 2 and tensor != head
+    ]
     if any("transform" in name or ".dense." in name for name in layers):
         raise PlanError(
             f"verbalizer: the language-model head has a layer before its rows ({join_names(layers)}), which "
             f"{type(target.model).__name__} has no place for, so that its rows don't fit; give the words as examples "
             "instead: head='class_means', examples=[(word, label), ...]"
         )
+    weight = head or found[0]
+    is_head = head is not None or any(word in target.base.class_name for word in TIED)
+    own = weight.name.removesuffix("weight") + "bias"
+    spare = [tensor.name for tensor in held if tensor.shape == (size,) and tensor.address not in placed]
+    tied = spare[0] if spare and is_head else None  # a tied head's bias has a name of its own
+    return WordTable(weight, own if own in spare else tied, is_head)
 
 
 def _word_pieces(target: Target, words: Mapping[str, Sequence[str]], *, first: bool) -> tuple[tuple[int, ...], ...]:

@@ -23,6 +23,7 @@ from hf_init._plan.mapping import Nothing as Nothing
 from hf_init._plan.mapping import RowMap as RowMap
 from hf_init._plan.mapping import RowMapping as RowMapping
 from hf_init._plan.mapping import format_shape as format_shape
+from hf_init._plan.mapping import neighbour_runs as neighbour_runs
 from hf_init._plan.match import DROPPED as DROPPED
 from hf_init._plan.match import NO_PLACE as NO_PLACE
 from hf_init._plan.match import Keep as Keep

@@ -73,7 +73,7 @@ class RowMap(RowMapping):
     def _copies(self, source: str, before: Shape, after: Shape) -> Iterator[Copy]:
         """Yield a box for each long run of neighbours, and one set of rows for all others."""
         scattered: list[tuple[int, int]] = []
-        for row, at, length in _neighbour_runs(self.index):
+        for row, at, length in neighbour_runs(self.index):
             if length >= RUN:
                 region, origin = _row_band(after, self.dim, row, length), _row_band(before, self.dim, at, length)
                 yield Copy(region, source, origin)
@@ -156,8 +156,13 @@ def parse_mapping(how: RowMappingLike, what: str = "a tensor") -> RowMapping:
     raise PlanError(f"keep: unknown correspondence for {what}: {how!r}; known: {FORMS}")
 
 
-def _neighbour_runs(index: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
-    """Yield maximal runs of neighbours that stay neighbours: the first target row, the first source row, how many."""
+def neighbour_runs(index: Sequence[int | None]) -> Iterator[tuple[int, int, int]]:
+    """Yield maximal runs of neighbours that stay neighbours: the first target row, the first source row, how many.
+
+    Example:
+        >>> list(neighbour_runs((4, 5, None, 0)))
+        [(0, 4, 2), (3, 0, 1)]
+    """
     start = 0
     for row in range(1, len(index) + 1):
         first, here = index[start], index[row] if row < len(index) else None
