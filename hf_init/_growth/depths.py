@@ -243,22 +243,18 @@ def settle_kinds(
             f"{source}, which would go there; kinds follow the number of a block "
             f"({', '.join(values) or 'by the class'}): add and leave out whole periods, and leave the first block first"
         )
-    templates = tuple(
-        next((each for each in _nearest(template, blocks) if old[each] == new[block]), None)
-        for block, template in enumerate(blocks.templates)
-    )
+    templates: list[int | None] = []
+    for block, template in enumerate(blocks.templates):
+        # From the template outwards: first the base's blocks that stay, and earlier ones before later ones.
+        near = sorted(range(blocks.count), key=lambda each: (each in blocks.lost, abs(each - (template or 0)), each))
+        templates.append(next((each for each in near if old[each] == new[block]), None))
     differences = tuple(
         difference
         for block, source in enumerate(blocks.sources)
         if source is not None
         for difference in _other_settings(before, f"{stack}{source}", after, f"{stack}{block}")
     )
-    return replace(blocks, templates=templates, differences=differences)
-
-
-def _nearest(template: int | None, blocks: BlockMap) -> list[int]:
-    """Return the base's blocks from a template outwards: first those that stay, and earlier ones before later ones."""
-    return sorted(range(blocks.count), key=lambda block: (block in blocks.lost, abs(block - (template or 0)), block))
+    return replace(blocks, templates=tuple(templates), differences=differences)
 
 
 def _kind(model: PreTrainedModel, path: str) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hf_init._architecture import BlockMap, Target, nested_configs
@@ -73,7 +73,13 @@ class ExpertsChange(Change):
                 keep[tensor.name] = RowMap(self._experts(before), dims[0])
         if left := [tensor.name for tensor, _ in changed_tensors(target) if tensor.name not in keep]:
             raise PlanError(f"{option('experts')}: {join_names(left)} change shape in a way that isn't known")
-        claim = weakest_claim([ROUNDING, *map(no_claim, _other_weighing(target))])
+        config, reasons = target.config.get_text_config(), list[str]()
+        if config.model_type not in SHARING and not getattr(config, "norm_topk_prob", False):
+            kind = config.model_type
+            reasons.append(f"the weights of the chosen experts of a {kind} aren't shares of a whole (norm_topk_prob)")
+        if (getattr(config, "n_group", None) or 1) > 1:
+            reasons.append(f"experts are chosen by groups (n_group={config.n_group})")
+        claim = weakest_claim([ROUNDING, *map(no_claim, reasons)])
         return ChangePlan(
             keep=keep,
             notes=tuple(f"{path}: {value_at(base, path)} -> {value_at(target.config, path)}" for path in paths),
@@ -100,12 +106,3 @@ def _expert_paths(target: Target) -> tuple[str, str]:
         f"{option('experts')}: a {config.model_type} is no mixture: its config has no {' or '.join(COUNTS)}; "
         f"{option('experts', 'upcycle(8, top_k=2)')} makes one of it"
     )
-
-
-def _other_weighing(target: Target) -> Iterator[str]:
-    """Yield why experts that are chosen together don't weigh what each weighed alone."""
-    config = target.config.get_text_config()
-    if config.model_type not in SHARING and not getattr(config, "norm_topk_prob", False):
-        yield f"the weights of the chosen experts of a {config.model_type} aren't shares of a whole (norm_topk_prob)"
-    if (getattr(config, "n_group", None) or 1) > 1:
-        yield f"experts are chosen by groups (n_group={config.n_group})"

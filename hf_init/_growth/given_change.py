@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from transformers import PreTrainedConfig
 
 from hf_init._architecture import Target, copy_config, nested_configs
 from hf_init._change import Change, ChangePlan, TargetContext
@@ -38,9 +37,17 @@ class GivenChange(Change):
     def plan(self, context: TargetContext) -> ChangePlan:
         target, base = context.target, context.target.base_config
         alike = type(base) is type(target.config)  # a trunk of named heads is in another config than its base's
-        own = dict(_given_values(base, target.config)) if base is not None and alike else {}
+        own: dict[str, object] = {}
+        for part in nested_configs(target.config) if base is not None and alike else ():
+            for path in filter(None, (path_of(part, target.config, (name,)) for name in (TYPES, CROSS, CAUSAL))):
+                if value_at(base, path) != value_at(target.config, path):
+                    own[path] = value_at(base, path)
         crosses = [path for path in own if path.endswith(CROSS) and value_at(target.config, path)]
-        keep = dict(_kinds_of_tokens(target)) if any(path.endswith(TYPES) for path in own) else {}
+        keep: dict[str, RowMap] = {}
+        for tensor, source in changed_tensors(target) if any(path.endswith(TYPES) for path in own) else ():
+            rows, more = source.shape[0], tensor.shape[0]
+            if matches(tensor.role, "embedding.token_type") and more > rows and source.shape[1:] == tensor.shape[1:]:
+                keep[tensor.name] = RowMap((*range(rows), *[None] * (more - rows)))
         if not keep and not crosses:
             return ChangePlan()
         own = {path: value for path, value in own.items() if crosses or path.endswith(TYPES)}
@@ -58,22 +65,6 @@ class GivenChange(Change):
             claim=lambda plan: claim,
             config=frozenset(own),
         )
-
-
-def _given_values(base: PreTrainedConfig, config: PreTrainedConfig) -> Iterator[tuple[str, object]]:
-    """Yield the base's values, by path, of what may be given and isn't the base's."""
-    for part in nested_configs(config):
-        for name in (TYPES, CROSS, CAUSAL):
-            if (path := path_of(part, config, (name,))) and value_at(base, path) != value_at(config, path):
-                yield path, value_at(base, path)
-
-
-def _kinds_of_tokens(target: Target) -> Iterator[tuple[str, RowMap]]:
-    """Yield the tables with a row for each kind of token that have more of them now."""
-    for tensor, source in changed_tensors(target):
-        rows, more = source.shape[0], tensor.shape[0]
-        if matches(tensor.role, "embedding.token_type") and more > rows and source.shape[1:] == tensor.shape[1:]:
-            yield tensor.name, RowMap((*range(rows), *[None] * (more - rows)))
 
 
 def _branches(

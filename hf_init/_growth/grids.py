@@ -101,11 +101,10 @@ def own_way(target: Target, base: PreTrainedConfig, paths: Mapping[str, str], sc
     seen = [step for step in upward if step.shapes[0][-2:] == grids[0] and step.shapes[-1][-2:] == grids[1]]
     if not seen:
         return no_claim("the class isn't seen to interpolate its positions")
-    name = f"upsample_{scheme.mode}2d"
-    others = [step for step in seen if step.name != name or any(map(_is_other, step.settings))]
+    name = f"upsample_{scheme.mode}2d"  # by size alone (no factor), with corners that aren't aligned (no True)
+    others = [
+        step
+        for step in seen
+        if step.name != name or any(each is True or isinstance(each, float) for each in step.settings)
+    ]
     return no_claim(f"the class interpolates by {others[0].name}") if others else INTERPOLATION
-
-
-def _is_other(setting: object) -> bool:
-    """Return whether an interpolation with this setting isn't one by size alone, with corners that aren't aligned."""
-    return setting is True or isinstance(setting, float)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -170,14 +170,9 @@ def _repeated(
     if len(written) > 1 or any(size % times for size in sizes if written):
         return None
     if read not in dims:
-        return RowMap(tuple(_units_again(parts or (source.shape[written[0]],), times)), written[0]), None
+        rows: list[int] = []
+        for size in parts or (source.shape[written[0]],):
+            rows += [*range(len(rows) // times, len(rows) // times + size)] * times
+        return RowMap(tuple(rows), written[0]), None
     repeats = tuple(times if dim in dims else 1 for dim in range(len(tensor.shape)))
     return Nothing(), Repeat(repeats, parts, written[0] if parts else 0, 1 / times, source.name)
-
-
-def _units_again(parts: tuple[int, ...], times: int) -> Iterator[int]:
-    """Yield the old row of each new one: every part several times."""
-    start = 0
-    for size in parts:
-        yield from [*range(start, start + size)] * times
-        start += size

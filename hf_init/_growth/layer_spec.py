@@ -82,21 +82,19 @@ def _parse_one(given: object) -> LayerSpec:
     items = given.split(",") if isinstance(given, str) else given
     if not isinstance(items, Sequence) or not items:
         raise _no_map(given)
-    return LayerSpec(tuple(block for item in items for block in _parse_item(item, given)))
-
-
-def _parse_item(item: object, given: object) -> Iterator[int | None]:
-    if isinstance(item, int) and not isinstance(item, bool) and item >= 0:
-        yield item
-        return
-    text = item.strip() if isinstance(item, str) else ""
-    run = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", text)
-    if text == NEW:
-        yield None
-    elif run is None or (run[2] is not None and int(run[2]) < int(run[1])):
-        raise _no_map(given)
-    else:
-        yield from range(int(run[1]), int(run[2] or run[1]) + 1)
+    blocks: list[int | None] = []
+    for item in items:
+        text = item.strip() if isinstance(item, str) else ""
+        run = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", text)
+        if isinstance(item, int) and not isinstance(item, bool) and item >= 0:
+            blocks.append(item)
+        elif text == NEW:
+            blocks.append(None)
+        elif run is None or (run[2] is not None and int(run[2]) < int(run[1])):
+            raise _no_map(given)
+        else:
+            blocks += range(int(run[1]), int(run[2] or run[1]) + 1)
+    return LayerSpec(tuple(blocks))
 
 
 def _no_map(given: object) -> PlanError:

@@ -28,7 +28,6 @@ from hf_init._growth.depths import (
 from hf_init._growth.layer_spec import LayerSpec, parse_layers
 from hf_init._growth.new_blocks import NewBlocks
 from hf_init._plan import EXACT, Plan, RowMap, RowMapping, format_shape, no_claim, weakest_claim
-from hf_init._tensors import SourceTensor, TensorSpec
 from hf_init._text import join_names
 
 NEW_LAYERS = ("auto", "copy")
@@ -136,6 +135,12 @@ class LayersChange(Change):
         reasons = tuple(_other_ways(target, new))
         keep = dict(_rows_of_blocks(target, context.keep))
         schemes = {**(dict(new.copies()) if self.copied else {}), **new.schemes()}
+        notes: list[str] = []
+        for stack, blocks in target.blocks.items():
+            added, lost = [str(block) for block in blocks.new], [str(block) for block in blocks.lost]
+            made = f"; new: {join_names(added, 8)}" if added else ""
+            gone = f"; of the base go: {join_names(lost, 8)}" if lost else ""
+            notes.append(f"{stack.rstrip('.')} goes from {blocks.count} to {len(blocks.sources)} blocks{made}{gone}")
 
         def claim(plan: Plan) -> str:
             return weakest_claim([*map(no_claim, (*reasons, *new.claims(plan))), EXACT])
@@ -143,7 +148,7 @@ class LayersChange(Change):
         return ChangePlan(
             keep=keep,
             fills=partial(planned_fills, schemes),
-            notes=tuple(_layer_notes(target.blocks)),
+            notes=tuple(notes),
             new=frozenset(tensor.name for tensors in new.tensors.values() for tensor in tensors),
             drop=frozenset(tensor.name for tensor in target.dropped if tensor.address == (f"{NOWHERE}{tensor.name}",)),
             claim=claim,
@@ -210,13 +215,6 @@ def _name_before(maps: Mapping[str, BlockMap], name: str) -> str:
     return name
 
 
-def _around_blocks(target: Target) -> Iterator[tuple[TensorSpec, SourceTensor]]:
-    """Yield the tensors outside of the stacks that change shape with them, each with its source."""
-    for tensor, source in changed_tensors(target):
-        if not tensor.parameter.startswith(tuple(target.blocks)):
-            yield tensor, source
-
-
 def _rows_of_blocks(target: Target, keep: Sequence[str]) -> Iterator[tuple[str, RowMapping]]:
     """Yield what goes with each block in tensors that have a part for each, by name on disk.
 
@@ -225,7 +223,9 @@ def _rows_of_blocks(target: Target, keep: Sequence[str]) -> Iterator[tuple[str, 
     """
     blocks = next(iter(target.blocks.values()))
     depths = [path for path in sorted(blocks.values) if is_depth(path)]
-    for tensor, source in _around_blocks(target):
+    for tensor, source in changed_tensors(target):
+        if tensor.parameter.startswith(tuple(target.blocks)):
+            continue
         dims = [dim for dim, (old, new) in enumerate(zip(source.shape, tensor.shape, strict=True)) if old != new]
         each = source.shape[dims[0]] // blocks.count
         fits = source.shape[dims[0]] == each * blocks.count and tensor.shape[dims[0]] == each * len(blocks.sources)
@@ -255,12 +255,3 @@ def _other_sequence(target: Target) -> Iterator[str]:
         yield from (f"{value} is set" for value in BY_NUMBER if moved and getattr(target.config, value, False))
         if blocks.differences:
             yield join_names(blocks.differences, 1)
-
-
-def _layer_notes(maps: Mapping[str, BlockMap]) -> Iterator[str]:
-    """Yield what becomes of each stack."""
-    for stack, blocks in maps.items():
-        new, lost = [str(block) for block in blocks.new], [str(block) for block in blocks.lost]
-        made = f"; new: {join_names(new, 8)}" if new else ""
-        gone = f"; of the base go: {join_names(lost, 8)}" if lost else ""
-        yield f"{stack.rstrip('.')} goes from {blocks.count} to {len(blocks.sources)} blocks{made}{gone}"

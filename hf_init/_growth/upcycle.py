@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -95,12 +95,16 @@ class UpcycleChange(Change):
 
     def plan(self, context: TargetContext) -> ChangePlan:
         target = context.target
-        reasons = list(_not_a_whole(target.config))
+        config, reasons = target.config, list[str]()
+        if config.model_type not in NORMALIZED and not getattr(config, "norm_topk_prob", False):
+            reasons.append("the weights of the chosen experts don't add up to 1 (norm_topk_prob)")
+        if (getattr(config, "routed_scaling_factor", None) or 1) != 1:
+            reasons.append(f"what the experts give is scaled (routed_scaling_factor={config.routed_scaling_factor})")
         num_blocks = len({stack_blocks(name)[0] for name in target.copies})
         claim = weakest_claim([ROUNDING, *map(no_claim, reasons)])
         experts, chosen = self.wanted.experts, self.wanted.top_k
         notes = [f"{num_blocks} feed-forward blocks become {experts} experts each, {chosen} for a token"]
-        if not reasons and hasattr(target.config, "norm_topk_prob"):
+        if not reasons and hasattr(config, "norm_topk_prob"):
             notes.append("weights of the chosen experts add up to 1 by norm_topk_prob=True: False is another function")
         return ChangePlan(
             notes=tuple(notes),
@@ -141,11 +145,3 @@ def _is_expert_of(place: str, name: str) -> bool:
     there, *_ = stack_blocks(place) or ("",)
     same = bool(block and there) and (there.endswith(block) or block.endswith(there))
     return same and any(re.search(rf"\.experts\.\d+\.{word}\.{kind}$", place) for word in PLACES.get(matrix, ()))
-
-
-def _not_a_whole(config: PreTrainedConfig) -> Iterator[str]:
-    """Yield why the chosen experts' weights don't add up to 1."""
-    if config.model_type not in NORMALIZED and not getattr(config, "norm_topk_prob", False):
-        yield "the weights of the chosen experts don't add up to 1 (norm_topk_prob)"
-    if (getattr(config, "routed_scaling_factor", None) or 1) != 1:
-        yield f"what the experts give is scaled (routed_scaling_factor={config.routed_scaling_factor})"
