@@ -74,7 +74,9 @@ def _activation_after(name: str, role: str, modules: Mapping[str, nn.Module], ga
     parent = modules.get(_parent_path(path))
     first = role.startswith(FIRST)
     if isinstance(parent, nn.Sequential):
-        return _next_activation(parent, path.rpartition(".")[2])
+        names = list(parent._modules)
+        behind = (parent._modules[each] for each in names[names.index(path.rpartition(".")[2]) + 1 :])
+        return next((KNOWN.get(type(module).__name__) for module in behind if not isinstance(module, PASSED)), None)
     if first and role.startswith(("mlp.up.", "expert.up.")) and _parent_path(path) in gated:
         return None
     if first:
@@ -82,15 +84,6 @@ def _activation_after(name: str, role: str, modules: Mapping[str, nn.Module], ga
     if parent is None or [child for child in parent.children() if isinstance(child, LAYERS)] != [modules.get(path)]:
         return None
     return _activation_in(parent)
-
-
-def _next_activation(parent: nn.Sequential, child: str) -> str | None:
-    names = list(parent._modules)
-    for name in names[names.index(child) + 1 :]:
-        module = parent._modules[name]
-        if not isinstance(module, PASSED):
-            return KNOWN.get(type(module).__name__)
-    return None
 
 
 def _activation_in(module: nn.Module | None) -> str | None:

@@ -74,40 +74,27 @@ def multihead(place: TreePlace) -> BlockPattern:
 
 def attention(place: TreePlace) -> BlockPattern:
     """Yield the labels of query, key, value and output, separate or fused, of a module that has them all."""
-    if not place.children:
-        return
-    layers = {path: (_names.ATTENTION[name], whole) for name, path, whole in _dense_children(place, _names.ATTENTION)}
+    layers: dict[str, tuple[str, Geometry]] = {}
+    for name in (name for name in place.children if name in _names.ATTENTION):
+        for inner in (name, f"{name}.0", f"{name}.dense", f"{name}.linear"):  # a dense layer, or what holds one first
+            if whole := place.matrix(inner):
+                layers[place.at(inner)] = (_names.ATTENTION[name], whole)
+                break
     roles = {role for role, _ in layers.values()}
     if "attention.query" in roles:  # a fused tensor beside a query of its own holds the other two
         layers = {path: (role.replace("qkv", "kv"), whole) for path, (role, whole) in layers.items()}
         roles = {role for role, _ in layers.values()}
     if not any(whole <= roles for whole in _names.WHOLE):
         return
-    if "attention.output" not in roles:
-        layers |= _output_beside(place)
+    beside = place.parent if "attention.output" not in roles else None
+    if beside is not None and "intermediate" not in beside.children:  # BERT's; in a whole layer, the feed-forward's
+        found = ((beside.at(name), beside.matrix(name)) for name in _names.OUTPUT_BESIDE)
+        layers |= next(({path: ("attention.output", whole)} for path, whole in found if whole), {})
     width = next((whole.fan_in for role, whole in layers.values() if role == "attention.output"), None)
     for path, (role, whole) in layers.items():
         geometry = _cut_projection(place, path, role, whole, width)
         if geometry is not None:
             yield path, RoleLabel(role, geometry)
-
-
-def _dense_children(place: TreePlace, names: Mapping[str, str]) -> Iterator[tuple[str, str, Geometry]]:
-    """Name, path and matrix of the children of these names that are dense layers, or hold one as their first."""
-    for name in place.children:
-        for inner in (name, f"{name}.0", f"{name}.dense", f"{name}.linear") if name in names else ():
-            if whole := place.matrix(inner):
-                yield name, place.at(inner), whole
-                break
-
-
-def _output_beside(place: TreePlace) -> dict[str, tuple[str, Geometry]]:
-    """Return BERT's output projection, in the module beside, which in a whole layer would be the feed-forward's."""
-    parent = place.parent
-    if parent is None or "intermediate" in parent.children:
-        return {}
-    found = ((parent.at(name), parent.matrix(name)) for name in _names.OUTPUT_BESIDE)
-    return next(({path: ("attention.output", whole)} for path, whole in found if whole), {})
 
 
 def _cut_projection(place: TreePlace, path: str, role: str, whole: Geometry, width: int | None) -> Geometry | None:
@@ -161,10 +148,12 @@ def experts(place: TreePlace) -> BlockPattern:
         return
     order = _expert_order(place.module, next(iter(shapes.values())), down)
     for name, shape in shapes.items() if order else ():
-        yield (
-            place.at(name),
-            RoleLabel(f"{_names.EXPERTS[name]}.weight", _expert_matrix(place.module, name, shape, str(order))),
-        )
+        fan_out, fan_in = shape[1:] if order == "out_in" else shape[:0:-1]
+        matrix: Geometry | None = Geometry(fan_in, fan_out, order=str(order), stack=1)
+        if name == "gate_up_proj" and (matrix := halves(matrix)):
+            in_blocks = getattr(place.module, "is_concatenated", _names.TAKING_TURNS.isdisjoint(lineage(place.module)))
+            matrix = matrix if in_blocks else interleaved(matrix)
+        yield place.at(name), RoleLabel(f"{_names.EXPERTS[name]}.weight", matrix)
         yield place.at(f"{name}_bias"), RoleLabel(f"{_names.EXPERTS[name]}.bias")
 
 
@@ -176,16 +165,6 @@ def _expert_order(module: nn.Module, up: Shape, down: Shape) -> str | None:
         by_class = not _names.STORED_IN_OUT.isdisjoint(lineage(module))
         return "in_out" if getattr(module, "is_transposed", by_class) else "out_in"
     return "out_in" if out_in else "in_out" if in_out else None
-
-
-def _expert_matrix(module: nn.Module, name: str, shape: Shape, order: str) -> Geometry | None:
-    fan_out, fan_in = shape[1:] if order == "out_in" else shape[:0:-1]
-    whole = Geometry(fan_in, fan_out, order=order, stack=1)
-    if name != "gate_up_proj":
-        return whole
-    fused = halves(whole)
-    in_blocks = getattr(module, "is_concatenated", _names.TAKING_TURNS.isdisjoint(lineage(module)))
-    return fused if in_blocks or fused is None else interleaved(fused)
 
 
 def flat_experts(place: TreePlace) -> BlockPattern:

@@ -20,7 +20,7 @@ from hf_init._architecture import names as _names
 from hf_init._architecture.activation import activations
 from hf_init._architecture.blocks import RoleLabel, RoleLabels, labels_of
 from hf_init._architecture.geometry import gates, lineage, linear, matrix_kind
-from hf_init._architecture.tree import ModuleTensors, ModuleTree, TreePlace, owner_of
+from hf_init._architecture.tree import ModuleTree, TreePlace, owner_of
 from hf_init._roles import matches
 from hf_init._shards import whole_shape
 from hf_init._tensors import Geometry, Shape, TensorSpec
@@ -41,7 +41,10 @@ def describe_model(model: nn.Module) -> dict[str, TensorSpec]:
     tree = ModuleTree.of(model, state)
     labels = labels_of(tree)
     specs = {name: _describe_tensor(name, tensor, tree, labels) for name, tensor in state.items()}
-    specs = _share_roles(specs, state)
+    read = {id(state[name]): spec for name, spec in specs.items() if spec.role != "parameter"}
+    for name, spec in list(specs.items()):  # of an unknown role: what is known of the same tensor under another name
+        if spec.role == "parameter" and (other := read.get(id(state[name]))):
+            specs[name] = replace(spec, role=other.role, geometry=other.geometry)
     known = activations(tree.modules, {name: spec.role for name, spec in specs.items()})
     return {name: replace(spec, activation=known[name]) if name in known else spec for name, spec in specs.items()}
 
@@ -91,17 +94,6 @@ def _describe_tensor(name: str, tensor: torch.Tensor, tree: ModuleTree, labels: 
     role, geometry = next(reading for recognise in RECOGNISERS if (reading := recognise(owner)))
     padding = getattr(module, "padding_idx", None) if matches(role, "embedding") else None
     return TensorSpec(name, shape, dtype, name, lineage(module), role, geometry, padding=padding, address=(name,))
-
-
-def _share_roles(specs: dict[str, TensorSpec], state: ModuleTensors) -> dict[str, TensorSpec]:
-    """Return the specs, those of unknown role with what is known of the same tensor under another name."""
-    known = {id(state[name]): spec for name, spec in specs.items() if spec.role != "parameter"}
-
-    def informed(name: str, spec: TensorSpec) -> TensorSpec:
-        other = known.get(id(state[name])) if spec.role == "parameter" else None
-        return replace(spec, role=other.role, geometry=other.geometry) if other else spec
-
-    return {name: informed(name, spec) for name, spec in specs.items()}
 
 
 @dataclass(frozen=True)
@@ -239,12 +231,10 @@ def adds_one(norm: type[nn.Module]) -> bool:
         nodes = list(ast.walk(ast.parse(source)))
     except (OSError, TypeError, SyntaxError):
         return False
-    return any(_one_plus_weight(node) for node in nodes)
-
-
-def _one_plus_weight(node: ast.AST) -> bool:
-    if not (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add)):
-        return False
-    one, weight = sorted((node.left, node.right), key=lambda side: not isinstance(side, ast.Constant))
-    is_one = isinstance(one, ast.Constant) and one.value == 1
-    return is_one and ast.unparse(weight).startswith(("self.weight", "self.scale", "self.gamma"))
+    for node in nodes:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            one, weight = sorted((node.left, node.right), key=lambda side: not isinstance(side, ast.Constant))
+            is_one = isinstance(one, ast.Constant) and one.value == 1
+            if is_one and ast.unparse(weight).startswith(("self.weight", "self.scale", "self.gamma")):
+                return True
+    return False

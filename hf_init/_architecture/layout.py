@@ -33,12 +33,19 @@ def layout_of(model: PreTrainedModel, addresses: Addresses | None = None) -> Lay
     tensors = tuple(_spec_on_disk(name, tensor, found[name], specs) for name, tensor in stored.items())
     by_parameter = {tensor.parameter: tensor.name for tensor in tensors}
     ties = tuple(Tie(name, by_parameter[of], ((name,),)) for name, of in alias.items() if of in by_parameter)
-    return Layout(type(model).__name__, tensors, ties, _weight_std(model), _num_blocks(model))
+    config = text_config(model.config)
+    stds = (getattr(config, name, None) for name in ("initializer_range", "init_std"))
+    std = next((float(each) for each in stds if each), 0.02)
+    depths = (getattr(config, name, None) for name in ("num_hidden_layers", "n_layer", "num_layers"))
+    depth = next((each for each in depths if isinstance(each, int) and each > 0), None)
+    return Layout(type(model).__name__, tensors, ties, std, depth)
 
 
 def stored_tensors(model: PreTrainedModel) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return what the files of a model hold by its name there, and second names with what they are."""
-    alias = _tied_and_shared(model)
+    declared = tied_names(model)  # by the config's word; besides, one object may have two names
+    same = {name: of for name, of in shared(model).items() if name not in declared and of not in declared}
+    alias = {**declared, **{name: of for name, of in same.items() if name not in declared.values()}}
     with torch.no_grad():
         state = model.state_dict(keep_vars=True)  # nothing is detached
         return on_disk(model, {name: tensor for name, tensor in state.items() if name not in alias}), alias
@@ -54,27 +61,6 @@ def module_layout(module: nn.Module) -> Layout:
     specs, alias = describe_model(module), shared(module)
     tensors = tuple(spec for name, spec in specs.items() if name not in alias)
     return Layout(type(module).__name__, tensors, tuple(Tie(name, of, ((name,),)) for name, of in alias.items()))
-
-
-def _tied_and_shared(model: PreTrainedModel) -> dict[str, str]:
-    """Return the second names of tensors: tied by the config's word, or one object under two names."""
-    declared = tied_names(model)
-    same = {name: of for name, of in shared(model).items() if name not in declared and of not in declared}
-    return {**declared, **{name: of for name, of in same.items() if name not in declared.values()}}
-
-
-def _weight_std(model: PreTrainedModel) -> float:
-    """Return the standard deviation that the architecture starts its weights with."""
-    config = text_config(model.config)
-    found = (getattr(config, name, None) for name in ("initializer_range", "init_std"))
-    return next((float(std) for std in found if std), 0.02)
-
-
-def _num_blocks(model: PreTrainedModel) -> int | None:
-    """Return how many blocks the residual stream passes."""
-    config = text_config(model.config)
-    found = (getattr(config, name, None) for name in ("num_hidden_layers", "n_layer", "num_layers"))
-    return next((depth for depth in found if isinstance(depth, int) and depth > 0), None)
 
 
 def _spec_on_disk(name: str, tensor: torch.Tensor, address: Address, specs: Mapping[str, TensorSpec]) -> TensorSpec:

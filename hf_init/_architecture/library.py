@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from logging import ERROR
 from pathlib import Path
@@ -184,11 +184,18 @@ def is_the_librarys(cls: type) -> bool:
     return {base.__module__.partition(".")[0] for base in cls.__mro__} <= _LIBRARYS
 
 
-@contextmanager
-def without_drawing() -> Iterator[None]:
+def without_drawing() -> AbstractContextManager[None]:
     """Let torch's initialization functions leave meta tensors as they are: nothing is drawn, and it takes time."""
+    return replaced_init_functions(_off_meta)
+
+
+@contextmanager
+def replaced_init_functions(
+    replaced: Callable[[str, Callable[..., object]], Callable[..., object]],
+) -> Iterator[None]:
+    """Run with others in the place of torch's initialization functions, each made of a function's name and itself."""
     originals = dict(library_init.TORCH_INIT_FUNCTIONS)
-    library_init.TORCH_INIT_FUNCTIONS.update({name: _off_meta(function) for name, function in originals.items()})
+    library_init.TORCH_INIT_FUNCTIONS.update({name: replaced(name, own) for name, own in originals.items()})
     try:
         with library_init.guard_torch_init_functions():
             yield
@@ -196,7 +203,9 @@ def without_drawing() -> Iterator[None]:
         library_init.TORCH_INIT_FUNCTIONS.update(originals)
 
 
-def _off_meta(function: Callable[..., object]) -> Callable[..., object]:
+def _off_meta(name: str, function: Callable[..., object]) -> Callable[..., object]:
+    """Return an initialization function that leaves meta tensors as they are."""
+
     def only_real(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
         return tensor if tensor.device.type == "meta" else function(tensor, *args, **kwargs)
 
@@ -284,17 +293,16 @@ def tied_names(model: PreTrainedModel) -> dict[str, str]:
     """Return every tied name in the state dict with the name that the files hold, by the config's word."""
     if not model.all_tied_weights_keys:
         return {}
-    names = model.state_dict().keys()
-    declared = {alias: of for alias, of in model.all_tied_weights_keys.items() if alias in names and of in names}
-    return {alias: _first_name(of, declared) for alias, of in declared.items()}
-
-
-def _first_name(name: str, declared: Mapping[str, str]) -> str:
-    seen = set()
-    while name in declared and name not in seen:
-        seen.add(name)
-        name = declared[name]
-    return name
+    held = model.state_dict().keys()
+    declared = {alias: of for alias, of in model.all_tied_weights_keys.items() if alias in held and of in held}
+    names: dict[str, str] = {}
+    for alias, of in declared.items():
+        seen = set[str]()
+        while of in declared and of not in seen:
+            seen.add(of)
+            of = declared[of]
+        names[alias] = of
+    return names
 
 
 def is_loaded(tensor: torch.Tensor) -> bool:

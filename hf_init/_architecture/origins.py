@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
-import torch
-
 from hf_init._architecture.layout import stored_tensors
 from hf_init._architecture.library import Address, not_saved, tolerated
 from hf_init._architecture.target import Target
 from hf_init._architecture.tower_addresses import base_addresses
 from hf_init._checkpoint import BaseCheckpoint, Checkpoint
 from hf_init._errors import HfInitError
-from hf_init._tensors import SourceTensor
 
 
 def own_tensors(target: Target) -> dict[Address, str]:
@@ -37,14 +34,19 @@ def own_tensors(target: Target) -> dict[Address, str]:
 
 def ignored_by_own(target: Target, names: Collection[str]) -> set[str]:
     """Return which of the base's tensors its own class doesn't load, or computes itself."""
-    return {
-        name
-        for prefix, own, known in target.origins
-        if known and any(name.startswith(prefix) for name in names)
-        for buffers in [_unsaved_buffers(own)]
-        for tensor in own.addressed
-        if (name := prefix + tensor.name) in names and (tensor.ignored or _is_computed(tensor, buffers))
-    }
+    found: set[str] = set()
+    for prefix, own, known in target.origins:
+        if not known or not any(name.startswith(prefix) for name in names):
+            continue
+        saved = own.model.state_dict().keys()
+        made = [(f".{name}", buffer.shape) for name, buffer in own.model.named_buffers() if name not in saved]
+        for tensor in own.addressed:
+            # A buffer that the model makes and no longer saves, with its prefix or without.
+            ending = f".{tensor.address[0]}"
+            computed = any(name.endswith(ending) and shape == tensor.shape for name, shape in made)
+            if prefix + tensor.name in names and (tensor.ignored or computed):
+                found.add(prefix + tensor.name)
+    return found
 
 
 def addresses_after(target: Target, rules: Iterable[tuple[str, str]]) -> dict[str, Address]:
@@ -60,14 +62,3 @@ def loader_addresses(checkpoint: Checkpoint, names: list[str]) -> dict[str, Addr
         return Target.of(BaseCheckpoint.of_part(checkpoint), values={}, changed={}).addresses.of(names)
     except HfInitError:
         return {}
-
-
-def _unsaved_buffers(target: Target) -> dict[str, torch.Tensor]:
-    saved = target.model.state_dict().keys()
-    return {name: buffer for name, buffer in target.model.named_buffers() if name not in saved}
-
-
-def _is_computed(tensor: SourceTensor, buffers: dict[str, torch.Tensor]) -> bool:
-    """Return whether a tensor is a buffer that the model makes and no longer saves, with its prefix or without."""
-    ending = f".{tensor.address[0]}"
-    return any(f".{name}".endswith(ending) and buffer.shape == tensor.shape for name, buffer in buffers.items())

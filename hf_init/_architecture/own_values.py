@@ -16,7 +16,7 @@ from hf_init._architecture.constructor_faults import UNBUILDABLE
 from hf_init._architecture.describe import buffers
 from hf_init._architecture.init_pass import InitPass, ModuleFunction, scheme_text, standing_for
 from hf_init._architecture.library import is_the_librarys, on_disk, quiet_library, untouched_random_state
-from hf_init._architecture.recording import Memory, Recording, Tape, named_tensors, storage_id
+from hf_init._architecture.recording import Recording, Tape, named_tensors, storage_id
 from hf_init._architecture.replay import replay
 from hf_init._architecture.zero3 import without_zero3
 from hf_init._checkpoint import region_of
@@ -248,18 +248,7 @@ def record_one(model: PreTrainedModel, name: str, seed: int) -> Recording | None
     finally:
         store[leaf] = held
     computed = dtype != held.dtype and len(recording.leading_to(name)) > 1  # maybe in its neighbours' few bits
-    return recording if _comes_from_nothing(recording, name) and not computed else None
-
-
-def _comes_from_nothing(recording: Recording, name: str) -> bool:
-    """Return whether a tensor's calls write before they read, and draw for no other tensor."""
-    own, started = storage_id(recording.tensors[name]), set[Memory](recording.tape.constants)
-    for index in recording.leading_to(name):
-        call = recording.calls[index]
-        if not call.reads <= started or (call.random and own not in call.writes):
-            return False
-        started |= call.writes
-    return own in started
+    return recording if recording.starts_from_nothing(name) and not computed else None
 
 
 def _without_values(arguments: tuple[tuple[object, ...], dict[str, object]]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -60,14 +60,12 @@ def stand_for(specs: Iterable[TensorSpec], packed: Iterable[str]) -> dict[str, s
         {'h.0.up.weight.absmax': 'h.0.up.weight', 'h.0.up.qweight': 'h.0.up.weight'}
     """
     stems = {spec.name.removesuffix(".weight"): spec.name for spec in specs}
-    found = ((name, next((stems[stem] for stem in _stems(name) if stem in stems), "")) for name in packed)
-    return {name: of for name, of in found if of}
-
-
-def _stems(name: str) -> Iterator[str]:
-    """Yield what a name begins with, up to each of its words, the longest first."""
-    yield name
-    yield from (name[:at] for at in range(len(name) - 1, 0, -1) if name[at] in "._")
+    found: dict[str, str] = {}
+    for name in packed:  # by what its name begins with, up to each of its words, the longest first
+        ends = (len(name), *(at for at in range(len(name) - 1, 0, -1) if name[at] in "._"))
+        if of := next((stems[name[:at]] for at in ends if name[:at] in stems), ""):
+            found[name] = of
+    return found
 
 
 def unpacked_layers(model: PreTrainedModel, packed: Iterable[str]) -> list[str]:

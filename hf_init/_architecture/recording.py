@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import initialization as library_init
 
+from hf_init._architecture.library import replaced_init_functions
 from hf_init._tensors import key_of
 
 MADE_FROM_DATA = frozenset([torch.tensor, torch.as_tensor, torch.asarray, torch.Tensor.new_tensor])
@@ -89,7 +90,8 @@ class Tape:
             stack.enter_context(library_init.meta_device_safe_creation_ops())
             stack.enter_context(_Recorder(self))
             stack.enter_context(_Constants(self))
-            stack.enter_context(_record_init_functions(self))
+            # torch's initialization functions are recorded whole: on meta, some of them return before they do anything
+            stack.enter_context(replaced_init_functions(partial(_record_function, self)))
             seed_generators(self.seed)
             torch.set_default_dtype(torch.float32)
             try:
@@ -178,6 +180,16 @@ class Recording:
         if tensor is None:
             return False
         return tensor.device.type != "meta" or storage_id(tensor) in {*self._writers, *self.tape.constants}
+
+    def starts_from_nothing(self, name: str) -> bool:
+        """Return whether a tensor's calls write before they read, and draw for no other tensor."""
+        own, started = storage_id(self.tensors[name]), set[Memory](self.tape.constants)
+        for index in self.leading_to(name):
+            call = self.calls[index]
+            if not call.reads <= started or (call.random and own not in call.writes):
+                return False
+            started |= call.writes
+        return own in started
 
     @cached_property
     def draws(self) -> Mapping[int, tuple[str, int]]:
@@ -283,20 +295,7 @@ class _Constants(TorchFunctionMode):
         return result
 
 
-@contextmanager
-def _record_init_functions(tape: Tape) -> Iterator[None]:
-    """Record torch's initialization functions whole: on meta, some of them return before they do anything."""
-    originals = dict(library_init.TORCH_INIT_FUNCTIONS)
-    recorded = {name: _record_function(name, own, tape) for name, own in originals.items()}
-    library_init.TORCH_INIT_FUNCTIONS.update(recorded)
-    try:
-        with library_init.guard_torch_init_functions():
-            yield
-    finally:
-        library_init.TORCH_INIT_FUNCTIONS.update(originals)
-
-
-def _record_function(name: str, function: Callable[..., object], tape: Tape) -> Callable[..., object]:
+def _record_function(tape: Tape, name: str, function: Callable[..., object]) -> Callable[..., object]:
     def note(tensor: torch.Tensor, *args: object, **kwargs: object) -> object:
         if tensor.device.type != "meta":
             return function(tensor, *args, **kwargs)
