@@ -32,19 +32,6 @@ from hf_init._verify.threads import VerifyMeter, WorkerBuffers
 Recompute: TypeAlias = Callable[[TensorPlan, Fill], np.ndarray]
 
 
-@dataclass(frozen=True)
-class _Proof:
-    """What every check needs, and of which tensors; without a base, kept bytes are proved by their digests."""
-
-    result: Checkpoint
-    base: Checkpoint | None
-    manifest: Manifest
-    tensors: Sequence[TensorPlan]
-    everything: bool
-    meter: VerifyMeter
-    clones: Clones
-
-
 def verify_result(
     out: str | os.PathLike[str],
     base: BaseFolders | Literal[False] | None = None,
@@ -96,7 +83,7 @@ def verify_result(
     with open_tensors(out) as result, opened or nullcontext() as source:
         share = share_of(manifest.tensors, number, of)
         proof = _Proof(result, source, manifest, share, everything, VerifyMeter(progress), clones)
-        differences = tuple(_found_differences(proof, recompute, number == 1))
+        differences = tuple(proof.differences(recompute, number == 1))
         which = ProofPart(number, of, result_identity(user_path(out), result), recompute is not None) if part else None
         nbytes = proof.meter.nbytes
         return VerifyReport(
@@ -104,7 +91,7 @@ def verify_result(
             bytes_compared=nbytes["compared"],
             bytes_digested=nbytes["digested"],
             differences=differences,
-            notes=tuple(_notes(proof, recorded, differences)),
+            notes=tuple(proof.notes(recorded, differences)),
             base=None if source is None else str(source.root),
             complete=everything or not differences,
             bytes_linked=nbytes["linked"],
@@ -173,122 +160,131 @@ def _proof_base(
         return manifest, None
 
 
-def _found_differences(proof: _Proof, recompute: Recompute | None, first_part: bool) -> list[Difference]:
-    """Return what the headers tell; if they may be right, or everything is wanted, what the bytes tell, too."""
-    extra = list(extra_tensors(proof.result, proof.manifest)) if first_part else []
-    missing = list(unaccounted(proof.base, proof.manifest)) if first_part and proof.base is not None else []
-    formal = [{"name": tensor.name, **fault} for tensor in proof.tensors for fault in _formal(proof, tensor)]
-    if not proof.everything and (extra or formal or missing):
-        return [*extra, *formal, *missing]
-    read = _read_differences(proof, {difference["name"] for difference in formal}, recompute)
-    order = {tensor.name: number for number, tensor in enumerate(proof.manifest.tensors)}
-    return [*extra, *sorted([*formal, *read], key=lambda difference: order[difference["name"]]), *missing]
+@dataclass(frozen=True)
+class _Proof:
+    """What every check needs, and of which tensors; without a base, kept bytes are proved by their digests."""
 
+    result: Checkpoint
+    base: Checkpoint | None
+    manifest: Manifest
+    tensors: Sequence[TensorPlan]
+    everything: bool
+    meter: VerifyMeter
+    clones: Clones
 
-def _formal(proof: _Proof, tensor: TensorPlan) -> Iterator[Difference]:
-    """Yield what is wrong with a tensor's form, here and in the base."""
-    if fault := check_form(proof.result, tensor):
-        yield fault
-        if tensor.stored:
+    def differences(self, recompute: Recompute | None, first_part: bool) -> list[Difference]:
+        """Return what the headers tell; if they may be right, or everything is wanted, what the bytes tell, too."""
+        extra = list(extra_tensors(self.result, self.manifest)) if first_part else []
+        missing = list(unaccounted(self.base, self.manifest)) if first_part and self.base is not None else []
+        formal = [{"name": tensor.name, **fault} for tensor in self.tensors for fault in self._formal(tensor)]
+        if not self.everything and (extra or formal or missing):
+            return [*extra, *formal, *missing]
+        read = self._read_differences({difference["name"] for difference in formal}, recompute)
+        order = {tensor.name: number for number, tensor in enumerate(self.manifest.tensors)}
+        return [*extra, *sorted([*formal, *read], key=lambda difference: order[difference["name"]]), *missing]
+
+    def _formal(self, tensor: TensorPlan) -> Iterator[Difference]:
+        """Yield what is wrong with a tensor's form, here and in the base."""
+        if fault := check_form(self.result, tensor):
+            yield fault
+            if tensor.stored:
+                return
+        if self.base is None:
             return
-    if proof.base is None:
-        return
-    match tensor.status:
-        case Status.TIED:
-            copies, form = [copy for copy, _ in _tied_pairs(proof, tensor)], _tied_to(proof, tensor)
-            if tensor.source is not None and not copies:
-                yield {"reason": f"its source {tensor.source} is in the base, and nothing of it in {tensor.tied_to}"}
-        case Status.KEPT | Status.RESIZED | Status.NEW | Status.CARRIED:
-            copies, form = tensor.kept, tensor
-        case _:
-            assert_never(tensor.status)
-    for copy in copies:
-        if fault := source_fault(proof.base, form, copy):
-            yield {"source": copy.source, **fault}
+        match tensor.status:
+            case Status.TIED:
+                copies, form = [copy for copy, _ in self._tied_pairs(tensor)], self._tied_to(tensor)
+                if tensor.source is not None and not copies:
+                    yield {
+                        "reason": f"its source {tensor.source} is in the base, and nothing of it in {tensor.tied_to}"
+                    }
+            case Status.KEPT | Status.RESIZED | Status.NEW | Status.CARRIED:
+                copies, form = tensor.kept, tensor
+            case _:
+                assert_never(tensor.status)
+        for copy in copies:
+            if fault := source_fault(self.base, form, copy):
+                yield {"source": copy.source, **fault}
 
+    def _tied_to(self, tensor: TensorPlan) -> TensorPlan:
+        return next(other for other in self.manifest.tensors if other.name == tensor.tied_to)
 
-def _tied_to(proof: _Proof, tensor: TensorPlan) -> TensorPlan:
-    return next(other for other in proof.manifest.tensors if other.name == tensor.tied_to)
+    def _tied_pairs(self, tensor: TensorPlan) -> list[tuple[Copy, Copy]]:
+        """Return, of a tied tensor that the base has under its own name, each region there and that kept for both."""
+        if tensor.source is None:
+            return []
+        return [(replace(copy, source=tensor.source), copy) for copy in self._tied_to(tensor).kept]
 
+    def _read_differences(self, malformed: set[str], recompute: Recompute | None) -> list[Difference]:
+        """Return what is found by reading, all of it or the first; tensors whose form is wrong aren't read."""
+        tensors = [tensor for tensor in self.tensors if tensor.name not in malformed]
+        planned = list(self._planned_checks(tensors, malformed))
+        comparisons = [each for check in planned if isinstance(check, ByteCheck) for each in check.comparisons]
+        digests = (job for check in planned if isinstance(check, DigestCheck) for job in check.jobs())
+        compare_all(comparisons, digests, self.everything, self.clones)
+        differences = [difference for check in planned for difference in check.differences()]
+        if recompute is not None and (self.everything or not differences):
+            recomputed = (
+                difference
+                for tensor in tensors
+                if tensor.stored
+                for values in [[recompute(tensor, fill) for fill in tensor.new]]  # in the caller's own thread
+                for difference in checks.recomputed_differences(self.result, tensor, values, self.everything)
+            )
+            differences += recomputed if self.everything else islice(recomputed, 1)
+        return differences if self.everything else differences[:1]
 
-def _tied_pairs(proof: _Proof, tensor: TensorPlan) -> list[tuple[Copy, Copy]]:
-    """Return, of a tied tensor that the base has under its own name, each region there and the one kept for both."""
-    if tensor.source is None:
-        return []
-    return [(replace(copy, source=tensor.source), copy) for copy in _tied_to(proof, tensor).kept]
+    def _planned_checks(self, tensors: list[TensorPlan], malformed: set[str]) -> Iterator[ByteCheck | DigestCheck]:
+        """Yield the checks in the order of what matters: kept bytes, tied ones, new ones."""
+        result, base, manifest = self.result, self.base, self.manifest
+        digested = self.meter.counting("digested")
+        stored = [tensor for tensor in tensors if tensor.stored]
+        if base is None:
+            yield from (checks.check_recorded(result, manifest, tensor, digested) for tensor in stored)
+            return
+        recorded = manifest.kept_digests is not None
+        linked = {tensor.name for tensor in stored if recorded and checks.is_linked(result, base, tensor)}
+        for tensor in stored:
+            if tensor.name not in linked:
+                yield checks.check_kept(result, base, tensor, self.meter, self.everything)
+        for tensor in tensors:
+            if tensor.status is Status.TIED and tensor.tied_to not in malformed:
+                yield from checks.check_tied(base, tensor, self._tied_pairs(tensor), self.everything)
+        for tensor in stored:
+            check = checks.check_recorded if tensor.name in linked else checks.check_new
+            yield check(result, manifest, tensor, digested)
 
-
-def _read_differences(proof: _Proof, malformed: set[str], recompute: Recompute | None) -> list[Difference]:
-    """Return what is found by reading, all of it or the first; tensors whose form is wrong aren't read."""
-    tensors = [tensor for tensor in proof.tensors if tensor.name not in malformed]
-    planned = list(_planned_checks(proof, tensors, malformed))
-    comparisons = [each for check in planned if isinstance(check, ByteCheck) for each in check.comparisons]
-    digests = (job for check in planned if isinstance(check, DigestCheck) for job in check.jobs())
-    compare_all(comparisons, digests, proof.everything, proof.clones)
-    differences = [difference for check in planned for difference in check.differences()]
-    if recompute is not None and (proof.everything or not differences):
-        recomputed = (
-            difference
-            for tensor in tensors
-            if tensor.stored
-            for values in [[recompute(tensor, fill) for fill in tensor.new]]  # in the caller's own thread
-            for difference in checks.recomputed_differences(proof.result, tensor, values, proof.everything)
-        )
-        differences += recomputed if proof.everything else islice(recomputed, 1)
-    return differences if proof.everything else differences[:1]
-
-
-def _planned_checks(proof: _Proof, tensors: list[TensorPlan], malformed: set[str]) -> Iterator[ByteCheck | DigestCheck]:
-    """Yield the checks in the order of what matters: kept bytes, tied ones, new ones."""
-    result, base, manifest = proof.result, proof.base, proof.manifest
-    digested = proof.meter.counting("digested")
-    stored = [tensor for tensor in tensors if tensor.stored]
-    if base is None:
-        yield from (checks.check_recorded(result, manifest, tensor, digested) for tensor in stored)
-        return
-    recorded = manifest.kept_digests is not None
-    linked = {tensor.name for tensor in stored if recorded and checks.is_linked(result, base, tensor)}
-    for tensor in stored:
-        if tensor.name not in linked:
-            yield checks.check_kept(result, base, tensor, proof.meter, proof.everything)
-    for tensor in tensors:
-        if tensor.status is Status.TIED and tensor.tied_to not in malformed:
-            yield from checks.check_tied(base, tensor, _tied_pairs(proof, tensor), proof.everything)
-    for tensor in stored:
-        check = checks.check_recorded if tensor.name in linked else checks.check_new
-        yield check(result, manifest, tensor, digested)
-
-
-def _notes(proof: _Proof, recorded: Manifest, differences: tuple[Difference, ...]) -> Iterator[str]:
-    base, link = proof.base, proof.manifest
-    if link is not recorded:
-        number = 1 + recorded.earlier.index(link)
-        yield (
-            f"compared with {link.base.origin.name}, from which {number} extension{'s' * (number > 1)} led to "
-            f"{recorded.base.origin.name}, the base; what those made new has been compared with its digests"
-        )
-    if base is None:
-        yield (
-            "without the base: what was kept has been compared with the digests in the manifest, and is proved as far "
-            "as that file can be trusted"
-        )
-    else:
-        yield from _other_base(base, link)
-        moved = {difference["name"] for difference in differences if difference["reason"] == KEPT}
-        with WorkerBuffers() as buffers:
-            good = [
-                tensor.name
-                for tensor in link.tensors
-                if tensor.name in moved and checks.has_kept_digests(proof.result, link, tensor, buffers)
-            ]
-        if good:
-            kept = f"what was kept in {join_names(good)}"
-            yield f"{kept} has the digests that were recorded: it is the base that has changed"
-    for checkpoint in filter(None, (proof.result, base)):
-        for stray in checkpoint.strays:
-            yield f"{checkpoint.root}: {stray} is not read, another file goes before it"
-    if base is not None and base.unmapped:
-        yield f"{base.root}: {len(base.unmapped)} tensors in its files are not in its index, and not used"
+    def notes(self, recorded: Manifest, differences: tuple[Difference, ...]) -> Iterator[str]:
+        """Yield what else is to be said of the proof: its base, if it is another, and files that aren't read."""
+        base, link = self.base, self.manifest
+        if link is not recorded:
+            number = 1 + recorded.earlier.index(link)
+            yield (
+                f"compared with {link.base.origin.name}, from which {number} extension{'s' * (number > 1)} led to "
+                f"{recorded.base.origin.name}, the base; what those made new has been compared with its digests"
+            )
+        if base is None:
+            yield (
+                "without the base: what was kept has been compared with the digests in the manifest, and is proved as "
+                "far as that file can be trusted"
+            )
+        else:
+            yield from _other_base(base, link)
+            moved = {difference["name"] for difference in differences if difference["reason"] == KEPT}
+            with WorkerBuffers() as buffers:
+                good = [
+                    tensor.name
+                    for tensor in link.tensors
+                    if tensor.name in moved and checks.has_kept_digests(self.result, link, tensor, buffers)
+                ]
+            if good:
+                kept = f"what was kept in {join_names(good)}"
+                yield f"{kept} has the digests that were recorded: it is the base that has changed"
+        for checkpoint in filter(None, (self.result, base)):
+            for stray in checkpoint.strays:
+                yield f"{checkpoint.root}: {stray} is not read, another file goes before it"
+        if base is not None and base.unmapped:
+            yield f"{base.root}: {len(base.unmapped)} tensors in its files are not in its index, and not used"
 
 
 def _other_base(base: Checkpoint, manifest: Manifest) -> Iterator[str]:
