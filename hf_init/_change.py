@@ -64,27 +64,12 @@ class TargetRequest:
         return replace(self, values={**values, **self.values})
 
 
-def _no_fills(match: Match, choice: Choice) -> Sequence[Fill] | None:
-    """Return None: the recipe's choice stands."""
-    return None
-
-
-def _no_claim(plan: Plan) -> str | None:
-    """Return None: what the change makes new is judged as if nobody had asked for it."""
-    return None
+def _nothing(*given: object) -> None:
+    """Do nothing, and say nothing."""
 
 
 def _no_notes(plan: Plan) -> Sequence[str]:
-    """Return none."""
     return ()
-
-
-def _write_nothing(folder: Path) -> None:
-    """Write no file."""
-
-
-def _finish_nothing(model: PreTrainedModel) -> None:
-    """Leave a loaded model as it is."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +96,17 @@ class ChangePlan:
     """
 
     keep: Mapping[str, RowMapping] = field(default_factory=dict)
-    fills: Callable[[Match, Choice], Sequence[Fill] | None] = _no_fills
+    fills: Callable[[Match, Choice], Sequence[Fill] | None] = _nothing
     notes: tuple[str, ...] = ()
     notes_on: Callable[[Plan], Sequence[str]] = _no_notes
     new: frozenset[str] = frozenset()
     drop: frozenset[str] = frozenset()
     allowed: tuple[str, ...] | None = None
-    claim: Callable[[Plan], str | None] = _no_claim
+    claim: Callable[[Plan], str | None] = _nothing
     config: frozenset[str] = frozenset()
-    write: Callable[[Path], None] = _write_nothing
+    write: Callable[[Path], None] = _nothing
     values: Callable[[Plan, Callable[[], PreTrainedModel]], Mapping[str, torch.Tensor]] | None = None
-    finish: Callable[[PreTrainedModel], None] = _finish_nothing
+    finish: Callable[[PreTrainedModel], None] = _nothing
     record: Mapping[str, object] = field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,14 +62,13 @@ def slots_of(
     plan: TensorPlan, reader: Reader, seed: int, context: Context | None = None
 ) -> Iterator[tuple[Scheme, Slot]]:
     """Yield every new region with its scheme, where the tensor's pretrained elements can be read."""
-    trained = (lambda: _trained_rows(plan, reader)) if plan.kept else None
+
+    def trained() -> Iterator[torch.Tensor]:
+        for copy in plan.kept:
+            yield from reader.rows(copy.source, copy.source_region)
+
     for scheme, slot in plan.slots(seed, context):
-        yield scheme, replace(slot, trained=trained, source=reader.tensor)
-
-
-def _trained_rows(plan: TensorPlan, reader: Reader) -> Iterator[torch.Tensor]:
-    for copy in plan.kept:
-        yield from reader.rows(copy.source, copy.source_region)
+        yield scheme, replace(slot, trained=trained if plan.kept else None, source=reader.tensor)
 
 
 def kept_values(plan: TensorPlan, reader: Reader) -> Iterator[tuple[Region, torch.Tensor]]:
@@ -107,17 +107,10 @@ def prove_duplicates(plan: Plan, reader: Reader) -> None:
 
 def _composed_tensor(plan: TensorPlan, reader: Reader, seed: int, context: Context | None) -> torch.Tensor:
     result = torch.empty(plan.shape, dtype=getattr(torch, plan.dtype))
-    for region, values in _region_values(plan, reader, seed, context):
+    drawn = ((slot.region, draw_slot(scheme, slot)) for scheme, slot in slots_of(plan, reader, seed, context))
+    for region, values in chain(kept_values(plan, reader), drawn):
         if isinstance(region, Rows):
             result.index_copy_(region.dim, torch.tensor(region.index), values)
         else:
             result[region.slices] = values
     return result
-
-
-def _region_values(
-    plan: TensorPlan, reader: Reader, seed: int, context: Context | None
-) -> Iterator[tuple[Region, torch.Tensor]]:
-    yield from kept_values(plan, reader)
-    for scheme, slot in slots_of(plan, reader, seed, context):
-        yield slot.region, draw_slot(scheme, slot)

@@ -65,10 +65,17 @@ class TorchWeights:
         files, places = _files_of(str(base), listing, repository)
         states = {file: _read_tensors(listing.folder / file) for file in files}
         check_faults(str(listing.folder), _misplaced(states, places), "Copy or download index and shards again.")
-        headers = tuple(_header_of(file, state) for file, state in states.items())
+        headers: list[Header] = []
+        for file, state in states.items():  # as a header would say it; where tensors start and stop is made up
+            stored, start = list[TensorEntry](), 0
+            for name, tensor in state.items():
+                dtype, stop = str(tensor.dtype).removeprefix("torch."), start + tensor.nbytes
+                stored.append(TensorEntry(name, dtype, tuple(tensor.shape), file, start, stop))
+                start = stop
+            headers.append(Header(file, start, "", tuple(stored), {}))
         entries = MappingProxyType({entry.name: entry for header in headers for entry in header.entries})
         remote = str(listing.folder)  # nothing reads values by the entries, which say where they will be
-        checkpoint = Checkpoint(listing.folder, headers, entries, remote=remote, repository=repository)
+        checkpoint = Checkpoint(listing.folder, tuple(headers), entries, remote=remote, repository=repository)
         return cls(checkpoint, {name: tensor for state in states.values() for name, tensor in state.items()})
 
 
@@ -159,13 +166,3 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
         str(path), faults, "Load it with torch.load, take the tensors by their names out, and save those alone."
     )
     return {name: tensor.detach() for name, tensor in state.items()}
-
-
-def _header_of(file: str, state: Mapping[str, torch.Tensor]) -> Header:
-    """Return what a header would say of a file; where its tensors start and stop is made up."""
-    entries, start = [], 0
-    for name, tensor in state.items():
-        dtype, stop = str(tensor.dtype).removeprefix("torch."), start + tensor.nbytes
-        entries.append(TensorEntry(name, dtype, tuple(tensor.shape), file, start, stop))
-        start = stop
-    return Header(file, start, "", tuple(entries), {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -191,13 +191,21 @@ class Recipe:
         choices = {tensor.name: self.choose(tensor) for tensor in fill}
         return {name: choice for name, choice in choices.items() if choice is not None}
 
-    def _dead_rules(self, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> list[str]:
-        return [
-            _dead_rule_text(number, rule, fill, rest)
-            for number, rule in enumerate(self.rules, 1)
-            if not rule.optional and not any(rule.matches(tensor) for tensor in fill)
-            if not (self.standing and any(rule.matches(tensor) for tensor in rest))
-        ]
+    def _dead_rules(self, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> Iterator[str]:
+        for number, rule in enumerate(self.rules, 1):
+            kept = [tensor.name for tensor in rest if rule.matches(tensor)]
+            if rule.optional or (self.standing and kept) or any(rule.matches(tensor) for tensor in fill):
+                continue
+            label = f"rule {number} ({rule.conditions})"
+            if kept:
+                names = ", ".join(kept[:5]) + (f" and {len(kept) - 5} more" if len(kept) > 5 else "")
+                anew = option("keep", {rule.name or "GLOB": "none"})
+                cure = f"remove it, or start them anew: {anew}"
+                yield f"{label} matches only pretrained tensors, which stay: {names}; {cure}"
+            else:
+                hint = closest_glob(rule.name, [tensor.name for tensor in (*fill, *rest)]) if rule.name else ""
+                new = ", ".join(tensor.name for tensor in fill[:5]) or "nothing"
+                yield f"{label} matches no tensor{hint}; what is new: {new}{', ...' if len(fill) > 5 else ''}"
 
     def _uncovered(self, fill: Sequence[TensorSpec]) -> list[str]:
         missing = [tensor.name for tensor in fill if self.choose(tensor) is None]
@@ -231,15 +239,3 @@ def _check_contradictions(rules: Sequence[Rule]) -> None:
             )
     if problems:
         raise RecipeError("\n".join(problems))
-
-
-def _dead_rule_text(number: int, rule: Rule, fill: Sequence[TensorSpec], rest: Sequence[TensorSpec]) -> str:
-    label = f"rule {number} ({rule.conditions})"
-    kept = [tensor.name for tensor in rest if rule.matches(tensor)]
-    if kept:
-        names = ", ".join(kept[:5]) + (f" and {len(kept) - 5} more" if len(kept) > 5 else "")
-        anew = option("keep", {rule.name or "GLOB": "none"})
-        return f"{label} matches only pretrained tensors, which stay: {names}; remove it, or start them anew: {anew}"
-    hint = closest_glob(rule.name, [tensor.name for tensor in (*fill, *rest)]) if rule.name else ""
-    new = ", ".join(tensor.name for tensor in fill[:5]) or "nothing"
-    return f"{label} matches no tensor{hint}; what is new: {new}{', ...' if len(fill) > 5 else ''}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 
 from hf_init._architecture import Target, nested_configs
 from hf_init._change import Change, ChangePlan
-from hf_init._plan import Plan, TensorPlan, no_claim, weakest_claim
+from hf_init._plan import Plan, no_claim, weakest_claim
 from hf_init._prepare.leftover import IGNORED
 from hf_init._prepare.unexpected import outside_backbone
 from hf_init._roles import matches
@@ -48,8 +48,13 @@ def _new_tensors(target: Target, plan: Plan, answered: Set[str]) -> Iterator[str
     same = base.class_name in (cls.__name__ for cls in target.cls.__mro__)
     prefix = "" if same or not model.base_model_prefix or model.base_model is model else model.base_model_prefix + "."
     inside = [tensor for tensor in plan.tensors if tensor.parameter.startswith(prefix) and tensor.name not in answered]
+    read = [  # on a counter or an unasked pooler nothing depends
+        tensor
+        for tensor in inside
+        if not matches(tensor.role, "norm.num_batches_tracked") and (same or AFTER_HIDDEN_STATES not in tensor.name)
+    ]
     for status, said in ((Status.NEW, "new"), (Status.RESIZED, "new in part")):
-        names = [tensor.name for tensor in inside if tensor.status is status and _is_read(tensor, same)]
+        names = [tensor.name for tensor in read if tensor.status is status]
         if names:
             yield f"{join_names(names)} {'are' if len(names) > 1 else 'is'} {said}"
     gone = [each.name for each in plan.unused if each.name not in answered and each.reason != IGNORED]
@@ -57,11 +62,6 @@ def _new_tensors(target: Target, plan: Plan, answered: Set[str]) -> Iterator[str
     gone = [name for name in gone if not outside.get(name) and (same or AFTER_HIDDEN_STATES not in name)]
     if gone:
         yield f"{join_names(gone)} {'go' if len(gone) > 1 else 'goes'}"
-
-
-def _is_read(tensor: TensorPlan, same: bool) -> bool:
-    """Return whether what the base computes depends on a tensor: on a counter or an unasked pooler it doesn't."""
-    return not matches(tensor.role, "norm.num_batches_tracked") and (same or AFTER_HIDDEN_STATES not in tensor.name)
 
 
 def _changed_values(target: Target, answered: Set[str]) -> Iterator[str]:

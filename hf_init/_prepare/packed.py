@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
-from hf_init._architecture import BlockMap, Target, unpacked_layers, with_left_alone
+from hf_init._architecture import Target, unpacked_layers, with_left_alone
 from hf_init._checkpoint import SKIP_LISTS, UNPACK_FIRST
 from hf_init._errors import PlanError
 from hf_init._plan import Plan
@@ -25,19 +25,19 @@ def changed_packed(inputs: PlanInputs) -> Iterator[Problem]:
     changed = [spec.name for spec in packed.held if own.get(spec.name) != spec.shape]
     placed = {*packed.part_of, *(spec.name for spec in target.layout.tensors), *(t.name for t in target.dropped)}
     strange = [name for name in target.base.packed.names if name not in placed]
+    moved = [  # those with anything but new blocks behind the base's own
+        stack
+        for stack, blocks in target.blocks.items()
+        if blocks.lost or any(source not in (None, block) for block, source in enumerate(blocks.sources))
+    ]
     if target.own is None:
         yield Problem(f"{target.base.name} is quantized, and its own class isn't known here", UNPACK_FIRST)
     elif changed:
         yield Problem(f"packed tensors would change their shape: {join_names(changed)}", UNPACK_FIRST)
     elif strange:
         yield Problem(f"packed tensors have no place in {target.cls.__name__}: {join_names(strange)}", UNPACK_FIRST)
-    elif moved := [stack for stack, blocks in target.blocks.items() if _moves(blocks)]:
+    elif moved:
         yield Problem(f"blocks of packed tensors would move or go: {join_names(moved)}", UNPACK_FIRST)
-
-
-def _moves(blocks: BlockMap) -> bool:
-    """Return whether anything but new blocks behind the base's own is in a stack."""
-    return bool(blocks.lost) or any(source not in (None, block) for block, source in enumerate(blocks.sources))
 
 
 def rewritten_packed(draft: PlanDraft) -> Iterator[Problem]:

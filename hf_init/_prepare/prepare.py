@@ -99,7 +99,10 @@ def prepare_plan(
         unused=unused_with_reasons(target, plan.unused, {name for change in change_plans for name in change.drop}),
         notes=(
             *plan.notes,
-            *map(_stale_note, target.base.stale),
+            *(
+                f"{what} is left over in the base's config, its weights are plain; the result's config is without it"
+                for what in target.base.stale
+            ),
             *packed_note(target, plan),
             *_untied_notes(target, plan),
             *(note for change in change_plans for note in (*change.notes, *change.notes_on(plan))),
@@ -152,7 +155,3 @@ def _constructor_record(target: Target) -> Mapping[str, object]:
     except (TypeError, ValueError):
         return {}  # objects, which a manifest can't hold
     return kwargs
-
-
-def _stale_note(what: str) -> str:
-    return f"{what} is left over in the base's config, its weights are plain; the result's config is without it"

@@ -74,10 +74,9 @@ def find_renaming(
         taken, closest = set(found.pairs.values()), []
         for old in spare.keys() - found.pairs.keys() - hopeless:
             name = apply_rules(old, found.rules)
-            partners = [new for new in _of_longest_ending(name, by_ending) if new not in taken and alike(old, new)]
-            partners = [new for new in _alike_at_first(name, partners) if not _is_counted(name, new, known)]
-            partners = [new for new in partners if _shared(name, new) >= common.get(old, 1)]
-            closest += [(*_differing(name, new), old) for new in partners]
+            there = [new for new in _of_longest_ending(name, by_ending) if new not in taken and alike(old, new)]
+            if partner := _partner(name, there, known, common.get(old, 1)):
+                closest.append((*_differing(name, partner), old))
         if not closest:
             break
         _, rules, old = min(closest)
@@ -132,34 +131,30 @@ def _of_longest_ending(name: str, by_ending: Mapping[str, list[str]]) -> list[st
     return next((by_ending[ending] for ending in endings if ending in by_ending), [])
 
 
-def _alike_at_first(name: str, partners: Sequence[str]) -> list[str]:
-    """Return the one partner that begins most like a name; none where that isn't one."""
-    words = name.split(".")
-    lengths = {new: _words_in_common(words, new.split(".")) for new in partners}
-    best = [new for new in partners if lengths[new] == max(lengths.values())]
-    return best if len(best) == 1 else []
+def _partner(name: str, candidates: Sequence[str], known: Collection[str], least: int) -> str | None:
+    """Return the one name that begins most like another, and has at least so many words in common with it.
+
+    None where two do; or where they differ in one number, and the one before the first is there: all may have moved.
+    """
+    old = name.split(".")
+    lengths = {new: _words_in_common(old, new.split(".")) for new in candidates}
+    best = [new for new in candidates if lengths[new] == max(lengths.values())]
+    if len(best) != 1:
+        return None
+    new = best[0].split(".")
+    moved = [k for k, (a, b) in enumerate(zip(old, new, strict=False)) if a != b]
+    if len(old) == len(new) and len(moved) == 1 and old[moved[0]].isdecimal() and new[moved[0]].isdecimal():
+        before = str(int(old[moved[0]]) - 1)
+        if ".".join([*old[: moved[0]], before, *old[moved[0] + 1 :]]) in known:
+            return None
+    shared = _words_in_common(old, new) + _words_in_common(old[::-1], new[::-1])
+    return best[0] if shared >= least else None
 
 
 def _words_in_common(first: Sequence[str], second: Sequence[str]) -> int:
     """Return how many words two names begin with together."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((k for k, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
-def _is_counted(old: str, new: str, known: Collection[str]) -> bool:
-    """Return whether two names differ in one number, and the one before the first is there: all may have moved."""
-    pairs = list(zip(old.split("."), new.split("."), strict=False))
-    moved = [k for k, (a, b) in enumerate(pairs) if a != b]
-    if len(old.split(".")) != len(new.split(".")) or len(moved) != 1 or not all(map(str.isdecimal, pairs[moved[0]])):
-        return False
-    words = old.split(".")
-    return ".".join([*words[: moved[0]], str(int(words[moved[0]]) - 1), *words[moved[0] + 1 :]]) in known
-
-
-def _shared(first: str, second: str) -> int:
-    """Return how many words two names begin and end with together."""
-    a, b = first.split("."), second.split(".")
-    return _words_in_common(a, b) + _words_in_common(a[::-1], b[::-1])
 
 
 def _differing(old: str, new: str) -> tuple[int, list[NameRule]]:

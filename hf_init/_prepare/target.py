@@ -187,20 +187,14 @@ class _SortedOptions:
             )
         check_options({**given, **rest})
         rest = {key: value for key, value in rest.items() if key not in REFUSED}  # switched off, they mean nothing
-        _check_not_config(given, rest)
+        if wrong := [key for key in given if key in HUB_OPTIONS or key in LOAD_OPTIONS]:
+            raise PlanError(f"config: {', '.join(wrong)}: no value of a config but an option; give it as one")
+        if twice := [f"{key} ({given[key]!r} and {rest[key]!r})" for key in given if rest.get(key) is not None]:
+            raise PlanError(f"given twice: {', '.join(twice)}; give it once")
         changes = {key: rest.pop(key) for key in change_options() if key in rest}
         if "num_labels" in given:  # a config value and a change
             changes.setdefault("num_labels", given["num_labels"])
         return cls(hub, load, changes, rest)
-
-
-def _check_not_config(given: Mapping[str, object], options: Mapping[str, object]) -> None:
-    wrong = [key for key in given if key in HUB_OPTIONS or key in LOAD_OPTIONS]
-    if wrong:
-        raise PlanError(f"config: {', '.join(wrong)}: no value of a config but an option; give it as one")
-    twice = [f"{key} ({given[key]!r} and {options[key]!r})" for key in given if options.get(key) is not None]
-    if twice:
-        raise PlanError(f"given twice: {', '.join(twice)}; give it once")
 
 
 def _check_readable(source: Checkpoint) -> None:

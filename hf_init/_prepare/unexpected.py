@@ -131,20 +131,30 @@ class PlanDraft(PlanInputs):
     @cached_property
     def missing(self) -> tuple[TensorPlan, ...]:
         """Return new tensors that the checkpoint's own class and config have, and that nobody said are new."""
-        unsaid = [
-            tensor
-            for tensor in self.new
-            if self.allowed is None  # else the list says it of all, see `unlisted`
-            and tensor.name not in self.named
-            and not _made_again(self.specs[tensor.name])
-            and tensor.name not in self.renaming.pairs.values()
-        ]
+        unsaid: list[TensorPlan] = []
+        for tensor in self.new if self.allowed is None else ():  # else the list says it of all, see `unlisted`
+            spec = self.specs[tensor.name]
+            counts = spec.role == "buffer" and not is_floating(spec.dtype)
+            again = counts or matches(spec.role, "norm.num_batches_tracked")  # never trained: the class makes it again
+            if not again and tensor.name not in self.named and tensor.name not in self.renaming.pairs.values():
+                unsaid.append(tensor)
         return tuple(t for t in unsaid if self.specs[t.name].address in self.own_tensors) if unsaid else ()
 
     @cached_property
     def own_tensors(self) -> Mapping[Address, str]:
         """Return what the checkpoint's own class and config have, by its address in the target."""
         return own_tensors(self.target)
+
+    def with_closest(self, tensor: TensorPlan) -> str:
+        """Return a missing tensor with what is left over and most like it: of its shape first, then by name."""
+        same = [name for name, shape in self.leftover.items() if shape == tensor.shape]
+        near = difflib.get_close_matches(tensor.name, same or list(self.leftover), n=1, cutoff=0.0 if same else 0.6)
+        own = self.own_tensors[self.specs[tensor.name].address]
+        said = [format_shape(tensor.shape)]
+        if own.split(".")[-2:] != tensor.name.split(".")[-2:]:
+            said.append(f"in its files {own}")
+        said += [f"closest: {name}" for name in near]
+        return f"{tensor.name} ({'; '.join(said)})"
 
     @cached_property
     def keeps(self) -> bool:
@@ -211,7 +221,7 @@ def missing_tensors(draft: PlanDraft) -> Iterator[Problem]:
     new = shortest_globs([t.name for t in draft.plan.tensors if t.new and t.name not in renamed], others)
     yield Problem(
         f"{draft.plan.architecture}: the checkpoint {is_of} {len(draft.missing)} of its tensors, which would start "
-        f"anew: {join_names([_with_closest(draft, tensor) for tensor in draft.missing])}. "
+        f"anew: {join_names([draft.with_closest(tensor) for tensor in draft.missing])}. "
         + (f"Left over in the checkpoint: {join_names(left)}" if left else "Nothing in the checkpoint is left over"),
         f"Give a checkpoint that is whole, or the names that it has for them: "
         f"{option('key_mapping', {'REGEX': 'REPLACEMENT'})}; or say all that is new: {option('allow_new', new)}",
@@ -253,12 +263,6 @@ def _drop_globs(draft: PlanDraft, names: Collection[str]) -> list[str]:
     return shortest_globs(names, (name for name in draft.target.base.source.entries if name not in names))
 
 
-def _made_again(spec: TensorSpec) -> bool:
-    """Return whether a tensor was never trained, and the class makes it again."""
-    counts = spec.role == "buffer" and not is_floating(spec.dtype)
-    return counts or matches(spec.role, "norm.num_batches_tracked")
-
-
 def outside_backbone(own: Target, names: Iterable[str]) -> dict[str, bool]:
     """Return which of a checkpoint's tensors its own class has, and whether each lies outside the backbone."""
     addresses, prefix = own.addresses.of(list(names)), own.model.base_model_prefix + "."
@@ -272,13 +276,3 @@ def _parts_by_own(own: Target, names: Iterable[str]) -> dict[str, str]:
     bare = not any(tensor.parameter.startswith(prefix) for tensor in own.whole_layout.tensors)
     outside = outside_backbone(own, names).items()
     return {name: "head" if is_outside and not bare else "backbone" for name, is_outside in outside}
-
-
-def _with_closest(draft: PlanDraft, tensor: TensorPlan) -> str:
-    """Return a missing tensor with what is left over and most like it: of its shape first, then by name."""
-    same = [name for name, shape in draft.leftover.items() if shape == tensor.shape]
-    near = difflib.get_close_matches(tensor.name, same or list(draft.leftover), n=1, cutoff=0.0 if same else 0.6)
-    own = draft.own_tensors[draft.specs[tensor.name].address]
-    other = [own] if own.split(".")[-2:] != tensor.name.split(".")[-2:] else []
-    said = [format_shape(tensor.shape), *(f"in its files {name}" for name in other), *(f"closest: {n}" for n in near)]
-    return f"{tensor.name} ({'; '.join(said)})"

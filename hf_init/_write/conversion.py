@@ -122,7 +122,12 @@ def prepare_conversion(base: str | Path, out: str | Path, **hub: Any) -> Convers
     source = weights.checkpoint
     place = result_place(out, [source.root])
     check_no_adapter(source.root)
-    opened_base = BaseCheckpoint(str(base), source.root, source, _with_dtype(config_json(source.root), weights))
+    config = config_json(source.root)
+    first = [entry.dtype for entry in source.headers[0].entries if weights.tensors[entry.name].is_floating_point()]
+    if not (config.get("dtype") or config.get("torch_dtype")) and len(set(first)) > 1:
+        # The library takes the dtype of the first floating tensor, and the order of the tensors changes.
+        config = {**config, "dtype": first[0]}
+    opened_base = BaseCheckpoint(str(base), source.root, source, config)
     tied = dict(_repeated_tensors(opened_base, weights.tensors))
     beside = files_beside(opened_base)
     fetch_files(opened_base, beside)
@@ -153,15 +158,3 @@ def _repeated_tensors(base: BaseCheckpoint, tensors: Mapping[str, torch.Tensor])
             continue
         if equal_bytes(tensors[repeated], tensors[written.name]):
             yield repeated, written.name
-
-
-def _with_dtype(config: Mapping[str, Any], weights: TorchWeights) -> dict[str, Any]:
-    """Return the config, with the dtype that the library finds in the old files where it would find another now.
-
-    It takes that of the first floating tensor, and the order of the tensors changes.
-    """
-    if config.get("dtype") or config.get("torch_dtype"):
-        return dict(config)
-    first = {entry.name: entry.dtype for entry in weights.checkpoint.headers[0].entries}
-    floating = [dtype for name, dtype in first.items() if weights.tensors[name].is_floating_point()]
-    return {**config, "dtype": floating[0]} if len(set(floating)) > 1 else dict(config)

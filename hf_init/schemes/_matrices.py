@@ -116,15 +116,12 @@ def matrix_cuts(inside: Sequence[int], sizes: Sequence[int]) -> list[MatrixCut]:
     for position, coordinate in enumerate(inside):
         owned.setdefault(bisect.bisect_right(ends, coordinate), []).append(position)
     starts = [end - size for end, size in zip(ends, sizes, strict=True)]
-    return [
-        MatrixCut(_as_slice(at), [inside[position] - starts[owner] for position in at], sizes[owner])
-        for owner, at in sorted(owned.items())
-    ]
-
-
-def _as_slice(at: list[int]) -> slice | list[int]:
-    """Return consecutive positions as a slice, which indexes without a copy."""
-    return slice(at[0], at[-1] + 1) if at[-1] - at[0] == len(at) - 1 and at == sorted(at) else at
+    cuts: list[MatrixCut] = []
+    for owner, at in sorted(owned.items()):
+        is_run = at[-1] - at[0] == len(at) - 1 and at == sorted(at)  # a slice indexes without a copy
+        mine = [inside[position] - starts[owner] for position in at]
+        cuts.append(MatrixCut(slice(at[0], at[-1] + 1) if is_run else at, mine, sizes[owner]))
+    return cuts
 
 
 def fans_of(slot: Slot) -> tuple[Fans, ...]:
