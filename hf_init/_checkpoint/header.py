@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
 
 from hf_init._checkpoint.strict import AGAIN, LIMIT, check_faults, is_shape, parse_object, short_name
 from hf_init._errors import CheckpointError
@@ -123,10 +122,26 @@ def read_header(path: Path, shard: str = "") -> Header:
         raise CheckpointError(f"{path} is not there, or is not a file. {AGAIN}")
     try:
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = _header_bytes(file, size, path)
+            size, first = os.fstat(file.fileno()).st_size, file.read(8)
+            length = int.from_bytes(first, "little")
+            data = file.read(length) if length <= min(LIMIT, size - 8) else b""
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}. Check its permissions.") from None
+    if size < 8:
+        seen = "is empty" if size == 0 else f"is truncated: it has {size} bytes, expected at least 8"
+        raise CheckpointError(f"{path} {seen}. {AGAIN}")
+    if first == GIT_LFS[:8]:
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself. {PULL}")
+    if length > LIMIT:
+        raise CheckpointError(
+            f"{path} announces a header of {length} bytes, more than the {LIMIT} allowed: "
+            f"not a safetensors file. {AGAIN}"
+        )
+    if length > size - 8:
+        raise CheckpointError(
+            f"{path} is truncated, or not a safetensors file: it has {size} bytes, "
+            f"its header alone needs {length + 8}. {AGAIN}"
+        )
     document = parse_object(data, f"The header of {path}")
     metadata = _checked_metadata(document.pop("__metadata__", None), path)
     entries = _header_entries(document, path, 8 + len(data), shard or path.name)
@@ -148,27 +163,6 @@ def header_from(document: Mapping[str, object], metadata: object, path: Path, si
     entries = _header_entries(document, path, origin, shard)
     _check_cover(entries, origin, size, path)
     return Header(shard, size, "", entries, _checked_metadata(metadata, path))
-
-
-def _header_bytes(file: BinaryIO, size: int, path: Path) -> bytes:
-    if size < 8:
-        seen = "is empty" if size == 0 else f"is truncated: it has {size} bytes, expected at least 8"
-        raise CheckpointError(f"{path} {seen}. {AGAIN}")
-    first = file.read(8)
-    if first == GIT_LFS[:8]:
-        raise CheckpointError(f"{path} is a git-lfs pointer, not the file itself. {PULL}")
-    length = int.from_bytes(first, "little")
-    if length > LIMIT:
-        raise CheckpointError(
-            f"{path} announces a header of {length} bytes, more than the {LIMIT} allowed: "
-            f"not a safetensors file. {AGAIN}"
-        )
-    if length > size - 8:
-        raise CheckpointError(
-            f"{path} is truncated, or not a safetensors file: it has {size} bytes, "
-            f"its header alone needs {length + 8}. {AGAIN}"
-        )
-    return file.read(length)
 
 
 def _checked_metadata(value: object, path: Path) -> dict[str, str]:

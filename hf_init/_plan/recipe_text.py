@@ -33,7 +33,13 @@ def parse_scheme(scheme: SchemeLike) -> Scheme:
     if isinstance(scheme, str):
         return schemes.build(*_parsed_call(scheme))
     if is_mapping(scheme):
-        return schemes.build(*_parsed_mapping(scheme))
+        if len(scheme) != 1:
+            raise RecipeError(f"a scheme as a mapping has one key, its name; seen: {', '.join(map(repr, scheme))}")
+        ((name, settings),) = scheme.items()
+        if settings is not None and not is_mapping(settings):
+            fault = f"its settings must be a mapping, such as {{std: 0.02}}, not {settings!r}"
+            raise RecipeError(f"scheme {name!r}: {fault}")
+        return schemes.build(str(name), {str(key): value for key, value in (settings or {}).items()})
     raise RecipeError(f"a scheme is a name, 'name(setting=value)' or {{name: {{setting: value}}}}, not {scheme!r}")
 
 
@@ -57,18 +63,6 @@ def _parsed_call(text: str) -> tuple[str, dict[str, object]]:
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise RecipeError(f"scheme {text!r}: {ast.unparse(value)!r} isn't a number or a word") from None
     return node.func.id, settings
-
-
-def _parsed_mapping(scheme: Mapping[str, object]) -> tuple[str, dict[str, object]]:
-    """Return the name and the settings in ``{name: {setting: value}}``."""
-    if len(scheme) != 1:
-        raise RecipeError(f"a scheme as a mapping has one key, its name; seen: {', '.join(map(repr, scheme))}")
-    ((name, settings),) = scheme.items()
-    if settings is None:
-        return str(name), {}
-    if not is_mapping(settings):
-        raise RecipeError(f"scheme {name!r}: its settings must be a mapping, such as {{std: 0.02}}, not {settings!r}")
-    return str(name), {str(key): value for key, value in settings.items()}
 
 
 def scheme_to_dict(scheme: Scheme) -> str | dict[str, object]:
