@@ -94,7 +94,11 @@ def _draw_points(axes: Axes, layers: Sequence[LayerFacts], values: Sequence[floa
 def _frame_layers(axes: Axes, layers: Sequence[LayerFacts], title: str) -> None:
     axes.set_title(title, fontsize=8, loc="left")
     axes.set_xlim(-0.8, len(layers) - 0.2)
-    marks = _block_marks(layers)
+    # Where each block begins, and its name: layer.3, embeddings.
+    blocks = [(stack_blocks(f"{layer.name}.") or [layer.name.rpartition(".")[0]])[0].rstrip(".") for layer in layers]
+    runs = [(next(run)[0], name) for name, run in groupby(enumerate(blocks), key=lambda pair: pair[1])]
+    paths = [(at, (name or layers[at].name).split(".")) for at, name in runs]
+    marks = [(at, ".".join(path[-2:]) if path[-1].isdecimal() else path[-1]) for at, path in paths]
     for at, _ in marks if len(marks) <= _LINES else ():
         axes.axvline(at - 0.5, color="#dcdfe5", linewidth=0.8, zorder=1)
     shown, free = {}, 0.0  # the marks that don't run into the one before, or out of the picture
@@ -105,11 +109,3 @@ def _frame_layers(axes: Axes, layers: Sequence[LayerFacts], title: str) -> None:
     axes.set_xticks([*shown], [*shown.values()], fontsize=7, ha="left", parse_math=False)
     axes.tick_params(which="both", length=0, labelsize=7, colors=_SOFT)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _block_marks(layers: Sequence[LayerFacts]) -> list[tuple[int, str]]:
-    """Return where each block begins, and its name: ``layer.3``, ``embeddings``."""
-    names = [(stack_blocks(f"{layer.name}.") or [layer.name.rpartition(".")[0]])[0].rstrip(".") for layer in layers]
-    runs = [(next(run)[0], name) for name, run in groupby(enumerate(names), key=lambda pair: pair[1])]
-    paths = [(at, (name or layers[at].name).split(".")) for at, name in runs]
-    return [(at, ".".join(path[-2:]) if path[-1].isdecimal() else path[-1]) for at, path in paths]

@@ -51,7 +51,18 @@ def planned_parts(inputs: DriftInputs) -> Iterator[TensorPart]:
             if owner.new:
                 yield _new_part(inputs, trained, ALL if whole else NEW)
         elif tensor.stored:
-            yield _missing_part(inputs, tensor)
+            origin, names = KEPT if tensor.kept else NEW, _plan_names(tensor.name, tensor)
+            yield TensorPart(
+                tensor.name,
+                origin,
+                inputs.frozen.holds(names, origin),
+                tensor.shape,
+                tensor.dtype,
+                num_elements(tensor.shape),
+                stored=False,
+                ignored=tensor.status is Status.CARRIED,
+                also=names,
+            )
     yield from (unplanned_part(inputs, entry) for name, entry in inputs.trained.entries.items() if name not in planned)
 
 
@@ -70,21 +81,6 @@ def trained_entry(trained: Checkpoint, tensor: TensorPlan) -> TensorEntry | None
 
 def _plan_names(name: str, plan: TensorPlan) -> tuple[str, str]:
     return name, name if plan.parameter in ("", plan.name) else plan.parameter
-
-
-def _missing_part(inputs: DriftInputs, tensor: TensorPlan) -> TensorPart:
-    origin, names = KEPT if tensor.kept else NEW, _plan_names(tensor.name, tensor)
-    return TensorPart(
-        tensor.name,
-        origin,
-        inputs.frozen.holds(names, origin),
-        tensor.shape,
-        tensor.dtype,
-        num_elements(tensor.shape),
-        stored=False,
-        ignored=tensor.status is Status.CARRIED,
-        also=names,
-    )
 
 
 def _kept_part(inputs: DriftInputs, tensor: _TrainedTensor, portion: str) -> TensorPart:

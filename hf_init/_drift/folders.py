@@ -98,7 +98,7 @@ def plan_source(plan: PlanLike, trained: Path, base: TrainedFolder | None) -> Pl
     return PlanSource(None, "none")
 
 
-def open_drift_base(base: TrainedFolder | None, source: PlanSource, prefix: str = "") -> Checkpoint:
+def open_drift_base(base: TrainedFolder | None, source: PlanSource, prefix: str) -> Checkpoint:
     """Open the base that is given, or the one that the manifest names.
 
     Raises:

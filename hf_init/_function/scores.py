@@ -89,7 +89,7 @@ class _Scores(TorchDispatchMode):
         return "scores" if same_for_all or (operation == "add" and self.kind(other) == "bias") else None
 
 
-def scores_are_mixed(model: PreTrainedModel, tables: Mapping[str, int], capped: bool = True) -> bool:
+def scores_are_mixed(model: PreTrainedModel, tables: Mapping[str, int], capped: bool) -> bool:
     """Return whether all scores of tokens that a model on meta gives are mixed as rows are.
 
     Args:

@@ -59,7 +59,7 @@ def other_step(
     after: PreTrainedModel,
     shown: PreTrainedModel,
     resized: Collection[tuple[int, int]],
-    factor: int = 1,
+    factor: int,
 ) -> str:
     """Return where a model does something else than another for old inputs; empty where it does the same.
 

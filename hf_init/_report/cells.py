@@ -94,7 +94,7 @@ def region_text(region: Region, of: Shape) -> str:
     return ", ".join(cuts)
 
 
-def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | None = None) -> Html:
+def findings_list(findings: Iterable[ReportFinding], links: dict[str, str] | None) -> Html:
     """Return findings by kind, the worst of each; the others are folded away."""
     kinds: dict[str, list[Html]] = {}
     for finding in sorted(findings, key=lambda finding: -finding.weight):

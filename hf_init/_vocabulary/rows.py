@@ -122,7 +122,11 @@ def id_ranges(rows: Iterable[int]) -> tuple[tuple[int, int], ...]:
     return tuple(ranges)
 
 
-def format_ids(rows: Collection[int], most: int = 4) -> str:
+RANGES = 4
+"""The most ranges of row numbers that are written out."""
+
+
+def format_ids(rows: Collection[int]) -> str:
     """Format row numbers as a person writes them.
 
     Example:
@@ -130,4 +134,5 @@ def format_ids(rows: Collection[int], most: int = 4) -> str:
         '5 to 7, 9'
     """
     parts = [f"{start}" if stop - start == 1 else f"{start} to {stop - 1}" for start, stop in id_ranges(rows)]
-    return ", ".join(parts[:most]) + (f" and {len(parts) - most} more ranges" if len(parts) > most else "")
+    more = f" and {len(parts) - RANGES} more ranges" if len(parts) > RANGES else ""
+    return ", ".join(parts[:RANGES]) + more

@@ -45,7 +45,7 @@ class WantedTokens:
 
 
 def wanted_tokens(
-    request: TokenRequest, tokenizer: PreTrainedTokenizerBase, splitter: TokenSplitter, template: str | None = None
+    request: TokenRequest, tokenizer: PreTrainedTokenizerBase, splitter: TokenSplitter, template: str | None
 ) -> WantedTokens:
     """Return the tokens that are to be added, those that are there already, and the edit of the tokenizer's files.
 
@@ -102,19 +102,16 @@ def added_token(token: RequestedToken, request: TokenRequest, tokenizer: PreTrai
     A word of WordPiece's stands alone: anywhere else its text is a part of other words, which must stay as they are.
     Spaces around a token are looked for before SentencePiece's normalization, which moves or drops them.
     """
-    spaced = token.text != token.text.strip() and is_sentencepiece(tokenizer)
+    text, spaced = token.text, token.text != token.text.strip() and is_sentencepiece(tokenizer)
+    scripts = {unicodedata.name(character, "").split(" ")[0] for character in text}
+    word = text[:1].isalnum() and text[-1:].isalnum() and scripts.isdisjoint(_UNSPACED)
     flags = {
-        "single_word": not token.special and is_word_piece(tokenizer) and _is_word(token.text),
+        "single_word": not token.special and is_word_piece(tokenizer) and word,
         "normalized": not token.special and not spaced,
         **request.flags,
         **token.flags,
     }
-    return AddedToken(token.text, special=token.special, **flags)
-
-
-def _is_word(text: str) -> bool:
-    scripts = {unicodedata.name(character, "").split(" ")[0] for character in text}
-    return text[0].isalnum() and text[-1].isalnum() and scripts.isdisjoint(_UNSPACED)
+    return AddedToken(text, special=token.special, **flags)
 
 
 def _in_vocabulary(

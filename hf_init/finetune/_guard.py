@@ -15,9 +15,9 @@ import torch
 from hf_init._base_report import Draw, Report
 from hf_init._checkpoint import Checkpoint, Reader, equal_bytes, tensor_digest
 from hf_init._errors import CheckpointError, PlanError
-from hf_init._plan import format_shape
+from hf_init._plan import format_shape, region_fault
 from hf_init._shards import gathered_tensor, is_sharded, said_by_all, write_region
-from hf_init._tensors import Box, Region, Shape, num_elements
+from hf_init._tensors import Box, Region, num_elements
 from hf_init._text import format_bytes, format_count, text_table
 from hf_init._verify import draw_differences
 from hf_init.finetune._model import ModelTensor, PlanOrigin
@@ -223,7 +223,7 @@ class GuardFiles:
             f"{name} in {source.root} is {format_shape(source.entries[name].shape)}, which the plan's regions don't fit"
             for source, regions in map(self._regions_in_files, frozen)
             for _, name, there in regions
-            if source and not _fits_in(there, source.entries[name].shape)
+            if source and region_fault(there, source.entries[name].shape)
         ]
         if faults:
             raise PlanError("\n".join(["the checkpoint is another one than the plan's:", *faults]))
@@ -253,13 +253,6 @@ def _open_weights(folder: Path | None) -> Checkpoint | None:
         return Checkpoint.open(folder)
     except CheckpointError:
         return None
-
-
-def _fits_in(region: Region, shape: Shape) -> bool:
-    """Return whether a region is one of a tensor of this shape; a whole one must be all of it."""
-    if not isinstance(region, Box):
-        return region.dim < len(shape) and max(region.index, default=-1) < shape[region.dim]
-    return len(region.stop) == len(shape) and all(b <= n for b, n in zip(region.stop, shape, strict=True))
 
 
 def _tensor_bits(tensor: torch.Tensor) -> torch.Tensor:

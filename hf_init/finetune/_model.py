@@ -98,7 +98,7 @@ class PlanOrigin:
     base: Path | None = None
 
 
-def origin_of(model: nn.Module, plan: PlanLike = None) -> PlanOrigin:
+def origin_of(model: nn.Module, plan: PlanLike) -> PlanOrigin:
     """Return the plan given, that of a folder, the model's own ``init_plan``, or that of its ``name_or_path``.
 
     Raises:

@@ -75,8 +75,21 @@ class Watch:
 
     def norms(self) -> dict[str, float]:
         """Return the norms of what is new and what is pretrained, and of their gradients (those that there are now)."""
+        parts = self.frozen.new_parts.parts if self.frozen.new_parts else ()
+        apart = {part.origin.name for part, _ in parts}
+        new: Pairs = [(parameter.grad, parameter) for _, parameter in parts]
+        pretrained: Pairs = []
+        for each in self.frozen.tensors:
+            tensor = each.tensor
+            if not isinstance(tensor, nn.Parameter):
+                continue
+            if each.status is Status.RESIZED and each.whole:  # by its regions
+                pretrained += [_region_of(tensor, region) for region in each.kept]
+                new += [] if each.name in apart else [_region_of(tensor, region) for region in each.new]
+            elif each.name not in apart:
+                (new if each.status is Status.NEW else pretrained).append((tensor.grad, tensor))
         norms = {}
-        for name, pairs in zip(("new", "pretrained"), _new_and_pretrained(self.frozen), strict=True):
+        for name, pairs in (("new", new), ("pretrained", pretrained)):
             norms[f"norm/{name}"] = _total_norm(values for _, values in pairs)
             if not any(is_under_zero3(values) for _, values in pairs):  # whose gradients are gone after backward
                 norms[f"grad_norm/{name}"] = _total_norm(grad for grad, _ in pairs if grad is not None)
@@ -93,24 +106,7 @@ class Watch:
 
 
 Pairs = list[tuple[torch.Tensor | None, torch.Tensor]]
-
-
-def _new_and_pretrained(frozen: Frozen) -> tuple[Pairs, Pairs]:
-    """Return gradient and values of everything new, and of everything pretrained; a resized tensor by its regions."""
-    parts = frozen.new_parts.parts if frozen.new_parts else ()
-    apart = {part.origin.name for part, _ in parts}
-    new: Pairs = [(parameter.grad, parameter) for _, parameter in parts]
-    pretrained: Pairs = []
-    for each in frozen.tensors:
-        tensor = each.tensor
-        if not isinstance(tensor, nn.Parameter):
-            continue
-        if each.status is Status.RESIZED and each.whole:
-            pretrained += [_region_of(tensor, region) for region in each.kept]
-            new += [] if each.name in apart else [_region_of(tensor, region) for region in each.new]
-        elif each.name not in apart:
-            (new if each.status is Status.NEW else pretrained).append((tensor.grad, tensor))
-    return new, pretrained
+"""Gradients with their values."""
 
 
 def _region_of(tensor: nn.Parameter, region: Region) -> tuple[torch.Tensor | None, torch.Tensor]:
