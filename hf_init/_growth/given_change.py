@@ -36,9 +36,10 @@ class GivenChange(Change):
 
     def plan(self, context: TargetContext) -> ChangePlan:
         target, base = context.target, context.target.base_config
-        alike = type(base) is type(target.config)  # a trunk of named heads is in another config than its base's
+        if base is None or type(base) is not type(target.config):  # a trunk of named heads is in a config of its own
+            return ChangePlan()
         own: dict[str, object] = {}
-        for part in nested_configs(target.config) if base is not None and alike else ():
+        for part in nested_configs(target.config):
             for path in filter(None, (path_of(part, target.config, (name,)) for name in (TYPES, CROSS, CAUSAL))):
                 if value_at(base, path) != value_at(target.config, path):
                     own[path] = value_at(base, path)

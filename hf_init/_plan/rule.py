@@ -56,9 +56,7 @@ class Rule:
             object.__setattr__(self, key, format_condition(key, value))
         if not (name or module or role):
             raise RecipeError("a rule needs at least one condition: name (a glob), module (a class name) or role")
-        if not isinstance(optional, bool):
-            raise RecipeError(f"optional is true or false, not {optional!r}")
-        object.__setattr__(self, "optional", optional)
+        object.__setattr__(self, "optional", _checked_flag(optional))
         object.__setattr__(self, "scheme", parse_scheme(scheme))
 
     def __repr__(self) -> str:
@@ -119,6 +117,12 @@ def parsed_rule(rule: Rule | Mapping[str, object], number: int) -> Rule:
     except RecipeError as error:
         conditions = ", ".join(f"{key}: {value}" for key, value in rule.items() if key != "scheme") or "no condition"
         raise RecipeError(f"rule {number} ({conditions}): {error}") from None
+
+
+def _checked_flag(optional: object) -> bool:
+    if not isinstance(optional, bool):
+        raise RecipeError(f"optional is true or false, not {optional!r}")
+    return optional
 
 
 def check_keys(what: str, data: Mapping[str, object], known: Sequence[str]) -> None:
