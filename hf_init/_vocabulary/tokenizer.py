@@ -76,7 +76,7 @@ class TokenSplitter:
         self._tokenizer = copy.deepcopy(tokenizer)  # the caller's may get tokens that this one doesn't know
         self._without = frozenset(without)
         self._unknown: object = tokenizer.unk_token_id
-        backend = backend_of(tokenizer)
+        backend = backend_of(self._tokenizer)
         self.encode = _fast_encoder(backend, without) if backend else _slow_encoder(self._tokenizer, without)
 
     def pieces(self, text: str) -> tuple[int, ...]:
@@ -188,11 +188,13 @@ def _hidden_token(id_: int) -> str:
 
 
 def _fast_encoder(backend: Tokenizer, without: Collection[str]) -> Callable[[str], list[int]]:
-    data = json.loads(backend.to_str())
-    for token in data["added_tokens"]:
-        if token["content"] in without:
-            token["content"] = _hidden_token(token["id"])
-    encoder = Tokenizer.from_str(json.dumps(data))
+    encoder = backend
+    if without:
+        data = json.loads(backend.to_str())
+        for token in data["added_tokens"]:
+            if token["content"] in without:
+                token["content"] = _hidden_token(token["id"])
+        encoder = Tokenizer.from_str(json.dumps(data))
     encoder.no_truncation()
     encoder.no_padding()
     return lambda text: encoder.encode(text, add_special_tokens=False).ids
