@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import (
-    AutoTokenizer,
-)
+from transformers import AutoTokenizer
 
 GOOD = ("a joy", "wonderful film", "I loved it", "great acting", "brilliant", "a moving story")
 BAD = ("a bore", "terrible film", "I hated it", "bad acting", "awful", "a dull story")

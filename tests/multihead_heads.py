@@ -6,11 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from multihead_trunks import (
-    LABELS,
-    TEXTS,
-    multi,
-)
+from multihead_trunks import LABELS, TEXTS, multi
 
 from hf_init import MultiHead
 

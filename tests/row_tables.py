@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import torch
-from scheme_checks import (
-    FOLDER,
-)
+from scheme_checks import FOLDER
 
 from hf_init import schemes
 

@@ -197,10 +197,7 @@ def test_a_plan_that_closes_a_path_twice_is_refused(tmp_path):
     config = transformers.Olmo2Config(**size, num_hidden_layers=2, pad_token_id=0)
     transformers.Olmo2ForCausalLM(config).save_pretrained(tmp_path)
     twice = Recipe(
-        [
-            Rule("zeros", name="*.2.self_attn.o_proj.weight"),
-            Rule("zeros", name="*.2.post_attention_layernorm.weight"),
-        ],
+        [Rule("zeros", name="*.2.self_attn.o_proj.weight"), Rule("zeros", name="*.2.post_attention_layernorm.weight")],
         default="auto",
     )
     with pytest.raises(hf_init.HfInitError, match="neither would ever get a gradient"):

@@ -77,10 +77,7 @@ def test_bad_usage(tmp_path, capsys, argv, words):
         ("rules: [{name: 'classifier.*', scheme: {normal: {std: .nan}}}]", "std is nan, expected a finite number"),
         ("rules: [{name: 'classifier.*', scheme: {constant: {val: .inf}}}]", "val is inf, expected a finite number"),
         ("rules: [{name: 'classifier.weight', scheme: {sparse: {sparsity: 1.5}}}]", "sparsity is 1.5, expected a numb"),
-        (
-            "rules: [{name: 'classifier.*', scheme: orthogonal}]",
-            "orthogonal can't fill 'classifier.bias' of shape",
-        ),
+        ("rules: [{name: 'classifier.*', scheme: orthogonal}]", "orthogonal can't fill 'classifier.bias' of shape"),
         ("rules: [{name: 'classifierr.*', scheme: zeros}]", "matches no tensor (did you mean 'classifier."),
         ("rules: [{module: Conv9d, scheme: zeros}]", "matches no tensor; what is new: classifier"),
         ("rules: [{name: 'bert.*', scheme: zeros}]", "matches only pretrained tensors"),
@@ -237,10 +234,7 @@ def test_errors_speak_the_caller_s_language(tiny, refused):
         (("--keep", "=leading"), "--keep '=leading': expected GLOB=HOW"),
         (("--keep", "*=leadin"), "unknown correspondence for '*': 'leadin'; known: 'leading', 'none'"),
         (("--keep", "nosuch=leading"), "'nosuch' names no tensor that the checkpoint and the target share"),
-        (
-            ("--keep", "bert.encoder.layer.1=none"),
-            "'bert.encoder.layer.1' (did you mean 'bert.encoder.layer.1.*'?)",
-        ),
+        (("--keep", "bert.encoder.layer.1=none"), "'bert.encoder.layer.1' (did you mean 'bert.encoder.layer.1.*'?)"),
         (("--rules", "classifier=zeros"), "matches no tensor (did you mean 'classifier.*'?)"),
         (("--rules", "pooler.dense.weight=zeros"), "matches no tensor (did you mean '*.pooler.dense.weight'?)"),
         (("--drop", "encoder.layer.1"), "is named by 'encoder.layer.1' (did you mean 'encoder.layer.1.*'?)"),

@@ -90,10 +90,7 @@ def test_a_workflow_gets_annotations_and_a_pull_request_tables(out, spoiled, cap
 
 IDLE = [
     (("verify", "OUT", "--examples", "x.csv"), "--examples is for --recompute"),
-    (
-        ("verify", "OUT", "--no-base", "--recompute"),
-        "from the base, which --no-base leaves out",
-    ),
+    (("verify", "OUT", "--no-base", "--recompute"), "from the base, which --no-base leaves out"),
     (("plan", "OUT", "--seed", "1", "--seed", "2"), "--seed: given twice, as '1' and as '2'"),
     (("check", "OUT", "--labels", "a", "--labels", "b"), "--labels: given twice, as 'a' and as 'b'"),
 ]

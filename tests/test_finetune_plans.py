@@ -36,8 +36,7 @@ def result(tiny, tmp_path_factory):
 def test_a_plan_of_another_model_is_refused_and_nothing_changes(model, tiny):
     other = hf_init.plan(tiny("gpt2"))
     with pytest.raises(
-        HfInitError,
-        match=r"(?s)isn't the model of this plan, which is of GPT2.*h.0.attn.c_attn.bias .kept.*75 more",
+        HfInitError, match=r"(?s)isn't the model of this plan, which is of GPT2.*h.0.attn.c_attn.bias .kept.*75 more"
     ):
         freeze(model, other)
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -10,11 +10,7 @@ import transformers
 from labelled_texts import ANSWERS, BAD, EXAMPLES, GOOD, LABELS, MANY, SEVERAL, SIZE, logits
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
-from transformers import (
-    AutoModelForTokenClassification,
-    AutoTokenizer,
-    BertForSequenceClassification,
-)
+from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForSequenceClassification
 
 import hf_init
 

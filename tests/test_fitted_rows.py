@@ -7,12 +7,7 @@ import torch
 import transformers
 from labelled_texts import ANSWERS, EXAMPLES, FILMS, LABELS, MANY, SEVERAL, SIZE, logits
 from safetensors.torch import load_file
-from transformers import (
-    AutoTokenizer,
-    BertForSequenceClassification,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-)
+from transformers import AutoTokenizer, BertForSequenceClassification, LlamaForCausalLM, LlamaForSequenceClassification
 
 import hf_init
 
@@ -169,10 +164,7 @@ REFUSED = [
     ({"examples": [("text", None)]}, "has not a label"),
     ({"examples": "missing.jsonl"}, "can't be read"),
     ({"examples": 7}, "expected a .jsonl"),
-    (
-        {"examples": [("a", ["pos"]), ("b", ["neg", "pos"])]},
-        "say config={'problem_type': 'multi_label_",
-    ),
+    ({"examples": [("a", ["pos"]), ("b", ["neg", "pos"])]}, "say config={'problem_type': 'multi_label_"),
     ({"examples": [{"input_ids": torch.ones(2, 3).long(), "labels": torch.ones(2, 2)}]}, "one class number each"),
     ({"examples": [{"input_ids": torch.ones(2, 3).long(), "labels": torch.tensor([0, 2])}]}, r"labels \[2\]"),
     ({"examples": [*SEVERAL, ("odd", ["odd"])], **MANY}, "doesn't have: \\['odd'\\]"),

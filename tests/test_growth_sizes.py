@@ -228,10 +228,7 @@ def test_twice_the_experts_chosen_together_give_what_they_gave(family, tmp_path,
 
 @pytest.mark.parametrize(
     ("name", "experts", "cls"),
-    [
-        ("llama", hf_init.Upcycle(4), "MixtralForCausalLM"),
-        ("qwen3", "upcycle(3, top_k=1)", "Qwen3MoeForCausalLM"),
-    ],
+    [("llama", hf_init.Upcycle(4), "MixtralForCausalLM"), ("qwen3", "upcycle(3, top_k=1)", "Qwen3MoeForCausalLM")],
 )
 def test_a_mixture_of_copies_gives_what_the_dense_model_gave(family, tmp_path, name, experts, cls):
     base = family(name)

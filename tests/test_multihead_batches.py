@@ -8,12 +8,7 @@ from typing import Any
 import pytest
 import torch
 from multihead_heads import bert as bert
-from multihead_trunks import (
-    LABELS,
-    PICTURES,
-    SOUNDS,
-    multi,
-)
+from multihead_trunks import LABELS, PICTURES, SOUNDS, multi
 
 # Rows to batches
 

@@ -13,16 +13,7 @@ import torch
 import transformers
 from multihead_heads import THREE, MultiHeadConfig, every_kind
 from multihead_heads import bert as bert
-from multihead_trunks import (
-    LABELS,
-    PICTURES,
-    TEXTS,
-    inputs,
-    multi,
-    same,
-    text,
-    unmapped,
-)
+from multihead_trunks import LABELS, PICTURES, TEXTS, inputs, multi, same, text, unmapped
 
 from hf_init import MultiHead
 

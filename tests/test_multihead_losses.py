@@ -9,15 +9,7 @@ import pytest
 import torch
 from multihead_heads import THREE, asked
 from multihead_heads import bert as bert
-from multihead_trunks import (
-    LABELS,
-    TEXTS,
-    TRUNKS,
-    inputs,
-    multi,
-    text,
-    twin,
-)
+from multihead_trunks import LABELS, TEXTS, TRUNKS, inputs, multi, text, twin
 
 # Losses
 

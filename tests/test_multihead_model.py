@@ -9,20 +9,7 @@ import torch
 import transformers
 from multihead_heads import THREE, asked, every_kind
 from multihead_heads import bert as bert
-from multihead_trunks import (
-    LABELS,
-    PICTURES,
-    SOUNDS,
-    TEXTS,
-    TRUNKS,
-    answer,
-    inputs,
-    multi,
-    same,
-    text,
-    twin,
-    unmapped,
-)
+from multihead_trunks import LABELS, PICTURES, SOUNDS, TEXTS, TRUNKS, answer, inputs, multi, same, text, twin, unmapped
 
 # Equal to the plain classes
 
@@ -65,10 +52,7 @@ def test_exported_folders_are_the_plain_classes_own(name, tmp_path):
 
 
 def test_an_exported_head_shares_memory_and_leaves_the_model_as_it_was(bert):
-    before, names = (
-        bert(**text()).logits["sequence_classification"],
-        list(bert.state_dict()),
-    )
+    before, names = (bert(**text()).logits["sequence_classification"], list(bert.state_dict()))
     plain = bert.export("sequence_classification")
     assert plain.classifier.weight is bert.heads.sequence_classification.classifier.weight
     assert all(each is bert.trunk.get_parameter(name) for name, each in plain.bert.named_parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,8 +65,7 @@ def test_another_tokenizer_is_probed_where_old_tokens_are_left(bases, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("texts", "message"),
-    [([], "seen none"), ([" "], "seen none"), ("one", "put it in a list"), ([1], "seen int")],
+    ("texts", "message"), [([], "seen none"), ([" "], "seen none"), ("one", "put it in a list"), ([1], "seen int")]
 )
 def test_texts_that_can_t_be_read_are_refused(texts, message, bases):
     with pytest.raises(HfInitError, match=message):
@@ -81,19 +81,22 @@ def test_what_is_no_language_model_is_refused(bases, minilm, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_ranks_schemes_on_a_file_of_texts(bases, tmp_path, capsys):
+def test_the_command_line_ranks_every_scheme_on_a_file_of_texts(bases, tmp_path, capsys):
+    """Of an untied model, and then of a tied one."""
     (tmp_path / "texts").write_text("\n\n".join(TEXTS))
-    argv = ["plan", str(bases("llama")), "--add-tokens", "cat, sat", "--compare-schemes", str(tmp_path / "texts")]
+    argv = ["plan", str(bases("phi")), "--add-tokens", "cat, sat", "--compare-schemes", str(tmp_path / "texts")]
     assert main([*argv, "--steps", "2"]) == 0
     out, err = capsys.readouterr()
     assert "2 tokens with new rows" in out and "resize_token_embeddings(mean_resizing=False)" in out and "step 2" in out
+    assert "gaussian" in out and "nan" not in out
     assert "hf-init: auto: done" in err
     (tmp_path / "tokens.json").write_text(json.dumps([{"token": "<cat>", "description": "a cat", "special": True}]))
-    argv[2:4] = ["--add-tokens-file", str(tmp_path / "tokens.json"), "--special-tokens", "cat"]
+    argv[1:4] = [str(bases("llama")), "--add-tokens-file", str(tmp_path / "tokens.json"), "--special-tokens", "cat"]
     (tmp_path / "texts").write_text("\n\n".join(TEXTS).replace("the cat", "<cat>"))
     assert main([*argv, "--steps", "1", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)["comparison"]
     assert said["ranked"] and said["base"] > 0 and len(said["runs"]) == len(said["ranked"])
+    assert all(math.isfinite(bits) for run in said["runs"] for bits in run["bits"].values())
 
 
 @pytest.mark.parametrize(

@@ -189,14 +189,6 @@ def test_passages_read_together_are_read_as_each_alone(bases):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["phi"])
-def test_every_scheme_runs(name, bases):
-    found = compare_schemes(bases(name), TOKENS, TEXTS, steps=1, batch_tokens=32, longest=24, held_out=1)
-    assert {run.scheme for run in found.runs} > {"auto", "gaussian", *LIBRARY}
-    assert all(math.isfinite(bits) for run in found.runs for bits in run.bits.values())
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "qwen", "phi"])
 def test_training_helps_and_changes_nothing_else(name, bases):
     bench = Bench.of(bases(name), TOKENS, TEXTS, 32, 24, 2)

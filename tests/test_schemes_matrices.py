@@ -10,14 +10,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from scheme_checks import (
-    Box,
-    Geometry,
-    Rows,
-    Slot,
-    assert_moments,
-    assert_orthogonal,
-)
+from scheme_checks import Box, Geometry, Rows, Slot, assert_moments, assert_orthogonal
 
 from hf_init import schemes
 from hf_init.schemes import fans_of, whole_slot

@@ -9,11 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from scheme_checks import (
-    Architecture,
-    Geometry,
-    Slot,
-)
+from scheme_checks import Architecture, Geometry, Slot
 
 from hf_init import HfInitError, schemes
 from hf_init.schemes import REGISTRY, Scheme, build, finish, from_json, whole_slot

@@ -11,15 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from row_tables import INDEPENDENT, normal
-from scheme_checks import (
-    SIGMAS,
-    TABLE,
-    Box,
-    Slot,
-    assert_same_on_any_number_of_threads,
-    by_name,
-    row_slot,
-)
+from scheme_checks import SIGMAS, TABLE, Box, Slot, assert_same_on_any_number_of_threads, by_name, row_slot
 
 from hf_init import HfInitError, schemes
 from hf_init.schemes import RowScheme, finish
@@ -175,11 +167,7 @@ def test_a_row_depends_on_its_own_token_alone(scheme):
 def test_another_text_or_seed_or_tensor_gives_another_row(scheme):
     one = replace(scheme, keys=("a",))
     slot = row_slot((9,), (10, 6))
-    others = [
-        replace(scheme, keys=("b",))(slot),
-        one(replace(slot, seed=1)),
-        one(replace(slot, name="other.weight")),
-    ]
+    others = [replace(scheme, keys=("b",))(slot), one(replace(slot, seed=1)), one(replace(slot, name="other.weight"))]
     assert not any(bool((one(slot) == other).any()) for other in others)
 
 

@@ -12,15 +12,7 @@ import pytest
 import torch
 from row_tables import INDEPENDENT, normal
 from safetensors.torch import save_file
-from scheme_checks import (
-    FOLDER,
-    SAMPLES,
-    TABLE,
-    Box,
-    Slot,
-    by_name,
-    row_slot,
-)
+from scheme_checks import FOLDER, SAMPLES, TABLE, Box, Slot, by_name, row_slot
 
 from hf_init import HfInitError, schemes
 from hf_init.schemes import RowScheme, finish, from_json

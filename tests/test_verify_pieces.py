@@ -10,18 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import (
-    F,
-    box,
-    floats,
-    manifest_of,
-    new,
-    region_of,
-    rewrite,
-    rows,
-    the_difference,
-    write,
-)
+from made_results import F, box, floats, manifest_of, new, region_of, rewrite, rows, the_difference, write
 from made_results import made as made
 
 import hf_init

@@ -13,16 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_results import (
-    INDEX,
-    SINGLE,
-    F,
-    base_tensors,
-    floats,
-    manifest_of,
-    places,
-    write,
-)
+from made_results import INDEX, SINGLE, F, base_tensors, floats, manifest_of, places, write
 from made_results import made as made
 
 import hf_init
