@@ -21,6 +21,7 @@ MODELS = (*sorted({*finetune.__all__} - NOUNS), "check", "initialize")
 """Those that take a model."""
 IDS = torch.tensor([[1, 2, 3, 95]])
 BATCH = {"input_ids": IDS, "labels": IDS}
+SCHEMES = {"mean": {"row_scheme": "mean"}, "resize_token_embeddings": None}
 
 
 def more_rows(folder: Path) -> dict[str, Any]:
@@ -47,13 +48,7 @@ def calls(make: Callable[[], Any], folder: Path, plan: Path, out: Path) -> dict[
             hf_init.MultiHead, folder, add_heads={"v": "regression"}, drop=["lm_head*"]
         ),
         "check": lambda: hf_init.check(make(), BATCH),
-        "compare_schemes": lambda: hf_init.compare_schemes(
-            folder,
-            ["zz"],
-            ["a b zz"] * 3,
-            steps=1,
-            schemes={"mean": {"row_scheme": "mean"}, "resize_token_embeddings": None},
-        ),
+        "compare_schemes": lambda: hf_init.compare_schemes(folder, ["zz"], ["a b zz"] * 3, 1, SCHEMES),
         "convert": lambda: hf_init.convert(folder, out / "converted"),
         "diff": lambda: str(hf_init.diff(folder, plan)),
         "drift": lambda: str(hf_init.drift(plan, folder, frozen="kept")),
