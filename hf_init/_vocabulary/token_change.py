@@ -84,13 +84,15 @@ class TokenChange(Change):
         if base is not None and len(read) > 1:
             raise PlanError(f"texts: rows of one table are distilled, and here several are read: {join_names(read)}")
 
+        parameters = 0 if base is None else sum(each.numel() for each in base.model.parameters())
+
         def values(plan: Plan, load: object) -> Mapping[str, torch.Tensor]:
             return {} if base is None else distilled_values(plan, base, change.read)
 
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
             fills=partial(_row_fills, change, sides, base),
-            notes=(*token_notes(change), *text_notes(change, sides.values())),
+            notes=(*token_notes(change), *text_notes(change, sides.values(), parameters)),
             notes_on=lambda plan: [guarantee(change, sides, places, target, plan)] if new else [],
             write=self._write,
             finish=self._finish,

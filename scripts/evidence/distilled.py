@@ -113,6 +113,7 @@ def published(trial: Trial, seed: int, args: argparse.Namespace) -> NewRows:
     squared error of the last hidden states behind the word, from the mean of the pieces (arXiv 2505.20133).
     """
     bench = trial.benches["python"]
+    bench.model.set_attn_implementation("eager")  # on a processor the fused one goes backward several times as slowly
     rows = new_rows(bench._prepared({"row_scheme": "subtokens"}, seed), bench.model)
     auto = new_rows(bench._prepared({}, seed), bench.model)
     after = new_tokenizer(bench)
