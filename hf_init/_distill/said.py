@@ -17,7 +17,7 @@ CONTEXT = 24
 """Tokens before a place."""
 SHORTEST = 4
 """Tokens before a place that counts."""
-PASSAGES, LENGTH, AT_ONCE = 96, 40, 8
+PASSAGES, LENGTH, AT_ONCE = 96, 40, 4
 """Passages from all over the texts, about; how many tokens of each are read, and how many passages at a time."""
 STEPS = 60
 """Of L-BFGS, at most."""
@@ -80,21 +80,22 @@ class OutputReader:
     @torch.no_grad()
     def places(self, read: ReadTexts, starts: Sequence[int], before: int, after: int) -> Places:
         """Read around some places of texts: those of which enough was read before count."""
-        first = 0 if read.start is None else 1
-        logits = self.model(input_ids=read.around(starts, before, after), return_dict=True).logits.float()
-        states, own = (each.float() for each in self._seen.last)
-        scale = float((logits * own).sum() / own.square().sum())  # of models that scale them; a cap is left out
-        at = torch.arange(SHORTEST, before + after)
-        following = (torch.tensor(starts)[:, None] - before + at + 1) % len(read.stream)
-        states, logits = states[:, at + first] * scale, logits[:, at + first]
-        return Places(states.flatten(0, 1), logits.logsumexp(-1).flatten(), following.flatten(), scale)
+        at, first = torch.arange(SHORTEST, before + after), 0 if read.start is None else 1
+        parts = []
+        for some in (starts[each : each + AT_ONCE] for each in range(0, len(starts), AT_ONCE)):
+            logits = self.model(input_ids=read.around(some, before, after), return_dict=True).logits
+            states, own = self._seen.last
+            last, own = logits[0, -1].float(), own[0, -1].float()
+            scale = float(last @ own / (own @ own))  # of models that scale their logits; a cap is left out
+            totals = [passage[at + first].float().logsumexp(-1) for passage in logits]  # logits are the largest
+            states = states[:, at + first].flatten(0, 1).float() * scale
+            following = (torch.tensor(some)[:, None] - before + at + 1) % len(read.stream)
+            parts.append(Places(states, torch.cat(totals), following.flatten(), scale))
+        return joined(parts)
 
     def anywhere(self, read: ReadTexts) -> Places:
         """Read passages from all over the texts, whatever the new tokens are."""
-        starts = range(0, len(read.stream), max(LENGTH, len(read.stream) // PASSAGES))
-        return joined(
-            [self.places(read, starts[at : at + AT_ONCE], 0, LENGTH) for at in range(0, len(starts), AT_ONCE)]
-        )
+        return self.places(read, range(0, len(read.stream), max(LENGTH, len(read.stream) // PASSAGES)), 0, LENGTH)
 
 
 def joined(parts: Sequence[Places]) -> Places:
