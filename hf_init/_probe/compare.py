@@ -17,7 +17,7 @@ from hf_init._checkpoint import Reader, folder_of
 from hf_init._distill import places_behind
 from hf_init._errors import PlanError
 from hf_init._fill import draw_slot, slots_of
-from hf_init._plan import Plan, TensorPlan
+from hf_init._plan import Plan
 from hf_init._prepare import Prepared, prepare_plan, resolve_target
 from hf_init._probe.comparison import SchemeComparison, SchemeRun
 from hf_init._probe.logit_differences import DifferencesBehind, TokenIds, logits_of
@@ -323,22 +323,14 @@ def new_rows(prepared: Prepared, model: PreTrainedModel) -> NewRows:
         change.values(prepared.plan, lambda: model) for change in prepared.change_plans if change.values is not None
     ]
     known = prepared.initial_values.knowing({name: tensor for each in made for name, tensor in each.items()})
+    filled: dict[str, dict[int, torch.Tensor]] = {field: {} for field in wanted}
     with Reader(prepared.source) as reader:
-        filled = {
-            field: _filled_rows(replace(prepared, initial_values=known), tensors[name], reader)
-            for field, name in wanted.items()
-        }
+        for field, name in wanted.items():
+            for scheme, slot in slots_of(tensors[name], reader, prepared.plan.seed, known):
+                assert isinstance(slot.region, Rows)
+                filled[field] |= zip(slot.region.index, draw_slot(scheme, slot).float(), strict=True)
     ids = tuple(sorted(filled["rows"]))
     return NewRows(ids, **{field: torch.stack([rows[id_] for id_ in ids]) for field, rows in filled.items()})
-
-
-def _filled_rows(prepared: Prepared, tensor: TensorPlan, reader: Reader) -> dict[int, torch.Tensor]:
-    """Return the new rows of one tensor by their ids, rounded to its dtype."""
-    filled: dict[int, torch.Tensor] = {}
-    for scheme, slot in slots_of(tensor, reader, prepared.plan.seed, prepared.initial_values):
-        assert isinstance(slot.region, Rows)
-        filled |= zip(slot.region.index, draw_slot(scheme, slot).float(), strict=True)
-    return filled
 
 
 def _passages_of(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> tuple[Passage, ...]:

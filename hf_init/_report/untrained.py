@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 from hf_init._checkpoint import Checkpoint, Reader
 from hf_init._tensors import Box
 from hf_init._text import format_count
-from hf_init._vocabulary import format_ids
+from hf_init._vocabulary import config_leaves, format_ids
 
 SHARE = 1e-3
 """Of the typical row's largest element: a row whose own is below is untrained."""
@@ -56,14 +55,9 @@ def untrained_tables(folder: str | Path) -> tuple[Untrained, ...]:
         config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ()  # no config, no vocabulary: a report of the tensors is due all the same
-    return tuple(each for rows in sorted(set(_vocab_sizes(config))) for each in untrained_rows(folder, rows))
-
-
-def _vocab_sizes(config: object) -> Iterator[int]:
-    for key, value in config.items() if isinstance(config, dict) else ():
-        if key == "vocab_size" and isinstance(value, int) and value > 0:
-            yield value
-        yield from _vocab_sizes(value)
+    leaves = config_leaves(config) if isinstance(config, dict) else ()
+    sizes = {value for path, value in leaves if path.rpartition(".")[2] == "vocab_size" and isinstance(value, int)}
+    return tuple(each for rows in sorted(sizes) if rows > 0 for each in untrained_rows(folder, rows))
 
 
 def untrained_rows(folder: str | Path, rows: int) -> tuple[Untrained, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hf_init._vocabulary.config_fields import config_leaves as config_leaves
 from hf_init._vocabulary.in_text import split_words as split_words
 from hf_init._vocabulary.request import read_token_file as read_token_file
 from hf_init._vocabulary.rows import format_ids as format_ids

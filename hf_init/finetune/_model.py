@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -199,42 +199,32 @@ def _outer_block(name: str) -> str:
 def _check_planned_model(
     model: nn.Module, plan: Plan, state: Mapping[str, torch.Tensor], entries: Mapping[str, list[TensorPlan]]
 ) -> None:
-    faults = [*_mismatches(plan, state, entries)]
-    if faults:
-        same_class = plan.architecture in (cls.__name__ for cls in type(model).__mro__)
-        headline = (
-            "the model was changed since the plan was made"
-            if same_class
-            else f"{type(model).__name__} isn't the model of this plan, which is of {plan.architecture}"
-        )
-        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
-        advice = "Give the plan of this model, or load the model again from what the plan made"
-        raise PlanError("\n  ".join([f"{headline}:", *faults[:10], *more]) + f"\n{advice}")
-
-
-def _mismatches(
-    plan: Plan, state: Mapping[str, torch.Tensor], entries: Mapping[str, list[TensorPlan]]
-) -> Iterator[str]:
-    for name, planned in entries.items():
-        if name not in state:
-            yield f"{name} ({planned[0].status.value} in the plan) isn't in the model"
+    absent = {name: planned[0].status.value for name, planned in entries.items() if name not in state}
+    faults = [f"{name} ({status} in the plan) isn't in the model" for name, status in absent.items()]
     for name, planned in entries.items():
         if len(planned) == 1 and planned[0].name == name and name in state:
             seen, expected = whole_shape(state[name]), planned[0].shape
             if seen != expected:
-                yield f"{name} is {format_shape(seen)} in the model, {format_shape(expected)} in the plan"
+                faults.append(f"{name} is {format_shape(seen)} in the model, {format_shape(expected)} in the plan")
     known = {id(state[name]) for name in entries if name in state}
     for name, tensor in state.items():
         if tensor.requires_grad and id(tensor) not in known:  # a table that is computed, not trained, may be unknown
-            yield f"{name} is in the model and not in the plan"
+            faults.append(f"{name} is in the model and not in the plan")
     first_name: dict[int, str] = {}
     for entry in (entry for entry in plan.tensors if entry.parameter in state):
         name = entry.parameter
         if entry.status is Status.TIED and entry.tied_to is not None:
             other = plan[entry.tied_to].parameter
             if state.get(other) is not state[name]:
-                yield f"{name} is tied to {other} in the plan, and a tensor of its own in the model"
+                faults.append(f"{name} is tied to {other} in the plan, and a tensor of its own in the model")
         elif isinstance(state[name], nn.Parameter):
             other = first_name.setdefault(id(state[name]), name)
             if other != name:
-                yield f"{name} and {other} are one tensor in the model, and two in the plan"
+                faults.append(f"{name} and {other} are one tensor in the model, and two in the plan")
+    if faults:
+        headline = f"{type(model).__name__} isn't the model of this plan, which is of {plan.architecture}"
+        if plan.architecture in (cls.__name__ for cls in type(model).__mro__):
+            headline = "the model was changed since the plan was made"
+        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
+        advice = "Give the plan of this model, or load the model again from what the plan made"
+        raise PlanError("\n  ".join([f"{headline}:", *faults[:10], *more]) + f"\n{advice}")
