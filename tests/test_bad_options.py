@@ -145,6 +145,7 @@ def test_a_bad_rule_on_the_command_line(refused, rule, words):
         (("--labels", "a,b, a"), "labels: named twice: a"),
         (("--num-labels", "0"), "num-labels: expected a whole number of at least 1, not 0"),
         (("--num-labels", "-2"), "--num-labels: expected a whole number of at least 1, not -2"),
+        (("--num-labels", "99999999999"), "--num-labels: 99999999999 are more than 10000000; a config names each"),
         (("--num-labels", "two"), "--num-labels: expected a whole number, not 'two'"),
         (("--num-labels", "2", "--labels", "a,b"), "--labels (['a', 'b']) and --num-labels (2): give one of the two"),
         (("--config", "num_labels=2", "--labels", "a,b"), "give one of the two"),

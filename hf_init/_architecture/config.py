@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -52,6 +53,9 @@ def check_options(options: Mapping[str, object]) -> None:
         raise PlanError("not supported when a checkpoint is extended:\n  " + "\n  ".join(problems))
 
 
+MOST_LABELS = 10_000_000
+
+
 def label_values(labels: Sequence[str] | None, num_labels: object) -> dict[str, object]:
     """Return the config values that name or count the labels.
 
@@ -69,12 +73,14 @@ def label_values(labels: Sequence[str] | None, num_labels: object) -> dict[str, 
         not isinstance(num_labels, Integral) or isinstance(num_labels, bool) or num_labels < 1
     ):
         raise PlanError(f"{option('num_labels')}: expected a whole number of at least 1, not {num_labels!r}")
+    if num_labels is not None and num_labels > MOST_LABELS:
+        raise PlanError(f"{option('num_labels')}: {num_labels} are more than {MOST_LABELS}; a config names each")
     if labels is None:
         return {} if num_labels is None else {"num_labels": int(num_labels)}
     names = list(labels)
     if isinstance(labels, str) or not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise PlanError(f"{option('labels')}: expected a list of names, such as ['neg', 'pos'], not {labels!r}")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise PlanError(f"{option('labels')}: named twice: {', '.join(twice)}; give each label one name of its own")
     return {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}

@@ -63,14 +63,23 @@ def finish(scheme: Scheme, slot: Slot) -> torch.Tensor:
 
 def _rounded(scheme: Scheme, slot: Slot, values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return values that the class itself gives, whatever they are: infinite, false and 0 are its own business."""
+    if values.dtype == dtype:
+        return values.contiguous()
     stored = values.to(dtype).contiguous()
     if not (values.is_floating_point() and dtype.is_floating_point):
         if stored.to(values.dtype).equal(values):
             return stored
         raise scheme.refusal(slot, f"{slot.dtype} can't hold the class's own values, which are {values.dtype}")
+    if values.dtype.itemsize == 1:  # float8, in which little can be asked
+        values = values.float()
     kept = stored.to(values.dtype)
-    if bool((~kept.isfinite() & values.isfinite()).any()):
-        raise scheme.refusal(slot, f"it gives {float(values.abs().max()):g}, which {slot.dtype} can't hold")
+    lost = values[~kept.isfinite() & values.isfinite()]
+    if lost.numel():
+        raise scheme.refusal(
+            slot,
+            f"the class gives {float(lost[0]):g}, which {slot.dtype} can't hold; write in the class what the model's "
+            f"dtype holds (torch.finfo(config.dtype).min), or keep the model in {str(values.dtype)[6:]}",
+        )
     if bool(values.any()) and not bool(kept.any()):
         raise scheme.refusal(slot, f"all its values round to 0 in {slot.dtype}: use zeros, or make its settings larger")
     return stored
