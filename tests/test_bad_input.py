@@ -77,6 +77,18 @@ def test_no_such_folder(refused, name):
     assert f"no such folder: {name}" in refused(name, *HEAD) and "hub id" in refused(name, *HEAD)
 
 
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://huggingface.co/org/m", "org/m"),
+        ("https://hf.co/org/m/tree/v1", "org/m@v1"),
+        ("hf://org/m/config.json", "org/m"),
+    ],
+)
+def test_a_url_is_answered_with_the_hub_id(refused, url, name):
+    assert f"no such folder: {url}; it is a URL: give what it leads to by its hub id, {name}\n" in refused(url, *HEAD)
+
+
 def test_the_folder_that_may_be_meant_is_named(refused, tmp_path, monkeypatch):
     (tmp_path / "all-MiniLM-L6-v2").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -210,6 +222,7 @@ def test_no_model_type(refused, base):
         ({"dtype": "float99"}, "float99"),
         ({"dtype": "int8"}, "expected a floating torch dtype"),
         ({"auto_map": [1]}, ""),
+        ({"hidden_act": "gellu"}, "can't be built with this config: it knows no 'gellu'"),
     ],
 )
 def test_a_config_with_impossible_values(base, tmp_path, capsys, values, words):

@@ -222,10 +222,10 @@ def test_thirty_kinds_of_modules_are_the_same_in_memory_and_on_disk(family, trun
 
 def test_values_of_a_class_in_a_dtype_of_few(trunk_base):
     """Eight bits are taken as they are; what the model's dtype can't hold is refused, and not made infinite."""
-    base, lowest = trunk_base("bert"), torch.full((2,), torch.finfo(torch.float32).min)
+    base, lowest = trunk_base("bert"), torch.finfo(torch.float32).min
     eighths = torch.tensor([1.5, -448.0]).to(torch.float8_e4m3fn)
     held = hf_init.from_pretrained(own_class(transformers.BertModel, lambda m: m.register_buffer("b", eighths)), base)
     assert held.b.dtype is torch.float8_e4m3fn and held.b.tolist() == [1.5, -448.0]
-    masked = own_class(transformers.BertModel, lambda m: m.register_buffer("mask", lowest.clone()))
+    masked = own_class(transformers.BertModel, lambda m: m.register_buffer("mask", torch.full((2,), lowest)))
     with pytest.raises(HfInitError, match=r"gives -3\.40282e\+38, which bfloat16 can't hold; write in the class"):
         hf_init.from_pretrained(masked, base, dtype="bfloat16")

@@ -171,11 +171,18 @@ def test_one_tensor_in_whole_numbers_is_noticed(base, name, dtype):
         hf_init.plan(base, **CLASSIFIER)
 
 
-@pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
-def test_what_is_left_over_in_the_config_goes_and_is_named(base, tmp_path, key):
-    edited(base, packed(torch.bfloat16), **{key: {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+@pytest.mark.parametrize(
+    ("key", "said", "method"),
+    [
+        ("quantization_config", {"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ("compression_config", {"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ("quantization_config", {}, "of no known method"),  # with which transformers loads nothing
+    ],
+)
+def test_what_is_left_over_in_the_config_goes_and_is_named(base, tmp_path, key, said, method):
+    edited(base, packed(torch.bfloat16), **{key: said})
     plan = hf_init.plan(base, **CLASSIFIER)
-    assert [note for note in plan.notes if note.startswith(f"{key} (bitsandbytes) is left over")]
+    assert [note for note in plan.notes if note.startswith(f"{key} ({method}) is left over")]
     assert key not in str(plan.claim)
     hf_init.extend(base, tmp_path / "out", **CLASSIFIER).raise_if_failed()
     assert key not in json.loads((tmp_path / "out" / "config.json").read_text())

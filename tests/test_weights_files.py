@@ -133,7 +133,8 @@ def test_a_name_that_leads_out_of_the_folder_or_to_another_format_is_refused(bas
 @pytest.mark.parametrize("name", ["gone.safetensors", "gone.safetensors.index.json"])
 def test_a_named_file_that_is_not_there_is_no_reason_to_read_another(base, tmp_path, capsys, name):
     name_it(base, name)
-    assert f"lacks {name}, which its config.json names" in refusal(tmp_path, capsys, "plan", base, *HEAD)
+    said = refusal(tmp_path, capsys, "plan", base, *HEAD)
+    assert f"lacks {name}, which its config.json names. There is {SINGLE}: if that is the model, remove" in said
 
 
 def test_the_name_of_the_weights_is_the_folders_own_business(base):

@@ -37,6 +37,7 @@ def constructor_fault(cls: type, error: Exception) -> PlanError:
     users = [at for at, (module, _, _) in enumerate(frames) if module.partition(".")[0] not in _NOT_THE_USERS]
     inner = frames[users[-1] + 1 :] if users else []
     line, what = "", one_line(error).partition(". ")[0].rstrip(".")
+    what = f"it knows no {what}" if type(error) is KeyError else what
     if users:
         _, code, number = frames[users[-1]]
         text = linecache.getline(code.co_filename, number).strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,9 @@ _HEADERS_AT_ONCE = 8  # headers fetched at once, as the hub's own client does
 _NAMED_FILES = 5  # that a command for the user names; of more, it fetches the repository
 # What the hub's client raises when it can't have something: OSError, and the root of its HTTP library's errors.
 UNREACHABLE: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, RevisionResolutionError)
+_URL = re.compile(
+    r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)|hf:/)/([^/?#]+/[^/?#]+)(?:/(?:tree|blob|resolve|raw)/([^/?#]+))?"
+)
 _TELLING = ("config.json", ADAPTER_CONFIG)  # which weights are read, and whether they are all
 _MALFORMED = (SafetensorsParsingError, TypeError, ValueError, LookupError, AttributeError)  # raised of a hostile header
 
@@ -188,6 +192,9 @@ def _is_offline(options: Mapping[str, Any]) -> bool:
 @contextmanager
 def _reaching_hub(name: str, revision: str) -> Iterator[None]:
     """Refuse what can be no repository's name, and give the hub's own errors their context."""
+    if at := _URL.match(name):
+        of = f"{at[1]}@{at[2]}" if at[2] else at[1]
+        raise CheckpointError(f"no such folder: {name}; it is a URL: give what it leads to by its hub id, {of}")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise CheckpointError(f"no such folder: {name}{_closest_folder(name)}; {GIVE_FOLDER}")
     try:

@@ -228,6 +228,8 @@ def no_weights(name: str, listing: Listing, named: str = "") -> str:
         name: of the folder or repository. named: the weights file that its config names, which isn't there.
     """
     lacks = f"lacks {named}, which its config.json names" if named else f"holds neither {SINGLE} nor {INDEX}"
+    if named and listing.like(SINGLE):
+        return f"{name} {lacks}. There is {SINGLE}: if that is the model, remove transformers_weights from config.json."
     for kind in KINDS:
         if files := listing.like(*kind.marks):
             text = kind.says(listing, files) if callable(kind.says) else kind.says.format(files=join_names(files))

@@ -136,4 +136,5 @@ def _without(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def says_packed(key: str, value: object) -> bool:
     """Return whether a value of a config says that weights are packed."""
-    return key in KEYS and bool(value) and (key != "quantization" or (isinstance(value, Mapping) and "bits" in value))
+    given = bool(value) or isinstance(value, Mapping)  # of an empty one transformers asks for its method
+    return key in KEYS and given and (key != "quantization" or (isinstance(value, Mapping) and "bits" in value))

@@ -22,9 +22,10 @@ from hf_init._checkpoint import DTYPES, format_of, is_floating
 from hf_init._errors import HfInitError, PlanError, RecipeError, option
 from hf_init._globs import closest_glob
 from hf_init._growth import experts_of
-from hf_init._plan import Keep, Plan, Recipe, matches_glob, owners, sources_of
+from hf_init._plan import Keep, Plan, Recipe, format_shape, matches_glob, owners, sources_of
 from hf_init._text import join_names
 
+MOST_ROWS = 100_000_000
 TIED_WAY_OUT = (
     "Say it of the first name, which the files hold, or untie the two and they are tensors of their own: "
     + option("config", {"tie_word_embeddings": False})
@@ -210,6 +211,18 @@ def tensors_without_values(inputs: PlanInputs) -> Iterator[Problem]:
         )
 
 
+def immense_tensors(inputs: PlanInputs) -> Iterator[Problem]:
+    """Yield a problem if a size is more than a slip of the keyboard explains: rows are planned one by one."""
+    shapes = {tensor.name: tensor.shape for tensor in inputs.target.layout.tensors}
+    if immense := [
+        f"{name} ({format_shape(shape)})" for name, shape in shapes.items() if max(shape, default=0) > MOST_ROWS
+    ]:
+        yield Problem(
+            f"more than {MOST_ROWS} of one size are asked for: {join_names(immense)}",
+            "Give numbers that memory can hold",
+        )
+
+
 def unusable_values(inputs: PlanInputs) -> Iterator[Problem]:
     """Yield a problem if the class can be built with this config, and not be initialized: nor can it be loaded then."""
     if fault := initialization_fault(inputs.target.model):
@@ -264,6 +277,7 @@ INPUT_CHECKS = (
     tied_against_the_files,
     more_chosen_than_there_are,
     emptied_tensors,
+    immense_tensors,
     unusable_values,
     undone_ties,
     packed_values,

@@ -238,7 +238,7 @@ def _option_faults(given: Mapping[str, Any]) -> Iterator[str]:
         ("existing", ("error", "skip").__contains__, "'error' or 'skip'"),
         ("rename_tokens", _are_names, "a new text for each token, none twice"),
         *((key, lambda value: isinstance(value, bool), "True or False") for key in FLAGS),
-        *((key, lambda value: isinstance(value, str) and value, "the text of a token") for key in ROLE_OPTIONS),
+        *((key, _is_text, "the text of a token") for key in ROLE_OPTIONS),
         ("chat_template", lambda value: isinstance(value, (str, Path)) and str(value), "the name of a file"),
     ):
         if key in given and not right(given[key]):
@@ -258,11 +258,18 @@ def _is_mapping(one: object) -> bool:
 def _are_names(value: object) -> bool:
     if not isinstance(value, Mapping) or len({*value.values()}) < len(value):
         return False
-    return all(isinstance(text, str) and text for pair in value.items() for text in pair)
+    return all(_is_text(text) for pair in value.items() for text in pair)
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that tokenizers take: of whole characters, and not empty."""
+    return isinstance(value, str) and value != "" and value == value.encode(errors="replace").decode()
 
 
 def _token_faults(tokens: Sequence[RequestedToken]) -> Iterator[str]:
     counts = Counter(token.text for token in tokens)
+    if strange := [ascii(text) for text in counts if text and not _is_text(text)]:
+        yield f"add_tokens: {join_names(strange)}: not Unicode, but halves of characters or bytes of another encoding"
     if "" in counts:
         yield f"add_tokens: token {[*counts].index('') + 1} is empty; give each a text"
     if twice := sorted(repr(text) for text, count in counts.items() if count > 1):
