@@ -143,6 +143,7 @@ def test_a_bad_rule_on_the_command_line(refused, rule, words):
         (("--labels", ""), "labels: expected a list of names"),
         (("--labels", "a,,b"), "labels: expected a list of names"),
         (("--labels", "a,b, a"), "labels: named twice: a"),
+        (("--labels", "a,b", "--label-counts", "a=1,b=0"), "hf-init: --label-counts: no example of 'b'"),
         (("--num-labels", "0"), "num-labels: expected a whole number of at least 1, not 0"),
         (("--num-labels", "-2"), "--num-labels: expected a whole number of at least 1, not -2"),
         (("--num-labels", "99999999999"), "--num-labels: 99999999999 are more than 10000000; a config names each"),

@@ -12,9 +12,11 @@ from typing import NamedTuple, TextIO
 
 from hf_init._base_report import Report
 from hf_init._errors import HfInitError, spell_options
+from hf_init._options import option_group, options_of
 from hf_init._progress import Progress, no_progress
 from hf_init._text import printable
-from hf_init.cli._values import command_line_spelling
+from hf_init.cli._commands import COMMANDS
+from hf_init.cli._values import command_line_spelling, long_name
 
 DONE, DIFFERS, REFUSED = 0, 1, 2
 RED, GREEN, YELLOW = 31, 32, 33
@@ -213,7 +215,9 @@ def accept_any_encoding() -> None:
 def message_of(error: BaseException) -> str:
     """Return what to say of an error, with options as the command line has them."""
     if isinstance(error, HfInitError):
-        return error.spelled(command_line_spelling)
+        names = options_of(*{option_group(group) for command in COMMANDS for group in command.groups})
+        said = error.spelled(command_line_spelling)  # a line that is about one option begins with its name
+        return re.sub(r"(?m)^\w+(?=: )", lambda word: long_name(word[0]) if word[0] in names else word[0], said)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, KeyboardInterrupt):
