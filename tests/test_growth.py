@@ -39,6 +39,19 @@ def test_new_blocks_give_back_what_they_get_wherever_they_stand(family, tmp_path
     assert json.loads((tmp_path / "out" / "hf_init.json").read_text())["function"]["same"]
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gpt2", {"layers": "0,1,new,2,3", "positions": 128}),
+        ("vit", {"layers": "0-3,new", "num_channels": 4}),
+        ("llama", {"layers": "0-3,new", "config": {"vocab_size": 112}, "keep": {"*": "leading"}}),
+    ],
+)
+def test_layers_go_with_what_changes_other_shapes(family, tmp_path, name, options):
+    claim = extended(family(name), tmp_path / "out", **options).claim
+    assert claim in ("exact", "exact to rounding")
+
+
 @pytest.mark.parametrize("name", NORMED)
 def test_a_block_that_ends_with_a_norm_of_the_sum_claims_nothing(family, tmp_path, name):
     plan = extended(family(name), tmp_path / "out", layers="0-1,new,2-3")
@@ -204,6 +217,7 @@ def test_lists_of_numbers_and_counts_follow(family):
             "expected a number or a factor such as 'x2', not 'double'",
         ),
         ("llama", {"widen": {"intermediate": 64}}, "has no intermediate"),
+        ("llama", {"layers": "0-99999999"}, "layers: expected '0-5,new,.*not '0-99999999'"),
         ("lfm2", {"layers": "0,2"}, "a Lfm2ForCausalLM of these blocks doesn't run"),
         *(
             ("rwkv", options, "can't load a RwkvForCausalLM of this config: its _init_weights fails: division by zero")

@@ -210,7 +210,7 @@ TOKENS: list[tuple[Any, ...]] = [
     ),
     (PHI, None, {"add_tokens": [" the"]}, r"' the' \(id \d+\): one token of the tokenizer already"),
     (PHI, None, {"add_tokens": [{"token": "x1", "description": " "}]}, "an empty description for 'x1'"),
-    (PHI, None, {"pad_to_multiple_of": 10**10}, "more than 100000000 of one size are asked for: lm_head.weight"),
+    (PHI, None, {"pad_to_multiple_of": 10**10}, "more than 100000000 of one size are asked for: lm_head.bias"),
     (PHI, None, {"add_tokens": ["a\udcff"]}, r"add_tokens: 'a\\udcff': not Unicode"),
     (PHI, None, {"pad_token": "\ud800"}, "pad_token: expected the text of a token, not"),
     (PHI, None, {"pad_to_multiple_of": 0}, "pad_to_multiple_of: expected a whole number of at least 1, not 0"),

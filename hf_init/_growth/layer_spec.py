@@ -85,7 +85,7 @@ def _parse_one(given: object) -> LayerSpec:
     blocks: list[int | None] = []
     for item in items:
         text = item.strip() if isinstance(item, str) else ""
-        run = re.fullmatch(r"(\d+)(?:\s*-\s*(\d+))?", text)
+        run = re.fullmatch(r"(\d{1,5})(?:\s*-\s*(\d{1,5}))?", text)  # no stack is longer
         if isinstance(item, int) and not isinstance(item, bool) and item >= 0:
             blocks.append(item)
         elif text == NEW:

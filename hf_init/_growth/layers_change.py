@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_init._architecture import NOWHERE, BlockMap, Target, copy_config, text_config
 from hf_init._change import Change, ChangePlan, TargetContext, TargetRequest
@@ -128,12 +128,15 @@ class LayersChange(Change):
                 yield depth, BlockMap(sources, depth.count, like_the_block_before(sources))
 
     def plan(self, context: TargetContext) -> ChangePlan:
-        target = context.target
-        if not target.blocks or any("*" in stack for stack in target.blocks):  # none, or experts
+        target, base = context.target, context.target.base_config
+        if base is None or not target.blocks or any("*" in stack for stack in target.blocks):  # none, or experts
             return ChangePlan()
         new = NewBlocks(target, target.build())
-        reasons = tuple(_other_ways(target, new))
-        keep = dict(_rows_of_blocks(target, context.keep))
+        paths = {path for blocks in target.blocks.values() for path in blocks.values}
+        own = {path: value_at(base, path) for path in paths}
+        before = target.rebuilt(copy_config(target.config, own))  # the target, but for its blocks
+        reasons = tuple(_other_ways(target, before, new))
+        keep = dict(_rows_of_blocks(target, before, context.keep))
         schemes = {**(dict(new.copies()) if self.copied else {}), **new.schemes()}
         notes: list[str] = []
         for stack, blocks in target.blocks.items():
@@ -183,19 +186,16 @@ def _depths_called(name: str, depths: Sequence[Depth], config: PreTrainedConfig)
     return found
 
 
-def _other_ways(target: Target, new: NewBlocks) -> tuple[str, ...]:
+def _other_ways(target: Target, before: PreTrainedModel, new: NewBlocks) -> tuple[str, ...]:
     """Return why the base's blocks, and what surrounds them, don't do what they do in the base.
 
     Raises:
         PlanError: with these blocks the model doesn't run.
     """
-    base = target.base_config
-    assert base is not None  # else nothing was placed
-    paths = {path for blocks in target.blocks.values() for path in blocks.values}
-    before = target.rebuilt(copy_config(target.config, {path: value_at(base, path) for path in paths}))
     found = compare_expressions(before, new.model, partial(_name_before, target.blocks), tuple(new.tensors))
     if found.failure:
-        values = ", ".join(f"{path}={value_at(target.config, path)!r}" for path in sorted(paths))
+        paths = sorted({path for blocks in target.blocks.values() for path in blocks.values})
+        values = ", ".join(f"{path}={value_at(target.config, path)!r}" for path in paths)
         raise PlanError(
             f"{option('layers')}: a {target.cls.__name__} of these blocks doesn't run: {found.failure} ({values})"
         )
@@ -215,7 +215,7 @@ def _name_before(maps: Mapping[str, BlockMap], name: str) -> str:
     return name
 
 
-def _rows_of_blocks(target: Target, keep: Sequence[str]) -> Iterator[tuple[str, RowMapping]]:
+def _rows_of_blocks(target: Target, before: PreTrainedModel, keep: Sequence[str]) -> Iterator[tuple[str, RowMapping]]:
     """Yield what goes with each block in tensors that have a part for each, by name on disk.
 
     Raises:
@@ -223,9 +223,10 @@ def _rows_of_blocks(target: Target, keep: Sequence[str]) -> Iterator[tuple[str, 
     """
     blocks = next(iter(target.blocks.values()))
     depths = [path for path in sorted(blocks.values) if is_depth(path)]
+    own, after = ({name: t.shape for name, t in model.state_dict().items()} for model in (before, target.model))
     for tensor, source in changed_tensors(target):
-        if tensor.parameter.startswith(tuple(target.blocks)):
-            continue
+        if tensor.parameter.startswith(tuple(target.blocks)) or own.get(tensor.parameter) == after[tensor.parameter]:
+            continue  # a block's own, or of a shape that another change asks for
         dims = [dim for dim, (old, new) in enumerate(zip(source.shape, tensor.shape, strict=True)) if old != new]
         each = source.shape[dims[0]] // blocks.count
         fits = source.shape[dims[0]] == each * blocks.count and tensor.shape[dims[0]] == each * len(blocks.sources)
