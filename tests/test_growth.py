@@ -41,15 +41,10 @@ def test_new_blocks_give_back_what_they_get_wherever_they_stand(family, tmp_path
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [
-        ("gpt2", {"layers": "0,1,new,2,3", "positions": 128}),
-        ("vit", {"layers": "0-3,new", "num_channels": 4}),
-        ("llama", {"layers": "0-3,new", "config": {"vocab_size": 112}, "keep": {"*": "leading"}}),
-    ],
+    [("gpt2", {"layers": "0,1,new,2,3", "positions": 128}), ("vit", {"layers": "0-3,new", "num_channels": 4})],
 )
 def test_layers_go_with_what_changes_other_shapes(family, tmp_path, name, options):
-    claim = extended(family(name), tmp_path / "out", **options).claim
-    assert claim in ("exact", "exact to rounding")
+    assert extended(family(name), tmp_path / "out", **options).claim == "exact"
 
 
 @pytest.mark.parametrize("name", NORMED)
