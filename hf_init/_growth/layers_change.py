@@ -132,8 +132,7 @@ class LayersChange(Change):
         if base is None or not target.blocks or any("*" in stack for stack in target.blocks):  # none, or experts
             return ChangePlan()
         new = NewBlocks(target, target.build())
-        paths = {path for blocks in target.blocks.values() for path in blocks.values}
-        own = {path: value_at(base, path) for path in paths}
+        own = {path: value_at(base, path) for blocks in target.blocks.values() for path in blocks.values}
         before = target.rebuilt(copy_config(target.config, own))  # the target, but for its blocks
         reasons = tuple(_other_ways(target, before, new))
         keep = dict(_rows_of_blocks(target, before, context.keep))
