@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
@@ -154,14 +155,14 @@ class Pair:
                 yield f"{tensor.name} is of packed numbers"
 
 
-def pairs(model_type: str, folder: Path) -> Iterator[Pair]:
-    """Yield a type's base with each class that it can be extended to, its own among them."""
+def pairs(model_type: str, folder: Path, random: Random) -> Iterator[Pair]:
+    """Yield a type's base with each class that it can be extended to, its own among them, in any order."""
     names = classes()[model_type]
     try:
         saved_base(model_type, names, folder)
     except Unreachable:
         return
-    for name in names:
+    for name in random.sample(names, len(names)):
         try:
             pair = Pair.of(folder, getattr(transformers, name))
         except Unreachable:
@@ -175,8 +176,7 @@ def trials(model_type: str, rounds: int, seed: int, most: int = 99) -> Iterator[
     folder = Path(tempfile.mkdtemp(prefix="hf_init-law-"))
     try:
         random = Random(f"{seed} {model_type}")
-        found = list(pairs(model_type, folder / "base"))
-        for pair in random.sample(found, min(most, len(found))):
+        for pair in islice(pairs(model_type, folder / "base", random), most):
             for _ in range(rounds):
                 for fault in faults(pair.header, random):
                     yield pair.cls.__name__, f"{fault.kind} {fault.named[0]}", pair.outcome(fault)
