@@ -73,7 +73,7 @@ def label_values(labels: Sequence[str] | None, num_labels: object) -> dict[str, 
         not isinstance(num_labels, Integral) or isinstance(num_labels, bool) or num_labels < 1
     ):
         raise PlanError(f"{option('num_labels')}: expected a whole number of at least 1, not {num_labels!r}")
-    if num_labels is not None and num_labels > MOST_LABELS:
+    if num_labels is not None and int(num_labels) > MOST_LABELS:
         raise PlanError(f"{option('num_labels')}: {num_labels} are more than {MOST_LABELS}; a config names each")
     if labels is None:
         return {} if num_labels is None else {"num_labels": int(num_labels)}

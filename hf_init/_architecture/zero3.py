@@ -45,7 +45,7 @@ def with_zero3_dtype(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not is_zero3_enabled():
         return dict(options)
-    config: Mapping[str, Any] = hf_deepspeed.deepspeed_config()
+    config: Mapping[str, Any] = hf_deepspeed.deepspeed_config() or {}
     enabled = [dtype for key, dtype in ZERO3_DTYPES.items() if (config.get(key) or {}).get("enabled") is True]
     own = enabled[0] if enabled else torch.float32
     rest = {name: value for name, value in options.items() if name not in ("dtype", "torch_dtype")}
