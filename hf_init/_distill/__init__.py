@@ -1,4 +1,4 @@
-"""Rows of new tokens trained to be read as the base reads their pieces, and how two tokenizers' readings compare."""
+"""Rows of new tokens that are read as their pieces are and said where texts say them; two tokenizers, compared."""
 
 from __future__ import annotations
 
