@@ -83,7 +83,6 @@ class TokenChange(Change):
         read = [name for name, side in sides.items() if side in ("input", "tied")]
         if base is not None and len(read) > 1:
             raise PlanError(f"texts: rows of one table are distilled, and here several are read: {join_names(read)}")
-
         parameters = 0 if base is None else sum(each.numel() for each in base.model.parameters())
 
         def values(plan: Plan, load: object) -> Mapping[str, torch.Tensor]:
