@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -263,12 +264,31 @@ def refusal(work: Callable[[], object]) -> str | None:
     return None
 
 
+def alone_under_zero3(bases: Path) -> dict[str, object]:
+    """One process's loads under ZeRO-3 and without; what a dtype comes to: another than DeepSpeed's, none, and auto."""
+    load = partial(hf_init.from_pretrained, transformers.LlamaForCausalLM, bases / "tied", num_hidden_layers=3)
+    seen: dict[str, object] = {name: [opened(bases, name, kind) for kind in ("zero3", None)] for name in LOADS}
+    with under_zero3():
+        seen["refused"] = refusal(lambda: load(dtype="bfloat16"))
+    asked: list[dict[str, Any]] = [{}, {"dtype": "auto"}, {"torch_dtype": torch.bfloat16}]
+    dtypes = []
+    for options in asked:
+        with under_zero3(bf16={"enabled": True}):
+            model = load(**options)
+        new = {each.dtype for each in model.init_plan.tensors if each.new}
+        dtypes.append([*{str(each.dtype) for each in (*model.parameters(), model.config)}, *new])
+    return {**seen, "dtypes": dtypes}
+
+
 def main(*folders: str) -> None:
     """See to the work of one process, with the folders of the bases and of what is written."""
     bases, out = map(Path, folders)
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     torch.manual_seed(dist.get_rank())  # nothing may come of it
+    if dist.get_world_size() == 1:
+        (out / "rank-0.json").write_text(json.dumps(alone_under_zero3(bases)), encoding="utf-8")
+        return dist.destroy_process_group()
     seen: dict[str, object] = {"flipped": flipped(bases)}
     seen["recorded"] = recorded(bases, out / f"manifest-{dist.get_rank()}")
     seen["alone"] = proved_alone(bases)
