@@ -30,9 +30,33 @@ LONG = ("sharded", "laws", "guides", "sweep", "law", "multihead_model", "growth_
 """The files that take longest: they come first, so that several processes end together."""
 
 
+TABLES = (
+    "refusals",
+    "growth",
+    "growth_sizes",
+    "mixin_values",
+    "leftover",
+    "towers",
+    "classes",
+    "tokens",
+    "write_stage",
+)
+"""The files whose tables the quick suite runs a part of."""
+MANY, EVERY = 8, 4
+"""Of tables with so many rows it runs every fourth."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {f"test_{name}.py": number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
+    tables: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.path.name in {f"test_{name}.py" for name in TABLES}:
+            tables.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for rows in (rows for rows in tables.values() if len(rows) >= MANY):
+        for item in (row for number, row in enumerate(rows) if number % EVERY):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -161,6 +161,7 @@ def on_a_terminal(*argv: object) -> tuple[int, str, str]:
     return process.returncode, said, shown
 
 
+@pytest.mark.slow
 def test_a_terminal_sees_a_bar_that_knows_its_end(minilm, tmp_path):
     code, said, shown = on_a_terminal("extend", minilm, tmp_path / "out", *HEAD, "--json")
     total = 2 * nbytes(tmp_path / "out")
