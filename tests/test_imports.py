@@ -155,6 +155,7 @@ def _submodules(tree: ast.AST) -> Iterator[str]:
             yield from (f"{modules[0]}.{name}" for name in names if name.startswith("_"))
 
 
+@pytest.mark.slow  # scripts/check runs it
 def test_imports_point_down(monkeypatch):
     monkeypatch.syspath_prepend(str(PACKAGE.parent / "scripts"))
     import house
@@ -182,6 +183,7 @@ def test_a_library_belongs_to_its_rooms(module, source, complaint):
     assert bool(found) is bool(complaint) and complaint in "".join(found)
 
 
+@pytest.mark.slow  # scripts/check runs it
 def test_private_parts_of_transformers_are_used_in_one_room():
     sources = read_sources()
     assert private_uses(sources) == []
