@@ -64,12 +64,17 @@ def test_a_figure_is_none_and_can_go_wrong(house, name):
     assert figure.limit != 0 or figure.missed(figure.measure(tree, None))
 
 
+REACHED = {"once": 55.0, "test-lines": 26_500}
+"""Figures that are beyond their limits: they get no worse."""
+
+
 def test_this_house_keeps_its_limits(house):
-    """But for two, which are known to be beyond them."""
     tree = house.House(house.read_tree(house.ROOT))
-    missed = {name: figure for name, figure in house.FIGURES.items() if figure.missed(figure.measure(tree, None))}
+    measured = {name: figure.measure(tree, None) for name, figure in house.FIGURES.items()}
+    missed = {name: figure for name, figure in house.FIGURES.items() if figure.missed(measured[name])}
     wrong = {name: [item.text for item in figure.items(tree) if item.wrong] for name, figure in missed.items()}
-    assert {name: texts for name, texts in wrong.items() if name not in ("once", "test-lines")} == {}
+    assert {name: texts for name, texts in wrong.items() if name not in REACHED} == {}
+    assert [name for name, most in REACHED.items() if measured[name] > most] == []
 
 
 def test_every_figure_is_tried(house):
