@@ -154,7 +154,7 @@ def test_a_file_of_tokens_is_read(phi, tmp_path, name, text, tokens, special):
     ]
 
 
-@pytest.mark.parametrize("text", ["{", "7", '"x"', None])
+@pytest.mark.parametrize("text", ["{", "7", '"x"', "[]", "{}", None])
 def test_a_file_of_no_tokens_is_refused(phi, tmp_path, text):
     if text is not None:
         (tmp_path / "t.json").write_text(text)

@@ -167,7 +167,10 @@ def read_token_request(options: Mapping[str, Any]) -> TokenRequest | None:
     if not given:
         return None
     if "add_tokens_file" in given:
-        given["add_tokens_file"] = read_token_file(given["add_tokens_file"])
+        file = given["add_tokens_file"]
+        given["add_tokens_file"] = read_token_file(file)
+        if not given["add_tokens_file"]:
+            raise PlanError(f"add_tokens_file: {file} has no token in it; give a token a line, or leave it out")
     if faults := [*_option_faults(given)]:
         raise PlanError("\n".join(faults))
     tokens = tuple(RequestedToken.of(one, key == "special_tokens") for key in TOKEN_LISTS for one in given.get(key, ()))
