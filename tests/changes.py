@@ -320,6 +320,10 @@ CHANGES: dict[str, Change] = {
         instead(("embeddings.position_ids",) * 2, ("", "bert.")), CLASSIFIER,
         {"bert.embeddings.word_embeddings.weight": grown(30522, 30592 - 30522)}, ignored=("*position_ids",), slow=True,
     ),
+    "SmolLM2, its language and a reward": Change(
+        "smollm2", options={"add_heads": {"reward": "reward"}}, names=instead(("model.", "trunk.")),
+        new=("heads.reward.*",), slow=True,
+    ),
     "SmolLM2, tokens": Change(
         "smollm2", options={"add_tokens": REAL_WORDS}, moved={"model.embed_tokens.weight": grown(49152, 2)}, slow=True
     ),

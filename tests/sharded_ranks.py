@@ -305,7 +305,7 @@ def main(*folders: str) -> None:
         kinds += ["zero3"]
         seen |= {f"{name} zero3": opened(bases, name, "zero3") for name in LOADS}
         seen |= {run: trained(bases, run) for run in ZERO3_RUNS}
-    for kind in kinds if dist.get_world_size() == 2 else ():
+    for kind in kinds:
         seen[f"every {kind}"] = every_function(bases, out / f"every-{kind}-{dist.get_rank()}", kind)
     (out / f"rank-{dist.get_rank()}.json").write_text(json.dumps(seen), encoding="utf-8")
     dist.destroy_process_group()

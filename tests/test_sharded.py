@@ -158,8 +158,7 @@ def test_what_the_ranks_leave_in_pieces_is_read_by_one_process(bases, ranks):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fsdp", "zero3"])
-def test_every_function_gives_a_result_or_a_refusal_on_every_rank(several, kind):
-    ranks = several(2)
+def test_every_function_gives_a_result_or_a_refusal_on_every_rank(ranks, kind):
     for seen in (rank[f"every {kind}"] for rank in zero3(ranks)):
         assert not {name: said for name, said in seen.items() if said.startswith("FAULT")}
         assert seen.keys() == ranks[0][f"every {kind}"].keys()
