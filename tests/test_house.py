@@ -68,6 +68,7 @@ REACHED = {"once": 55.0, "test-lines": 26_500}
 """Figures that are beyond their limits: they get no worse."""
 
 
+@pytest.mark.slow  # it reads the whole repository
 def test_this_house_keeps_its_limits(house):
     tree = house.House(house.read_tree(house.ROOT))
     measured = {name: figure.measure(tree, None) for name, figure in house.FIGURES.items()}
