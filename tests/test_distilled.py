@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 import transformers
-from huggingface_hub import constants
 from token_bases import IDS, SIZE, TEXTS, TOKENS, tensors, tokenizer
 
 import hf_init
@@ -15,7 +14,8 @@ from hf_init import HfInitError, compare_schemes, probe_vocabulary
 from hf_init._distill import places_behind, read_texts, spans
 from hf_init._distill.journal import RowJournal
 from hf_init._distill.reading import StateReader
-from hf_init._distill.said import Coordinates, OutputReader, Places, Said
+from hf_init._distill.said import Coordinates, OutputAims, OutputReader, Places, Said
+from hf_init.schemes import Distilled
 
 SCHEME = "distilled(steps=20)"
 EMBEDDING = "model.embed_tokens.weight"
@@ -78,23 +78,38 @@ def test_what_the_texts_lack_is_left_at_auto_and_named(bases, tmp_path):
 
 def test_a_run_that_was_stopped_goes_on_behind_its_last_row(distilled, tmp_path, monkeypatch):
     base, _, out, _ = distilled
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     options = {"add_tokens": TOKENS, "row_scheme": SCHEME, "texts": TEXTS}
 
-    def stopped(self, number, row):
+    kept, made = RowJournal.keep, []
+
+    def counted(self, number, row):
         kept(self, number, row)
+        made.append(number)
+
+    def stopped(self, number, row):
+        counted(self, number, row)
         raise KeyboardInterrupt
 
-    kept, made = RowJournal.keep, []
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RowJournal, "keep", stopped)
-        hf_init.extend(base, tmp_path / "out", **options)
-    (journal,) = (tmp_path / "hf_init").iterdir()
-    journal.write_bytes(journal.read_bytes() + bytes(200))  # half a row, and what else a full disk may leave
-    monkeypatch.setattr(RowJournal, "keep", lambda self, number, row: (made.append(number), kept(self, number, row)))
+    monkeypatch.setattr(RowJournal, "keep", stopped)
+    for rows in (1, 2, 3):  # of both tables
+        with pytest.raises(KeyboardInterrupt):
+            hf_init.extend(base, tmp_path / "out", **options)
+        assert len(made) == rows
+    monkeypatch.setattr(RowJournal, "keep", counted)
+    for journal in (rows := tmp_path / "hf_init" / "rows").iterdir():
+        journal.write_bytes(journal.read_bytes() + bytes(200))  # half a row, and what else a full disk may leave
     hf_init.extend(base, tmp_path / "out", **options)
-    assert len(made) == 2 * len(TOKENS) - 1 and [*(tmp_path / "hf_init").iterdir()] == []
+    assert len(made) == 4 and [*rows.iterdir()] == []
     assert all(torch.equal(tensors(out)[name], each) for name, each in tensors(tmp_path / "out").items())
+
+
+def test_a_proof_takes_no_row_from_a_run_that_was_stopped(distilled, tmp_path, monkeypatch):
+    base, _, out, _ = distilled
+    monkeypatch.setattr(RowJournal, "rows", lambda self: {0: torch.zeros(self.width)})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert hf_init.verify(out, base, recompute=True, texts=TEXTS).ok
+    assert not (tmp_path / "hf_init" / "rows").exists()
 
 
 def test_the_base_writes_texts_for_a_word_that_none_has(bases, tmp_path, monkeypatch):
@@ -142,6 +157,30 @@ def test_in_coordinates_every_direction_moves_logits_alike():
     torch.testing.assert_close(found.there @ found.back, torch.eye(6), atol=1e-4, rtol=0)
     logits = states @ found.back.T  # of one step in each
     torch.testing.assert_close(logits.square().mean(0).sqrt(), torch.ones(6), atol=0.3, rtol=0)
+
+
+def test_a_model_of_few_positions_is_read_as_far_as_it_goes(bases, tmp_path):
+    config = transformers.GPT2Config(vocab_size=len(tokenizer()), n_positions=24, n_embd=32, n_layer=1, n_head=2, **IDS)
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    tokenizer().save_pretrained(tmp_path / "base")
+    options = {"add_tokens": TOKENS, "row_scheme": "distilled(steps=1)", "texts": TEXTS}
+    assert hf_init.extend(tmp_path / "base", tmp_path / "out", **options)
+
+
+def test_a_place_where_other_tokens_are_read_first_is_not_the_new_one_s(bases):
+    before, after = tokenizer(), tokenizer()
+    after.add_tokens(["tab"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(bases("qwen with tokens")).eval()
+    (new,) = after.convert_tokens_to_ids(["tab"])
+    read = read_texts(["tab he", " tab he tab he", *TEXTS], before, after, {new})  # the others begin with a space
+    reader, found = OutputReader(model), read.found[new]
+    scheme = Distilled(table="t", pieces=((1, 2),), side="output")
+    with reader.listening():
+        said = OutputAims.of(reader, read).said(read, found, found, 0, torch.zeros(32), scheme)
+    first = {each.start for each in found if each.tokens[0] == -1}
+    assert 0 < len(first) < len(found) and {*said.here.following.tolist()} == first
+    inside = {each.start + by for each in found for by in range(each.length)}
+    assert inside.isdisjoint(said.elsewhere.following.tolist())
 
 
 @pytest.mark.parametrize("scaled", [False, True])

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import constants
 
+from hf_init._paths import user_cache
 from hf_init._version import __version__
 
 
 @dataclass(frozen=True)
 class RowJournal:
-    """Files of finished rows, one a process, in the cache of the hub; gone once all rows are made.
+    """Files of finished rows, one a process, in the user's cache; gone once all rows are made.
 
     Attributes:
         key: of everything that the rows depend on. width: elements of a row.
@@ -38,7 +38,7 @@ class RowJournal:
 
     @property
     def folder(self) -> Path:
-        return Path(constants.HF_HOME) / "hf_init"
+        return user_cache() / "rows"
 
     @property
     def record(self) -> np.dtype[np.void]:

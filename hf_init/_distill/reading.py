@@ -50,7 +50,7 @@ class StateReader:
 
     def read(self, prefix: torch.Tensor) -> Prefix:
         """Read the beginnings of passages, ids ``(n, length)``."""
-        cache = DynamicCache(config=self.model.config) if self.is_causal else None
+        cache = DynamicCache(config=self.model.config) if self._keeps else None
         with torch.no_grad():
             return Prefix(self, prefix, cache, self.states(self.embedding(prefix), cache))
 
@@ -66,7 +66,7 @@ class StateReader:
         return next((name for name in ("cache", "past_key_values") if name in known), None)
 
     @cached_property
-    def is_causal(self) -> bool:
+    def _keeps(self) -> bool:
         """Return whether states behind kept keys and values are those of the whole: seen, not told by any name."""
         if self._cache_name is None:
             return False

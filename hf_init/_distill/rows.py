@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from hf_init._distill.occurrences import NEW_TOKEN, Occurrence, ReadTexts
 from hf_init._distill.reading import Prefix, StateReader, layer_like
-from hf_init._distill.said import OutputAims, OutputReader, Said
+from hf_init._distill.said import OutputAims, OutputReader, Said, says_in_turn
 from hf_init._distill.written import written_texts
 from hf_init._tensors import key_of
 from hf_init.schemes import Distilled
@@ -66,7 +66,7 @@ def distilled_rows(
         numbers: of the rows that are wanted.
     """
     reader = StateReader(model, scheme.depth)
-    output = OutputReader(model) if scheme.side != "input" and reader.is_causal else None
+    output = OutputReader(model) if scheme.side != "input" and says_in_turn(model) else None
 
     def row(number: int, aims: OutputAims | None) -> torch.Tensor:
         id_, pieces, begins = ids[number], scheme.pieces[number], start[number]
@@ -79,9 +79,12 @@ def distilled_rows(
         chosen.sort(key=lambda each: each.start)
         said = None if aims is None else aims.said(texts, chosen, found, number, begins, scheme)
         if scheme.side == "output":
-            return begins if said is None else begins + said.solved()
+            assert said is not None  # the plan has such rows only where a model says them
+            return begins + said.solved()
         return _train([*_batches(reader, texts, chosen, scheme)], said, reader, begins, scheme)
 
+    if not numbers:
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # how many share a product shows in its last bits
     try:

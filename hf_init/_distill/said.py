@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from transformers import PreTrainedModel
 
-from hf_init._distill.occurrences import Occurrence, ReadTexts
+from hf_init._architecture import text_config
+from hf_init._distill.occurrences import NEW_TOKEN, Occurrence, ReadTexts
 from hf_init.schemes import Distilled
 
 CONTEXT = 24
@@ -48,6 +49,11 @@ class Places:
         return replace(self, states=self.states @ coordinates.back.T)
 
 
+def says_in_turn(model: PreTrainedModel) -> bool:
+    """Return whether a model says one token after another, each by a row of an output layer."""
+    return model.can_generate() and model.get_output_embeddings() is not None
+
+
 @dataclass(frozen=True)
 class OutputReader:
     """A causal model that is asked for the logits at places, and for what its output layer makes them of.
@@ -57,6 +63,11 @@ class OutputReader:
 
     model: PreTrainedModel
     _seen: threading.local = field(default_factory=threading.local)
+
+    def fitting(self, length: int) -> int:
+        """Return how many tokens of so many the model has places for, behind a start token."""
+        count = getattr(text_config(self.model.config), "max_position_embeddings", None)
+        return min(length, count - 1) if isinstance(count, int) and count > 1 else length
 
     @property
     def layer(self) -> torch.nn.Module:
@@ -95,7 +106,8 @@ class OutputReader:
 
     def anywhere(self, read: ReadTexts) -> Places:
         """Read passages from all over the texts, whatever the new tokens are."""
-        return self.places(read, range(0, len(read.stream), max(LENGTH, len(read.stream) // PASSAGES)), 0, LENGTH)
+        starts = range(0, len(read.stream), max(LENGTH, len(read.stream) // PASSAGES))
+        return self.places(read, starts, 0, self.fitting(LENGTH))
 
 
 def joined(parts: Sequence[Places]) -> Places:
@@ -197,27 +209,29 @@ class OutputAims:
     ) -> Said:
         """Return what a row is to say; in texts that the base wrote behind a word, not where it stands.
 
-        One in the middle of the token's pieces is no place any more.
+        None is any more in the middle of the token's pieces, nor before them where another token is read first.
 
         Args:
             chosen: the places in ``texts`` that the row is trained on. found: all of the token's.
             row: which of the scheme's.
         """
         given, starts = texts is self.read, [each.start for each in chosen]
-        around = self.reader.places(texts, starts, *((CONTEXT, 0) if given else (0, found[0].length + scheme.after)))
+        before, after = (CONTEXT, 0) if given else (0, found[0].length + scheme.after)
+        around = self.reader.places(texts, starts, self.reader.fitting(before), after)
         coordinates = self.coordinates or Coordinates.of(around.states)
         around = around.seen_in(coordinates)
         places = around if self.anywhere is None else joined([around, self.anywhere])
-        stands = found if given else ()
-        here = torch.isin(places.following, torch.tensor([each.start for each in stands]))
-        inside = torch.tensor([each.start + by for each in stands for by in range(1, each.length)])
+        stands = {each.start: each.tokens[0] == NEW_TOKEN for each in found} if given else {}
+        here = torch.isin(places.following, torch.tensor([start for start, next_ in stands.items() if next_]))
+        pieces = {each.start + by for each in found for by in range(each.length)} if given else set()
+        inside = torch.tensor(sorted(pieces))
         bias = getattr(self.reader.layer, "bias", None)
         shares = zip(scheme.shares(row), scheme.pieces[row], strict=True)
         offset = 0.0 if bias is None else sum(share * float(bias[piece]) for share, piece in shares)
         return Said(
             coordinates,
             places.where(here),
-            places.where(~here & ~torch.isin(places.following, inside)),
+            places.where(~torch.isin(places.following, inside)),
             len(texts.stream) / len(found),
             start @ coordinates.there,
             offset * places.scale,

@@ -38,11 +38,12 @@ def reading_base(target: Target) -> Target:
     return own
 
 
-def distilled_values(plan: Plan, base: Target, read: ReadTexts) -> dict[str, torch.Tensor]:
+def distilled_values(plan: Plan, base: Target, read: ReadTexts, go_on: bool) -> dict[str, torch.Tensor]:
     """Return the tensors with distilled rows, by their names on disk: float32, whole, 0 elsewhere.
 
     Args:
         base: as its own class; it is loaded on the CPU, and freed.
+        go_on: from the rows that a stopped run made; a proof makes all of them.
     """
     tensors = [tensor for tensor in plan.stored if any(isinstance(fill.scheme, Distilled) for fill in tensor.new)]
     if not tensors:
@@ -54,12 +55,22 @@ def distilled_values(plan: Plan, base: Target, read: ReadTexts) -> dict[str, tor
     with quiet_library(), without_zero3():
         model = load_plainly(base.cls, str(base.base.folder), config=base.config, **options)
     model.eval().requires_grad_(False)
+    journals: list[RowJournal] | None = [] if go_on else None
     with Reader(base.base.source) as reader:
-        return {tensor.name: _values(tensor, base, reader, plan.seed, model, read) for tensor in tensors}
+        values = {tensor.name: _values(tensor, base, reader, plan.seed, model, read, journals) for tensor in tensors}
+    for journal in journals or ():
+        journal.close()
+    return values
 
 
 def _values(
-    tensor: TensorPlan, base: Target, reader: Reader, seed: int, model: PreTrainedModel, read: ReadTexts
+    tensor: TensorPlan,
+    base: Target,
+    reader: Reader,
+    seed: int,
+    model: PreTrainedModel,
+    read: ReadTexts,
+    journals: list[RowJournal] | None,
 ) -> torch.Tensor:
     whole = torch.from_numpy(np.zeros(tensor.shape, np.float32))  # pages that nothing is written to take no memory
     for scheme, slot in slots_of(tensor, reader, seed):
@@ -69,14 +80,17 @@ def _values(
         found = [(each.start, each.tokens) for id_ in ids for each in read.found.get(id_, ())]
         depends = (seed, tensor.name, scheme.to_json(), ids, found, str(model.dtype))
         journal = RowJournal.of(Path(base.base.folder), tensor.shape[1], *depends)
-        for number, row in (rows := journal.rows()).items():
+        rows = {} if journals is None else journal.rows()
+        for number, row in rows.items():
             whole[ids[number]] = row
         left = [number for number in range(len(ids)) if number not in rows]
         bar = logging.tqdm(total=len(ids), initial=len(rows), desc="distill", unit="token", leave=False, disable=None)
         with bar:
             for number, row in distilled_rows(model, read, ids, scheme.start(slot), scheme, seed, left):
                 whole[ids[number]] = row
-                journal.keep(number, row)
+                if journals is not None:
+                    journal.keep(number, row)
                 bar.update()
-        journal.close()
+        if journals is not None:
+            journals.append(journal)
     return whole

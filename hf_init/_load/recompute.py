@@ -109,7 +109,7 @@ def _trained_again(out: Path, plan: Plan, base: Path, texts: object, trust: bool
     target, _ = resolve_target(base, trust_remote_code=trust)
     new = {id_ for fill in fills if isinstance(fill.region, Rows) for id_ in fill.region.index}
     read = read_texts(given.texts, load_tokenizer(base), load_tokenizer(out), new)
-    return distilled_values(plan, reading_base(target), read)
+    return distilled_values(plan, reading_base(target), read, go_on=False)
 
 
 def _same_data(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from contextlib import suppress
 from pathlib import Path
+
+from hf_init._paths import user_cache
 
 
 def remember_base(fingerprint: str, prefix: str, path: str) -> None:
@@ -24,12 +25,6 @@ def recall_base(fingerprint: str, prefix: str) -> str:
         return ""
 
 
-def notes_folder() -> Path:
-    """Return the folder of the notes, a file for each base."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "hf_init" / "bases"
-
-
 def _note(fingerprint: str, prefix: str) -> Path:
     name = hashlib.sha256(f"{fingerprint}\0{prefix}".encode()).hexdigest()[:32]
-    return notes_folder() / name
+    return user_cache() / "bases" / name

@@ -19,8 +19,8 @@ CONTROL = re.compile(r"<\|[^|<>\s]+\|>|\[/?[A-Z_]+\]|</?[a-z_]+>")
 """What looks like a control token in a template."""
 FEW_PLACES = 4
 """Places below which a row is said to be distilled from few."""
-COST = 8e-9
-"""Seconds of one core for a word and a parameter of the base, with the scheme's own settings: SmolLM2 in bfloat16."""
+COST = 1e-8
+"""Seconds of one core for a word and a parameter of the base: tied SmolLM2 in bfloat16, the scheme as it is."""
 
 
 def token_notes(change: VocabularyChange) -> Iterator[str]:
@@ -160,10 +160,11 @@ def text_notes(change: VocabularyChange, sides: Collection[str], parameters: int
         )
         return
     found = change.read.found
-    seconds = len(found) * parameters * COST
-    minutes = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{max(1, round(seconds))} s"
-    yield f"{format_count(len(found))} words are distilled: about {minutes} of one core, or twice that in float32"
     writes = any(isinstance(each, Distilled) and each.written for each in change.request.schemes.values())
+    count = len(change.words if writes else found)
+    seconds = count * parameters * COST
+    time = f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{max(1, round(seconds))} s"
+    yield f"words that are distilled: {format_count(count)}, in about {time} of one core, or twice that in float32"
     if lacking := [repr(text) for id_, text in change.words.items() if id_ not in found]:
         yield (
             f"in no text where the base reads pieces that end where it ends, so "

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from hf_init._architecture import Target
 from hf_init._change import Change, ChangePlan, TargetContext
 from hf_init._checkpoint import BaseCheckpoint
-from hf_init._distill import distilled_values, reading_base
+from hf_init._distill import distilled_values, reading_base, says_in_turn
 from hf_init._errors import PlanError, option
 from hf_init._plan import Choice, Fill, Match, Plan
 from hf_init._tensors import Rows, Status
@@ -86,7 +86,7 @@ class TokenChange(Change):
         parameters = 0 if base is None else sum(each.numel() for each in base.model.parameters())
 
         def values(plan: Plan, load: object) -> Mapping[str, torch.Tensor]:
-            return {} if base is None else distilled_values(plan, base, change.read)
+            return {} if base is None else distilled_values(plan, base, change.read, go_on=True)
 
         return ChangePlan(
             keep={name: VocabularyRows(change.vocabulary, dim) for name, (_, dim) in tables.items()},
@@ -189,7 +189,7 @@ def _distilled_words(
     words = scheme if isinstance(scheme, Distilled) else Distilled()
     data = "" if texts is None else texts.fingerprint
     if side == "output":
-        speaks = base.cls.can_generate() and [*sides.values()].count("output") == 1
+        speaks = says_in_turn(base.model) and [*sides.values()].count("output") == 1
         if speaks and texts is not None:
             return Choice(distilled_scheme(words, "output", data), "a word: solved to be said where the texts say it")
         if "output_rows" in change.request.one_sided:
