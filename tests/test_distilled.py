@@ -146,6 +146,8 @@ def test_a_solved_row_is_as_likely_as_the_token_is_often_and_held_where_it_start
     here, elsewhere = Places(eye[:1], totals[:1], nowhere, 1.0), Places(eye, totals, nowhere, 1.0)
     start, coordinates = torch.tensor([0.5, -0.5]), Coordinates(eye, eye)
     free, held = (start + Said(coordinates, here, elsewhere, 8.0, start, 0.25, hold).solved() for hold in (1e-6, 1e6))
+    capped = start + Said(coordinates, here, elsewhere, 8.0, start, 0.25, 1e-6, 2.0).solved()
+    torch.testing.assert_close(2 * torch.tanh((capped[0] + 0.25) / 2), free[0] + 0.25, atol=1e-2, rtol=0)
     likely = torch.sigmoid(free[0] + 0.25 - 1.0)
     assert float(likely) == pytest.approx(1 / (1 + 8 / 2), rel=1e-3) and float(free[1]) < -5
     torch.testing.assert_close(held, start, atol=1e-3, rtol=0)
@@ -183,12 +185,16 @@ def test_a_place_where_other_tokens_are_read_first_is_not_the_new_one_s(bases):
     assert inside.isdisjoint(said.elsewhere.following.tolist())
 
 
-@pytest.mark.parametrize("scaled", [False, True])
-def test_a_place_has_what_the_model_makes_of_a_row(bases, scaled):
-    model = transformers.AutoModelForCausalLM.from_pretrained(bases("phi with tokens")).eval()
-    if scaled:
-        config = transformers.CohereConfig(vocab_size=len(tokenizer()), **SIZE, **IDS)
-        model = transformers.CohereForCausalLM(config).eval()
+@pytest.mark.parametrize("kind", ["with a bias", "scaled", "capped"])
+def test_a_place_has_what_the_model_makes_of_a_row(bases, kind):
+    size = {"vocab_size": len(tokenizer()), **SIZE, **IDS}
+    model = {
+        "with a bias": lambda: transformers.AutoModelForCausalLM.from_pretrained(bases("phi with tokens")),
+        "scaled": lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**size)),
+        "capped": lambda: transformers.Gemma2ForCausalLM(
+            transformers.Gemma2Config(**size, head_dim=8, num_key_value_heads=2, final_logit_softcapping=0.5)
+        ),
+    }[kind]().eval()
     before = tokenizer()
     read, reader = read_texts(TEXTS, before, before, ()), OutputReader(model)
     with reader.listening(), torch.no_grad():
@@ -196,6 +202,7 @@ def test_a_place_has_what_the_model_makes_of_a_row(bases, scaled):
         logits = model(read.around([30, 40], 6, 2)).logits[:, 5:].flatten(0, 1)
         weight, bias = reader.layer.get_parameter("weight"), vars(reader.layer)["_parameters"]["bias"]
         found = places.states @ weight.T + (0 if bias is None else bias * places.scale)
+        found = found if reader.cap is None else reader.cap * torch.tanh(found / reader.cap)
         torch.testing.assert_close(found, logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(places.totals, logits.logsumexp(-1))
     assert places.following.tolist() == [29, 30, 31, 32, 39, 40, 41, 42]

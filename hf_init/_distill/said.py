@@ -70,6 +70,12 @@ class OutputReader:
         return min(length, count - 1) if isinstance(count, int) and count > 1 else length
 
     @property
+    def cap(self) -> float | None:
+        """Return what no logit exceeds, as c tanh(x / c) has it: Gemma's."""
+        cap = getattr(text_config(self.model.config), "final_logit_softcapping", None)
+        return float(cap) if cap else None
+
+    @property
     def layer(self) -> torch.nn.Module:
         layer = self.model.get_output_embeddings()
         assert isinstance(layer, torch.nn.Module)
@@ -97,7 +103,7 @@ class OutputReader:
             logits = self.model(input_ids=read.around(some, before, after), return_dict=True).logits
             states, own = self._seen.last
             last, own = logits[0, -1].float(), own[0, -1].float()
-            scale = float(last @ own / (own @ own))  # of models that scale their logits; a cap is left out
+            scale = float(last @ own / (own @ own)) if self.cap is None else 1.0  # of models that scale their logits
             totals = [passage[at + first].float().logsumexp(-1) for passage in logits]  # logits are the largest
             states = states[:, at + first].flatten(0, 1).float() * scale
             following = (torch.tensor(some)[:, None] - before + at + 1) % len(read.stream)
@@ -142,7 +148,7 @@ class Said:
         here: places behind which the token stands. elsewhere: others. Both have states as the coordinates have them.
         rarity: how many places there are for each where it stands.
         start: the row that is held to, in coordinates, ``(d,)``. hold: how strongly, in places of the token.
-        offset: what is added to its product with a state, as a bias.
+        offset: what is added to its product with a state, as a bias. cap: what no logit exceeds.
     """
 
     coordinates: Coordinates
@@ -152,11 +158,15 @@ class Said:
     start: torch.Tensor
     offset: float
     hold: float
+    cap: float | None = None
 
     def loss(self, moved: torch.Tensor) -> torch.Tensor:
         """Return the nats that the row costs a place of the token, and how far it is from its start."""
         row = self.start + moved
-        here, elsewhere = (each.states @ row + self.offset - each.totals for each in (self.here, self.elsewhere))
+        logits = [each.states @ row + self.offset for each in (self.here, self.elsewhere)]
+        if self.cap is not None:
+            logits = [self.cap * torch.tanh(each / self.cap) for each in logits]
+        here, elsewhere = (each - of.totals for each, of in zip(logits, (self.here, self.elsewhere), strict=True))
         says = torch.nn.functional.softplus(-here).sum() / max(1, len(here))
         taken = self.rarity * torch.nn.functional.softplus(elsewhere).mean()
         return says + taken + self.hold / max(1, len(here)) * moved.square().sum()
@@ -236,4 +246,5 @@ class OutputAims:
             start @ coordinates.there,
             offset * places.scale,
             scheme.hold,
+            self.reader.cap,
         )

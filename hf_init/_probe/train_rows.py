@@ -63,6 +63,11 @@ class OutputWithNewRows(torch.nn.Module):
         self.old, self.new = old, layer_like(old, rows)
         self.register_buffer("ids", ids, persistent=False)
 
+    @property
+    def weight(self) -> torch.nn.Parameter:
+        """Return the old rows, whose dtype some models read (Mamba)."""
+        return self.old.get_parameter("weight")
+
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         old = self.old(states).to(self.new.weight.dtype)
         beyond = max(0, int(self.ids.max()) + 1 - old.shape[-1])
