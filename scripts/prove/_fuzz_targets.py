@@ -17,8 +17,8 @@ import numpy as np
 from hf_init._checkpoint.checkpoint import INDEX, SINGLE, Checkpoint
 from hf_init._checkpoint.read import OpenFiles
 from hf_init._errors import HfInitError
-from hf_init._plan.manifest import MANIFEST_NAME, Manifest
 from hf_init._paths import user_cache
+from hf_init._plan.manifest import MANIFEST_NAME, Manifest
 from hf_init._verify.diff import diff_checkpoints
 from hf_init._verify.verify import verify_result
 
@@ -90,7 +90,7 @@ def trial(target: Target, folder: Path, data: bytes, watch: Watch, measure: bool
     (folder / target.file).write_bytes(data)
     with watch.opened() as opened, _memory(measure, folder):
         outcome = _outcome(target, folder)
-    places = tuple(f"{os.path.realpath(place)}{os.sep}" for place in (folder, user_cache()))
+    places = tuple(f"{os.path.realpath(place)}{os.sep}" for place in (folder, user_cache() / "bases"))
     outside = [path for path in opened if target.inside and not path.startswith(places)]
     if outside:
         raise Wrong(f"opened {outside[0]}")
