@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -21,6 +22,8 @@ from hf_init._paths import user_cache
 from hf_init._plan.manifest import MANIFEST_NAME, Manifest
 from hf_init._verify.diff import diff_checkpoints
 from hf_init._verify.verify import verify_result
+
+importlib.import_module("numpy.ma")  # numpy brings it at its first need, and what is opened then is watched
 
 LONGEST_MESSAGE = 20_000
 ROOM, FACTOR = 1 << 20, 60  # bytes of memory: for what the interpreter itself needs, and for each byte of the files
